@@ -1,0 +1,1 @@
+"""atelier: image style transfer, every technique behind one call."""
