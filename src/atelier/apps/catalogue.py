@@ -1,0 +1,93 @@
+"""Tables of what there is: methods, knobs, weights; for people, for scripts and for the docs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from atelier.apps.flags import default_of, flag, kind_of
+from atelier.core import weights
+from atelier.core.registry import Method
+
+
+def many(methods: Iterable[type[Method]]) -> str:
+    """One line per method: name, family, year, what it does."""
+    table = _table("method", "family", "year", "what it does")
+    for kind in methods:
+        table.add_row(kind.name, kind.family(), str(kind.paper.year), kind.summary())
+    return _drawn(table)
+
+
+def one(kind: type[Method]) -> str:
+    """A method's sentence, paper, qualities and knobs."""
+    table = _table("knob", "takes", "default", "what it does")
+    for name, field in kind.Knobs.model_fields.items():
+        table.add_row(flag(name), kind_of(field), default_of(field), field.description or "")
+    paper = f"{kind.paper.authors} ({kind.paper.year}): {kind.paper.title}\n{kind.paper.url}"
+    qualities = f"Qualities: {', '.join(kind.qualities)}"
+    return f"{kind.name} ({kind.family()})\n{kind.summary()}\n\n{paper}\n{qualities}\n\n{_drawn(table)}"
+
+
+def facts(kind: type[Method]) -> dict[str, Any]:
+    """A method as data: paper, qualities and the JSON schema of its knobs."""
+    return {
+        "name": kind.name,
+        "family": kind.family(),
+        "summary": kind.summary(),
+        "paper": vars(kind.paper),
+        "native": sorted(kind.native),
+        "qualities": {name: dict(knobs) for name, knobs in kind.qualities.items()},
+        "sizes": dict(kind.sizes),
+        "knobs": kind.Knobs.model_json_schema(),
+    }
+
+
+def as_json(methods: Sequence[type[Method]]) -> str:
+    """The methods as a JSON array."""
+    return json.dumps([facts(kind) for kind in methods], indent=2, ensure_ascii=False)
+
+
+def weights_table() -> str:
+    """One line per weights record: its name, whether it is here, licence, what it is."""
+    table = _table("weights", "here", "licence", "paper", "note")
+    for record in weights.records():
+        table.add_row(record.name, _state(record), record.licence, record.paper, record.note)
+    return _drawn(table)
+
+
+def weights_as_json() -> str:
+    """The weights records as a JSON array, with the path where each lies or would lie."""
+    rows = [
+        {**vars(record), "path": str(weights.where(record.name)), "here": weights.where(record.name).is_file()}
+        for record in weights.records()
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def _state(record: weights.Record) -> str:
+    if not weights.where(record.name).is_file():
+        return "no"
+    return "bundled" if record.bundled else "yes"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def _drawn(table: Table) -> str:
+    """The table as plain text, as wide as the terminal (100 columns where there is none)."""
+    import shutil
+
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((100, 24)).columns
+    console = Console(width=width, force_terminal=False, highlight=False)
+    with console.capture() as capture:
+        console.print(table, markup=False)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

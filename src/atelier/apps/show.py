@@ -1,0 +1,106 @@
+"""What a person at the terminal sees: progress while it works, one sentence when it fails.
+
+Progress goes to the error stream, results to the output stream, so that scripts can pipe them.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from atelier.core.progress import Event
+
+console = Console(stderr=True, highlight=False)
+EVERY = 50  # steps between two lines of losses
+
+
+def say(text: str) -> None:
+    """A line for the person, on the error stream."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def emit(values: Mapping[str, Any]) -> None:
+    """One JSON object for scripts, on the output stream."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+class Watch:
+    """Listens to events: a bar with the time left, the losses every 50th step, and Ctrl-C.
+
+    The first Ctrl-C asks the work to stop and keep its best; a second one ends it at once.
+    """
+
+    def __init__(self, bar: Progress | None, *, quiet: bool) -> None:
+        self.bar, self.quiet = bar, quiet
+        self.task = bar.add_task("starting", total=None) if bar else None
+        self.interrupted = False
+        self.last: Event | None = None
+        self._stage = ""
+
+    def __call__(self, event: Event) -> bool:
+        self.last = event
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=event.done, total=event.total, description=event.stage)
+        due = event.done % EVERY == 0 or event.done == event.total or event.stage != self._stage
+        if due and event.losses and not self.quiet:
+            terms = "  ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
+            say(f"{event.done:>6} of {event.total}  {event.stage}  {terms}")
+        self._stage = event.stage
+        return not self.interrupted
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The handler of Ctrl-C and of a polite kill."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+
+@contextmanager
+def watching(*, quiet: bool = False) -> Iterator[Watch]:
+    """A `Watch` that shows a bar on a terminal and handles Ctrl-C while the block runs."""
+    live = console.is_terminal and not quiet
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True) if live else None
+    watch = Watch(bar, quiet=quiet)
+    before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if bar is not None:
+            bar.start()
+        yield watch
+    finally:
+        if bar is not None:
+            bar.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Any]:
+    """A callback (bytes so far, bytes in all or None) that draws a bar on a terminal."""
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.start, 2)

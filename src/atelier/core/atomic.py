@@ -1,0 +1,86 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atelier.core.errors import OutputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and goes otherwise.
+
+    Raises `OutputError` where the folder is missing or closed to writing, or the disk is full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic(Path(folder) / "out.txt") as beside:
+    ...         _ = beside.write_text("whole")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['out.txt']
+    """
+    # Through a link, as plain writing would go: renaming would put a file in the link's place.
+    path = Path(os.path.realpath(path))
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _put(temporary, path)
+    except Exception as error:
+        if is_full(error):
+            raise OutputError(full_sentence(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` comes from a full disk, a used-up quota or a limit on the size of files.
+
+    Libraries written in Rust or C++ raise errors of their own, with the number in the text.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if found is not None:
+        return int(found[1]) in _FULL
+    return re.search("PytorchStreamWriter failed|inline_container.*unexpected pos", str(error)) is not None
+
+
+def full_sentence(path: Path) -> str:
+    """What to tell the user when `path` could not be written for want of room."""
+    return f"No room is left for {path}: free some space on that disk or choose another folder."
+
+
+def _beside(path: Path) -> Path:
+    # The suffix is kept since writers choose the format by it; the stem is cut since names have a limit.
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        # Unlike those of `tempfile`, whose files only their owner may read, this one follows the umask.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise OutputError(_unwritable(path, error)) from error
+    return temporary
+
+
+def _put(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(_unwritable(path, error)) from error
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    if error.errno in _FULL:
+        return full_sentence(path)
+    if not path.parent.exists():
+        return f"{path} cannot be written, its folder does not exist: create {path.parent} or choose another."
+    return f"{path} cannot be written ({error.strerror}): choose another place or change its permissions."

@@ -1,0 +1,295 @@
+"""Checkpoints as they come: told apart by their bytes, read without running code, unwrapped.
+
+Official networks are published as pickles. They are read with `weights_only=True`, which allows
+tensors and plain containers, and everything that is no checkpoint is refused with its own sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier.core.errors import WeightsError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["safetensors", "zip", "pickle", "html", "lfs", "empty", "unknown"]
+State = dict[str, "Tensor"]
+Converter = Callable[[State], State]
+
+HEAD = 1024
+_CONTAINERS = ("state_dict", "model_state_dict", "params_ema", "params", "model", "net", "weights")
+_PREFIXES = ("module.", "_orig_mod.")
+_CHECKPOINTS = ("safetensors", "zip", "pickle")
+_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<error")
+# What a tensor claims beyond its stored bytes (a stride of zero repeats one value) is allowed up to here.
+_SLACK = 64 << 20
+
+_CONVERTERS: dict[str, Converter] = {}
+
+
+def register_converter(name: str, converter: Converter) -> None:
+    """Make `converter`, official tensors in and stored tensors out, known as `name` to the records."""
+    if name in _CONVERTERS:
+        raise WeightsError(f"There is already a converter called '{name}': choose another name.")
+    _CONVERTERS[name] = converter
+
+
+def converter(name: str) -> Converter:
+    """The converter called `name`. Raises `WeightsError` if there is none."""
+    if name not in _CONVERTERS:
+        raise WeightsError(f"There is no converter '{name}': {did_you_mean(name, _CONVERTERS)}")
+    return _CONVERTERS[name]
+
+
+def sniff(head: bytes) -> Kind:
+    """What a file that begins with `head` is, whatever its name says.
+
+    >>> sniff(b"<!DOCTYPE html><title>Sign in</title>"), sniff(b"PK" + bytes([3, 4]) + b"archive/data.pkl")
+    ('html', 'zip')
+    """
+    if not head:
+        return "empty"
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20:
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        return "lfs"
+    return "html" if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP) else "unknown"
+
+
+def is_cut(path: Path) -> bool:
+    """Whether a zip or safetensors file ends too early; an old-style pickle shows it only when read."""
+    with path.open("rb") as file:
+        kind = sniff(file.read(HEAD))
+    if kind == "zip":
+        return not zipfile.is_zipfile(path)
+    if kind == "safetensors":
+        return path.stat().st_size < _promised_size(path)
+    return False
+
+
+def examine(path: Path) -> Kind:
+    """The kind of the checkpoint at `path`, which is whole as far as its frame tells.
+
+    Raises `WeightsError` for a file that is missing, cut short or no checkpoint at all.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = sniff(file.read(HEAD))
+        cut = is_cut(path)
+    except OSError as error:
+        raise WeightsError(f"The weights file {path} cannot be read ({error.strerror}).") from error
+    if kind not in _CHECKPOINTS:
+        raise WeightsError(f"{path} {_refusal(kind)}")
+    if cut:
+        raise WeightsError(_truncated(path))
+    return kind
+
+
+def read_checkpoint(path: Path | str) -> State:
+    """The tensors in `path`: safetensors or a torch pickle, out of containers like {"state_dict": ...}.
+
+    Prefixes that wrappers put before every name (`module.`) are taken off; nested containers are
+    joined with dots. Raises `WeightsError` for anything else, code in a pickle included.
+    """
+    path = Path(path)
+    state = _read_safetensors(path) if examine(path) == "safetensors" else _read_pickle(path)
+    if not state:
+        raise WeightsError(f"{path} holds no tensors: take the file with the network's weights.")
+    return _without_prefixes(state)
+
+
+def check_state(
+    expected: Mapping[str, Sequence[int]], got: Mapping[str, Tensor], what: str = "the network"
+) -> None:
+    """Nothing if `got` has exactly the names and shapes that are expected, else `WeightsError`."""
+    missing = [name for name in expected if name not in got]
+    extra = [name for name in got if name not in expected]
+    wrong = [
+        f"{name} is {tuple(got[name].shape)} instead of {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in got and tuple(got[name].shape) != tuple(shape)
+    ]
+    problems = [
+        f"{len(names)} of {len(expected if names is not extra else got)} tensors {verb} ({_some(names)})"
+        for names, verb in ((missing, "are missing"), (extra, "are left over"), (wrong, "have another shape"))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"These weights do not fit {what}: {'; '.join(problems)}. Take those made for it.")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, which the one who trained the network wrote; else empty."""
+    if examine(path) != "safetensors":
+        return {}
+    return {str(key): str(value) for key, value in (_header(path).get("__metadata__") or {}).items()}
+
+
+def check_safetensors(path: Path) -> None:
+    """Nothing if the safetensors file is sound, else `WeightsError`; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except ValueError as error:
+        raise WeightsError(f"{path} {_refusal('unknown')}") from error
+    return header if isinstance(header, dict) else {}
+
+
+def _promised_size(path: Path) -> int:
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+    if path.stat().st_size < start:
+        return start
+    tensors = [value for key, value in _header(path).items() if key != "__metadata__"]
+    try:
+        return start + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise WeightsError(f"{path} {_refusal('unknown')}") from error
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _read_pickle(path: Path) -> State:
+    import torch
+
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_refused_pickle(path, error)) from error
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to spell
+        raise WeightsError(_unreadable(path, error)) from error
+    state = dict(_flatten(_unwrap(content)))
+    _check_tensors(path, state)
+    return state
+
+
+def _check_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in names:
+        raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead.")
+    if "data.pkl" not in names:
+        raise WeightsError(
+            f"{path} is a zip archive without a checkpoint inside: unpack it and give the file within."
+        )
+
+
+def _unwrap(content: Any) -> Any:
+    for _ in range(3):
+        inner = [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
+        if not inner or not isinstance(inner[0], Mapping):
+            break
+        content = inner[0]
+    return content
+
+
+def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        yield prefix.removesuffix(".") or "tensor", content.detach()
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _check_tensors(path: Path, state: State) -> None:
+    import torch
+
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise WeightsError(f"{path} holds {name} without plain values: save it as a dense tensor.")
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if claimed > 4 * path.stat().st_size + _SLACK:
+        raise WeightsError(
+            f"{path} claims {claimed >> 20} MiB of tensors and holds far less: do not trust it."
+        )
+
+
+def _without_prefixes(state: State) -> State:
+    for prefix in _PREFIXES * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _refusal(kind: Kind) -> str:
+    if kind == "html":
+        return "is a web page (a login, consent or error page), not weights: fetch the file itself."
+    if kind == "lfs":
+        return "is a Git LFS pointer, not the weights behind it: run `git lfs pull` where it came from."
+    if kind == "empty":
+        return "is empty: fetch it again."
+    return "is no checkpoint: allowed are safetensors (.safetensors) and torch's pickles (.pth, .pt, .ckpt)."
+
+
+def _truncated(path: Path) -> str:
+    return f"{path} is cut short, its end is missing: fetch it again."
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is a damaged safetensors file ({error}): fetch it again."
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, EOFError) or re.search("EOF|truncated|Ran out of input", str(error)):
+        return _truncated(path)
+    return f"{path} is damaged or no checkpoint: fetch it again."
+
+
+def _refused_pickle(path: Path, error: Exception) -> str:
+    found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    if found is None and "nsupported" not in str(error):
+        return _unreadable(path, error)
+    what = f"Python code ({found[1]})" if found else "more than tensors"
+    return (
+        f"{path} holds {what}, which could do anything when it is loaded, so it is refused: "
+        "save the network's state_dict alone, best as safetensors."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _as_published(state: State) -> State:
+    return state
+
+
+def _features_only(state: State) -> State:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+
+
+register_converter("plain", _as_published)
+register_converter("features", _features_only)

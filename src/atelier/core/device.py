@@ -1,0 +1,62 @@
+"""Where the work runs, and in which precision. The device is touched before work starts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from atelier.core.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+
+
+def choose(name: str = "auto") -> torch.device:
+    """The device called auto, cpu, cuda, cuda:N or mps, tried with one small sum.
+
+    Raises UsageError for an unknown name and ResourceError for a device that does not answer.
+    """
+    import torch
+
+    if name not in KINDS and not re.fullmatch(r"cuda:[0-9]{1,3}", name):
+        raise UsageError(f"there is no device '{name}': allowed are {', '.join(KINDS)} and cuda:N")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ResourceError(
+            f"the device '{name}' does not answer ({_first_line(error)}): use --device cpu, or auto"
+        ) from None
+    return device
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32.
+
+    Optimisation and moments are float32 everywhere; this is for convolutions.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has AVX512-BF16 or AMX: elsewhere bfloat16 is emulated and slow."""
+    import torch
+
+    checks = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return any(check is not None and check() for check in checks)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

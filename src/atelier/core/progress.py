@@ -1,0 +1,77 @@
+"""Progress as typed events through one callback, which can also stop the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where the work stands.
+
+    `losses` are weighted terms by name, as they enter the total. `preview` makes the picture of
+    this moment, (B, 3, H, W) in 0..1, and costs something only when it is called.
+    """
+
+    done: int
+    total: int
+    stage: str = ""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    preview: Callable[[], torch.Tensor] | None = None
+
+
+Listener = Callable[[Event], bool | None]
+
+
+class Progress:
+    """Tells a listener how far the work is and remembers when it asked to stop.
+
+    The listener returns False to stop; the method then returns the best picture so far, and
+    `stopped` says that it did not finish.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self.stopped = False
+        self.done = 0
+
+    def report(
+        self,
+        done: int,
+        total: int,
+        *,
+        stage: str = "",
+        losses: Mapping[str, float] | None = None,
+        preview: Callable[[], torch.Tensor] | None = None,
+    ) -> bool:
+        """Send an event; True while the work should go on. Nothing is sent after a stop."""
+        if self.stopped:
+            return False
+        self.done = done
+        if self._listener is not None:
+            answer = self._listener(Event(done, total, stage, losses or {}, preview))
+            self.stopped = answer is False
+        return not self.stopped
+
+    def part(self, index: int, count: int) -> Progress:
+        """The progress of part `index` of `count` equal ones: its events count on from the parts before.
+
+        >>> Progress(lambda event: print(event.done, event.total)).part(1, 2).report(3, 10)
+        13 20
+        True
+        """
+
+        def forward(event: Event) -> bool:
+            done = index * event.total + event.done
+            return self.report(
+                done, count * event.total, stage=event.stage, losses=event.losses, preview=event.preview
+            )
+
+        part = Progress(forward)
+        part.stopped = self.stopped
+        return part

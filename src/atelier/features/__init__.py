@@ -1,0 +1,5 @@
+"""Frozen networks that look at pictures: what methods, losses and metrics compare."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

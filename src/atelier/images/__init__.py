@@ -1,0 +1,5 @@
+"""Pictures: files, tensors, sizes, colour and regions. Nothing here knows of a network or a method."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

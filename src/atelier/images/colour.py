@@ -1,0 +1,114 @@
+"""Colour: CIELAB, luminance, and two ways of keeping or lending colours.
+
+Everything takes and gives (B, C, H, W) in sRGB 0..1 unless it says otherwise. The conversions are
+differentiable, with finite gradients at black.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atelier.core.errors import InputError
+
+# Rec. 709 primaries with the white point D65 of the 2 degree observer.
+_RGB_TO_XYZ = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+_WHITE = (0.95047, 1.0, 1.08883)
+_BEND = 6 / 29
+
+# Variances below these are rounding, not colour: a flat or grey picture has directions without any.
+_RELATIVE_FLOOR = 1e-10
+_ABSOLUTE_FLOOR = 1e-12
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """Relative luminance Y (B, 1, H, W) 0..1 of linear light (IEC 61966-2-1)."""
+    weights = rgb.new_tensor(_RGB_TO_XYZ[1]).view(1, 3, 1, 1)
+    return (_to_linear(rgb) * weights).sum(dim=1, keepdim=True)
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """CIELAB (D65): lightness 0..100, a and b about -110..110 (CIE 15:2004)."""
+    matrix = rgb.new_tensor(_RGB_TO_XYZ) / rgb.new_tensor(_WHITE)[:, None]
+    xyz = torch.einsum("ij,bjhw->bihw", matrix, _to_linear(rgb))
+    root = torch.where(xyz > _BEND**3, xyz.clamp_min(_BEND**3) ** (1 / 3), xyz / (3 * _BEND**2) + 4 / 29)
+    x, y, z = root.unbind(dim=1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """sRGB of CIELAB (D65); colours that sRGB cannot show are clipped to 0..1."""
+    lightness, a, b = lab.unbind(dim=1)
+    y = (lightness + 16) / 116
+    root = torch.stack([y + a / 500, y, y - b / 200], dim=1)
+    xyz = torch.where(root > _BEND, root.clamp_min(_BEND) ** 3, 3 * _BEND**2 * (root - 4 / 29))
+    matrix = torch.linalg.inv(torch.tensor(_RGB_TO_XYZ, dtype=torch.float64)) * torch.tensor(
+        _WHITE, dtype=torch.float64
+    )
+    return _to_coded(torch.einsum("ij,bjhw->bihw", matrix.to(lab), xyz))
+
+
+def keep_colour(result: Tensor, content: Tensor) -> Tensor:
+    """The lightness of `result` with the chroma of `content`, both (B, 3, H, W) of one size.
+
+    Gatys et al., "Preserving color in neural artistic style transfer", 2016, section 3.2
+    (luminance-only transfer), in CIELAB where they use YIQ. Raises InputError where sizes differ.
+    """
+    if result.shape[-2:] != content.shape[-2:]:
+        raise InputError(
+            f"colours can be kept between pictures of one size, not {tuple(result.shape[-2:])} "
+            f"and {tuple(content.shape[-2:])}: resize one"
+        )
+    chroma = rgb_to_lab(content)[:, 1:].expand(result.shape[0], -1, -1, -1)
+    return lab_to_rgb(torch.cat([rgb_to_lab(result)[:, :1], chroma], dim=1))
+
+
+def match_moments(image: Tensor, reference: Tensor) -> Tensor:
+    """`image` moved linearly to the colour mean and covariance of `reference`; not clamped.
+
+    Both (B, C, H, W), sizes free; a `reference` of one serves the whole batch. The map is the
+    Monge-Kantorovich one, which moves colours least: T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 for
+    covariances A to B (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping
+    for example-based colour transfer", 2007). Computed in float64. Where `image` has no
+    variance in some direction (flat, grey) there is nothing to stretch and it gains none there.
+    """
+    # Metal has no float64, and a 3 x 3 problem is no work for the processor.
+    home = torch.device("cpu") if image.device.type == "mps" else image.device
+    flat, mean, covariance = _moments(image.to(home))
+    _, target_mean, target = _moments(reference.to(home))
+    root, inverse_root = _roots(covariance)
+    middle, _ = _roots(root @ target @ root)
+    moved = (inverse_root @ middle @ inverse_root) @ (flat - mean) + target_mean
+    return moved.reshape(image.shape).to(image)
+
+
+def _moments(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, C, N) values, (B, C, 1) mean and (B, C, C) covariance over N, in float64."""
+    flat = image.double().flatten(2)
+    mean = flat.mean(dim=2, keepdim=True)
+    centred = flat - mean
+    return flat, mean, centred @ centred.mT / flat.shape[2]
+
+
+def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The square root of a symmetric positive matrix and its pseudo-inverse."""
+    values, vectors = torch.linalg.eigh(matrix)
+    floor = (values.amax(dim=-1, keepdim=True) * _RELATIVE_FLOOR).clamp_min(_ABSOLUTE_FLOOR)
+    solid = values > floor
+    root = torch.where(solid, values, 0.0).sqrt()
+    inverse = torch.where(solid, values.clamp_min(_ABSOLUTE_FLOOR) ** -0.5, 0.0)
+    return (vectors * root[:, None]) @ vectors.mT, (vectors * inverse[:, None]) @ vectors.mT
+
+
+def _to_linear(rgb: Tensor) -> Tensor:
+    power = ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(rgb > 0.04045, power, rgb / 12.92)
+
+
+def _to_coded(linear: Tensor) -> Tensor:
+    power = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(linear > 0.0031308, power, 12.92 * linear).clamp(0, 1)

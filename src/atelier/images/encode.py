@@ -1,0 +1,112 @@
+"""Pixels to bytes: JPEG, PNG, TIFF and WebP, tagged sRGB, with the recipe inside."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from atelier.core.errors import OutputError
+from atelier.images import profiles, receipts
+from atelier.images.picture import Picture, to_integers
+
+WRITABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+DEEP = (".png", ".tif", ".tiff")
+
+# A JPEG segment holds 65,533 bytes, of which the recipe's EXIF wrapping takes a few.
+_JPEG_RECIPE = 65_000
+_LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+
+
+def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
+    """The bytes of a file with this suffix (one of `WRITABLE`, lower case).
+
+    Raises OutputError where the format cannot hold the picture's size or its recipe.
+    """
+    longest = _LONGEST.get(suffix)
+    if longest and max(picture.size) > longest:
+        width, height = picture.size
+        raise OutputError(
+            f"{suffix} holds {longest} pixels a side, not {width} x {height}: write .png or .tif"
+        )
+    if suffix in (".jpg", ".jpeg"):
+        return _jpeg(picture, quality)
+    if suffix == ".webp":
+        return _webp(picture, quality)
+    return _png(picture, bits) if suffix == ".png" else _tiff(picture, bits)
+
+
+def _jpeg(picture: Picture, quality: int) -> bytes:
+    exif = receipts.exif(picture.recipe)
+    if len(exif) > _JPEG_RECIPE:
+        # A receipt is promised with every output, so it is not dropped in silence.
+        raise OutputError(
+            f"the recipe takes {len(exif)} bytes and JPEG holds {_JPEG_RECIPE}: write .png or .tif"
+        )
+    # 4:4:4: brush strokes and flat colours show halved chroma at once. Not "optimize": Pillow then
+    # guesses the size of the file, and pictures as busy as a painting come out larger and fail.
+    options = {"quality": quality, "subsampling": 0}
+    return _save(Image.fromarray(_on_white(picture)), "JPEG", exif, options)
+
+
+def _on_white(picture: Picture) -> npt.NDArray[Any]:
+    if picture.alpha is None:
+        return to_integers(picture, bits=8)
+    alpha = picture.alpha[..., None]
+    flat = picture.pixels * alpha + (1 - alpha)
+    return to_integers(Picture(flat, name=picture.name, sha256=picture.sha256), bits=8)
+
+
+def _webp(picture: Picture, quality: int) -> bytes:
+    return _save(picture.pil(), "WEBP", receipts.exif(picture.recipe), {"quality": quality, "method": 4})
+
+
+def _save(image: Image.Image, kind: str, exif: bytes, options: dict[str, Any]) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, exif=exif, icc_profile=profiles.srgb_profile(), **options)
+    return buffer.getvalue()
+
+
+def _png(picture: Picture, bits: int) -> bytes:
+    import cv2
+
+    values = to_integers(picture, bits)
+    order = [2, 1, 0, 3][: values.shape[2]]
+    effort = [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    done, data = cv2.imencode(".png", np.ascontiguousarray(values[..., order]), effort)
+    if not done:
+        raise OutputError(f"PNG cannot hold {picture.label}: write .tif")
+    chunks = _chunk(b"sRGB", b"\x01")  # rendering intent 1: relative colorimetric
+    if picture.recipe is not None:
+        chunks += _chunk(b"eXIf", receipts.exif(picture.recipe).removeprefix(b"Exif\0\0"))
+    encoded = data.tobytes()
+    header = 8 + 25  # the signature and IHDR, which comes first and has one length (PNG 5.6, 11.2.1)
+    return encoded[:header] + chunks + encoded[header:]
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _tiff(picture: Picture, bits: int) -> bytes:
+    import tifffile
+
+    buffer = BytesIO()
+    tifffile.imwrite(
+        buffer,
+        to_integers(picture, bits),
+        photometric="rgb",
+        extrasamples=() if picture.alpha is None else ("unassalpha",),
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+        description=None if picture.recipe is None else receipts.text(picture.recipe),
+        iccprofile=profiles.srgb_profile(),
+        software="atelier",
+    )
+    return buffer.getvalue()

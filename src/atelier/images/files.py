@@ -1,0 +1,169 @@
+"""Picture files: read whatever comes, write whole files or none."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from atelier.core.atomic import atomic
+from atelier.core.errors import InputError, OutputError, ResourceError, UsageError
+from atelier.images import decode, encode
+from atelier.images.picture import Picture
+
+# The largest uncompressed file: four channels of 64-bit floats, and room for metadata.
+_BYTES_PER_PIXEL = 32
+_METADATA = 64 * 2**20
+# File systems allow 255; the temporary file beside has some more letters than its target.
+_LONGEST_NAME = 235
+
+
+def read(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+    """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
+
+    16-bit and float files keep their depth. Raises InputError for a file that is missing, no
+    picture, damaged, or larger than `max_pixels`, which is checked before decoding.
+    """
+    data = _bytes(path, max_pixels)
+    made = decode.decode(data, str(path), max_pixels)
+    digest = hashlib.sha256(data).hexdigest()
+    return Picture(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any] | None:
+    """The recipe inside a picture file, None where it has none. Raises InputError as `read` does."""
+    return decode.decode_recipe(_bytes(path, decode.MAX_PIXELS), str(path))
+
+
+def write(
+    picture: Picture,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    bits: int | None = None,
+    quality: int = 95,
+) -> None:
+    """Writes `picture` in the format of the path's extension, with its recipe inside.
+
+    `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality`
+    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. Raises
+    UsageError for an unknown extension or value, OutputError where the file cannot be written;
+    ResourceError where
+    memory runs out; then nothing is left behind.
+    """
+    target = Path(path)
+    check_writable(target, overwrite=overwrite)
+    suffix = target.suffix.lower()
+    depth = _depth(suffix, bits)
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality is 1 to 100, not {quality}")
+    try:
+        data = encode.encode(picture, suffix, bits=depth, quality=quality)
+        with atomic(target) as temporary:
+            temporary.write_bytes(data)
+            temporary.chmod(_mode(target))
+    except MemoryError as error:
+        raise ResourceError(f"there is no memory left to write '{target}': close programs") from error
+    except OSError as error:
+        raise OutputError(_unwritten(target, error)) from error
+
+
+def check_writable(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raises what `write` would raise over this path, so that long work is not done in vain.
+
+    UsageError for an extension that is not one of `encode.WRITABLE`; OutputError where the file
+    exists and `overwrite` is not given, or where its folder is missing or closed.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in encode.WRITABLE:
+        allowed = ", ".join(encode.WRITABLE)
+        raise UsageError(f"'{path}' has no extension that can be written: allowed are {allowed}")
+    try:
+        _check_target(target, overwrite)
+    except (OSError, ValueError) as error:
+        raise OutputError(_unwritten(target, error)) from error
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    folder = target.parent
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise OutputError(f"the name '{target.name[:40]}...' is too long: {_LONGEST_NAME} bytes are allowed")
+    if not folder.is_dir():
+        raise OutputError(f"the folder '{folder}' does not exist: make it, or write elsewhere")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder '{folder}' cannot be written to: choose another or change its rights")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"'{target}' is not a file that can be replaced: choose another name")
+    if not overwrite:
+        raise OutputError(f"'{target}' exists: choose another name or give --overwrite")
+
+
+def _depth(suffix: str, bits: int | None) -> int:
+    if bits is None:
+        return 16 if suffix in (".tif", ".tiff") else 8
+    if bits not in (8, 16):
+        raise UsageError(f"bits is 8 or 16, not {bits}")
+    if bits == 16 and suffix not in encode.DEEP:
+        raise UsageError(f"{suffix} holds 8 bits: for 16 write {', '.join(encode.DEEP)}")
+    return bits
+
+
+def _mode(target: Path) -> int:
+    """The rights of the file that is replaced, or what a new file would get: temporary files are 0600."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def _unwritten(target: Path, error: Exception) -> str:
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return f"'{target}' cannot be written: the disk is full; make room or write elsewhere"
+    return f"'{target}' cannot be written ({_reason(error)}): choose another place or name"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _bytes(path: str | Path, max_pixels: int) -> bytes:
+    file = Path(path)
+    try:
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"'{path}' is a folder: give a picture file")
+        # A pipe would block and a device may never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"'{path}' is not an ordinary file: copy it to one first")
+        if status.st_size > max_pixels * _BYTES_PER_PIXEL + _METADATA:
+            raise InputError(
+                f"'{path}' has {status.st_size} bytes, more than {max_pixels} pixels take: give it smaller"
+            )
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(_missing(file)) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read: {_reason(error)}") from error
+
+
+def _missing(file: Path) -> str:
+    folder = file.parent
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return f"'{file}' does not exist, nor does its folder '{folder}'"
+    near = difflib.get_close_matches(file.name, names, n=1)
+    return f"'{file}' does not exist: " + (
+        f"did you mean '{folder / near[0]}'?" if near else f"check the name in '{folder}'"
+    )

@@ -1,0 +1,171 @@
+"""`Picture`: what every method takes and gives, whatever it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from atelier.core.errors import InputError
+from atelier.images import decode
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Picture:
+    """`pixels` float32 (H, W, 3) sRGB 0..1, `alpha` float32 (H, W) 0..1 or None.
+
+    `name` is the path as it was given, `sha256` that of the file's bytes (of the pixels where there
+    is no file), `recipe` what made the picture where it says so.
+
+    Raises InputError where the arrays are empty or of other shapes.
+
+    >>> Picture.of(np.zeros((2, 3), np.uint8)).size
+    (3, 2)
+    """
+
+    pixels: Floats
+    alpha: Floats | None = None
+    name: str = ""
+    sha256: str = ""
+    recipe: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.pixels = np.ascontiguousarray(self.pixels, dtype=np.float32)
+        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
+            shape = tuple(self.pixels.shape)
+            raise InputError(f"{self.label} is no picture: pixels must be (height, width, 3), not {shape}")
+        if self.alpha is not None:
+            self.alpha = np.ascontiguousarray(self.alpha, dtype=np.float32)
+            if self.alpha.shape != self.pixels.shape[:2]:
+                raise InputError(f"{self.label} has an alpha channel of another size than its pixels")
+        self.sha256 = self.sha256 or _hash(self.pixels, self.alpha)
+
+    @property
+    def label(self) -> str:
+        """How error sentences call this picture."""
+        return f"'{self.name}'" if self.name else "the picture"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as painters say it."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @classmethod
+    def open(cls, path: str | Path, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+        """The picture in a file; see `files.read`."""
+        from atelier.images import files
+
+        return files.read(path, max_pixels=max_pixels)
+
+    @classmethod
+    def of(cls, source: Any, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+        """A picture from a path, a PIL image, an array, a tensor or a picture.
+
+        Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, an
+        unsigned integer type (0..its maximum) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W).
+        Raises InputError for anything else.
+        """
+        if isinstance(source, Picture):
+            return source
+        if isinstance(source, str | Path):
+            return cls.open(source, max_pixels=max_pixels)
+        if isinstance(source, Image.Image):
+            return _of_decoded(decode.from_pil(source, max_pixels))
+        if isinstance(source, np.ndarray):
+            return _of_decoded(decode.from_array(source, "the array", max_pixels))
+        if _is_tensor(source):
+            return _of_decoded(decode.from_array(_channels_last(source), "the tensor", max_pixels))
+        kind = type(source).__name__
+        raise InputError(
+            f"a picture cannot be made of {kind}: give a path, a PIL image, an array or a tensor"
+        )
+
+    @classmethod
+    def from_tensor(
+        cls,
+        tensor: Tensor,
+        *,
+        name: str = "",
+        alpha: Floats | None = None,
+        recipe: dict[str, Any] | None = None,
+    ) -> Picture:
+        """A picture from what a network gave: (C, H, W) or (1, C, H, W), clamped to 0..1.
+
+        Raises InputError where values are not finite: the run that made them has diverged.
+        """
+        values = _channels_last(tensor.detach().float().clamp(0, 1))
+        made = decode.from_array(values, "the result", max_pixels=values.size)
+        return cls(made.pixels, alpha if made.alpha is None else made.alpha, name=name, recipe=recipe)
+
+    def tensor(self, device: str | torch.device = "cpu") -> Tensor:
+        """Float32 (1, 3, H, W) 0..1 on `device`, sharing no memory with the picture."""
+        import torch
+
+        return torch.from_numpy(self.pixels.transpose(2, 0, 1)[None].copy()).to(device)
+
+    def pil(self) -> Image.Image:
+        """The picture in 8 bits: RGB, or RGBA where there is alpha."""
+        return Image.fromarray(to_integers(self, bits=8))
+
+    def resized(self, size: int | tuple[int, int]) -> Picture:
+        """The picture at another size: its long side in pixels, or (height, width).
+
+        Where there is alpha, hidden colours do not bleed into visible ones.
+        """
+        from atelier.images import resize
+
+        height, width = resize.fit(self, size) if isinstance(size, int) else size
+        if (width, height) == self.size:
+            return self
+        pixels, alpha = resize.resize_arrays(self.pixels, self.alpha, (height, width))
+        return replace(self, pixels=pixels, alpha=alpha, sha256="")
+
+
+def to_integers(picture: Picture, bits: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """(H, W, 3 or 4) uint8 or uint16: 0..1 clipped, scaled, and rounded half to even."""
+    layers = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha[..., None]]
+    values = np.concatenate(layers, axis=2)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{picture.label} holds values that are not finite, so it cannot be shown or written"
+        )
+    scaled = np.rint(values.clip(0, 1) * np.float32(2**bits - 1))
+    return scaled.astype(np.uint8) if bits == 8 else scaled.astype(np.uint16)
+
+
+def _hash(pixels: Floats, alpha: Floats | None) -> str:
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    for array in (pixels, alpha):
+        if array is not None:
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _of_decoded(decoded: decode.Decoded) -> Picture:
+    return Picture(decoded.pixels, decoded.alpha, recipe=decoded.recipe)
+
+
+def _is_tensor(source: Any) -> bool:
+    # By name, so that arrays and paths never pay for importing torch.
+    return type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach")
+
+
+def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:
+    if tensor.ndim == 4 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3:
+        raise InputError(f"the tensor is no picture: (C, H, W) or (1, C, H, W) is, not {tuple(tensor.shape)}")
+    plain = tensor.detach().cpu()
+    array: npt.NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).permute(1, 2, 0).numpy()
+    return array

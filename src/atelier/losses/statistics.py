@@ -1,0 +1,107 @@
+"""Style as statistics of the features over all positions: where things are does not count.
+
+Each loss takes features (B, C, H, W) of any height and width, and a weight map (B, 1, H, W), 0..1, for
+the target and for the picture, where only a region counts. `relative` divides by what all-zero features
+would cost, so that layers, encoders and losses compare: 1 is no style at all.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from atelier.core.errors import UsageError, did_you_mean
+from atelier.maths.moments import channel_moments, gram, mean_and_covariance
+from atelier.maths.roots import sqrtm
+
+Scale = Literal["tutorial", "published", "relative"]
+
+_SCALES = ("tutorial", "published", "relative")
+
+
+class GramLoss:
+    """Squared difference of Gram matrices (Gatys et al. 2016); `centred` ones are covariances.
+
+    With G the Gram matrix divided by the number of positions, and N channels, `scale` "tutorial" is the
+    mean of (G - G*)^2 / N^2 over the entries, as in PyTorch's neural style tutorial; "published" is the sum
+    of (G - G*)^2 / (4 N^2), eq. 4 of the paper; "relative" the sum of (G - G*)^2 over that of G*^2.
+    """
+
+    def __init__(
+        self,
+        target: Tensor,
+        *,
+        centred: bool = False,
+        scale: Scale = "tutorial",
+        weight: Tensor | None = None,
+    ) -> None:
+        if scale not in _SCALES:
+            raise UsageError(f"A Gram loss has no scale '{scale}': {did_you_mean(scale, _SCALES)}")
+        self.centred = centred
+        self.target = gram(target.detach(), centred=centred, weight=weight)
+        if scale == "relative":
+            # A flat style has no covariance at all; its loss must not become rounding over rounding.
+            whole = gram(target.detach(), weight=weight).square().mean()
+            self.unit = _positive(torch.maximum(self.target.square().mean(), 1e-4 * whole))
+        else:
+            self.unit = torch.tensor(4.0 if scale == "published" else float(target.shape[1] ** 2))
+
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        found = gram(features, centred=self.centred, weight=weight)
+        return (found - self.target).square().mean() / self.unit
+
+
+class MomentLoss:
+    """Squared differences of the channels' means and of their standard deviations, each averaged.
+
+    Huang & Belongie 2017, eq. 12, with the mean over channels and the unbiased variance of their code.
+    """
+
+    def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
+        self.mean, self.deviation = channel_moments(target.detach(), unbiased=True, weight=weight)
+        self.unit = _positive(self.mean.square().mean() + self.deviation.square().mean()) if relative else 1.0
+
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        mean, deviation = channel_moments(features, unbiased=True, weight=weight)
+        apart = (mean - self.mean).square().mean() + (deviation - self.deviation).square().mean()
+        return apart / self.unit
+
+
+class WassersteinLoss:
+    """Squared 2-Wasserstein distance between Gaussians with the features' means and covariances.
+
+    |m - m*|^2 + tr(S + S* - 2 (S*^1/2 S S*^1/2)^1/2) (Dowson & Landau 1982), the mean over the batch. Fewer
+    positions than channels are fine.
+    """
+
+    def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
+        self.mean, self.covariance = _gaussian(target.detach(), weight)
+        self.root = sqrtm(self.covariance)
+        energy = self.mean.square().sum(-1) + _trace(self.covariance)
+        self.unit = _positive(energy.mean()) if relative else 1.0
+
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        mean, covariance = _gaussian(features, weight)
+        shift = (mean - self.mean).square().sum(-1)
+        common = sqrtm(self.root @ covariance @ self.root)
+        spread = _trace(covariance + self.covariance - 2 * common)
+        distance = (shift + spread.clamp(min=0)).mean() / self.unit
+        return distance.to(torch.promote_types(features.dtype, torch.float32)).to(features.device)
+
+
+def _gaussian(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    mean, covariance = mean_and_covariance(features, weight=weight)
+    # The root of a product of covariances squares their condition: float32 would lose every channel below
+    # 1/200 of the strongest. Apple's GPU has neither float64 nor the decomposition.
+    device = "cpu" if features.device.type == "mps" else features.device
+    return mean.to(device).double(), covariance.to(device).double()
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def _positive(unit: Tensor) -> Tensor:
+    return unit.clamp(min=torch.finfo(torch.float32).tiny)

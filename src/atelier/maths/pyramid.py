@@ -1,0 +1,68 @@
+"""Coarse to fine: the sizes that an optimisation runs through, and the Laplacian pyramid.
+
+Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code"; here with an antialiased bilinear
+filter, and exact at every size, odd ones included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sizes(
+    final: tuple[int, int], *, smallest: int = 128, levels: int | None = None, ratio: float = 2.0
+) -> list[tuple[int, int]]:
+    """Heights and widths from coarse to fine, in a geometric row that ends at `final`.
+
+    The long side starts at `smallest` whatever the final size, since the first size decides how large the
+    brush strokes are; the factor from one to the next is as near to `ratio` as that allows. `levels` fixes
+    their number. A picture that is no larger than `smallest` has one size.
+
+    >>> sizes((512, 384), smallest=128)
+    [(128, 96), (256, 192), (512, 384)]
+    >>> sizes((1000, 500), smallest=100, levels=2)
+    [(100, 50), (1000, 500)]
+    """
+    growth = max(final) / smallest
+    if growth <= 1 or levels == 1:
+        return [final]
+    steps = (levels - 1) if levels is not None else max(1, round(math.log(growth, ratio)))
+    scales = [growth ** (step / steps - 1) for step in range(steps)]
+    return [_scaled(final, scale) for scale in scales] + [final]
+
+
+def split(image: Tensor, levels: int) -> list[Tensor]:
+    """The Laplacian pyramid of an image (B, C, H, W): `levels` - 1 details, fine to coarse, and the rest.
+
+    Each level has half the side of the one before, rounded up; `merge` undoes it.
+    """
+    pyramid = []
+    for _ in range(levels - 1):
+        height, width = image.shape[-2:]
+        coarse = F.interpolate(
+            image, ((height + 1) // 2, (width + 1) // 2), mode="bilinear", align_corners=False, antialias=True
+        )
+        pyramid.append(image - _enlarged(coarse, image))
+        image = coarse
+    return [*pyramid, image]
+
+
+def merge(pyramid: Sequence[Tensor]) -> Tensor:
+    """The image (B, C, H, W) of a Laplacian pyramid; differentiable, so that its levels can be optimised."""
+    *details, image = pyramid
+    for detail in reversed(details):
+        image = detail + _enlarged(image, detail)
+    return image
+
+
+def _enlarged(coarse: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _scaled(final: tuple[int, int], scale: float) -> tuple[int, int]:
+    height, width = (max(1, math.floor(side * scale + 0.5)) for side in final)
+    return height, width

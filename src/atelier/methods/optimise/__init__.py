@@ -1,0 +1,1 @@
+"""Methods that iterate on the image itself."""

@@ -1,0 +1,1 @@
+"""Trainable bodies, each buildable tiny from a seed."""

@@ -1,0 +1,1 @@
+"""One loop for every trainer, its checkpoints and its data."""

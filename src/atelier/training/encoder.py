@@ -1,0 +1,203 @@
+"""Training of the bundled encoder: a classifier of small photographs that keeps an eye for style.
+
+Recipe: random crops at mixed sizes (a net that has seen one size sees little at another), colour
+and blur augmentation, label smoothing, SGD; small pictures first, large ones in the cool-down
+(progressive resizing); a second head that tells kinds of painting apart. Batch norm's statistics
+are taken anew at many sizes before every judgement and before batch norm is folded in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atelier.core.atomic import atomic
+from atelier.networks.classifier import Classifier, fold
+from atelier.training import data
+from atelier.training.loop import Settings, rate
+
+MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
+DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+
+
+class EncoderSettings(Settings):
+    """The encoder's own settings beside those of every run."""
+
+    photos: tuple[str, ...] = Field(
+        ..., description="Labelled shards of 64 px photographs (.npz or patterns)."
+    )
+    validation: tuple[str, ...] = Field(..., description="Labelled shards to judge by.")
+    paintings: str | None = Field(None, description="Folder with one sub-folder of paintings per style.")
+    scenes: tuple[str, ...] = Field(
+        (), description="Larger photographs for the style head and the statistics."
+    )
+    widths: tuple[int, ...] = Field((32, 64, 128, 256, 256), description="Channels of each stage.")
+    depths: tuple[int, ...] = Field((2, 2, 3, 3, 2), description="Convolutions of each stage.")
+    sizes: tuple[int, ...] = Field((32, 40, 48, 64), description="Picture sizes before the cool-down.")
+    late_sizes: tuple[int, ...] = Field((48, 56, 64, 64, 80), description="Picture sizes in the cool-down.")
+    smallest: float = Field(0.4, gt=0, le=1, description="Smallest crop as a part of the short side.")
+    colour: float = Field(0.4, ge=0, le=1, description="Strength of the colour augmentation.")
+    blur: float = Field(0.15, ge=0, le=1, description="Share of the pictures that is softened.")
+    style_start: int = Field(
+        0,
+        ge=0,
+        description="Step from which the style head learns; early, it keeps objects from being learnt.",
+    )
+    style_share: float = Field(
+        0.125, ge=0, le=1, description="Pictures for the style head, as a part of the batch."
+    )
+    style_weight: float = Field(0.3, ge=0, description="Weight of the style head's loss.")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
+    decay: float = Field(5e-4, ge=0, description="Weight decay, on convolutions and linear layers only.")
+    judged: int = Field(
+        4000, ge=1, description="Validation pictures at an evaluation; the export uses them all."
+    )
+
+
+class EncoderTask:
+    """Builds, feeds and judges the classifier. All pictures are held in memory as uint8."""
+
+    name = "encoder"
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self.settings = settings
+        self.photos = data.read_shards(data.expand(settings.photos))
+        self.validation = data.read_shards(data.expand(settings.validation))
+        self.styles: data.Labelled | None = None
+        if settings.paintings:
+            scenes = data.expand(settings.scenes)
+            self.styles = data.read_styles(Path(settings.paintings), scenes, short_side=256)
+
+    def build(self) -> Classifier:
+        return Classifier(
+            widths=self.settings.widths,
+            depths=self.settings.depths,
+            objects=self.photos.classes,
+            styles=self.styles.classes if self.styles else 0,
+        )
+
+    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(groups, lr=self.settings.learning_rate, momentum=0.9, nesterov=True)
+
+    # the step
+
+    def loss(
+        self, network: nn.Module, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy of both heads on one batch of one size."""
+        images, objects, styles = self.batch(step, generator)
+        device = next(network.parameters()).device
+        images, objects, styles = images.to(device), objects.to(device), styles.to(device)
+        object_logits, style_logits = network(images.contiguous(memory_format=torch.channels_last))
+        count = len(objects)
+        loss = F.cross_entropy(
+            object_logits[:count].float(), objects, label_smoothing=self.settings.smoothing
+        )
+        terms = {"objects": float(loss.detach())}
+        if style_logits is not None and len(styles):
+            style = F.cross_entropy(
+                style_logits[count:].float(), styles, label_smoothing=self.settings.smoothing
+            )
+            terms["styles"] = float(style.detach())
+            loss = loss + self.settings.style_weight * style
+        return loss, terms
+
+    def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised pictures (B, 3, S, S), photographs first; their objects; the styles of the rest."""
+        late = rate(max(step, self.settings.warmup), self.settings) < 1
+        sizes = self.settings.late_sizes if late else self.settings.sizes
+        size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
+        crops, labels = self._draw(self.photos, self.settings.batch, size, self.settings.smallest, generator)
+        styles = labels[:0]
+        if self.styles is not None and step >= self.settings.style_start:
+            count = round(self.settings.style_share * self.settings.batch)
+            # Down to a sixth of 256 px: strokes at the size at which a painting is looked at closely.
+            more, styles = self._draw(self.styles, count, size, 1 / 6, generator)
+            crops = torch.cat([crops, more])
+        images = data.jitter(crops.float() / 255, self.settings.colour, self.settings.blur, generator)
+        return (images - MEAN) / DEVIATION, labels, styles
+
+    @staticmethod
+    def _draw(
+        source: data.Labelled, count: int, size: int, smallest: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        rows = torch.randint(len(source), (count,), generator=generator).tolist()
+        return data.random_crops(source.pictures, rows, size, smallest, generator), torch.from_numpy(
+            source.labels[rows]
+        )
+
+    # the judge
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Top-1 accuracy on validation pictures at 48, 64 and 96 px, of a copy with fresh statistics."""
+        judged = self.calibrated(network)
+        return self.accuracy(judged, self.settings.judged)
+
+    @torch.inference_mode()
+    def accuracy(self, network: nn.Module, count: int) -> dict[str, float]:
+        """Share of the first `count` validation pictures that are named right, by size."""
+        count = min(count, len(self.validation))
+        device = next(network.parameters()).device
+        right = {48: 0, 64: 0, 96: 0}
+        network.eval()
+        for start in range(0, count, 250):
+            rows = slice(start, min(start + 250, count))
+            pixels = torch.from_numpy(self.validation.pictures[rows]).permute(0, 3, 1, 2)
+            images = ((pixels.float() / 255) - MEAN) / DEVIATION
+            labels = torch.from_numpy(self.validation.labels[rows])
+            for size in right:
+                small = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.half):
+                    logits, _ = network(small.to(device, memory_format=torch.channels_last))
+                right[size] += int((logits.float().argmax(1).cpu() == labels).sum())
+        return {f"top1_{size}": n / count for size, n in right.items()}
+
+    @torch.no_grad()
+    def calibrated(self, network: nn.Module, batches: int = 24) -> Classifier:
+        """A copy whose batch norm holds the plain average of the statistics over many sizes."""
+        network = copy.deepcopy(network)
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average, not a decaying one
+        network.train()
+        device = next(network.parameters()).device
+        for index in range(batches):
+            generator = torch.Generator().manual_seed(index)
+            images, _, _ = self.batch(self.settings.steps - 1, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.half):
+                network(images.to(device, memory_format=torch.channels_last))
+        assert isinstance(network, Classifier)
+        return network.eval()
+
+    def export(self, network: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
+        """fp16 safetensors of the convolutions up to conv5_1, with the recipe and scores as metadata."""
+        import json
+
+        from safetensors.torch import save_file
+
+        judged = self.calibrated(network, batches=100)
+        scores = self.accuracy(judged, len(self.validation))
+        # The last stage's second convolution serves the classifier alone: no tap reads it.
+        last = f"conv{judged.stages}_"
+        state = {
+            name: value.half()
+            for name, value in fold(judged).items()
+            if not name.startswith(last) or name.startswith(f"{last}1.")
+        }
+        metadata = {"network": "encoder", "scores": json.dumps(scores), "training": json.dumps(facts)}
+        with atomic(path) as temporary:
+            save_file(state, temporary, metadata=metadata)

@@ -1,0 +1,55 @@
+"""Total variation on images whose variation can be counted by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from atelier.core.errors import UsageError
+from atelier.losses.smoothness import Norm, TotalVariation
+
+NORMS: list[Norm] = ["absolute", "isotropic", "squared"]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [(4, 5), (1, 5), (1, 1)])
+def test_a_constant_has_none_and_no_gradient(norm: Norm, size: tuple[int, int]) -> None:
+    image = torch.full((1, 3, *size), 0.3, requires_grad=True)
+    loss = TotalVariation(norm)(image)
+    loss.backward()
+    assert loss.item() == 0
+    assert image.grad is not None
+    assert torch.equal(image.grad, torch.zeros_like(image))
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("absolute", 7.0), ("isotropic", 5.0), ("squared", 25.0)])
+def test_a_slope_of_three_across_and_four_down(norm: Norm, expected: float) -> None:
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    image = (3 * columns + 4 * rows)[None, None]
+    inside = TotalVariation(norm)(image).item() * 40 * 50
+    last = {"absolute": (3.0, 4.0), "isotropic": (3.0, 4.0), "squared": (9.0, 16.0)}[norm]
+    assert inside == pytest.approx(39 * 49 * expected + 49 * last[0] + 39 * last[1], rel=1e-5)
+
+
+def test_a_single_pixel() -> None:
+    image = torch.zeros(1, 1, 5, 5)
+    image[..., 2, 2] = 1
+    assert TotalVariation("absolute")(image).item() * 25 == pytest.approx(4)
+    assert TotalVariation("squared")(image).item() * 25 == pytest.approx(4)
+    assert TotalVariation("isotropic")(image).item() * 25 == pytest.approx(2 + math.sqrt(2))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradient_and_half_precision(norm: Norm) -> None:
+    image = torch.rand(1, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(TotalVariation(norm), (image.requires_grad_(),))
+    half = TotalVariation(norm)(image.detach().bfloat16())
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(TotalVariation(norm)(image).item(), rel=0.02)
+
+
+def test_an_unknown_norm() -> None:
+    with pytest.raises(UsageError, match="no norm 'square': did you mean 'squared'"):
+        TotalVariation("square")  # type: ignore[arg-type]

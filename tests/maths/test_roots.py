@@ -1,0 +1,82 @@
+"""The matrix square root against SciPy, and its gradient where it is hard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from atelier.maths.roots import sqrtm
+
+
+def factor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def semidefinite(size: int, rank: int, seed: int = 0) -> Tensor:
+    tall = factor(size, rank, seed=seed)
+    return tall @ tall.mT / rank
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_full_rank_is_scipys(size: int) -> None:
+    matrix = semidefinite(size, 2 * size)
+    np.testing.assert_allclose(sqrtm(matrix).numpy(), scipy.linalg.sqrtm(matrix.numpy()), atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 11])
+def test_the_root_squared_is_the_matrix_at_any_rank(rank: int) -> None:
+    matrix = semidefinite(12, rank) if rank else torch.zeros(12, 12, dtype=torch.float64)
+    root = sqrtm(matrix)
+    torch.testing.assert_close(root @ root, matrix)
+    torch.testing.assert_close(root, root.mT)
+    assert torch.linalg.eigvalsh(root).min() > -1e-9
+
+
+def test_a_batch_is_done_one_by_one() -> None:
+    pair = torch.stack([semidefinite(5, 9, seed=1), semidefinite(5, 2, seed=2)])
+    torch.testing.assert_close(sqrtm(pair), torch.stack([sqrtm(pair[0]), sqrtm(pair[1])]))
+
+
+def test_float32_is_near() -> None:
+    matrix = semidefinite(30, 60)
+    torch.testing.assert_close(sqrtm(matrix.float()).double(), sqrtm(matrix), atol=1e-5, rtol=1e-5)
+
+
+def test_negative_rounding_counts_as_zero() -> None:
+    root = sqrtm(torch.diag(torch.tensor([4.0, 1.0, -1e-7])))
+    torch.testing.assert_close(root, torch.diag(torch.tensor([2.0, 1.0, 0.0])))
+
+
+def test_gradient_of_a_full_rank_matrix() -> None:
+    assert torch.autograd.gradcheck(lambda x: sqrtm(x @ x.mT), (factor(4, 6).requires_grad_(),))
+
+
+def test_gradient_with_repeated_eigenvalues() -> None:
+    matrix = (2 * torch.eye(4, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: sqrtm((x + x.mT) / 2), (matrix,))
+    doubled = torch.diag(torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: sqrtm((x + x.mT) / 2), (doubled,))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_gradient_of_a_rank_deficient_matrix(rank: int) -> None:
+    # Changing the factor keeps the rank, and along such changes the root is smooth.
+    assert torch.autograd.gradcheck(lambda x: sqrtm(x @ x.mT), (factor(5, rank).requires_grad_(),))
+
+
+def test_gradient_of_nothing_is_nothing() -> None:
+    matrix = torch.zeros(3, 3, requires_grad=True)
+    sqrtm(matrix).sum().backward()
+    assert matrix.grad is not None
+    assert torch.equal(matrix.grad, torch.zeros(3, 3))
+
+
+def test_gradient_of_the_trace_is_half_the_inverse_root() -> None:
+    matrix = semidefinite(6, 12).requires_grad_()
+    sqrtm(matrix).trace().backward()
+    assert matrix.grad is not None
+    expected = np.linalg.inv(scipy.linalg.sqrtm(matrix.detach().numpy())) / 2
+    np.testing.assert_allclose(matrix.grad.numpy(), expected, atol=1e-9)
