@@ -12,7 +12,7 @@ from atelier.apps.show import say, watching
 from atelier.images import Picture, write
 
 #: Photo and style of each row, chosen by looking at what they give.
-PAIRS = (("astronaut", "oil"), ("chelsea", "stained-glass"), ("coffee", "ink-wash"), ("rocket", "woodcut"))
+PAIRS = (("astronaut", "nocturne"), ("chelsea", "stained_glass"), ("coffee", "cubist"), ("rocket", "woodcut"))
 CELL = 384
 GAP = 12
 

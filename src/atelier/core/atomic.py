@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +61,7 @@ def full_sentence(path: Path) -> str:
 
 def _beside(path: Path) -> Path:
     # The suffix is kept since writers choose the format by it; the stem is cut since names have a limit.
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}.{os.urandom(4).hex()}{path.suffix}")
     try:
         # Unlike those of `tempfile`, whose files only their owner may read, this one follows the umask.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,6 +68,9 @@ def sniff(head: bytes) -> Kind:
 
 def is_cut(path: Path) -> bool:
     """Whether a zip or safetensors file ends too early; an old-style pickle shows it only when read."""
+    # Imported here since it is slow to import, and every method's file leads to this module.
+    import zipfile
+
     with path.open("rb") as file:
         kind = sniff(file.read(HEAD))
     if kind == "zip":
@@ -103,7 +105,8 @@ def read_checkpoint(path: Path | str) -> State:
     joined with dots. Raises `WeightsError` for anything else, code in a pickle included.
     """
     path = Path(path)
-    state = _read_safetensors(path) if examine(path) == "safetensors" else _read_pickle(path)
+    kind = examine(path)
+    state = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path, kind)
     if not state:
         raise WeightsError(f"{path} holds no tensors: take the file with the network's weights.")
     return _without_prefixes(state)
@@ -178,10 +181,10 @@ def _read_safetensors(path: Path) -> State:
         raise WeightsError(_damaged(path, error)) from error
 
 
-def _read_pickle(path: Path) -> State:
+def _read_pickle(path: Path, kind: Kind) -> State:
     import torch
 
-    if zipfile.is_zipfile(path):
+    if kind == "zip":
         _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -195,6 +198,8 @@ def _read_pickle(path: Path) -> State:
 
 
 def _check_archive(path: Path) -> None:
+    import zipfile
+
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in names:

@@ -53,7 +53,7 @@ class TrainingError(AtelierError):
     exit_code = 7
 
 
-class Cancelled(AtelierError):
+class Cancelled(AtelierError):  # noqa: N818 - it is a wish, not an error
     """The work was stopped on request before there was anything worth keeping."""
 
     exit_code = 130

@@ -40,7 +40,7 @@ def knob(
     le: float | None = None,
     lt: float | None = None,
 ) -> Any:
-    """A knob's default, its one human sentence, and its range: from (`ge`), above (`gt`), to (`le`), below (`lt`)."""
+    """A knob's default, its sentence, and its range: from (`ge`), above (`gt`), to (`le`), below (`lt`)."""
     return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt)
 
 

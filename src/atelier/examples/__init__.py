@@ -10,7 +10,6 @@ import importlib
 import importlib.resources
 import io
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -135,6 +134,8 @@ def write(folder: str | os.PathLike[str], *, size: int = 640, overwrite: bool = 
     `size` is the side of the styles in pixels; photos keep theirs. Raises OutputError, before anything
     is written, when one of the files exists and `overwrite` is not given, and when writing fails.
     """
+    from atelier.images import Picture, files
+
     _check_size(size)
     root = Path(folder)
     plan = {root / "photos" / f"{name}.png": load for name, load in photos().items()}
@@ -144,35 +145,19 @@ def write(folder: str | os.PathLike[str], *, size: int = 640, overwrite: bool = 
     if taken and not overwrite:
         raise OutputError(f"'{taken[0]}' exists already: choose another folder or allow overwriting.")
     for path, load in plan.items():
-        _save(path, load())
+        _folder(path.parent)
+        files.write(Picture(load()), path, overwrite=overwrite)
     return list(plan)
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise OutputError(f"the folder '{path}' cannot be made ({reason}): choose another place") from problem
 
 
 def _check_size(size: int) -> None:
     if not _SMALLEST <= size <= _LARGEST:
         raise UsageError(f"The size {size} is not allowed: choose {_SMALLEST} to {_LARGEST} pixels.")
-
-
-def _save(path: Path, image: NDArray[np.float32]) -> None:
-    """A PNG that is complete or absent: written beside, then renamed."""
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.round(image * 255).astype(np.uint8)
-    draft = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=".png", delete=False
-        ) as file:
-            draft = file.name
-            Image.fromarray(pixels).save(file, "PNG")
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as problem:
-        raise OutputError(
-            f"'{path}' cannot be written ({problem.strerror}): choose another folder."
-        ) from problem
-    finally:
-        if draft:
-            Path(draft).unlink(missing_ok=True)

@@ -149,9 +149,9 @@ def _hatch(rng: Random, plate: _Plate, angle: float, pitch: float, low: float, h
     distance = np.abs((phase % 1) - 0.5) / slope
     tone = plate.tone + 0.03 * paint.noise(rng, size, 30, octaves=2)
     weight = np.clip((tone - low) / (high - low), 0, 1)
-    width = np.where(weight > 0.03, 0.5 + 0.24 * weight / slope, 0)
+    width = np.minimum(0.5, 5 * weight) + 0.24 * weight / slope
     bite = 0.8 + 0.2 * paint.noise(rng, size, 80, octaves=2)
-    return f32(np.clip(width - distance + 0.5, 0, 1) * bite.clip(0.4, 1) * (weight > 0.03))
+    return f32(np.clip(width - distance + 0.5, 0, 1) * bite.clip(0.4, 1) * (weight > 0))
 
 
 def _still_life(rng: Random, size: int) -> _Plate:

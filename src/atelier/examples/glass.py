@@ -206,7 +206,7 @@ def _lay_tesserae(rng: Random, angle: Array, count: int) -> tuple[Array, Array]:
     x, y = paint.grid(coarse)
     where = np.stack([x.ravel(), y.ravel()], -1)
     places = paint.scatter(rng, count)
-    for _ in range(9):
+    for _ in range(12):
         owner = _nearest(places, paint.pick(angle, places), where)[0].astype(int)
         total = np.maximum(np.bincount(owner, minlength=len(places)), 1)[:, None]
         middles = [np.bincount(owner, where[:, k], len(places)) for k in (0, 1)]

@@ -42,7 +42,7 @@ def _guitar(image: Array) -> Array:
     strings = [put(f32([[k * 0.009, -0.7], [k * 0.014, 0.15]])) for k in (-2, -1, 0, 1, 2)]
     image = paint.lay(image, palette("f3e7c8")[0], paint.lines(size, strings, 1.5))
     return paint.lay(
-        image, palette("1c1512")[0], paint.lines(size, [f32(np.vstack([outline, outline[:1]]))], 4)
+        image, palette("1c1512")[0], paint.lines(size, [f32(np.vstack([outline, outline[:1]]))], 6)
     )
 
 
@@ -97,7 +97,7 @@ def _planes(rng: Random, size: int, count: int) -> tuple[NDArray[np.int64], Arra
     )
     for k in range(count):
         turn = np.pi * (k * 0.382 + 0.12 * rng.standard_normal())
-        cx, cy = 0.5 + 0.3 * rng.standard_normal(), 0.5 + 0.3 * rng.standard_normal()
+        cx, cy = 0.5 + 0.33 * rng.standard_normal(), 0.5 + 0.33 * rng.standard_normal()
         across = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)
         along = (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
         # each cut has an end, so that facets open into one another (the cubists' passage)
@@ -123,8 +123,8 @@ def _shifted(rng: Random, size: int, index: NDArray[np.int64]) -> tuple[Array, A
     """Where each facet looks: a little turned, moved and enlarged, as if seen from another side."""
     x, y = paint.grid(size)
     count = _FACETS
-    turn, grow = 0.12 * rng.standard_normal(count)[index], 1 + 0.1 * rng.standard_normal(count)[index]
-    move = 0.028 * rng.standard_normal((2, count))[:, index]
+    turn, grow = 0.08 * rng.standard_normal(count)[index], 1 + 0.07 * rng.standard_normal(count)[index]
+    move = 0.02 * rng.standard_normal((2, count))[:, index]
     dx = grow * ((x - 0.5) * np.cos(turn) - (y - 0.5) * np.sin(turn)) + 0.5 - x + move[0]
     dy = grow * ((x - 0.5) * np.sin(turn) + (y - 0.5) * np.cos(turn)) + 0.5 - y + move[1]
     return f32(dx), f32(dy)
@@ -137,11 +137,16 @@ def _facets(rng: Random, size: int) -> tuple[Array, Array, Array]:
     motif = paint.warp(_guitar(_table(rng, size)), *_shifted(rng, size, index))
     tints = palette("f0dfb4 b98a4e 5f7480 33333a d9b273 8c937c c2683a e6d2a2 7d93a0")
     tone = tints[rng.integers(0, len(tints), count)][index]
-    share = rng.choice([0.12, 0.25, 0.5], count, p=[0.5, 0.3, 0.2])[index][..., None]
+    x, y = paint.grid(size)
+    # the guitar keeps its own colour, so that it can be read
+    middle = 0.25 + 0.75 * paint.step(0.16, 0.42, f32(np.hypot(x - 0.47, y - 0.55)))
+    chance = rng.choice([0.08, 0.18, 0.36], count, p=[0.5, 0.3, 0.2])
+    share = (chance[index] * middle)[..., None]
     image = (1 - share) * motif + share * tone
     slope = np.exp(-edge / 0.06) * side
-    light = np.clip(1 + 0.16 * rng.standard_normal(count)[index] + 0.5 * slope, 0.35, 1.5)[..., None]
-    image = image * light + 0.2 * np.clip(slope, 0, 1)[..., None] * palette("f5e8c8")[0]
+    light = np.clip(1 + 0.13 * rng.standard_normal(count)[index] * middle + 0.5 * slope, 0.35, 1.5)[..., None]
+    image = image * np.minimum(light, 1)
+    image = image + (palette("f7ecd0")[0] - image) * np.clip(0.8 * (light - 1), 0, 0.4)
     angle = rng.choice([0.15, 0.8, 1.5, -0.7], count)[index] + 0.15 * paint.noise(rng, size, 6)
     return f32(np.clip(image, 0, 1)), f32(angle), edge
 
@@ -159,7 +164,7 @@ def cubist(rng: Random, size: int) -> Array:
     height = 0.3 + 0.1 * streaks
     canvas[..., 3] = np.maximum(canvas[..., 3], (255 * np.clip(height, 0, 1)).astype(np.uint8))
     crisp = np.abs(image - paint.blur(image, paint.px(size, 2.5))).max(-1)
-    kept = paint.lay(f32(canvas[..., :3] / 255.0), image, paint.step(0.05, 0.16, f32(crisp)))
+    kept = paint.lay(f32(canvas[..., :3] / 255.0), image, paint.step(0.04, 0.13, f32(crisp)))
     canvas[..., :3] = (255 * kept).clip(0, 255).astype(np.uint8)
     painted = paint.varnish(rng, canvas, 0.17)
     shaky = edge + 0.0008 * paint.noise(rng, size, 60)

@@ -14,7 +14,7 @@ _STARS = [
     (0.36, 0.08, 0.04),
     (0.55, 0.13, 0.045),
     (0.93, 0.42, 0.045),
-    (0.27, 0.42, 0.03),
+    (0.31, 0.47, 0.034),
 ]
 
 
@@ -25,7 +25,7 @@ def _stream(rng: Random, size: int) -> Array:
     for cx, cy, radius, sense in _EDDIES:
         flow += 2.2 * sense * radius * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / radius**2)
     for cx, cy, radius in _STARS:
-        flow += 2.6 * radius * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / radius**2)
+        flow += 3.6 * radius * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / radius**2)
     return f32(flow)
 
 

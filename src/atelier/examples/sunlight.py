@@ -38,21 +38,20 @@ def _coast(rng: Random, size: int) -> tuple[Array, Array]:
     return image, f32(angle)
 
 
-def _houses(rng: Random, image: Array) -> Array:
-    size, walls, roofs = (
-        image.shape[0],
-        palette("f7e3c0 f4b6a0 fdf3dd f0cf6b"),
-        palette("e2502f c8374a f07f35"),
-    )
-    for x in 0.03 + 0.036 * np.arange(11) + 0.012 * rng.random(11):
-        y, w, h = 0.42 + 0.02 * rng.random(), 0.045, 0.035 + 0.03 * rng.random()
-        wall = f32([[x, y - h], [x + w, y - h], [x + w, 0.46], [x, 0.46]])
-        roof = f32([[x - 0.004, y - h], [x + w / 2, y - h - 0.028], [x + w + 0.004, y - h]])
-        image = paint.lay(image, walls[rng.integers(4)], paint.shape(size, wall))
-        image = paint.lay(image, roofs[rng.integers(3)], paint.shape(size, roof))
-        door = f32([[0.35, 0.3], [0.6, 0.3], [0.6, 0.9], [0.35, 0.9]]) * f32([w, h]) + f32([x, y - h])
-        image = paint.lay(image, palette("28458f")[0], paint.shape(size, door))
-    return image
+def _houses(rng: Random, image: Array) -> tuple[Array, list[Array]]:
+    """The town between hills and sea, and the curves of its contours."""
+    size, contours = image.shape[0], []
+    walls, roofs = palette("f7e3c0 f4b6a0 fdf3dd f0cf6b"), palette("e2502f c8374a f07f35")
+    for x in 0.0 + 0.068 * np.arange(7) + 0.015 * rng.random(7):
+        w, h = 0.07, 0.05 + 0.03 * rng.random()
+        wall = f32([[x, 0.46 - h], [x + w, 0.46 - h], [x + w, 0.46], [x, 0.46]])
+        roof = f32([[x - 0.008, 0.46 - h], [x + w / 2, 0.46 - h - 0.045], [x + w + 0.008, 0.46 - h]])
+        door = f32([[0.4, 0.35], [0.62, 0.35], [0.62, 1.0], [0.4, 1.0]]) * f32([w, h]) + f32([x, 0.46 - h])
+        for colour, outline in ((walls[rng.integers(4)], wall), (roofs[rng.integers(3)], roof)):
+            image = paint.lay(image, colour, paint.shape(size, outline))
+            contours.append(f32(np.vstack([outline, outline[:1]])))
+        image = paint.lay(image, palette("2f6fa8")[0], paint.shape(size, door))
+    return image, contours
 
 
 def _boats(rng: Random, image: Array) -> tuple[Array, list[Array]]:
@@ -99,7 +98,10 @@ def _pine(rng: Random, image: Array, angle: Array) -> tuple[Array, Array, list[A
 def fauve(rng: Random, size: int) -> Array:
     """A harbour at noon in big unmixed patches, bare canvas between them."""
     image, angle = _coast(rng, size)
-    image, contours = _boats(rng, _houses(rng, image))
+    image, town = _houses(rng, image)
+    quay = image
+    image, boats = _boats(rng, image)
+    afloat = np.abs(image - quay).max(-1)
     image, angle, trunk = _pine(rng, image, angle)
     angle = f32(angle + 0.3 * paint.noise(rng, size, 5))
     canvas = paint.easel(np.broadcast_to(palette("efe3c8"), image.shape))
@@ -116,18 +118,21 @@ def fauve(rng: Random, size: int) -> Array:
         )
         paths = paint.trace(angle, places, 12, length / 11)
         paint.brush(canvas, rng, paths, colours, width, hairs=hairs, streak=0.05)
-    for curve in (*contours, *trunk):
-        _contour(canvas, rng, curve)
+    for curve in town:
+        if paint.pick(afloat, curve).max() == 0:  # not behind a sail
+            _contour(canvas, rng, curve, 1.6)
+    for curve in (*boats, *trunk):
+        _contour(canvas, rng, curve, 2.4)
     return paint.varnish(rng, canvas, 0.16)
 
 
-def _contour(canvas: NDArray[np.uint8], rng: Random, curve: Array) -> None:
+def _contour(canvas: NDArray[np.uint8], rng: Random, curve: Array, thin: float) -> None:
     """Short overlapping blue strokes along a curve."""
     along = np.linspace(0, len(curve) - 1, 120)
     path = f32(np.stack([np.interp(along, np.arange(len(curve)), curve[:, k]) for k in (0, 1)], -1))
     for start in range(0, 120, 20):
         piece = path[start : start + 24] + 0.001 * rng.standard_normal((1, 2))
-        width = 2.4 + 2.2 * rng.random()
+        width = thin * (1 + 0.9 * rng.random())
         blue = paint.vary(rng, palette("20306f"), 0.2, 0.04)
         paint.brush(canvas, rng, f32(piece[None]), blue, width, hairs=3, ragged=0.1)
 

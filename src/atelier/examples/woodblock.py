@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from atelier.examples import paint
-from atelier.examples.paint import Array, Random, f32, palette, points
+from atelier.examples.paint import Array, Random, f32, points
 from atelier.examples.prints import Press, rice_paper
 
 
@@ -142,8 +142,10 @@ def _blossoms(rng: Random, press: Press, image: Array, seats: list[Array]) -> tu
             np.maximum(white, whole),
             np.maximum(key * (1 - whole), np.maximum(rims, paint.lines(size, stamens, 0.8))),
         )
-        heart = paint.disc(size, float(seat[0]), float(seat[1]), 0.62 * reach, 0.9 * reach)
+        turn = np.linspace(0, 2 * np.pi, 24)
+        heart = paint.shape(size, f32(seat + 0.55 * reach * np.stack([np.cos(turn), np.sin(turn)], -1)))
         deep = np.maximum(deep * (1 - whole), whole * heart)
+    deep = paint.blur(deep, paint.px(size, 4)) * white
     image = press(image, "fbe6e1", f32(white), load=1.05)
     return press(image, "e0607a", f32(0.85 * deep)), f32(key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -23,11 +24,13 @@ class Descent:
 
     What counts is not the last iterate: `best` is the one of the lowest loss, and with `average` > 0 Adam's
     result is the exponential average of its iterates, which has less grain (as Polyak averaging has in
-    training). L-BFGS stops when its loss is not finite or exceeds `diverged` times the lowest: it can
-    rise suddenly after its minimum and never come back.
+    training). The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap
+    to many times the lowest loss and come down to a lower one within a few evaluations; it stops when it
+    has stayed above `diverged` times the lowest for more than `patience` of them, for then it never does.
     """
 
     diverged = 10.0
+    patience = 20
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Descent:
         self.done = 0
         self.lowest = math.inf
         self.failed = False
+        self.high = 0
 
     @torch.inference_mode(False)
     def run(self, start: Tensor) -> Tensor:
@@ -52,11 +56,8 @@ class Descent:
         self.image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
         self.best = self.image.detach().clamp(0, 1)
         self.mean = torch.zeros_like(self.best) if self.average else None
-        with torch.enable_grad():
-            try:
-                self._adam() if self.optimiser == "adam" else self._lbfgs()
-            except _StopDescentError:
-                pass
+        with torch.enable_grad(), contextlib.suppress(_StopDescentError):
+            self._adam() if self.optimiser == "adam" else self._lbfgs()
         return self.result()
 
     def result(self) -> Tensor:
@@ -70,7 +71,9 @@ class Descent:
             self.image.clamp_(0, 1)
         terms = self.objective(self.image)
         total = torch.stack(list(terms.values())).sum()
-        (self.image.grad,) = torch.autograd.grad(total, self.image)
+        (gradient,) = torch.autograd.grad(total, self.image)
+        # It comes channels-last out of an encoder, and L-BFGS flattens by view.
+        self.image.grad = gradient.contiguous()
         self._keep(float(total.detach()))
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self.report is not None and not self.report(self.done, values, self.result):
@@ -79,7 +82,9 @@ class Descent:
 
     def _keep(self, total: float) -> None:
         self.failed = not math.isfinite(total) or total > self.diverged * self.lowest > 0
-        if self.failed and (self.optimiser == "lbfgs" or not math.isfinite(total)):
+        self.high = self.high + 1 if self.failed else 0
+        lost = self.optimiser == "lbfgs" and self.high > self.patience
+        if lost or not math.isfinite(total):
             raise _StopDescentError
         self.done += 1
         iterate = self.image.detach()

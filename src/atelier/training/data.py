@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -86,7 +87,7 @@ def read_shard(
     _check_shard(path, data, offset, labels)
     pictures = [
         _shrink(_decode(data[start:end], f"picture {number} of {path}"), short_side)
-        for number, (start, end) in enumerate(zip(offset[:-1], offset[1:], strict=True))
+        for number, (start, end) in enumerate(pairwise(offset.tolist()))
     ]
     return pictures, labels
 

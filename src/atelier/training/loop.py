@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from atelier.core import device as devices
 from atelier.core.atomic import atomic
-from atelier.core.errors import TrainingError
+from atelier.core.errors import OutputError, TrainingError
 from atelier.core.progress import Progress
 
 
@@ -75,7 +77,8 @@ class Run:
         from accelerate import Accelerator
 
         self.task, self.settings, self.folder = task, settings, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        _prepare(folder)
+        devices.choose(settings.device)  # a bad one fails now, not an hour later
         self.accelerator = Accelerator(
             mixed_precision="bf16" if settings.half else "no",
             cpu=settings.device == "cpu",
@@ -83,7 +86,7 @@ class Run:
             project_dir=folder,
         )
         torch.manual_seed(settings.seed)
-        network = task.build().to(memory_format=torch.channels_last)
+        network = task.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.optimiser = self.accelerator.prepare(network, task.optimiser(network))
         self.average = torch.optim.swa_utils.AveragedModel(
             self.accelerator.unwrap_model(self.network),
@@ -98,7 +101,7 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, oldest first."""
         found = [(re.fullmatch(r"checkpoint-(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
-        return [path for match, path in sorted((int(m[1]), p) for m, p in found if m)]  # type: ignore[misc]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
     def save(self) -> None:
         """Write a checkpoint beside the others and keep the newest two."""
@@ -110,6 +113,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "settings": self.settings.model_dump(mode="json"),
         }
         with atomic(self.folder / f"checkpoint-{self.step:07d}.pt") as path:
             torch.save(state, path)
@@ -125,7 +129,7 @@ class Run:
                 self.average.load_state_dict(state["average"])
                 self.optimiser.load_state_dict(state["optimiser"])
                 self.step, self.seconds = int(state["step"]), float(state["seconds"])
-            except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
+            except _UNREADABLE as error:
                 problem = error
                 continue
             return True
@@ -139,9 +143,16 @@ class Run:
     # the loop
 
     def go(self, progress: Progress | None = None) -> bool:
-        """Train to `settings.steps`; False when the listener stopped it. A checkpoint is written either way."""
+        """Train to `settings.steps`; False when the listener stopped it. Writes a checkpoint either way."""
         progress = progress or Progress()
         self.accelerator.init_trackers(self.task.name)
+        try:
+            self._steps(progress)
+        finally:
+            self.accelerator.end_training()
+        return not progress.stopped
+
+    def _steps(self, progress: Progress) -> None:
         bad = 0
         while self.step < self.settings.steps and not progress.stopped:
             started = time.monotonic()
@@ -156,8 +167,6 @@ class Run:
             self._notes(losses, saving=bad == 0)
             progress.report(self.step, self.settings.steps, stage="training", losses=losses)
         self.save()
-        self.accelerator.end_training()
-        return not progress.stopped
 
     def _one_step(self) -> dict[str, float]:
         generator = torch.Generator().manual_seed(
@@ -166,6 +175,8 @@ class Run:
         for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = base * rate(self.step, self.settings)
         self.network.train()
+        # Batch norm takes its running statistics during the forward pass, finite or not.
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         with self.accelerator.autocast():
             loss, terms = self.task.loss(self.network, self.step, generator)
         self.optimiser.zero_grad(set_to_none=True)
@@ -177,6 +188,8 @@ class Run:
             self.average.update_parameters(self.accelerator.unwrap_model(self.network))
         else:
             loss = loss.new_tensor(math.nan)
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         self.step += 1
         return {"loss": float(loss.detach()), "gradient": float(norm), **terms}
 
@@ -212,9 +225,32 @@ class Run:
         self.task.export(self.average.module, path, facts)
 
 
+# What torch raises over damaged checkpoints, files that are none, and those of other networks.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    pickle.UnpicklingError,
+)
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the run's folder {folder} cannot be made ({error.strerror}): choose another place"
+        ) from error
+
+
 def _average(old: Sequence[Tensor], new: Sequence[Tensor], count: int, decay: float) -> None:
-    """Exponential average in place; early on the decay is smaller, so that the first weights are forgotten."""
-    torch._foreach_lerp_(old, new, 1 - min(decay, (1 + count) / (10 + count)))
+    """Exponential average in place; the decay grows from small, so that the first weights are forgotten."""
+    torch._foreach_lerp_(list(old), list(new), 1 - min(decay, (1 + count) / (10 + count)))
 
 
 def _mix(*numbers: int) -> int:

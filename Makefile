@@ -1,0 +1,45 @@
+# Every target does its own set-up: `make demo` and `make test` are all that a fresh clone needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint docs bench clean
+
+$(VENV)/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/core
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+demo: $(VENV)/core  ## four pictures from the bundled examples, and a contact sheet of them
+	$(BIN)/atelier demo out/demo
+
+test: $(VENV)/dev lint  ## everything that CI runs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-slow: $(VENV)/dev  ## the checks that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+bench: $(VENV)/dev  ## speed and memory; leave the machine alone meanwhile
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/encoder_peak.py
+	$(BIN)/python benchmarks/gatys_vgg19.py
+	$(BIN)/python benchmarks/gatys_time.py
+
+clean:
+	rm -rf $(VENV) out dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache

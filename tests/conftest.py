@@ -1,0 +1,64 @@
+"""What every test has: a home of its own, small pictures, and a tiny encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights cache is a temporary folder, so that no test sees or changes the user's."""
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.delenv("ATELIER_METHODS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _tidy() -> Iterator[None]:
+    """A test that leaves files in the repository or where it was started fails."""
+    places = {ROOT, Path.cwd()}
+    before = {place: _visible(place) for place in places}
+    yield
+    for place in places:
+        assert not (left := _visible(place) - before[place]), f"left behind in {place}: {sorted(left)}"
+
+
+def _visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small VGG-like encoder with random weights."""
+    from safetensors.torch import save_file
+
+    from atelier.features.vgg import TINY, VGG
+
+    path = tmp_path_factory.mktemp("encoder") / "tiny.safetensors"
+    save_file({name: value.contiguous() for name, value in VGG(TINY, seed=3).state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def photo() -> Floats:
+    """A landscape of soft shades and one hard shape, (40, 56, 3) in 0..1."""
+    y, x = np.mgrid[0:40, 0:56].astype(np.float32)
+    shades = np.stack([x / 56, 1 - y / 40, 0.5 + 0.3 * np.sin(x / 9)], axis=2)
+    shades[12:28, 20:36] = (0.85, 0.3, 0.15)
+    return shades.astype(np.float32)
+
+
+@pytest.fixture
+def painting() -> Floats:
+    """Crossing strokes in three colours with grain, (48, 36, 3) in 0..1."""
+    y, x = np.mgrid[0:48, 0:36].astype(np.float32)
+    strokes = np.stack([np.sin(x + y / 2), np.sin(x / 2 - y), np.cos(x / 3 + y / 4)], axis=2)
+    grain = np.random.default_rng(5).normal(0, 0.1, strokes.shape)
+    return (0.5 + 0.4 * strokes + grain).clip(0, 1).astype(np.float32)

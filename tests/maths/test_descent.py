@@ -1,0 +1,192 @@
+"""Descent: known minima, exact counts, the best kept, and stops that stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from atelier.maths.descent import Descent
+
+START = torch.full((1, 3, 4, 5), 0.5)
+TARGET = torch.linspace(0.1, 0.9, 60).view(1, 3, 4, 5)
+
+
+def quadratic(image: Tensor) -> dict[str, Tensor]:
+    """The minimum is at TARGET."""
+    scale = torch.linspace(1, 3, 60).view(1, 3, 4, 5)
+    return {"near": (scale * (image - TARGET)).square().sum(), "none": image.sum() * 0}
+
+
+class Scripted:
+    """A loss whose values are given; its gradient is always 1."""
+
+    def __init__(self, *values: float) -> None:
+        self.values, self.seen = list(values), list[Tensor]()
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        self.seen.append(image.detach().clone())
+        value = self.values[len(self.seen) - 1]
+        total = image.sum()
+        return {"loss": total - total.detach() + value}
+
+
+class Listener:
+    def __init__(self, last: int = 10**6) -> None:
+        self.last, self.calls = last, list[tuple[int, Mapping[str, float]]]()
+        self.pictures = list[Tensor]()
+
+    def __call__(self, done: int, terms: Mapping[str, float], picture: Callable[[], Tensor]) -> bool:
+        self.calls.append((done, terms))
+        self.pictures.append(picture())
+        return done < self.last
+
+
+@pytest.mark.parametrize("options", [{"optimiser": "adam", "iterations": 400}, {"optimiser": "lbfgs", "iterations": 40}])
+def test_known_minimum(options: dict[str, Any]) -> None:
+    found = Descent(quadratic, **options).run(START)
+    assert (found - TARGET).abs().max() < 2e-3
+    assert not found.requires_grad
+
+
+def test_minimum_outside_the_range_ends_at_its_border() -> None:
+    descent = Descent(lambda image: {"far": (image - 1.5).square().sum()}, iterations=120)
+    assert torch.equal(descent.run(START), torch.ones_like(START))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+@pytest.mark.parametrize("iterations", [1, 2, 19, 20, 21, 41])
+def test_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> None:
+    listener, count = Listener(), 0
+
+    def rosenbrock(image: Tensor) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        flat = image.flatten()
+        valley = 100 * (flat[1:] - flat[:-1].square()).square() + (1 - flat[:-1]).square()
+        return {"valley": valley.sum()}
+
+    descent = Descent(rosenbrock, optimiser=optimiser, iterations=iterations, step_size=1e-3, report=listener)
+    descent.run(START)
+    assert count == descent.done == iterations
+    assert [done for done, _ in listener.calls] == list(range(1, iterations + 1))
+
+
+def test_lbfgs_ends_where_nothing_is_left_to_do() -> None:
+    count = Listener()
+    found = Descent(quadratic, optimiser="lbfgs", iterations=500, report=count).run(TARGET)
+    assert torch.equal(found, TARGET)
+    assert len(count.calls) < 5
+
+
+def test_reported_terms_are_those_of_the_objective() -> None:
+    listener = Listener()
+    Descent(quadratic, iterations=1, report=listener).run(START)
+    ((_, terms),) = listener.calls
+    assert terms == pytest.approx({"near": float(quadratic(START)["near"]), "none": 0.0})
+
+
+def test_the_best_is_kept_when_the_loss_rises_later() -> None:
+    objective = Scripted(5.0, 3.0, 1.0, 2.0, 4.0)
+    descent = Descent(objective, iterations=5)
+    assert torch.equal(descent.run(START), objective.seen[2])
+    assert descent.lowest == 1.0
+
+
+def test_lbfgs_stops_when_it_diverges() -> None:
+    objective = Scripted(5.0, 3.0, *[31.0] * 21, *[1.0] * 10)
+    descent = Descent(objective, optimiser="lbfgs", iterations=33)
+    assert torch.equal(descent.run(START), objective.seen[1])
+    assert len(objective.seen) == 2 + Descent.patience + 1
+    assert descent.failed
+
+
+def test_lbfgs_may_leap_and_come_back() -> None:
+    objective = Scripted(5.0, 3.0, 310.0, 31.0, 1.0, 2.0)
+    descent = Descent(objective, optimiser="lbfgs", iterations=6)
+    assert torch.equal(descent.run(START), objective.seen[4])
+    assert not descent.failed
+
+
+def test_adam_may_climb_and_come_back() -> None:
+    objective = Scripted(5.0, 3.0, 31.0, 1.0)
+    descent = Descent(objective, iterations=4)
+    assert torch.equal(descent.run(START), objective.seen[3])
+    assert not descent.failed
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+@pytest.mark.parametrize("average", [0.0, 0.5])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_with_the_best(optimiser: Any, average: float, bad: float) -> None:
+    objective = Scripted(5.0, 3.0, bad, 1.0)
+    descent = Descent(objective, optimiser=optimiser, iterations=4, average=average)
+    assert torch.equal(descent.run(START), objective.seen[1])
+    assert len(objective.seen) == 3
+
+
+def test_a_first_loss_that_is_not_finite_gives_the_start() -> None:
+    assert torch.equal(Descent(Scripted(math.nan)).run(START + 1), torch.ones_like(START))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+def test_a_stop_gives_the_best_so_far_and_calls_no_more(optimiser: Any) -> None:
+    objective, listener = Scripted(5.0, 3.0, 4.0, 1.0), Listener(last=3)
+    found = Descent(objective, optimiser=optimiser, iterations=4, report=listener).run(START)
+    assert torch.equal(found, objective.seen[1])
+    assert len(listener.calls) == len(objective.seen) == 3
+
+
+def test_a_stop_at_once_gives_a_picture() -> None:
+    found = Descent(quadratic, average=0.9, report=Listener(last=1)).run(START)
+    assert torch.allclose(found, START, atol=1e-6)
+
+
+def test_the_average_is_the_exponential_mean() -> None:
+    objective, decay = Scripted(*[1.0] * 4), 0.75
+    found = Descent(objective, iterations=4, average=decay, step_size=0.05).run(START)
+    weights = torch.tensor([decay ** (3 - index) for index in range(4)], dtype=torch.float64)
+    iterates = torch.stack(objective.seen).double()
+    expected = (weights.view(-1, 1, 1, 1, 1) * iterates).sum(0) / weights.sum()
+    assert torch.allclose(found.double(), expected, atol=1e-6)
+    assert not torch.allclose(found, objective.seen[-1], atol=1e-3)
+
+
+def test_lbfgs_is_never_averaged() -> None:
+    found = Descent(quadratic, optimiser="lbfgs", iterations=30, average=0.99).run(START)
+    assert (found - TARGET).abs().max() < 2e-3
+
+
+def test_the_preview_is_the_result_so_far() -> None:
+    listener = Listener()
+    found = Descent(quadratic, iterations=7, average=0.5, report=listener).run(START)
+    assert torch.equal(listener.pictures[-1], found)
+
+
+def test_the_start_is_not_changed() -> None:
+    start = START.clone()
+    Descent(quadratic, iterations=3).run(start)
+    assert torch.equal(start, START)
+
+
+def test_lbfgs_takes_a_gradient_in_channels_last() -> None:
+    def convolution(image: Tensor) -> dict[str, Tensor]:
+        like = image.contiguous(memory_format=torch.channels_last) - TARGET.contiguous(
+            memory_format=torch.channels_last
+        )
+        return {"near": like.square().sum()}
+
+    found = Descent(convolution, optimiser="lbfgs", iterations=20).run(START)
+    assert (found - TARGET).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_inside_a_mode_without_gradients(mode: Any) -> None:
+    with mode():
+        found = Descent(quadratic, optimiser="lbfgs", iterations=40).run(START.clone())
+    assert (found - TARGET).abs().max() < 2e-3
+    assert not found.is_inference()
