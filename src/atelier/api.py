@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from atelier import images  # loads nothing yet: `--help` reads the controls below
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
 from atelier.core import registry, weights
 from atelier.core.errors import InputError, UsageError, did_you_mean
 from atelier.core.progress import Listener, Progress
-from atelier.images import Picture, blend, feather, fit, keep_colour, read_mask
 
 if TYPE_CHECKING:
     import torch
+
+    from atelier.images import Picture
 
 Anything = Any  # a path, a PIL image, a NumPy array, a torch tensor or a Picture
 
@@ -90,7 +92,7 @@ def stylize(
     size = controls.size or min(kind.sizes.get(quality, kind.sizes["good"]), max(pictures.content.size))
     tracker = Progress(progress)
     with _threads(controls.threads) as threads:
-        result = _make(kind(), knobs, controls, pictures, fit(pictures.content, size), device, tracker)
+        result = _make(kind(), knobs, controls, pictures, images.fit(pictures.content, size), device, tracker)
     result.recipe = _recipe(kind(), knobs, controls, pictures, result, str(device), threads, tracker)
     return result
 
@@ -108,7 +110,7 @@ class Inputs:
     def read(cls, content: Anything, style: Anything, mask: Anything | None, controls: Controls) -> Inputs:
         """Open everything. Raises InputError for a picture that is missing or damaged."""
         several = style if isinstance(style, (list, tuple)) else [] if style is None else [style]
-        styles = [Picture.of(one) for one in several]
+        styles = [images.Picture.of(one) for one in several]
         if not styles:
             raise UsageError("a style is needed: give a picture of the style (--style PAINTING)")
         given = controls.style_weights or (1.0,) * len(styles)
@@ -119,7 +121,9 @@ class Inputs:
         if min(given) < 0 or sum(given) <= 0:
             raise UsageError("style weights must not be negative, and at least one must be above 0")
         shares = [one / sum(given) for one in given]
-        return cls(Picture.of(content), styles, shares, None if mask is None else Picture.of(mask))
+        return cls(
+            images.Picture.of(content), styles, shares, None if mask is None else images.Picture.of(mask)
+        )
 
 
 def _settings(
@@ -148,9 +152,11 @@ def _make(
 ) -> Picture:
     """The picture: the method's own work, with the shared controls round it."""
     content = inputs.content.resized(size)
-    mask = None if inputs.mask is None else feather(read_mask(inputs.mask, size), controls.feather)
+    mask = (
+        None if inputs.mask is None else images.feather(images.read_mask(inputs.mask, size), controls.feather)
+    )
     if controls.strength == 0:
-        return Picture(content.pixels.copy(), content.alpha)
+        return images.Picture(content.pixels.copy(), content.alpha)
     styles = [_style_tensor(style, size, controls.style_scale) for style in inputs.styles]
     job = registry.Job(
         content=content.tensor().to(device),
@@ -164,18 +170,18 @@ def _make(
     )
     result = _transfer(method, job, knobs)
     if controls.colour == "content":
-        result = keep_colour(result, job.content)
+        result = images.keep_colour(result, job.content)
     if "strength" not in method.native:
         result = job.content + controls.strength * (result - job.content)
     if mask is not None:
-        result = blend(job.content, result, mask)
-    return Picture.from_tensor(result, alpha=content.alpha)
+        result = images.blend(job.content, result, mask)
+    return images.Picture.from_tensor(result, alpha=content.alpha)
 
 
 def _style_tensor(style: Picture, size: tuple[int, int], scale: float) -> torch.Tensor:
     """The style as (1, 3, H, W) with the content's long side, times `scale`."""
     long_side = max(1, round(max(size) * scale))
-    return style.resized(fit(style, long_side)).tensor()
+    return style.resized(images.fit(style, long_side)).tensor()
 
 
 def _transfer(method: registry.Method, job: registry.Job, knobs: knob_rules.Knobs) -> torch.Tensor:
@@ -256,9 +262,7 @@ def replay(
     `style` and `mask` name them where they have moved. Raises InputError when one is missing or is not
     the file that the recipe names.
     """
-    from atelier.images import read_recipe
-
-    recipe = recipes.parse(read_recipe(Path(made)), str(made))
+    recipe = recipes.parse(images.read_recipe(Path(made)), str(made))
     given = style if isinstance(style, (list, tuple)) else [style] * len(recipe.styles)
     if len(given) != len(recipe.styles):
         raise UsageError(f"{made} was made with {len(recipe.styles)} styles, and {len(given)} were given")
@@ -298,15 +302,22 @@ def _until(stop: int | None, listener: Listener | None) -> Listener | None:
     return listen
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, in a recipe that somebody made up
+        return False
+
+
 def _found(source: recipes.Source, given: Anything | None, beside: Path) -> Picture:
     """The input that a recipe names, checked by its hash."""
     if given is not None:
         places = [given]
     elif source.name:
-        places = [path for path in (Path(source.name), beside / Path(source.name).name) if path.is_file()]
+        places = [path for path in (Path(source.name), beside / Path(source.name).name) if _is_file(path)]
     else:
         raise InputError("an input of this picture came from memory: give it again (content=, style=, mask=)")
-    pictures = [Picture.of(place) for place in places]
+    pictures = [images.Picture.of(place) for place in places]
     for picture in pictures:
         if picture.sha256 == source.sha256:
             return picture

@@ -40,9 +40,7 @@ def test_no_cuda_at_all() -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_bfloat16_only_where_the_processor_multiplies_it(
-    fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bfloat16_only_where_the_processor_multiplies_it(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: fast, raising=False)
     assert compute_dtype(torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)

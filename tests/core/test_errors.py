@@ -7,7 +7,9 @@ import pytest
 from atelier.core import errors
 from atelier.core.errors import AtelierError, did_you_mean
 
-KINDS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AtelierError)]
+KINDS = [
+    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AtelierError)
+]
 
 
 def test_every_kind_has_an_exit_code_of_its_own() -> None:

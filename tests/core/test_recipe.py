@@ -30,7 +30,7 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
 
 
 def test_no_recipe() -> None:
-    with pytest.raises(InputError, match="'a.png' carries no atelier recipe"):
+    with pytest.raises(InputError, match=r"'a\.png' carries no atelier recipe"):
         parse(None, "'a.png'")
 
 

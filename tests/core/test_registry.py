@@ -131,7 +131,9 @@ def test_a_second_method_of_the_name_is_an_error(add: Add) -> None:
 
 def test_a_name_of_the_package_is_taken_too(add: Add) -> None:
     add("half.py", HALF.replace('"half"', '"gatys"'))
-    with pytest.raises(AtelierError, match=r"two methods are called 'gatys': atelier\.methods\.optimise\.gatys"):
+    with pytest.raises(
+        AtelierError, match=r"two methods are called 'gatys': atelier\.methods\.optimise\.gatys"
+    ):
         registry.methods()
 
 
@@ -167,12 +169,14 @@ def test_bases_and_imports_are_no_methods(add: Add) -> None:
 
 
 def _packaged() -> set[str]:
-    return {name for name, kind in registry.methods().items() if kind.__module__.startswith("atelier.methods.")}
+    return {
+        name for name, kind in registry.methods().items() if kind.__module__.startswith("atelier.methods.")
+    }
 
 
 def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, add: Add, tmp_path: Path) -> None:
     monkeypatch.setenv("ATELIER_METHODS", str(tmp_path / "gone"))
-    with pytest.raises(AtelierError, match="ATELIER_METHODS names '.*gone', which is no folder"):
+    with pytest.raises(AtelierError, match=r"ATELIER_METHODS names '.*gone', which is no folder"):
         registry.methods()
 
 

@@ -149,7 +149,7 @@ def test_write_spares_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_write_says_why_it_cannot(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         examples.write(tmp_path / "file", size=64)
 
 

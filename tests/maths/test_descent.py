@@ -46,7 +46,9 @@ class Listener:
         return done < self.last
 
 
-@pytest.mark.parametrize("options", [{"optimiser": "adam", "iterations": 400}, {"optimiser": "lbfgs", "iterations": 40}])
+@pytest.mark.parametrize(
+    "options", [{"optimiser": "adam", "iterations": 400}, {"optimiser": "lbfgs", "iterations": 40}]
+)
 def test_known_minimum(options: dict[str, Any]) -> None:
     found = Descent(quadratic, **options).run(START)
     assert (found - TARGET).abs().max() < 2e-3

@@ -61,7 +61,11 @@ def weights_table() -> str:
 def weights_as_json() -> str:
     """The weights records as a JSON array, with the path where each lies or would lie."""
     rows = [
-        {**vars(record), "path": str(weights.where(record.name)), "here": weights.where(record.name).is_file()}
+        {
+            **vars(record),
+            "path": str(weights.where(record.name)),
+            "here": weights.where(record.name).is_file(),
+        }
         for record in weights.records()
     ]
     return json.dumps(rows, indent=2, ensure_ascii=False)

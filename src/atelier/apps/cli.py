@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atelier import __version__
-from atelier.core.errors import AtelierError, InputError, OutputError, ResourceError
+from atelier.apps.failures import INTERRUPTED, Asked, failed
+from atelier.apps.layout import Command, Group
+from atelier.apps.shelf import COMMANDS as SHELF
+from atelier.apps.shelf import Json
 
-INTERRUPTED = 130
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the output stream, for scripts.")]
+if TYPE_CHECKING:
+    from atelier.apps.show import Watch
+    from atelier.images import Picture
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-
-app = typer.Typer(
-    name="atelier",
-    help="Image style transfer: every technique behind one command.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-weights_app = typer.Typer(help="Pretrained weights: see, fetch, add and check them.", no_args_is_help=True)
-train_app = typer.Typer(help="Train networks on your own pictures.", no_args_is_help=True)
-app.add_typer(weights_app, name="weights")
-app.add_typer(train_app, name="train")
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        "--bits", metavar="8|16", help="Bits a channel; 16 for PNG and TIFF. [default: 16 for TIFF, else 8]"
+    ),
+]
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error too.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error too; goes anywhere.")
+    ] = False,
 ) -> None:
     if version:
         typer.echo(__version__)
@@ -42,20 +43,57 @@ def _root(
 
 
 def stylize(
-    photo: Annotated[Path, typer.Argument(help="The picture to paint anew.", show_default=False)],
+    photo: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTO", readable=False, help="The picture to paint anew.", show_default=False
+        ),
+    ],
     style: Annotated[
         list[Path] | None,
-        typer.Option("--style", "-s", help="The painting whose style it gets; repeat for several.", show_default=False),
+        typer.Option(
+            "--style",
+            "-s",
+            metavar="FILE",
+            readable=False,
+            help="The painting whose style it gets; repeat for several.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write: .png, .jpg, .tif or .webp. [PHOTO-STYLE.png]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            readable=False,
+            help="Where to write: .png, .jpg, .tif or .webp. [default: PHOTO-STYLE.png]",
+        ),
     ] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="See 'atelier methods'.")] = "gatys",
-    quality: Annotated[str, typer.Option("--quality", "-q", help="draft, good, best, or one of the method's own.")] = "good",
-    mask: Annotated[Path | None, typer.Option("--mask", help="Style only where this picture is white.")] = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="8 or 16 bits a channel (PNG and TIFF).")] = None,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", help="Largest picture to decode, in pixels.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="NAME", help="How it is painted; see 'atelier methods'.")
+    ] = "gatys",
+    quality: Annotated[
+        str,
+        typer.Option(
+            "--quality", "-q", metavar="NAME", help="draft, good, best, or one of the method's own."
+        ),
+    ] = "good",
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask", metavar="FILE", readable=False, help="Style only where this picture is white."
+        ),
+    ] = None,
+    bits: Bits = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            min=1,
+            metavar="NUMBER",
+            help="Largest picture to open, in pixels. [default: 100000000]",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     **settings: Any,
@@ -68,14 +106,14 @@ def stylize(
 
     styles = style or []
     target = output or Path(f"{photo.stem}-{styles[0].stem if styles else method}.png")
-    check_writable(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite, bits=bits)
     clock = Clock()
     with watching(quiet=as_json) as watch:
         picture = api.stylize(
             *(_opened(photo, max_pixels), [_opened(one, max_pixels) for one in styles]),
             method=method,
             quality=quality,
-            mask=mask,
+            mask=None if mask is None else _opened(mask, max_pixels),
             progress=watch,
             **given(settings),
         )
@@ -83,36 +121,66 @@ def stylize(
     _finished(picture, target, clock.seconds, watch, as_json)
 
 
-def _opened(path: Path, max_pixels: int | None) -> Any:
+def _opened(path: Path, max_pixels: int | None) -> Picture:
     from atelier.images import MAX_PIXELS, Picture
 
     return Picture.open(path, max_pixels=max_pixels or MAX_PIXELS)
 
 
-def _finished(picture: Any, target: Path, seconds: float, watch: Any, as_json: bool) -> None:
+def _finished(picture: Picture, target: Path, seconds: float, watch: Watch, as_json: bool) -> None:
     """Say what was written; exit with 130 when it was stopped early."""
     from atelier.apps.show import emit, say
 
     width, height = picture.size
+    last = watch.last
     if as_json:
         facts = {"output": str(target), "width": width, "height": height, "seconds": seconds}
-        losses = dict(watch.last.losses) if watch.last else {}
+        losses = dict(last.losses) if last else {}
         emit({**facts, "interrupted": watch.interrupted, "losses": losses, "recipe": picture.recipe})
-    elif watch.interrupted:
-        say(f"stopped: the best picture so far ({watch.last.done} of {watch.last.total} steps) is in {target}")
+    elif watch.interrupted and last:
+        say(f"stopped: the best picture so far ({last.done} of {last.total} steps) is in {target}")
     else:
         say(f"{target}  {width} x {height}  {seconds:.1f} s")
     if watch.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command()
 def replay(
-    made: Annotated[Path, typer.Argument(help="A picture that atelier wrote.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write. [MADE-replay.png]")] = None,
-    content: Annotated[Path | None, typer.Option("--content", help="The photo, where it has moved.")] = None,
-    style: Annotated[list[Path] | None, typer.Option("--style", "-s", help="The styles, where they have moved.")] = None,
-    mask: Annotated[Path | None, typer.Option("--mask", help="The mask, where it has moved.")] = None,
+    made: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PICTURE", readable=False, help="A picture that atelier wrote.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            readable=False,
+            help="Where to write. [default: PICTURE-replay, same extension]",
+        ),
+    ] = None,
+    content: Annotated[
+        Path | None,
+        typer.Option("--content", metavar="FILE", readable=False, help="The photo, where it has moved."),
+    ] = None,
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--style",
+            "-s",
+            metavar="FILE",
+            readable=False,
+            help="The styles in their order, where they have moved.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="FILE", readable=False, help="The mask, where it has moved."),
+    ] = None,
+    bits: Bits = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -124,19 +192,20 @@ def replay(
 
     recipe = recipes.parse(read_recipe(made), str(made))
     target = output or made.with_name(f"{made.stem}-replay{made.suffix}")
-    check_writable(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite, bits=bits)
     if different := recipes.changes(recipe, recipes.versions()):
         say(f"note: pixels may differ, for since then changed: {', '.join(different)}")
     clock = Clock()
     with watching(quiet=as_json) as watch:
         picture = api.replay(made, content=content, style=style or None, mask=mask, progress=watch)
-        write(picture, target, overwrite=overwrite)
+        write(picture, target, overwrite=overwrite, bits=bits)
     _finished(picture, target, clock.seconds, watch, as_json)
 
 
-@app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show one method with all its knobs.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show one method with all its knobs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the methods, or one method's knobs."""
@@ -152,7 +221,6 @@ def methods(
         typer.echo(catalogue.many(chosen))
 
 
-@app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell what this machine has: versions, device, measured speed, memory, weights."""
     from atelier.apps import doctor as clinic
@@ -165,10 +233,19 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(clinic.report(facts))
 
 
-@app.command()
 def examples(
-    folder: Annotated[Path, typer.Argument(help="Where to put them; made if it is not there.")],
-    size: Annotated[int, typer.Option("--size", help="Long side of the drawn styles in pixels.", min=64, max=4096)] = 640,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            readable=False,
+            help="Where to put them; made if it is not there.",
+            show_default=False,
+        ),
+    ],
+    size: Annotated[
+        int, typer.Option("--size", metavar="PIXELS", help="Side of the drawn styles, 64 to 4096.")
+    ] = 640,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the bundled example photos and drawn styles into a folder."""
@@ -178,80 +255,45 @@ def examples(
         typer.echo(path)
 
 
-@app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to put the pictures.")] = Path("out/demo"),
-    quality: Annotated[str, typer.Option("--quality", "-q", help="draft, good or best.")] = "draft",
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", readable=False, help="Where to put the pictures.")
+    ] = Path("out/demo"),
+    quality: Annotated[
+        str, typer.Option("--quality", "-q", metavar="NAME", help="draft, good or best.")
+    ] = "draft",
 ) -> None:
     """Make four pictures from the bundled examples and a contact sheet of them."""
     from atelier.apps import demo as show
 
-    typer.echo(show.run(folder, quality))
-
-
-@weights_app.command("list")
-def weights_list(as_json: Json = False) -> None:
-    """Every known weights file: where it comes from and whether it is here."""
-    from atelier.apps import catalogue
-
-    typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
-
-
-@weights_app.command()
-def pull(name: Annotated[str, typer.Argument(help="A name from 'atelier weights list'.")]) -> None:
-    """Fetch published weights, check their hash and keep them as safetensors."""
-    from atelier.apps.show import downloading
-    from atelier.core import weights
-
-    with downloading(name) as progress:
-        path = weights.pull(name, progress)
-    typer.echo(path)
-
-
-@weights_app.command()
-def add(
-    name: Annotated[str, typer.Argument(help="A name from 'atelier weights list'.")],
-    file: Annotated[Path, typer.Argument(help="The file that you brought.")],
-    force: Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")] = False,
-) -> None:
-    """Install a weights file that you fetched yourself."""
-    from atelier.core import weights
-
-    typer.echo(weights.add(name, file, force=force))
-
-
-@weights_app.command()
-def verify(name: Annotated[str | None, typer.Argument(help="One name, or all.")] = None) -> None:
-    """Hash the installed weights anew and say which are damaged."""
-    from atelier.core import weights
-    from atelier.core.errors import WeightsError
-
-    found = weights.verify(name)
-    for known, state in found:
-        typer.echo(f"{state:8} {known}")
-    damaged = [known for known, state in found if state == "damaged"]
-    if damaged:
-        raise WeightsError(f"damaged: {', '.join(damaged)}; fetch them again with 'atelier weights pull NAME'")
-
-
-@weights_app.command("path")
-def weights_path(name: Annotated[str, typer.Argument(help="A name from 'atelier weights list'.")]) -> None:
-    """Print where the weights lie or would lie."""
-    from atelier.core import weights
-
-    typer.echo(weights.where(name))
+    sheet, whole = show.run(folder, quality)
+    typer.echo(sheet)
+    if not whole:
+        raise typer.Exit(INTERRUPTED)
 
 
 def train_encoder(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoints, log, the encoder.")] = Path("runs/encoder"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew although the folder holds checkpoints.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            readable=False,
+            help="Folder of the run: checkpoints, log, the encoder.",
+        ),
+    ] = Path("runs/encoder"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse a folder that holds checkpoints.")] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, metavar="NUMBER", help="CPU threads; else one a core.")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Train the bundled encoder; goes on from the last checkpoint in the folder."""
     from atelier.apps.flags import given
-    from atelier.apps.training import run
+    from atelier.apps.training import accelerated, run
     from atelier.core.knobs import parse
+
+    accelerated()
     from atelier.training.encoder import EncoderSettings, EncoderTask
 
     chosen = parse(EncoderSettings, given(settings), what="setting")
@@ -259,91 +301,97 @@ def train_encoder(
         raise typer.Exit(INTERRUPTED)
 
 
-def _complete(args: Sequence[str]) -> None:
-    """Give the commands whose flags are declared elsewhere their flags, when they are asked for.
+def application(args: Sequence[str]) -> typer.Typer:
+    """All commands. `stylize` and the trainers get their declared flags when `args` ask for them.
 
     Reading every method and trainer for each `atelier --help` would make it slow.
     """
-    from inspect import Parameter
-
-    from atelier.apps.flags import parameters, with_parameters
+    from atelier.apps.flags import with_parameters
 
     words = [word for word in args if not word.startswith("-")]
-    more: list[Parameter] = []
-    if words[:1] == ["stylize"]:
-        from atelier.api import Controls
-        from atelier.core import registry
+    app = _typer("atelier", "Image style transfer: every technique behind one command.")
+    app.callback(invoke_without_command=True)(_root)
+    painting = _painting_flags(args) if words[:1] == ["stylize"] else []
+    app.command(cls=Command)(with_parameters(stylize, painting))
+    others: tuple[Callable[..., None], ...] = (replay, methods, examples, demo, doctor)
+    for function in others:
+        app.command(cls=Command)(function)
+    shelf = _typer("weights", "Pretrained weights: see, fetch, add and check them.")
+    for name, function in SHELF.items():
+        shelf.command(name, cls=Command)(function)
+    trainers = _typer("train", "Train networks on your own pictures.")
+    training = _training_flags() if words[:2] == ["train", "encoder"] else []
+    trainers.command("encoder", cls=Command)(with_parameters(train_encoder, training))
+    app.add_typer(shelf)
+    app.add_typer(trainers)
+    return app
 
-        kind = registry.find(_value(args, "--method", "-m") or "gatys")
-        more = [*parameters(Controls, "Controls"), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
-    app.command(rich_help_panel=None)(with_parameters(stylize, more))
-    more = []
-    if words[:2] == ["train", "encoder"]:
-        from atelier.training.encoder import EncoderSettings
 
-        more = parameters(EncoderSettings, "Training")
-    train_app.command("encoder")(with_parameters(train_encoder, more))
+def _typer(name: str, sentence: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        cls=Group,
+        help=sentence,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+def _painting_flags(args: Sequence[str]) -> list[Parameter]:
+    from atelier.api import Controls
+    from atelier.apps.flags import parameters
+    from atelier.core import registry
+
+    kind = registry.find(_value(args, "--method", "-m") or "gatys")
+    return [*parameters(Controls, "Controls"), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
+
+
+def _training_flags() -> list[Parameter]:
+    from atelier.apps.flags import parameters
+    from atelier.training.encoder import EncoderSettings
+
+    return parameters(EncoderSettings, "Training")
 
 
 def _value(args: Sequence[str], *names: str) -> str | None:
-    """The last value given to a flag, as `--flag VALUE` or `--flag=VALUE`."""
+    """The last value given to a flag, as `--flag VALUE`, `--flag=VALUE` or `-fVALUE`."""
     found = None
     for position, word in enumerate(args):
         if word in names and position + 1 < len(args):
             found = args[position + 1]
         elif "=" in word and word.split("=", 1)[0] in names:
             found = word.split("=", 1)[1]
+        elif word[:2] in names and len(word) > 2:
+            found = word[2:]
     return found
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `atelier.core.errors` for the codes."""
-    args = list(sys.argv[1:] if args is None else args)
+    given = list(sys.argv[1:] if args is None else args)
+    words = [word for word in given if word != "--debug"]
+    command: Any = None
+    if args is None and words == given and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell programmers helps nobody at the terminal
     try:
-        _complete(args)
-        result = typer.main.get_command(app)(args, prog_name="atelier", standalone_mode=False)
+        command = typer.main.get_command(application(words))
+        result = command(words, prog_name="atelier", standalone_mode=False)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # the last place where it can become a sentence
-        return _failed(error, args)
+        asked = Asked.of(command, words)
+        code = failed(error, asked, debug=words != given, as_json="--json" in words)
+        if isinstance(error, BrokenPipeError):
+            _deafen()
+        return code
     return result if isinstance(result, int) else 0
 
 
-def _failed(error: BaseException, args: Sequence[str]) -> int:
-    """One sentence on the error stream (JSON where that was asked for) and the exit code."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    sentence, code = _explained(error)
-    if "--debug" in args or (code == 1 and not isinstance(error, AtelierError)):
-        traceback.print_exception(error)
-    if "--json" in args:
-        from atelier.apps.show import emit
-
-        emit({"error": sentence, "exit_code": code})
-    if sentence:
-        sys.stderr.write(f"atelier: {sentence}\n")
-    return code
-
-
-def _explained(error: BaseException) -> tuple[str, int]:
-    """An error's sentence and exit code."""
-    if isinstance(error, AtelierError):
-        return str(error), error.exit_code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        return _plain(error.format_message()), int(error.exit_code)
-    if type(error).__name__ == "Exit":
-        return "", int(getattr(error, "exit_code", 0))
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return "stopped; nothing was written", INTERRUPTED
-    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
-        return "the memory is not enough for this: use a smaller --size", ResourceError.exit_code
-    if isinstance(error, BrokenPipeError):
-        return "", OutputError.exit_code
-    if isinstance(error, FileNotFoundError):
-        return f"the file {error.filename} is not there", InputError.exit_code
-    return f"an error that should not happen: {type(error).__name__}: {error}; please report it", 1
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+def _deafen() -> None:
+    """Nobody reads the output stream any more: without this, Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from PIL import Image
 
 from atelier import api, examples
 from atelier.apps.show import say, watching
+from atelier.core import registry
 from atelier.images import Picture, write
 
 #: Photo and style of each row, chosen by looking at what they give.
@@ -17,10 +18,11 @@ CELL = 384
 GAP = 12
 
 
-def run(folder: Path, quality: str = "draft") -> Path:
-    """Write inputs, results and `contact-sheet.jpg` into `folder`; the sheet's path."""
+def run(folder: Path, quality: str = "draft") -> tuple[Path, bool]:
+    """Write the results and `contact-sheet.jpg`; the sheet's path, and whether all were made."""
+    registry.knobs_for(registry.find("gatys"), quality, {})  # a wrong name fails before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[tuple[Picture, ...]] = []
     for photo_name, style_name in PAIRS:
         photo, style = Picture.of(examples.photo(photo_name)), Picture.of(examples.style(style_name))
         with watching(quiet=True) as watch:
@@ -33,7 +35,7 @@ def run(folder: Path, quality: str = "draft") -> Path:
             break
     sheet = folder / "contact-sheet.jpg"
     write(contact_sheet(rows), sheet, overwrite=True)
-    return sheet
+    return sheet, not watch.interrupted
 
 
 def contact_sheet(rows: list[tuple[Picture, ...]]) -> Picture:

@@ -21,7 +21,10 @@ def examine() -> dict[str, Any]:
 
     device = devices.choose("auto")
     memory = psutil.virtual_memory()
-    rates = {str(dtype).removeprefix("torch."): convolution_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {
+        str(dtype).removeprefix("torch."): convolution_rate(device, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
     return {
         "versions": recipe.versions(),
         "device": str(device) if device.type == "cpu" else f"{device} ({_gpu_name(device)})",
@@ -42,8 +45,11 @@ def convolution_rate(device: Any, dtype: Any, *, seconds: float = 0.5) -> float:
     """
     import torch
 
-    layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
-    image = torch.randn(1, 128, 128, 128, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    image = (
+        torch.randn(1, 128, 128, 128, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    )
     operations = 2 * 128 * 128 * 9 * 128 * 128
     best, end = float("inf"), time.perf_counter() + seconds
     with torch.inference_mode():
@@ -61,7 +67,8 @@ def report(facts: Mapping[str, Any]) -> str:
     rates = "  ".join(f"{name} {rate} GFLOP/s" for name, rate in facts["convolution_gflops"].items())
     lines = {
         "versions": "  ".join(f"{name} {version}" for name, version in facts["versions"].items()),
-        "device": f"{facts['device']}, {facts['cores']} cores, {facts['threads']} threads, computes in {facts['computes_in']}",
+        "device": f"{facts['device']}, computes in {facts['computes_in']}",
+        "processor": f"{facts['cores']} cores, {facts['threads']} threads",
         "convolution": rates,
         "memory": f"{facts['memory_gib']['free']} of {facts['memory_gib']['total']} GiB free",
         "cache": facts["cache"],

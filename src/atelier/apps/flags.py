@@ -55,7 +55,9 @@ def default_of(field: FieldInfo) -> str:
         return "required"
     if value is None or value == ():
         return "none"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is True or value is False else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def kind_of(field: FieldInfo) -> str:
@@ -73,13 +75,19 @@ def _range(field: FieldInfo) -> Iterable[str]:
     for rule in field.metadata:
         match rule:
             case Ge(ge=bound):
-                yield f"≥{bound:g}" if isinstance(bound, float) else f"≥{bound}"
+                yield f"≥{_number(bound)}"
             case Gt(gt=bound):
-                yield f">{bound:g}" if isinstance(bound, float) else f">{bound}"
+                yield f">{_number(bound)}"
             case Le(le=bound):
-                yield f"≤{bound:g}" if isinstance(bound, float) else f"≤{bound}"
+                yield f"≤{_number(bound)}"
             case Lt(lt=bound):
-                yield f"<{bound:g}" if isinstance(bound, float) else f"<{bound}"
+                yield f"<{_number(bound)}"
+
+
+def _number(bound: Any) -> str:
+    if isinstance(bound, int) and bound >= 2**31 and bound.bit_count() == 1:
+        return f"2^{bound.bit_length() - 1}"
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def _inner(annotation: Any) -> Any:
@@ -96,13 +104,19 @@ def _parameter(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     repeated = " Repeat the flag for several." if kind == list[str] else ""
     option = typer.Option(
         *names,
-        help=f"{field.description}{repeated} [{default_of(field)}]",
+        help=f"{field.description}{repeated}{_default(field)}",
         metavar=None if kind is bool else kind_of(field),
         rich_help_panel=panel,
         show_default=False,
     )
     parameter_kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, parameter_kind, default=None, annotation=_annotated(kind | None, option))
+
+
+def _default(field: FieldInfo) -> str:
+    """As typer writes the defaults that it knows."""
+    default = default_of(field)
+    return "" if default == "none" else " [required]" if default == "required" else f" [default: {default}]"
 
 
 def _annotated(kind: Any, option: Any) -> Any:

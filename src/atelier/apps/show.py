@@ -30,7 +30,8 @@ def say(text: str) -> None:
 
 def emit(values: Mapping[str, Any]) -> None:
     """One JSON object for scripts, on the output stream."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    # ASCII, for names of files may hold what the stream cannot encode.
+    sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 
 
@@ -89,7 +90,13 @@ def downloading(name: str) -> Iterator[Any]:
     """A callback (bytes so far, bytes in all or None) that draws a bar on a terminal."""
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -72,6 +72,8 @@ def _beside(path: Path) -> Path:
 
 def _put(temporary: Path, path: Path) -> None:
     try:
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(_unwritable(path, error)) from error

@@ -161,6 +161,7 @@ def _load(path: Path) -> ModuleType:
         del sys.modules[name]
         reason = " ".join(str(error).split())
         raise AtelierError(
-            f"the method file {path} cannot be loaded: {type(error).__name__}: {reason}"
+            f"the method file {path} cannot be loaded ({type(error).__name__}: {reason}): mend it, or take "
+            "its folder out of ATELIER_METHODS"
         ) from error
     return module

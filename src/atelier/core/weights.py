@@ -167,7 +167,10 @@ def add(name: str, file: str | Path, *, force: bool = False) -> Path:
     """
     known, file = record(name), Path(file)
     if where(name) == _packaged(known):
-        raise WeightsError(f"{name} comes with the package: give your own file with --weights {file}.")
+        raise WeightsError(
+            f"{name} comes with the package and stays as it is: methods take your own file by its path, "
+            f"as in --encoder {file}."
+        )
     convert.examine(file)
     found = store.sha256(file.absolute())
     if not force and not known.has_hash(found):

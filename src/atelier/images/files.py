@@ -51,12 +51,11 @@ def write(
 
     `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality`
     1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. Raises
-    UsageError for an unknown extension or value, OutputError where the file cannot be written;
-    ResourceError where
-    memory runs out; then nothing is left behind.
+    UsageError for an unknown extension or value, OutputError where the file cannot be written,
+    ResourceError where memory runs out; then nothing is left behind.
     """
     target = Path(path)
-    check_writable(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite, bits=bits)
     suffix = target.suffix.lower()
     depth = _depth(suffix, bits)
     if not 1 <= quality <= 100:
@@ -65,23 +64,24 @@ def write(
         data = encode.encode(picture, suffix, bits=depth, quality=quality)
         with atomic(target) as temporary:
             temporary.write_bytes(data)
-            temporary.chmod(_mode(target))
     except MemoryError as error:
         raise ResourceError(f"there is no memory left to write '{target}': close programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
 
 
-def check_writable(path: str | Path, *, overwrite: bool = False) -> None:
+def check_writable(path: str | Path, *, overwrite: bool = False, bits: int | None = None) -> None:
     """Raises what `write` would raise over this path, so that long work is not done in vain.
 
-    UsageError for an extension that is not one of `encode.WRITABLE`; OutputError where the file
-    exists and `overwrite` is not given, or where its folder is missing or closed.
+    UsageError for an extension that is not one of `encode.WRITABLE` or cannot hold `bits`;
+    OutputError where the file exists and `overwrite` is not given, or where its folder is missing
+    or closed.
     """
     target = Path(path)
     if target.suffix.lower() not in encode.WRITABLE:
         allowed = ", ".join(encode.WRITABLE)
         raise UsageError(f"'{path}' has no extension that can be written: allowed are {allowed}")
+    _depth(target.suffix.lower(), bits)
     try:
         _check_target(target, overwrite)
     except (OSError, ValueError) as error:
@@ -114,16 +114,6 @@ def _depth(suffix: str, bits: int | None) -> int:
     if bits == 16 and suffix not in encode.DEEP:
         raise UsageError(f"{suffix} holds 8 bits: for 16 write {', '.join(encode.DEEP)}")
     return bits
-
-
-def _mode(target: Path) -> int:
-    """The rights of the file that is replaced, or what a new file would get: temporary files are 0600."""
-    try:
-        return stat.S_IMODE(target.stat().st_mode)
-    except FileNotFoundError:
-        umask = os.umask(0)
-        os.umask(umask)
-        return 0o666 & ~umask
 
 
 def _unwritten(target: Path, error: Exception) -> str:

@@ -77,7 +77,8 @@ def read_shard(
     `short_side` shrinks larger pictures to that many pixels. Raises TrainingError for another layout.
     """
     try:
-        with np.load(path) as shard:
+        # Opened here, since NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as shard:
             data, offset = shard["jpeg"], shard["offset"].astype(np.int64)
             labels = shard["label"].astype(np.int64) if "label" in shard.files else None
     except _UNREADABLE as error:

@@ -13,10 +13,11 @@ encoder; Adam with averaged iterates, because bfloat16 gradients upset L-BFGS's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from atelier import features, losses, maths
-from atelier.core.errors import UsageError
+from atelier.core.errors import UsageError, did_you_mean
 from atelier.core.knobs import Knobs, knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Job, Method, Paper
@@ -143,6 +144,9 @@ def _start(job: Job, knobs: Gatys.Knobs, size: tuple[int, int]) -> torch.Tensor:
     if knobs.start == "noise":
         generator = torch.Generator().manual_seed(job.seed)
         return torch.rand((1, 3, *size), generator=generator).to(job.device)
+    if not Path(knobs.start).suffix and not Path(knobs.start).exists():
+        near = did_you_mean(knobs.start, ("content", "noise", "style"))
+        raise UsageError(f"start = '{knobs.start}' is not a picture's file nor a name: {near}")
     return resize(Picture.open(knobs.start).tensor().to(job.device), size)
 
 
@@ -177,6 +181,8 @@ class Objective:
     """The weighted losses of a picture at one size, by name: style, content and smoothness."""
 
     def __init__(self, job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: torch.Tensor) -> None:
+        if not knobs.content_layers:
+            raise UsageError("content_layers needs at least one tap; content_weight 0 leaves the content out")
         self.knobs, self.encoder = knobs, encoder
         # Strength scales the style's weight; squared, its effect on the picture is about even.
         self.style_weight = knobs.style_weight * job.strength**2

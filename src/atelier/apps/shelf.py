@@ -1,0 +1,75 @@
+"""The commands below `atelier weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atelier.core.errors import WeightsError
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the output stream, for scripts.")]
+Known = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name from 'atelier weights list'.", show_default=False)
+]
+
+
+def every(as_json: Json = False) -> None:
+    """Every known weights file: where it comes from and whether it is here."""
+    from atelier.apps import catalogue
+
+    typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
+
+
+def pull(name: Known) -> None:
+    """Fetch published weights, check their hash and keep them as safetensors."""
+    from atelier.apps.show import downloading
+    from atelier.core import weights
+
+    with downloading(name) as progress:
+        installed = weights.pull(name, progress)
+    typer.echo(installed)
+
+
+def add(
+    name: Known,
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="The file that you brought.")],
+    force: Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")] = False,
+) -> None:
+    """Install a weights file that you fetched yourself."""
+    from atelier.core import weights
+
+    typer.echo(weights.add(name, file, force=force))
+
+
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One name, or all.")] = None,
+) -> None:
+    """Hash the installed weights anew and say which are damaged."""
+    from atelier.core import weights
+
+    found = weights.verify(name)
+    for known, state in found:
+        typer.echo(f"{state:8} {known}")
+    damaged = [known for known, state in found if state == "damaged"]
+    if damaged:
+        ways = " and ".join(f"'atelier weights pull {known}'" for known in damaged)
+        raise WeightsError(f"{', '.join(damaged)}: the file is damaged, so fetch it again with {ways}")
+
+
+def path(name: Known) -> None:
+    """Print where the weights lie or would lie."""
+    from atelier.core import weights
+
+    typer.echo(weights.where(name))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": every,
+    "pull": pull,
+    "add": add,
+    "verify": verify,
+    "path": path,
+}

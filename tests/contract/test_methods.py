@@ -1,0 +1,304 @@
+"""What every method keeps, whatever it does. A new method is tested here without a line of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import atelier
+from atelier.core import registry
+from atelier.core.errors import InputError
+from atelier.core.knobs import Knobs, parse
+from atelier.core.progress import Event
+from atelier.images import Picture, rgb_to_lab, write
+from atelier.images.regions import feather
+
+Floats = npt.NDArray[np.float32]
+Kind = type[registry.Method]
+
+FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", "baseline"}
+#: What keeps a method small where the general rule of `tiny` does not.
+SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
+
+pytestmark = pytest.mark.parametrize("kind", registry.methods().values(), ids=registry.methods())
+
+
+@pytest.fixture
+def tiny(kind: Kind, tiny_encoder: Path) -> dict[str, Any]:
+    """Settings with which a method runs in a moment and needs no weights."""
+    settings: dict[str, Any] = {"device": "cpu"}
+    for name in kind.Knobs.model_fields:
+        if name == "encoder":
+            settings[name] = str(tiny_encoder)
+        elif re.search("iterations|steps", name):
+            settings[name] = 2
+    return settings | SMALL.get(kind.name, {})
+
+
+def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
+    return atelier.stylize(content, style, method=kind.name, **settings | more)
+
+
+# what a method says of itself
+
+
+def test_it_says_what_it_does(kind: Kind) -> None:
+    assert re.fullmatch(r"[A-Z].{10,160}\.", kind.summary())
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", kind.name)
+    assert kind.native <= {"strength", "styles"}
+
+
+def test_its_file_says_what_differs(kind: Kind) -> None:
+    module = __import__(kind.__module__, fromlist=["_"])
+    assert module.__doc__
+    assert len(module.__doc__.split()) > 20
+
+
+def test_it_names_its_paper(kind: Kind) -> None:
+    paper = kind.paper
+    assert paper.authors
+    assert len(paper.title) > 3
+    assert 1900 < paper.year < 2100
+    assert re.fullmatch(r"https://\S+", paper.url)
+
+
+def test_its_family_is_its_folder(kind: Kind) -> None:
+    assert kind.family() in FAMILIES
+    assert kind.__module__ == f"atelier.methods.{kind.family()}.{kind.__module__.rsplit('.', 1)[1]}"
+
+
+def test_its_knobs_are_declared_in_full(kind: Kind) -> None:
+    assert issubclass(kind.Knobs, Knobs)
+    controls = atelier.Controls.model_fields.keys() | {
+        "content",
+        "style",
+        "mask",
+        "method",
+        "quality",
+        "progress",
+    }
+    assert not kind.Knobs.model_fields.keys() & controls
+    for name, field in kind.Knobs.model_fields.items():
+        assert not field.is_required(), name
+        assert field.description, name
+        assert re.fullmatch(r"[A-Z0-9'].+\.", field.description), name
+    defaults = parse(kind.Knobs, {})
+    assert parse(kind.Knobs, defaults.model_dump(mode="json")) == defaults
+
+
+def test_its_schema_is_json(kind: Kind) -> None:
+    schema = json.loads(json.dumps(kind.Knobs.model_json_schema(), allow_nan=False))
+    assert set(schema["properties"]) == set(kind.Knobs.model_fields)
+    assert all({"default", "description"} <= knob.keys() for knob in schema["properties"].values())
+
+
+def test_its_qualities_parse(kind: Kind) -> None:
+    assert {"draft", "good", "best"} <= kind.qualities.keys()
+    assert {"draft", "good", "best"} <= kind.sizes.keys()
+    for quality in kind.qualities:
+        parse(kind.Knobs, registry.knobs_for(kind, quality, {}))
+
+
+# the picture
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (40, 24), (64, 64), (9, 50)])
+def test_shape_range_and_type(
+    kind: Kind, tiny: dict[str, Any], painting: Floats, shape: tuple[int, int]
+) -> None:
+    content = np.random.default_rng(1).random((*shape, 3), dtype=np.float32)
+    result = made(kind, content, painting, tiny)
+    assert result.pixels.shape == content.shape
+    assert result.pixels.dtype == np.float32
+    assert np.isfinite(result.pixels).all()
+    assert result.pixels.min() >= 0
+    assert result.pixels.max() <= 1
+    assert result.alpha is None
+    if kind.family() != "baseline":
+        assert not np.array_equal(result.pixels, content)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (3, 2)])
+def test_the_smallest_pictures(
+    kind: Kind, tiny: dict[str, Any], painting: Floats, shape: tuple[int, int]
+) -> None:
+    content = np.full((*shape, 3), 0.25, np.float32)
+    problem: InputError | None = None
+    try:
+        result = made(kind, content, painting, tiny)
+    except InputError as error:
+        problem = error
+    assert "\n" not in str(problem)
+    assert problem is not None or result.pixels.shape == content.shape
+
+
+@pytest.mark.parametrize("size", [33, 96])
+def test_size(kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats, size: int) -> None:
+    width, height = made(kind, photo, painting, tiny, size=size).size
+    assert width == size
+    assert abs(height - size * 40 / 56) <= 0.5
+
+
+def test_strength_0_is_the_photo(kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats) -> None:
+    assert np.array_equal(made(kind, photo, painting, tiny, strength=0).pixels, photo)
+
+
+def test_strength_leads_from_the_photo(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    far = [
+        np.abs(made(kind, photo, painting, tiny, strength=strength).pixels - photo).mean()
+        for strength in (0.02, 1)
+    ]
+    assert 0 <= far[0] <= far[1] + 1e-6
+
+
+def test_the_same_seed_gives_the_same_pixels(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    first, again = (made(kind, photo, painting, tiny, seed=5).pixels for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+def test_inputs_and_the_world_are_left_alone(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    content, style = Picture.of(photo.copy()), Picture.of(painting.copy())
+    torch.manual_seed(3)
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads())
+    made(kind, content, style, tiny, threads=1)
+    made(kind, content, style, tiny, strength=0)
+    assert np.array_equal(content.pixels, photo)
+    assert np.array_equal(style.pixels, painting)
+    assert content.recipe is None
+    assert style.recipe is None
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert torch.get_num_threads() == before[2]
+
+
+# progress
+
+
+def test_events_rise_to_their_total(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    events: list[Event] = []
+    made(kind, photo, [painting, painting[::-1].copy()], tiny, progress=events.append)
+    done = [event.done for event in events]
+    assert done == sorted(done)
+    assert len({event.total for event in events}) <= 1
+    assert all(0 <= event.done <= event.total for event in events)
+    for event in events:
+        assert all(np.isfinite(list(event.losses.values())))
+        if event.preview is not None:
+            preview = event.preview()
+            assert preview.ndim == 4
+            assert preview.shape[1] == 3
+            assert 0 <= preview.min() <= preview.max() <= 1
+
+
+def test_a_stop_at_the_first_event_gives_a_picture(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    events: list[Event] = []
+
+    def stop(event: Event) -> bool:
+        events.append(event)
+        return False
+
+    result = made(kind, photo, painting, tiny, progress=stop)
+    assert result.pixels.shape == photo.shape
+    assert np.isfinite(result.pixels).all()
+    assert len(events) <= 1
+    assert result.recipe is not None
+    assert result.recipe["stopped_after"] == (events[0].done if events else None)
+
+
+# the shared controls
+
+
+def test_black_in_the_mask_is_untouched(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    mask = np.zeros(photo.shape[:2], np.float32)
+    mask[:, 40:] = 1
+    result = made(kind, photo, painting, tiny, mask=mask, feather=2)
+    black = feather(mask, 2) == 0
+    assert black[:, :30].all()
+    assert np.array_equal(result.pixels[black], photo[black])
+    if kind.family() != "baseline":
+        assert not np.array_equal(result.pixels[:, 50:], photo[:, 50:])
+
+
+def test_the_colours_of_the_content(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    # Greyish, so that no lightness takes its chroma out of what sRGB can show.
+    photo = 0.5 + 0.15 * (photo - 0.5)
+    result = made(kind, photo, painting, tiny, colour="content")
+    chroma, expected = (rgb_to_lab(Picture.of(one).tensor())[:, 1:] for one in (result.pixels, photo))
+    inside = ((result.pixels > 0.02) & (result.pixels < 0.98)).all(axis=2)
+    assert inside.mean() > 0.5
+    assert (chroma - expected).abs()[:, :, torch.from_numpy(inside)].max() < 0.1
+
+
+def test_alpha_is_kept(kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats) -> None:
+    alpha = np.linspace(0, 1, photo[..., :1].size, dtype=np.float32).reshape(*photo.shape[:2], 1)
+    for strength in (0, 1):
+        result = made(kind, np.concatenate([photo, alpha], axis=2), painting, tiny, strength=strength)
+        assert result.alpha is not None
+        assert np.array_equal(result.alpha, alpha[..., 0])
+
+
+def test_several_styles_are_weighted(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    first = made(kind, photo, painting, tiny)
+    both = made(kind, photo, [painting, 1 - painting], tiny, style_weights=(1, 0))
+    assert np.abs(first.pixels - both.pixels).max() < 1e-4
+
+
+# the receipt
+
+
+def test_its_recipe_is_complete_and_json(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    result = made(kind, photo, painting, tiny, seed=9)
+    assert result.recipe is not None
+    recipe = json.loads(json.dumps(result.recipe, allow_nan=False))
+    assert recipe == result.recipe
+    assert recipe["method"] == kind.name
+    assert recipe["knobs"].keys() == kind.Knobs.model_fields.keys()
+    assert recipe["controls"].keys() == atelier.Controls.model_fields.keys()
+    assert (recipe["controls"]["seed"], recipe["controls"]["size"]) == (9, 56)
+    assert recipe["content"]["sha256"] == Picture.of(photo).sha256
+    assert [style["sha256"] for style in recipe["styles"]] == [Picture.of(painting).sha256]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recipe["weights"].values())
+    used = kind().weights(parse(kind.Knobs, recipe["knobs"]))
+    assert recipe["weights"].keys() == {str(name) for name in used}
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_replay_makes_the_same_pixels(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats, tmp_path: Path, stop: bool
+) -> None:
+    for name, pixels in (("photo", photo), ("painting", painting), ("mask", np.ones_like(photo))):
+        write(Picture.of(pixels), tmp_path / f"{name}.png")
+    content, style, mask = (tmp_path / f"{name}.png" for name in ("photo", "painting", "mask"))
+    listener = (lambda event: False) if stop else None
+    result = made(
+        kind, content, [style, content], tiny, mask=mask, seed=4, size=48, strength=0.7, progress=listener
+    )
+    write(result, tmp_path / "made.png")
+    again = atelier.replay(tmp_path / "made.png")
+    assert np.array_equal(again.pixels, result.pixels)
+    assert again.recipe == result.recipe

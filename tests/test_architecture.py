@@ -1,0 +1,124 @@
+"""The way of the data: imports follow it, and no room grows a driver.
+
+apps → bench, training, video → methods → networks, losses, features, maths → images
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "atelier"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+NETWORKS = {"networks", "losses", "features", "maths"}
+#: The rooms that each room may import beside itself; everyone may import core.
+ALLOWED = {
+    "core": set[str](),
+    "images": set[str](),
+    "examples": {"images"},
+    "maths": {"images"},
+    "features": {"images", "maths"},
+    "losses": {"images", "maths", "features"},
+    "networks": {"images", "maths", "features"},
+    "methods": {"images", *NETWORKS},
+    "metrics": {"images", *NETWORKS},
+    "api": {"images"},
+    "training": {"images", *NETWORKS, "methods"},
+    "video": {"images", *NETWORKS, "methods", "api"},
+    "bench": {"images", *NETWORKS, "methods", "metrics", "video", "api"},
+}
+ALLOWED["apps"] = {*ALLOWED, "apps"}
+ALLOWED["__main__"] = {"apps"}
+
+ids = [str(path.relative_to(SOURCE)) for path in FILES]
+every_file = pytest.mark.parametrize("path", FILES, ids=ids)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Rooms of atelier that a file imports, anywhere in it; the package itself counts as `atelier`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "atelier":
+            names = [f"atelier.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the room"
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "atelier" and parts[1:2] != ["__version__"]:
+                yield parts[1] if len(parts) > 1 else "atelier"
+
+
+@every_file
+def test_imports_follow_the_data(path: Path) -> None:
+    if path == SOURCE / "__init__.py":
+        return
+    mine = room(path)
+    assert mine in ALLOWED, f"the room {mine} is new: say here what it may import"
+    wrong = {
+        other
+        for other in imported(ast.parse(path.read_text()))
+        if other not in {mine, "core", *ALLOWED[mine]}
+    }
+    assert not wrong, f"{mine} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize(
+    ("code", "rooms"),
+    [
+        ("import atelier.core.knobs as k", ["core"]),
+        ("from atelier import features, losses", ["features", "losses"]),
+        ("from atelier import __version__", []),
+        ("def late():\n    from atelier.apps.cli import main", ["apps"]),
+        ("import torch", []),
+    ],
+)
+def test_imports_are_seen(code: str, rooms: list[str]) -> None:
+    assert list(imported(ast.parse(code))) == rooms
+
+
+@every_file
+def test_functions_and_files_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 500
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+@every_file
+def test_the_library_never_prints(path: Path) -> None:
+    if room(path) == "apps":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"line {node.lineno}"
+
+
+@every_file
+def test_annotations_stay_text(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    code = [node for node in tree.body if not isinstance(node, ast.Expr)]
+    bare = path.name in {"__init__.py", "__main__.py"}
+    first = code[0] if code else None
+    assert bare or (isinstance(first, ast.ImportFrom) and first.module == "__future__")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) == "core"], ids=lambda path: path.name)
+def test_core_loads_torch_late(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        module = node.module if isinstance(node, ast.ImportFrom) else None
+        assert "torch" not in {name.split(".")[0] for name in [*names, module or ""]}
