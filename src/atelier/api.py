@@ -6,7 +6,7 @@ method; one that declares a better way (`Method.native`) gets the control instea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
 from atelier.core import registry, weights
-from atelier.core.errors import InputError, UsageError, did_you_mean
+from atelier.core.errors import InputError, UsageError, WeightsError, did_you_mean
 from atelier.core.progress import Listener, Progress
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def replay(
 
     The inputs are looked for where they were, beside `made` and in the current folder; `content`,
     `style` and `mask` name them where they have moved. Raises InputError when one is missing or is not
-    the file that the recipe names.
+    the file that the recipe names, and WeightsError when the weights are others.
     """
     recipe = recipes.parse(images.read_recipe(Path(made)), str(made))
     given = style if isinstance(style, (list, tuple)) else [style] * len(recipe.styles)
@@ -273,6 +273,7 @@ def replay(
         raise InputError(
             f"the recipe in {made} has '{min(clash)}' in a wrong place: it was not written by atelier"
         )
+    _check_files(recipe.weights)
     where = Path(made).parent
     listener = _until(recipe.stopped_after, progress)
     return stylize(
@@ -300,6 +301,13 @@ def _until(stop: int | None, listener: Listener | None) -> Listener | None:
         return False if event.done >= stop else answer
 
     return listen
+
+
+def _check_files(used: Mapping[str, str]) -> None:
+    """Weights and other files must be those that the recipe names."""
+    for name, sha256 in used.items():
+        if weights.fingerprint(name) != sha256:
+            raise WeightsError(f"'{name}' is not what it was when this picture was made (its hash differs)")
 
 
 def _is_file(path: Path) -> bool:

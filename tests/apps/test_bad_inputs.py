@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from atelier.apps import cli
-from atelier.core import registry, weights
+from atelier.core import weights
 from atelier.images import Picture, write
 
 Prepare = Callable[[Path, pytest.MonkeyPatch], object]
@@ -201,12 +200,17 @@ TABLE = [
     Row("photo-folder", "stylize . -s style.png -o out.png", INPUT, "is a folder: give a picture file"),
     Row("photo-html", PAIR, INPUT, "give a JPEG, PNG", _put("photo.png", "<!doctype html><p>Sign in")),
     Row("photo-bomb", PAIR, INPUT, "3,600.0 million pixels", _png_bomb),
-    Row("photo-large", f"{PAIR} --max-pixels 100", INPUT, "raise --max-pixels"),
+    Row(
+        "photo-large",
+        f"{PAIR} --max-pixels 100",
+        INPUT,
+        "2,240 pixels, and the limit is 100: give it smaller, or raise --max-pixels",
+    ),
     Row("photo-nan", "stylize photo.tif -s style.png", INPUT, "not finite", _nan_tiff),
     Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not an ordinary file"),
     Row(
         "photo-unreadable",
-        *(PAIR, INPUT, "'photo.png' cannot be read: Permission denied"),
+        *(PAIR, INPUT, "'photo.png' cannot be read (Permission denied)"),
         _raise(Path, "read_bytes", PermissionError(errno.EACCES, "Permission denied")),
     ),
     Row("photo-newline", "stylize a\nb.png -s style.png -o out.png", INPUT, "'a b.png' does not exist"),
@@ -220,7 +224,13 @@ TABLE = [
     ),
     Row("mask-black", f"{PAINT} --mask mask.png", INPUT, "black everywhere", _black_mask),
     Row("mask-missing", f"{PAINT} --mask mask.png", INPUT, "'mask.png' does not exist"),
-    Row("mask-damaged", f"{PAINT} --mask m.gif", INPUT, "'m.gif' cannot", _put("m.gif", b"GIF89a\x08")),
+    Row(
+        "mask-damaged",
+        f"{PAINT} --mask m.gif",
+        INPUT,
+        "its header makes no sense",
+        _put("m.gif", b"GIF89a\x08"),
+    ),
     # flags
     Row("flag-near", f"{PAIR} --strenght 1", USAGE, "did you mean '--strength'?"),
     Row("flag-strange", f"{PAIR} --zzzz", USAGE, "no option '--zzzz' of 'atelier stylize': see"),
@@ -297,7 +307,13 @@ TABLE = [
         *(f"{PAIR} --encoder tiny.safetensors", WEIGHTS, "is cut short"),
         _cut(0.7, "tiny.safetensors", "tiny.safetensors"),
     ),
-    Row("encoder-other", f"{PAIR} --encoder enc.safetensors", WEIGHTS, "no VGG-like", _other_tensors),
+    Row(
+        "encoder-other",
+        f"{PAIR} --encoder enc.safetensors",
+        WEIGHTS,
+        "enc.safetensors: These 1 tensors",
+        _other_tensors,
+    ),
     Row(
         "encoder-shape",
         f"{PAIR} --encoder enc.safetensors",
@@ -368,7 +384,7 @@ TABLE = [
         "methods-broken",
         "methods",
         1,
-        "own/brush.py cannot be loaded (ZeroDivisionError",
+        "own/brush.py cannot be loaded: ZeroDivisionError",
         _put("own/brush.py", "1 / 0"),
         OWN,
     ),
@@ -400,20 +416,6 @@ TABLE = [
 ]
 
 
-@pytest.fixture
-def folder(
-    tmp_path: Path, tiny_encoder: Path, photo: Any, painting: Any, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A photo, a style and an encoder in the folder where the command runs."""
-    work = tmp_path / "work"
-    work.mkdir()
-    write(Picture.of(photo), work / "photo.png")
-    write(Picture.of(painting), work / "style.png")
-    shutil.copy(tiny_encoder, work / "tiny.safetensors")
-    monkeypatch.chdir(work)
-    return work
-
-
 def _contents(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in folder.rglob("*"):
@@ -423,22 +425,17 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.id)
-def test_one_sentence(
-    row: Row, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_sentence(row: Row, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     for name, value in row.env.items():
         monkeypatch.setenv(name, str(folder / value))
     with monkeypatch.context() as patch:
         row.prepare(folder, patch)
         before = _contents(folder)
-        registry.methods.cache_clear()
-        code = cli.main(row.command.split(" "))
-        registry.methods.cache_clear()
-    shown = capsys.readouterr()
-    sentences = [line for line in shown.err.splitlines() if line.startswith("atelier: ")]
-    assert code == row.code, shown.err
-    assert len(sentences) == 1
-    assert shown.err.splitlines()[-1] == sentences[0]
+        shown = run(row.command)
+    lines = shown.err.splitlines()
+    sentences = [line for line in lines if line.startswith("atelier: ")]
+    assert shown.code == row.code, shown.err
+    assert sentences == lines[-1:]
     assert row.says in sentences[0]
     assert "Traceback" not in shown.err + shown.out
     assert _contents(folder) == before

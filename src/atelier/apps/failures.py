@@ -134,9 +134,11 @@ def _misread(error: Any, asked: Asked) -> str:
         return f"there is no command '{asked.path} {found[1]}': {did_you_mean(found[1], known)}"
     if kind == "BadParameter" and error.param is not None:
         reason = str(error.message).removesuffix(".").replace("Input should", "it should")
+        reason = reason.partition(", unable to")[0]
         return f"{_called(error.param)} has a value that is not allowed: {reason}; {asked.help}"
     if "unexpected extra argument" in message and asked.command.name == "stylize":
-        return f"{message[4:]}: stylize takes one PHOTO, and the painting goes behind --style"
+        extra = message.partition("(s)")[2].strip(" ()")
+        return f"{extra} is too much: stylize takes one PHOTO, and the painting goes behind --style"
     return f"{message[:1].lower()}{message[1:]}; {asked.help}"
 
 

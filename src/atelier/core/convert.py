@@ -91,7 +91,9 @@ def examine(path: Path) -> Kind:
             kind = sniff(file.read(HEAD))
         cut = is_cut(path)
     except OSError as error:
-        raise WeightsError(f"The weights file {path} cannot be read ({error.strerror}).") from error
+        raise WeightsError(
+            f"The weights file {path} cannot be read ({error.strerror}): check its path and permissions."
+        ) from error
     if kind not in _CHECKPOINTS:
         raise WeightsError(f"{path} {_refusal(kind)}")
     if cut:

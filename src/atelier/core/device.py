@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from atelier.core.errors import ResourceError, UsageError
+from atelier.core.errors import ResourceError, UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def choose(name: str = "auto") -> torch.device:
         torch.ones(2, device=device).sum().item()
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ResourceError(
-            f"the device '{name}' does not answer ({_first_line(error)}): use --device cpu, or auto"
+            f"the device '{name}' does not answer ({first_line(error)}): use --device cpu, or auto"
         ) from None
     return device
 
@@ -56,7 +56,3 @@ def _cpu_multiplies_bfloat16() -> bool:
         getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return any(check is not None and check() for check in checks)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

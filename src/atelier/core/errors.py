@@ -59,6 +59,11 @@ class Cancelled(AtelierError):  # noqa: N818 - it is a wish, not an error
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's text (its type where it has none), for use in a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """The tail of an error sentence: the nearest allowed name, or all of them.
 

@@ -61,5 +61,5 @@ def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:
 
 def _reason(problem: Any) -> str:
     """Pydantic's message as the end of a sentence."""
-    message = str(problem["msg"]).replace("Input should", "it should")
+    message = str(problem["msg"]).replace("Input should", "it should").partition(", unable to")[0]
     return message[0].lower() + message[1:]

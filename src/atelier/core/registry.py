@@ -75,7 +75,7 @@ class Method:
         raise NotImplementedError
 
     def weights(self, knobs: Any) -> Sequence[str]:
-        """Names or paths of the weights that these knobs use, for the recipe."""
+        """Names or paths of the weights and other files that these knobs use, for the recipe."""
         return ()
 
     @classmethod
@@ -161,7 +161,7 @@ def _load(path: Path) -> ModuleType:
         del sys.modules[name]
         reason = " ".join(str(error).split())
         raise AtelierError(
-            f"the method file {path} cannot be loaded ({type(error).__name__}: {reason}): mend it, or take "
+            f"the method file {path} cannot be loaded: {type(error).__name__}: {reason}; mend it, or take "
             "its folder out of ATELIER_METHODS"
         ) from error
     return module

@@ -143,7 +143,7 @@ def write(folder: str | os.PathLike[str], *, size: int = 640, overwrite: bool = 
         plan[root / "styles" / f"{name}.png"] = functools.partial(style, name, size=size)
     taken = [path for path in plan if path.exists()]
     if taken and not overwrite:
-        raise OutputError(f"'{taken[0]}' exists already: choose another folder or allow overwriting.")
+        raise OutputError(f"'{taken[0]}' exists already: choose another folder or give --overwrite.")
     for path, load in plan.items():
         _folder(path.parent)
         files.write(Picture(load()), path, overwrite=overwrite)

@@ -272,7 +272,10 @@ def load(
     from atelier.core.weights import load as read
 
     state = read(name)
-    return from_official(recognise(state), state, padding=padding, pooling=pooling)
+    try:
+        return from_official(recognise(state), state, padding=padding, pooling=pooling)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
 
 
 # A network may be loaded inside a method that runs under inference mode, and be kept for one that

@@ -131,6 +131,8 @@ def _explained(data: bytes, name: str) -> Iterator[str]:
     except Exception as error:
         # Hostile bytes make decoders raise almost anything: KeyError, struct.error, SyntaxError ...
         reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if "BytesIO" in reason:  # Pillow names the file, and all it knows is our buffer
+            reason = "its header makes no sense"
         raise InputError(
             f"'{name}' cannot be decoded: the {kind} file is damaged, cut short or of a rare kind "
             f"({reason}); export it again, for instance as PNG"
@@ -159,9 +161,13 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise InputError(f"{name} is {width} x {height} pixels: a picture has at least one")
     if width * height > max_pixels:
         raise InputError(
-            f"{name} is {width} x {height} = {width * height / 1e6:,.1f} million pixels, and the limit is "
-            f"{max_pixels / 1e6:,.1f} million: give it smaller, or raise max_pixels"
+            f"{name} is {width} x {height} = {_counted(width * height)} pixels, and the limit is "
+            f"{_counted(max_pixels)}: give it smaller, or raise max_pixels"
         )
+
+
+def _counted(pixels: int) -> str:
+    return f"{pixels / 1e6:,.1f} million" if pixels >= 100_000 else f"{pixels:,}"
 
 
 _pillow_settings = threading.RLock()

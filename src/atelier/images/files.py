@@ -144,7 +144,9 @@ def _bytes(path: str | Path, max_pixels: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(_missing(file)) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read: {_reason(error)}") from error
+        raise InputError(
+            f"'{path}' cannot be read ({_reason(error)}): check its name and permissions"
+        ) from error
 
 
 def _missing(file: Path) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from atelier.core import device as devices
 from atelier.core.atomic import atomic
-from atelier.core.errors import OutputError, TrainingError
+from atelier.core.errors import OutputError, TrainingError, first_line
 from atelier.core.progress import Progress
 
 
@@ -135,7 +135,7 @@ class Run:
             return True
         if self.checkpoints():
             raise TrainingError(
-                f"no checkpoint in {self.folder} fits this network ({_first_line(problem)}): "
+                f"no checkpoint in {self.folder} fits this network ({first_line(problem)}): "
                 "use the settings it was started with, or another folder"
             )
         return False
@@ -265,7 +265,3 @@ def _trackers() -> list[str]:
     from importlib.util import find_spec
 
     return ["tensorboard"] if find_spec("tensorboard") else []
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

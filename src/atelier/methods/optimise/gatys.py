@@ -5,9 +5,10 @@ optimised from a start until both losses are low. It is the method that all late
 
 This differs from the paper in what experience added, and `--quality published` and `--quality tutorial`
 take it away again: coarse to fine, because strokes larger than the encoder's view never form at the final
-size; the details of the content are carried up unchanged; replicate padding, because zeros frame the
-picture; every layer's loss relative to the style's own size, so that weights mean the same for every
-encoder; Adam with averaged iterates, because bfloat16 gradients upset L-BFGS's line of memory.
+size; the Wasserstein distance of Gaussians instead of Gram matrices, because it carries the whole palette
+over; replicate padding, because zeros frame the picture; every layer's loss relative to the style's own
+size, so that weights mean the same for every encoder; Adam with averaged iterates, because bfloat16
+gradients upset the memory of L-BFGS.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from atelier.images import Picture
 from atelier.images.resize import resize
 
 StyleLoss = Literal["gram", "centred-gram", "moments", "wasserstein"]
+_STARTS = ("content", "noise", "style")
 _TUTORIAL_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 _PUBLISHED_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 
@@ -52,9 +54,9 @@ class Gatys(Method):
             (), "Weight of each style tap; equal when none is given."
         )
         content_layers: tuple[str, ...] = knob(("relu4_1",), "Taps whose features are the content.")
-        style_loss: StyleLoss = knob("gram", "Statistics that are matched.")
+        style_loss: StyleLoss = knob("wasserstein", "Statistics that are matched.")
         style_weight: float = knob(1.0, "Weight of the style's statistics.", ge=0)
-        content_weight: float = knob(0.05, "Weight of the content's features.", ge=0)
+        content_weight: float = knob(0.03, "Weight of the content's features.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
         scale: Literal["relative", "tutorial", "published"] = knob(
             "relative",
@@ -80,6 +82,7 @@ class Gatys(Method):
         "smallest": 100_000,
         "smoothness": 0.0,
         "half": False,
+        "style_loss": "gram",
     }
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 40, "coarse_iterations": 80},
@@ -108,7 +111,7 @@ class Gatys(Method):
     }
 
     def weights(self, knobs: Gatys.Knobs) -> Sequence[str]:
-        return (knobs.encoder,)
+        return (knobs.encoder,) if knobs.start in _STARTS else (knobs.encoder, knobs.start)
 
     def transfer(self, job: Job, knobs: Gatys.Knobs) -> torch.Tensor:
         # Tensors born in a caller's inference mode could not be differentiated through.
@@ -121,14 +124,11 @@ class Gatys(Method):
         height, width = job.content.shape[-2:]
         scales = maths.sizes((height, width), smallest=knobs.smallest)
         total = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
-        picture, before, done = _start(job, knobs, scales[0]), resize(job.content, scales[0]), 0
+        picture, done = _start(job, knobs, scales[0]), 0
         for size in scales:
             content = resize(job.content, size)
-            # What the coarser picture had changed is carried up; the content's details come anew.
-            picture = (content + resize(picture - before, size)).clamp(0, 1)
-            before = content
             descent = _descent(job, knobs, encoder, content, size, (done, total))
-            picture = descent.run(picture)
+            picture = descent.run(resize(picture, size))
             done += descent.iterations
             if job.progress.stopped:
                 break
@@ -145,7 +145,7 @@ def _start(job: Job, knobs: Gatys.Knobs, size: tuple[int, int]) -> torch.Tensor:
         generator = torch.Generator().manual_seed(job.seed)
         return torch.rand((1, 3, *size), generator=generator).to(job.device)
     if not Path(knobs.start).suffix and not Path(knobs.start).exists():
-        near = did_you_mean(knobs.start, ("content", "noise", "style"))
+        near = did_you_mean(knobs.start, _STARTS)
         raise UsageError(f"start = '{knobs.start}' is not a picture's file nor a name: {near}")
     return resize(Picture.open(knobs.start).tensor().to(job.device), size)
 
