@@ -42,7 +42,7 @@ def test_it_trains_exports_and_goes_on(run: Any, folder: Path) -> None:
     assert shown.code == 0, shown.err
     assert shown.err.splitlines()[-1] == "run/encoder.safetensors  3 steps"
     assert "3 of 3  training  loss " in shown.err
-    assert features.load(folder / "run" / "encoder.safetensors").taps[-1] == "relu2_1"
+    assert features.load(folder / "run" / "encoder.safetensors").taps[-1] == "pool2"
     again = run(SMALL.replace("--steps 3", "--steps 5"))
     assert again.err.splitlines()[0] == "going on from step 3"
     assert again.err.splitlines()[-1] == "run/encoder.safetensors  5 steps"

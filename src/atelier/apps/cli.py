@@ -377,16 +377,18 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # what libraries tell programmers helps nobody at the terminal
     try:
         command = typer.main.get_command(application(words))
-        result = command(words, prog_name="atelier", standalone_mode=False)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+        # Not `command(words)`: typer would answer Ctrl-C and a closed pipe itself, without a sentence.
+        with command.make_context("atelier", words) as context:
+            command.invoke(context)
+    except typer.Exit as error:
+        return error.exit_code
     except BaseException as error:  # the last place where it can become a sentence
         asked = Asked.of(command, words)
         code = failed(error, asked, debug=words != given, as_json="--json" in words)
         if isinstance(error, BrokenPipeError):
             _deafen()
         return code
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _deafen() -> None:

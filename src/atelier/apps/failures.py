@@ -60,7 +60,7 @@ def failed(error: BaseException, asked: Asked, *, debug: bool, as_json: bool) ->
     sentence, code = explained(error, asked)
     if debug:
         traceback.print_exception(error)
-    if as_json:
+    if as_json and sentence:
         from atelier.apps.show import emit
 
         emit({"error": sentence, "exit_code": code})
@@ -144,11 +144,8 @@ def _misread(error: Any, asked: Asked) -> str:
 
 def _called(parameter: Any) -> str:
     """A flag by its long name, an argument by the word in the help."""
-    return (
-        parameter.opts[0]
-        if parameter.opts[0].startswith("-")
-        else parameter.metavar or parameter.name.upper()
-    )
+    first = str(parameter.opts[0])
+    return first if first.startswith("-") else str(parameter.metavar or parameter.name.upper())
 
 
 def _nearest(option: str, asked: Asked) -> str:

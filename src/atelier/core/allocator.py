@@ -26,4 +26,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # another C library
         return False
     wishes = ((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
-    return all([mallopt(option, value) == 1 for option, value in wishes])
+    return all(mallopt(option, value) == 1 for option, value in wishes)

@@ -11,7 +11,7 @@ brushes are wider than pixels.
 
 from __future__ import annotations
 
-from atelier import images
+from atelier.images import match_moments
 from atelier.core.knobs import Knobs, knob
 from atelier.core.lazy import torch  # loaded at first use: listing the methods must stay quick
 from atelier.core.registry import Job, Method, Paper
@@ -49,7 +49,7 @@ class Palette(Method):
         height, width = job.content.shape[-2:]
         small = (max(1, round(height / knobs.softness)), max(1, round(width / knobs.softness)))
         soft = resize(resize(job.content, small), (height, width))
-        picture = images.match_moments(soft, job.styles[0]).clamp(0, 1)
+        picture = match_moments(soft, job.styles[0]).clamp(0, 1)
         # An event after each step: the listener sees the picture so far and may stop the work. A method
         # of many steps ends its loop when `report` answers False, and returns the best it has.
         job.progress.report(1, 1, stage="colours", preview=lambda: picture)
