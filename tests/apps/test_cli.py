@@ -163,11 +163,14 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Any, folder: Path, hurried: None) 
 
 def test_ctrl_c_at_the_terminal(folder: Path) -> None:
     command = [*(sys.executable, "-m", "atelier"), *f"{PAINT} --iterations 1000000".split()]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_one_thread())
-    assert started.stderr is not None
-    first = started.stderr.readline()
-    started.send_signal(signal.SIGINT)
-    _, rest = started.communicate(timeout=120)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_one_thread()) as started:
+        try:
+            assert started.stderr is not None
+            first = started.stderr.readline()
+            started.send_signal(signal.SIGINT)
+            _, rest = started.communicate(timeout=120)
+        finally:
+            started.kill()
     assert " of 1000000 " in first
     assert started.returncode == 130
     assert rest.splitlines()[-1].startswith("stopped: the best picture so far (")

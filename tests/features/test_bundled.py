@@ -37,7 +37,9 @@ def test_it_has_the_plan_and_says_how_it_was_made(encoder: vgg.VGG) -> None:
 def test_no_channel_is_dead_and_none_runs_away(encoder: vgg.VGG) -> None:
     pictures = [Picture.of(load()).resized(256).tensor() for load in examples.photos().values()]
     for tap in TAPS:
-        strongest = torch.stack([encoder(picture, [tap])[tap].amax((0, 2, 3)) for picture in pictures]).amax(0)
+        strongest = torch.stack([encoder(picture, [tap])[tap].amax((0, 2, 3)) for picture in pictures]).amax(
+            0
+        )
         assert (strongest > 0).float().mean() > 0.95, tap
         assert strongest.max() < 200, tap
 

@@ -13,22 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atelier import __version__
+from atelier.apps import arguments
 from atelier.apps.failures import INTERRUPTED, Asked, failed
 from atelier.apps.layout import Command, Group
 from atelier.apps.shelf import COMMANDS as SHELF
-from atelier.apps.shelf import Json
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
     from atelier.images import Picture
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-Bits = Annotated[
-    int | None,
-    typer.Option(
-        "--bits", metavar="8|16", help="Bits a channel; 16 for PNG and TIFF. [default: 16 for TIFF, else 8]"
-    ),
-]
 
 
 def _root(
@@ -43,59 +35,16 @@ def _root(
 
 
 def stylize(
-    photo: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PHOTO", readable=False, help="The picture to paint anew.", show_default=False
-        ),
-    ],
-    style: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--style",
-            "-s",
-            metavar="FILE",
-            readable=False,
-            help="The painting whose style it gets; repeat for several.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            readable=False,
-            help="Where to write: .png, .jpg, .tif or .webp. [default: PHOTO-STYLE.png]",
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option("--method", "-m", metavar="NAME", help="How it is painted; see 'atelier methods'.")
-    ] = "gatys",
-    quality: Annotated[
-        str,
-        typer.Option(
-            "--quality", "-q", metavar="NAME", help="draft, good, best, or one of the method's own."
-        ),
-    ] = "good",
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            "--mask", metavar="FILE", readable=False, help="Style only where this picture is white."
-        ),
-    ] = None,
-    bits: Bits = None,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            "--max-pixels",
-            min=1,
-            metavar="NUMBER",
-            help="Largest picture to open, in pixels. [default: 100000000]",
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    photo: arguments.Photo,
+    style: arguments.Styles = None,
+    output: arguments.Output = None,
+    method: arguments.MethodName = "gatys",
+    quality: arguments.Quality = "good",
+    mask: arguments.Mask = None,
+    bits: arguments.Bits = None,
+    max_pixels: arguments.MaxPixels = None,
+    overwrite: arguments.Overwrite = False,
+    as_json: arguments.Json = False,
     **settings: Any,
 ) -> None:
     """Paint a photo in the style of a painting."""
@@ -146,43 +95,14 @@ def _finished(picture: Picture, target: Path, seconds: float, watch: Watch, as_j
 
 
 def replay(
-    made: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PICTURE", readable=False, help="A picture that atelier wrote.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            readable=False,
-            help="Where to write. [default: PICTURE-replay, same extension]",
-        ),
-    ] = None,
-    content: Annotated[
-        Path | None,
-        typer.Option("--content", metavar="FILE", readable=False, help="The photo, where it has moved."),
-    ] = None,
-    style: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--style",
-            "-s",
-            metavar="FILE",
-            readable=False,
-            help="The styles in their order, where they have moved.",
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option("--mask", metavar="FILE", readable=False, help="The mask, where it has moved."),
-    ] = None,
-    bits: Bits = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    made: arguments.Made,
+    output: arguments.Output = None,
+    content: arguments.MovedContent = None,
+    style: arguments.MovedStyles = None,
+    mask: arguments.MovedMask = None,
+    bits: arguments.Bits = None,
+    overwrite: arguments.Overwrite = False,
+    as_json: arguments.Json = False,
 ) -> None:
     """Make a picture again from the recipe inside it: the same pixels on the same machine."""
     from atelier import api
@@ -203,10 +123,8 @@ def replay(
 
 
 def methods(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show one method with all its knobs.")
-    ] = None,
-    as_json: Json = False,
+    name: arguments.Listed = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """List the methods, or one method's knobs."""
     from atelier.apps import catalogue
@@ -221,7 +139,7 @@ def methods(
         typer.echo(catalogue.many(chosen))
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: arguments.Json = False) -> None:
     """Tell what this machine has: versions, device, measured speed, memory, weights."""
     from atelier.apps import doctor as clinic
     from atelier.apps.show import emit
@@ -234,19 +152,9 @@ def doctor(as_json: Json = False) -> None:
 
 
 def examples(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER",
-            readable=False,
-            help="Where to put them; made if it is not there.",
-            show_default=False,
-        ),
-    ],
-    size: Annotated[
-        int, typer.Option("--size", metavar="PIXELS", help="Side of the drawn styles, 64 to 4096.")
-    ] = 640,
-    overwrite: Overwrite = False,
+    folder: arguments.Folder,
+    size: arguments.Side = 640,
+    overwrite: arguments.Overwrite = False,
 ) -> None:
     """Write the bundled example photos and drawn styles into a folder."""
     from atelier import examples as bundled
@@ -256,12 +164,8 @@ def examples(
 
 
 def demo(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", readable=False, help="Where to put the pictures.")
-    ] = Path("out/demo"),
-    quality: Annotated[
-        str, typer.Option("--quality", "-q", metavar="NAME", help="draft, good or best.")
-    ] = "draft",
+    folder: arguments.DemoFolder = Path("out/demo"),
+    quality: arguments.Quality = "draft",
 ) -> None:
     """Make four pictures from the bundled examples and a contact sheet of them."""
     from atelier.apps import demo as show
@@ -273,19 +177,9 @@ def demo(
 
 
 def train_encoder(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            readable=False,
-            help="Folder of the run: checkpoints, log, the encoder.",
-        ),
-    ] = Path("runs/encoder"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse a folder that holds checkpoints.")] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, metavar="NUMBER", help="CPU threads; else one a core.")
-    ] = None,
+    out: arguments.RunFolder = Path("runs/encoder"),
+    fresh: arguments.Fresh = False,
+    threads: arguments.Threads = None,
     **settings: Any,
 ) -> None:
     """Train the bundled encoder; goes on from the last checkpoint in the folder."""

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from atelier.apps import arguments
 from atelier.core.errors import WeightsError
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the output stream, for scripts.")]
-Known = Annotated[
-    str, typer.Argument(metavar="NAME", help="A name from 'atelier weights list'.", show_default=False)
-]
 
-
-def every(as_json: Json = False) -> None:
+def every(as_json: arguments.Json = False) -> None:
     """Every known weights file: where it comes from and whether it is here."""
     from atelier.apps import catalogue
 
     typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
 
 
-def pull(name: Known) -> None:
+def pull(name: arguments.Record) -> None:
     """Fetch published weights, check their hash and keep them as safetensors."""
     from atelier.apps.show import downloading
     from atelier.core import weights
@@ -34,9 +28,9 @@ def pull(name: Known) -> None:
 
 
 def add(
-    name: Known,
-    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="The file that you brought.")],
-    force: Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")] = False,
+    name: arguments.Record,
+    file: arguments.Brought,
+    force: arguments.Force = False,
 ) -> None:
     """Install a weights file that you fetched yourself."""
     from atelier.core import weights
@@ -44,9 +38,7 @@ def add(
     typer.echo(weights.add(name, file, force=force))
 
 
-def verify(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One name, or all.")] = None,
-) -> None:
+def verify(name: arguments.AnyRecord = None) -> None:
     """Hash the installed weights anew and say which are damaged."""
     from atelier.core import weights
 
@@ -59,7 +51,7 @@ def verify(
         raise WeightsError(f"{', '.join(damaged)}: the file is damaged, so fetch it again with {ways}")
 
 
-def path(name: Known) -> None:
+def path(name: arguments.Record) -> None:
     """Print where the weights lie or would lie."""
     from atelier.core import weights
 

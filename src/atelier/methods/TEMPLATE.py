@@ -11,10 +11,11 @@ brushes are wider than pixels.
 
 from __future__ import annotations
 
-from atelier.images import match_moments
-from atelier.core.knobs import Knobs, knob
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
 from atelier.core.lazy import torch  # loaded at first use: listing the methods must stay quick
 from atelier.core.registry import Job, Method, Paper
+from atelier.images import match_moments
 from atelier.images.resize import resize
 
 
@@ -29,7 +30,7 @@ class Palette(Method):
         "https://doi.org/10.1049/cp:20070055",
     )
 
-    class Knobs(Knobs):
+    class Knobs(AnyKnobs):
         """Each knob once: default, sentence, range. Flags, sliders and docs are made from it."""
 
         softness: float = knob(2.0, "Details to lose, in pixels; 1 keeps them all.", ge=1, le=64)

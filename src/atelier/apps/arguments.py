@@ -1,0 +1,83 @@
+"""What commands take, each with its help: arguments in capitals, and the flags written by hand.
+
+Typer's own check for readable files is off, for the library says it better and says why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _argument(metavar: str, sentence: str, **more: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=sentence, readable=False, show_default=False, **more)
+
+
+def _file(*names: str, says: str) -> Any:
+    return typer.Option(*names, metavar="FILE", help=says, readable=False)
+
+
+def _number(name: str, sentence: str) -> Any:
+    return typer.Option(name, metavar="NUMBER", min=1, help=sentence)
+
+
+# everywhere
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the output stream, for scripts.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+
+# stylize and replay
+Photo = Annotated[Path, _argument("PHOTO", "The picture to paint anew.")]
+Made = Annotated[Path, _argument("PICTURE", "A picture that atelier wrote.")]
+Styles = Annotated[
+    list[Path] | None, _file("--style", "-s", says="The painting whose style it gets; repeat for several.")
+]
+Output = Annotated[
+    Path | None,
+    _file(
+        "--output", "-o", says="Where to write: .png, .jpg, .tif or .webp. [default: named after the input]"
+    ),
+]
+MethodName = Annotated[
+    str, typer.Option("--method", "-m", metavar="NAME", help="How it is painted; see 'atelier methods'.")
+]
+Quality = Annotated[
+    str,
+    typer.Option("--quality", "-q", metavar="NAME", help="draft, good, best, or one of the method's own."),
+]
+Mask = Annotated[Path | None, _file("--mask", says="Style only where this picture is white.")]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        "--bits", metavar="8|16", help="Bits a channel; 16 for PNG and TIFF. [default: 16 for TIFF, else 8]"
+    ),
+]
+MaxPixels = Annotated[
+    int | None, _number("--max-pixels", "Largest picture to open, in pixels. [default: 100000000]")
+]
+MovedContent = Annotated[Path | None, _file("--content", says="The photo, where it has moved.")]
+MovedStyles = Annotated[
+    list[Path] | None, _file("--style", "-s", says="The styles in their order, where they have moved.")
+]
+MovedMask = Annotated[Path | None, _file("--mask", says="The mask, where it has moved.")]
+
+# the other commands
+Listed = Annotated[str | None, _argument("NAME", "Show one method with all its knobs.")]
+Folder = Annotated[Path, _argument("FOLDER", "Where to put them; made if it is not there.")]
+DemoFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", readable=False, help="Where to put the pictures.")
+]
+Side = Annotated[int, typer.Option("--size", metavar="PIXELS", help="Side of the drawn styles, 64 to 4096.")]
+Record = Annotated[str, _argument("NAME", "A name from 'atelier weights list'.")]
+AnyRecord = Annotated[str | None, _argument("NAME", "One name, or all.")]
+Brought = Annotated[Path, _argument("FILE", "The file that you brought.")]
+Force = Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")]
+RunFolder = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="FOLDER", readable=False, help="Folder of the run: checkpoints, log, the encoder."
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Refuse a folder that holds checkpoints.")]
+Threads = Annotated[int | None, _number("--threads", "CPU threads; else one a core.")]
