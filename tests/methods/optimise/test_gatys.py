@@ -83,7 +83,7 @@ def test_a_weight_scales_its_term(make: Make) -> None:
         make(smallest=999, iterations=1, start="style", progress=events.append, **settings)
         return events[0]
 
-    plain, heavy = first(), first(content_weight=0.5, smoothness=3.0, strength=0.5)
+    plain, heavy = first(), first(content_weight=0.3, smoothness=3.0, strength=0.5)
     assert heavy.losses["content"] == pytest.approx(10 * plain.losses["content"], rel=1e-5)
     assert heavy.losses["smoothness"] == pytest.approx(3 * plain.losses["smoothness"], rel=1e-5)
     assert heavy.losses["style"] == pytest.approx(plain.losses["style"] / 4, rel=1e-5)
@@ -99,7 +99,7 @@ def test_a_style_without_weight_does_not_count(make: Make, painting: Floats) -> 
 
 def test_the_same_style_twice_is_that_style(make: Make, painting: Floats) -> None:
     alone, twice = make(style=painting), make(style=[painting, painting], style_weights=(1, 3))
-    assert np.abs(alone.pixels - twice.pixels).max() < 1e-4
+    assert np.abs(alone.pixels - twice.pixels).max() < 1e-3
 
 
 def test_a_layer_without_weight_does_not_count(make: Make) -> None:

@@ -1,0 +1,86 @@
+"""Tables of methods, knobs, controls, exit codes and training settings, as Markdown.
+
+python docs/generate.py FOLDER
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from atelier.api import Controls
+from atelier.apps.flags import default_of, flag, kind_of
+from atelier.core import errors, registry, weights
+from atelier.training.encoder import EncoderSettings
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
+
+
+def fields(model: type[BaseModel]) -> str:
+    """One row per declared field: flag, type and range, default, sentence."""
+    rows = [
+        (f"`{flag(name)}`", kind_of(field), default_of(field), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+    return table(("flag", "takes", "default", "what it does"), rows)
+
+
+def method(kind: type[registry.Method]) -> str:
+    """A method's section: sentence, paper, qualities, knobs."""
+    paper = f"{kind.paper.authors} {kind.paper.year}, [{kind.paper.title}]({kind.paper.url})"
+    qualities = ", ".join(f"`{name}`" for name in kind.qualities)
+    return f"## {kind.name}\n\n{kind.summary()}\n\n{paper}\n\nQualities: {qualities}\n\n{fields(kind.Knobs)}"
+
+
+def exit_codes() -> str:
+    """One row per kind of error."""
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and kind.__module__ == errors.__name__
+    ]
+    rows = [(str(kind.exit_code), f"`{kind.__name__}`", inspect.getdoc(kind) or "") for kind in kinds]
+    return table(
+        ("exit code", "error", "meaning"),
+        [(code, name, text.replace("\n", " ")) for code, name, text in rows],
+    )
+
+
+def records() -> str:
+    """One row per known weights file."""
+    rows = [
+        (f"`{known.name}`", known.file, known.licence, known.paper, known.note) for known in weights.records()
+    ]
+    return table(("name", "file", "licence", "paper", "note"), rows)
+
+
+def pages() -> dict[str, str]:
+    """The generated files' names and texts."""
+    return {
+        "methods.md": "\n".join(method(kind) for kind in registry.methods().values()),
+        "controls.md": fields(Controls),
+        "errors.md": exit_codes(),
+        "weights.md": records(),
+        "training.md": fields(EncoderSettings),
+    }
+
+
+def write(folder: Path) -> None:
+    """Write the pages into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
