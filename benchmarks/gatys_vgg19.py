@@ -168,7 +168,7 @@ def main() -> int:
     keep_freed_memory()
     layers = {name: Gatys.qualities[options.taps][name] for name in ("style_layers", "content_layers")}
     knobs = Gatys.Knobs(
-        **layers, style_weight=STYLE_WEIGHT, content_weight=CONTENT_WEIGHT, smoothness=0.0,
+        **layers, style_loss="gram", style_weight=STYLE_WEIGHT, content_weight=CONTENT_WEIGHT, smoothness=0.0,
         iterations=options.iterations, padding="zeros",
     )  # fmt: skip
     content = Picture.of(examples.photo("astronaut")).resized((options.size, options.size)).tensor()

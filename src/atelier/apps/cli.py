@@ -17,6 +17,7 @@ from atelier.apps import arguments
 from atelier.apps.failures import INTERRUPTED, Asked, failed
 from atelier.apps.layout import Command, Group
 from atelier.apps.shelf import COMMANDS as SHELF
+from atelier.core.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
@@ -267,8 +268,10 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     words = [word for word in given if word != "--debug"]
     command: Any = None
-    if args is None and words == given and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell programmers helps nobody at the terminal
+    if args is None:  # a process of its own
+        keep_freed_memory()
+        if words == given and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # what libraries tell programmers helps nobody at the terminal
     try:
         command = typer.main.get_command(application(words))
         # Not `command(words)`: typer would answer Ctrl-C and a closed pipe itself, without a sentence.

@@ -12,7 +12,7 @@ ENCODER_ATELIER = register(
     Record(
         name="encoder.atelier",
         file="encoder.safetensors",
-        licence="Apache-2.0, trained on Tiny ImageNet",
+        licence="Apache-2.0; its training pictures are for research",
         paper="VGG-style classifier trained with `atelier train encoder`; see its model card",
         normalisation=_IMAGENET,
         bundled="encoder.safetensors",
