@@ -10,7 +10,9 @@ import atelier
 
 project, author, release = "atelier", "the atelier authors", atelier.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+# What is made is included by pages and is none itself.
+exclude_patterns = ["_build", "_generated"]
+default_role = "code"  # docstrings write code in single backticks
 html_theme = "furo"
 html_title = "atelier"
 autodoc_typehints = "description"

@@ -30,9 +30,11 @@ def atomic(path: Path) -> Iterator[Path]:
     # Through a link, as plain writing would go: renaming would put a file in the link's place.
     path = Path(os.path.realpath(path))
     temporary = _beside(path)
+    # Some writers put a file of their own in its place, which only the owner may read.
+    mode = (path if path.exists() else temporary).stat().st_mode & 0o777
     try:
         yield temporary
-        _put(temporary, path)
+        _put(temporary, path, mode)
     except Exception as error:
         if is_full(error):
             raise OutputError(full_sentence(path)) from error
@@ -70,10 +72,9 @@ def _beside(path: Path) -> Path:
     return temporary
 
 
-def _put(temporary: Path, path: Path) -> None:
+def _put(temporary: Path, path: Path, mode: int) -> None:
     try:
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(_unwritable(path, error)) from error

@@ -198,6 +198,15 @@ class EncoderTask:
             for name, value in fold(judged).items()
             if not name.startswith(last) or name.startswith(f"{last}1.")
         }
-        metadata = {"network": "encoder", "scores": json.dumps(scores), "training": json.dumps(facts)}
+        metadata = {"network": "encoder", "scores": json.dumps(scores), "training": json.dumps(_portable(facts))}
         with atomic(path) as temporary:
             save_file(state, temporary, metadata=metadata)
+
+
+def _portable(value: Any) -> Any:
+    """The facts without the folders of the machine: a path is told by its last part."""
+    if isinstance(value, Mapping):
+        return {name: _portable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(one) for one in value]
+    return Path(value).name if isinstance(value, str) and "/" in value else value
