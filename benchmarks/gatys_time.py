@@ -68,8 +68,9 @@ def main() -> int:
         command += ["--threads", str(options.threads)] if options.threads else []
         for quality in options.qualities:
             runs = [timed([*command, "--quality", quality]) for _ in range(options.repetitions)]
-            seconds, processor, memory = min(runs)
-            rows.append((quality, seconds, processor, max(run[2] for run in runs)))
+            seconds, processor, _ = min(runs)
+            memory = max(run[2] for run in runs)
+            rows.append((quality, seconds, processor, memory))
             if quality in SECONDS:
                 promises.append(Promise(f"seconds for {quality}", seconds, SECONDS[quality]))
             promises.append(Promise(f"GiB for {quality}", memory, options.memory))

@@ -198,7 +198,11 @@ class EncoderTask:
             for name, value in fold(judged).items()
             if not name.startswith(last) or name.startswith(f"{last}1.")
         }
-        metadata = {"network": "encoder", "scores": json.dumps(scores), "training": json.dumps(_portable(facts))}
+        metadata = {
+            "network": "encoder",
+            "scores": json.dumps(scores),
+            "training": json.dumps(_portable(facts)),
+        }
         with atomic(path) as temporary:
             save_file(state, temporary, metadata=metadata)
 
