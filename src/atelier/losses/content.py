@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class ContentLoss:
@@ -28,7 +30,31 @@ class ContentLoss:
             raise ValueError(
                 f"Content has shape {tuple(self.target.shape)}, features {tuple(features.shape)}."
             )
-        return F.mse_loss(_exact(features), self.target) / self.unit
+        if features.shape != self.target.shape:
+            raise ValueError(f"features of shape {tuple(features.shape)}, target {tuple(self.target.shape)}")
+        apart: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
+        return apart / self.unit
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean of (features - target)^2, the difference in float32.
+
+    `mse_loss` would hand its gradient on in NCHW, and every layer behind it would reorder: a fifth of an
+    iteration with VGG-19.
+    """
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, target: Tensor) -> Tensor:
+        apart = _exact(features) - target
+        context.save_for_backward(apart)
+        context.dtype = features.dtype
+        return apart.square().mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (apart,) = context.saved_tensors
+        return (apart * (gradient * (2 / apart.numel()))).to(context.dtype), None
 
 
 def _exact(features: Tensor) -> Tensor:
