@@ -85,7 +85,7 @@ class Gatys(Method):
         "style_loss": "gram",
     }
     qualities = {  # noqa: RUF012
-        "draft": {"iterations": 16, "coarse_iterations": 50},
+        "draft": {"iterations": 12, "coarse_iterations": 36},
         "good": {},
         "best": {"iterations": 200, "coarse_iterations": 300},
         "tutorial": {
