@@ -48,7 +48,7 @@ class EncoderSettings(Settings):
     style_start: int = Field(
         0,
         ge=0,
-        description="Step from which the style head learns; early, it keeps objects from being learnt.",
+        description="Step from which the style head learns; before it, batches hold photographs alone.",
     )
     style_share: float = Field(
         0.125, ge=0, le=1, description="Pictures for the style head, as a part of the batch."
