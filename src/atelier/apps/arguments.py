@@ -74,9 +74,12 @@ AnyRecord = Annotated[str | None, _argument("NAME", "One name, or all.")]
 Brought = Annotated[Path, _argument("FILE", "The file that you brought.")]
 Force = Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")]
 RunFolder = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--out", metavar="FOLDER", readable=False, help="Folder of the run: checkpoints, log, the encoder."
+        "--out",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of the run: checkpoints, log, the network. [default: runs/NAME]",
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Refuse a folder that holds checkpoints.")]

@@ -21,6 +21,7 @@ from atelier.core.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
+    from atelier.core.registry import Method
     from atelier.images import Picture
 
 
@@ -178,7 +179,7 @@ def demo(
 
 
 def train_encoder(
-    out: arguments.RunFolder = Path("runs/encoder"),
+    out: arguments.RunFolder = None,
     fresh: arguments.Fresh = False,
     threads: arguments.Threads = None,
     **settings: Any,
@@ -192,7 +193,29 @@ def train_encoder(
     from atelier.training.encoder import EncoderSettings, EncoderTask
 
     chosen = parse(EncoderSettings, given(settings), what="setting")
-    if run(EncoderTask(chosen), chosen, out, fresh=fresh, threads=threads).interrupted:
+    folder = out or Path("runs/encoder")
+    if run(EncoderTask(chosen), chosen, folder, fresh=fresh, threads=threads).interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def train_method(
+    out: arguments.RunFolder = None,
+    fresh: arguments.Fresh = False,
+    threads: arguments.Threads = None,
+    **settings: Any,
+) -> None:
+    """Train a method's network on photos and paintings; goes on from the last checkpoint in the folder."""
+    from atelier.apps.flags import given
+    from atelier.apps.training import accelerated, run
+    from atelier.core.knobs import parse
+
+    accelerated()
+    from atelier.training.pairs import PairTask, settings_of
+
+    kind = settings.pop("method")
+    chosen = parse(settings_of(kind), given(settings), what="setting")
+    folder = out or Path("runs") / kind.name
+    if run(PairTask(kind, chosen), chosen, folder, fresh=fresh, threads=threads).interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -214,12 +237,30 @@ def application(args: Sequence[str]) -> typer.Typer:
     shelf = _typer("weights", "Pretrained weights: see, fetch, add and check them.")
     for name, function in SHELF.items():
         shelf.command(name, cls=Command)(function)
-    trainers = _typer("train", "Train networks on your own pictures.")
-    training = _training_flags() if words[:2] == ["train", "encoder"] else []
-    trainers.command("encoder", cls=Command)(with_parameters(train_encoder, training))
     app.add_typer(shelf)
-    app.add_typer(trainers)
+    app.add_typer(_trainers(words))
     return app
+
+
+def _trainers(words: Sequence[str]) -> typer.Typer:
+    """A command for the encoder and one for each method with a network of its own."""
+    from atelier.apps.flags import with_parameters
+    from atelier.core import registry
+
+    trainers = _typer("train", "Train networks on your own pictures.")
+    asked = words[1:2] if words[:1] == ["train"] else None
+    flags = _training_flags(None) if asked == ["encoder"] else []
+    trainers.command("encoder", cls=Command)(with_parameters(train_encoder, flags))
+    if asked is None:
+        return trainers
+    for kind in registry.methods().values():
+        if kind.Training is not None:
+            name = kind.name.replace("_", "-")
+            flags = _training_flags(kind) if asked == [name] else []
+            command = with_parameters(train_method, flags, method=kind)
+            command.__doc__ = f"Train the network of {kind.name}; goes on from the last checkpoint."
+            trainers.command(name, cls=Command)(command)
+    return trainers
 
 
 def _typer(name: str, sentence: str) -> typer.Typer:
@@ -243,11 +284,17 @@ def _painting_flags(args: Sequence[str]) -> list[Parameter]:
     return [*parameters(Controls, "Controls"), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
 
 
-def _training_flags() -> list[Parameter]:
+def _training_flags(kind: type[Method] | None) -> list[Parameter]:
+    """The settings of the encoder's training, or of a method's."""
     from atelier.apps.flags import parameters
-    from atelier.training.encoder import EncoderSettings
 
-    return parameters(EncoderSettings, "Training")
+    if kind is None:
+        from atelier.training.encoder import EncoderSettings
+
+        return parameters(EncoderSettings, "Training")
+    from atelier.training.pairs import settings_of
+
+    return parameters(settings_of(kind), "Training")
 
 
 def _value(args: Sequence[str], *names: str) -> str | None:

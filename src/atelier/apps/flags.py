@@ -29,13 +29,15 @@ def parameters(model: type[BaseModel], panel: str, skip: Iterable[str] = ()) -> 
     return [_parameter(name, field, panel) for name, field in fields.items()]
 
 
-def with_parameters(function: Callable[..., Any], more: list[inspect.Parameter]) -> Callable[..., Any]:
-    """`function` with its `**settings` spelled out, so that typer makes a flag of each."""
+def with_parameters(
+    function: Callable[..., Any], more: list[inspect.Parameter], **fixed: Any
+) -> Callable[..., Any]:
+    """`function` with its `**settings` spelled out, for typer to make flags of; `fixed` ones are set."""
     plain = inspect.signature(function, eval_str=True)
     own = [p for p in plain.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
 
     def called(**values: Any) -> Any:
-        return function(**values)
+        return function(**values, **fixed)
 
     called.__signature__ = plain.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in [*own, *more]}

@@ -26,6 +26,7 @@ from atelier.core.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ class Job:
     progress: Progress = field(default_factory=Progress)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step of training sees: photos and paintings (B, 3, S, S), float32 sRGB in 0..1.
+
+    `generator` is on the CPU and seeded by the step, so that a resumed run draws what an unbroken one
+    would have drawn.
+    """
+
+    photos: torch.Tensor
+    paintings: torch.Tensor
+    step: int
+    generator: torch.Generator
+
+
 class Method:
     """Base of every method. The class's docstring is its one-sentence description."""
 
@@ -77,6 +92,24 @@ class Method:
     def weights(self, knobs: Any) -> Sequence[str]:
         """Names or paths of the weights and other files that these knobs use, for the recipe."""
         return ()
+
+    # training, for a method that has a network of its own
+
+    #: The knobs of its training; they also set other defaults for the loop's own (steps, batch, crop, ...).
+    Training: ClassVar[type[BaseModel] | None] = None
+
+    def network(self, training: Any) -> torch.nn.Module:
+        """What is trained, new from torch's global seed; its state dict is what the knob `weights` names."""
+        raise NotImplementedError
+
+    def losses(self, network: torch.nn.Module, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
+        """The weighted terms of one step by name; their sum is minimised."""
+        raise NotImplementedError
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """Tiny weights from a fixed seed by the knob that names them, for the tests of every method."""
+        return {}
 
     @classmethod
     def family(cls) -> str:

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atelier.core import convert, store
+from atelier.core import convert, registry, store
 from atelier.core.errors import WeightsError, did_you_mean
 from atelier.core.store import Condition, Shelf
 
@@ -191,10 +191,11 @@ def verify(name: str | None = None) -> list[tuple[str, Condition]]:
 
 @cache
 def _discover() -> None:
-    """A room's records are in its `records.py`; importing it registers them."""
+    """A room's records are in its `records.py`, a method's in its file; importing them registers them."""
     rooms = Path(__file__).resolve().parent.parent
     for path in sorted(rooms.glob("*/records.py")):
         import_module(f"atelier.{path.parent.name}.records")
+    registry.methods()
 
 
 def _shelf(known: Record) -> Shelf:

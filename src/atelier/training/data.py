@@ -145,7 +145,12 @@ def read_folder(folder: Path, *, short_side: int | None = None) -> list[Array]:
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
     if not files:
         raise TrainingError(f"no pictures below {folder}: allowed are {', '.join(sorted(PICTURES))}")
-    return [_shrink(_decode(_bytes(file), str(file)), short_side) for file in files]
+    return [_shrink(read_file(file), short_side) for file in files]
+
+
+def read_file(file: Path) -> Array:
+    """One picture, RGB uint8. Raises TrainingError where it cannot be read."""
+    return _decode(_bytes(file), str(file))
 
 
 def _bytes(file: Path) -> Array:

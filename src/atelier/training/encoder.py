@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from atelier.core.atomic import atomic
 from atelier.networks.classifier import Classifier, fold
 from atelier.training import data
-from atelier.training.loop import Settings, rate
+from atelier.training.loop import Settings, portable, rate
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
@@ -201,16 +201,7 @@ class EncoderTask:
         metadata = {
             "network": "encoder",
             "scores": json.dumps(scores),
-            "training": json.dumps(_portable(facts)),
+            "training": json.dumps(portable(facts)),
         }
         with atomic(path) as temporary:
             save_file(state, temporary, metadata=metadata)
-
-
-def _portable(value: Any) -> Any:
-    """The facts without the folders of the machine: a path is told by its last part."""
-    if isinstance(value, Mapping):
-        return {name: _portable(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_portable(one) for one in value]
-    return Path(value).name if isinstance(value, str) and "/" in value else value

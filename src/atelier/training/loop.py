@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,6 +58,13 @@ class Task(Protocol):
     ) -> tuple[Tensor, dict[str, float]]: ...
     def evaluate(self, network: nn.Module) -> dict[str, float]: ...
     def export(self, network: nn.Module, path: Path, facts: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """A task that can show what its network paints."""
+
+    def paint(self, network: nn.Module, path: Path) -> None: ...
 
 
 def rate(step: int, settings: Settings) -> float:
@@ -198,6 +205,7 @@ class Run:
         due = self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps
         if due:
             losses = {**losses, **self.judge()}
+            self.paint()
         if due or self.step % 20 == 0:
             self.log(losses)
         if saving and self.step % self.settings.save_every == 0:
@@ -206,6 +214,11 @@ class Run:
     def judge(self) -> dict[str, float]:
         """The task's own scores of the averaged weights."""
         return self.task.evaluate(self.average.module)
+
+    def paint(self) -> None:
+        """A sheet of pictures by the averaged weights, for a task that paints."""
+        if self.accelerator.is_main_process and isinstance(self.task, Painter):
+            self.task.paint(self.average.module, self.folder / f"sheet-{self.step:07d}.jpg")
 
     def log(self, values: Mapping[str, float]) -> None:
         """One line in log.jsonl and the same in TensorBoard."""
@@ -223,6 +236,15 @@ class Run:
         """Write the averaged network in the form that the package loads, with the facts of the run."""
         facts = {"settings": self.settings.model_dump(), "step": self.step, "seconds": round(self.seconds)}
         self.task.export(self.average.module, path, facts)
+
+
+def portable(value: Any) -> Any:
+    """The facts without the folders of the machine: a path is told by its last part."""
+    if isinstance(value, Mapping):
+        return {name: portable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(one) for one in value]
+    return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
 # What torch raises over damaged checkpoints, files that are none, and those of other networks.
