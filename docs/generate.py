@@ -15,6 +15,7 @@ from atelier.api import Controls
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.core import errors, registry, weights
 from atelier.training.encoder import EncoderSettings
+from atelier.training.pairs import PairSettings
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -64,6 +65,17 @@ def records() -> str:
     return table(("name", "file", "licence", "paper", "note"), rows)
 
 
+def training() -> str:
+    """The settings of the encoder's training, those of every training on pairs, and each method's own."""
+    parts = [f"## encoder\n\n{fields(EncoderSettings)}"]
+    parts.append(f"## Every method that learns from photos and paintings\n\n{fields(PairSettings)}")
+    for kind in registry.methods().values():
+        if kind.Training is not None:
+            name = kind.name.replace("_", "-")
+            parts.append(f"## {name}\n\n`atelier train {name}` also takes:\n\n{fields(kind.Training)}")
+    return "\n".join(parts)
+
+
 def pages() -> dict[str, str]:
     """The generated files' names and texts."""
     return {
@@ -71,7 +83,7 @@ def pages() -> dict[str, str]:
         "controls.md": fields(Controls),
         "errors.md": exit_codes(),
         "weights.md": records(),
-        "training.md": fields(EncoderSettings),
+        "training.md": training(),
     }
 
 

@@ -1,7 +1,7 @@
 """One call: choose the method, prepare the pictures, apply the controls, write the recipe.
 
-The controls belong to no method. Strength, several styles, colour and mask are done here for every
-method; one that declares a better way (`Method.native`) gets the control instead.
+The controls belong to no method. Strength, several styles, regions, colour and mask are done here for
+every method; one that declares a better way (`Method.native`) gets the control instead.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from atelier import images  # loads nothing yet: `--help` reads the controls below
+from atelier.core import cache, registry, weights
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
-from atelier.core import registry, weights
 from atelier.core.errors import InputError, UsageError, WeightsError, did_you_mean
 from atelier.core.progress import Listener, Progress
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from atelier.images import Picture
 
 Anything = Any  # a path, a PIL image, a NumPy array, a torch tensor or a Picture
+
+#: The method that a quality stands for when none is named.
+BY_QUALITY = {"draft": "gatys", "good": "gatys", "best": "gatys"}
 
 
 class Controls(knob_rules.Knobs):
@@ -63,17 +66,20 @@ def stylize(
     content: Anything,
     style: Anything | Sequence[Anything] | None = None,
     *,
-    method: str = "gatys",
+    method: str | None = None,
     quality: str = "good",
     mask: Anything | None = None,
+    regions: Sequence[Anything] = (),
     progress: Listener | None = None,
     **settings: Any,
 ) -> Picture:
     """A picture of the content in the manner of the style.
 
-    `content`, `style` and `mask` are paths, PIL images, arrays (H, W, 3) uint8 or float 0..1, tensors
-    (3, H, W) or (1, 3, H, W) in 0..1, or Pictures; `style` may be a list of them, weighted by
-    `style_weights`. `quality` ("draft", "good", "best", and what the method adds) sets knobs and size.
+    `content`, `style`, `mask` and `regions` are paths, PIL images, arrays (H, W, 3) uint8 or float 0..1,
+    tensors (3, H, W) or (1, 3, H, W) in 0..1, or Pictures; `style` may be a list of them, weighted by
+    `style_weights`, or each painting the part of the photo where its own of the `regions` is white.
+    `quality` ("draft", "good", "best", and what the method adds) sets knobs and size, and the method where
+    none is named.
     `settings` are the controls (`Controls`: size, strength, colour, seed, ...) and the method's knobs.
     `progress` gets events and may return False to stop; the best picture so far is returned.
 
@@ -85,16 +91,26 @@ def stylize(
     >>> stylize(photo, photo, strength=0).size
     (48, 32)
     """
-    kind = registry.find(method)
+    kind = registry.find(method or by_quality(quality))
     controls, knobs = _settings(kind, quality, settings)
     device = devices.choose(controls.device)
-    pictures = Inputs.read(content, style, mask, controls)
+    pictures = Inputs.read(content, style, mask, regions, controls)
     size = controls.size or min(kind.sizes.get(quality, kind.sizes["good"]), max(pictures.content.size))
     tracker = Progress(progress)
     with _threads(controls.threads) as threads:
         result = _make(kind(), knobs, controls, pictures, images.fit(pictures.content, size), device, tracker)
     result.recipe = _recipe(kind(), knobs, controls, pictures, result, str(device), threads, tracker)
     return result
+
+
+def by_quality(quality: str) -> str:
+    """The method that a quality stands for. Raises UsageError for one that some method alone has."""
+    if quality not in BY_QUALITY:
+        raise UsageError(
+            f"'{quality}' is no quality that every method has ({did_you_mean(quality, BY_QUALITY)}): for one "
+            "of a method's own, name the method as well"
+        )
+    return BY_QUALITY[quality]
 
 
 @dataclass(frozen=True)
@@ -105,12 +121,20 @@ class Inputs:
     styles: Sequence[Picture]
     weights: Sequence[float]
     mask: Picture | None
+    regions: Sequence[Picture]
 
     @classmethod
-    def read(cls, content: Anything, style: Anything, mask: Anything | None, controls: Controls) -> Inputs:
+    def read(
+        cls,
+        content: Anything,
+        style: Anything,
+        mask: Anything | None,
+        regions: Sequence[Anything],
+        controls: Controls,
+    ) -> Inputs:
         """Open everything. Raises InputError for a picture that is missing or damaged."""
         several = style if isinstance(style, (list, tuple)) else [] if style is None else [style]
-        styles = [images.Picture.of(one) for one in several]
+        styles = [_style(one) for one in several]
         if not styles:
             raise UsageError("a style is needed: give a picture of the style (--style PAINTING)")
         given = controls.style_weights or (1.0,) * len(styles)
@@ -120,10 +144,62 @@ class Inputs:
             )
         if min(given) < 0 or sum(given) <= 0:
             raise UsageError("style weights must not be negative, and at least one must be above 0")
-        shares = [one / sum(given) for one in given]
+        if regions and controls.style_weights:
+            raise UsageError(
+                "regions say where each style goes, so style weights cannot: leave out one of them"
+            )
+        if regions and len(regions) != len(styles):
+            raise UsageError(f"{len(regions)} regions were given for {len(styles)} styles: give one each")
         return cls(
-            images.Picture.of(content), styles, shares, None if mask is None else images.Picture.of(mask)
+            content=images.Picture.of(content),
+            styles=styles,
+            weights=[one / sum(given) for one in given],
+            mask=None if mask is None else images.Picture.of(mask),
+            regions=[images.Picture.of(region) for region in regions],
         )
+
+
+def _style(source: Anything) -> Picture:
+    """A style picture; what a style file has kept of it goes into the cache."""
+    picture = images.Picture.of(source)
+    if picture.name.lower().endswith(".safetensors"):
+        cache.adopt(images.style_entries(Path(picture.name)))
+    return picture
+
+
+def save_style(
+    style: Anything,
+    path: str | Path,
+    *,
+    method: str | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> None:
+    """Keep a painting and what `method` sees in it, to be used as a style of pictures of one `size`.
+
+    `path` ends in .safetensors; give it wherever a style picture is taken. For pictures of another size it
+    is the painting alone. Raises UsageError, InputError, WeightsError or OutputError with one sentence.
+    """
+    target = Path(path)
+    images.check_style_writable(target, overwrite=overwrite)
+    kind = registry.find(method or by_quality("good"))
+    controls, knobs = _settings(kind, "good", settings)
+    device = devices.choose(controls.device)
+    picture = images.Picture.of(style)
+    long_side = controls.size or kind.sizes["good"]
+    import torch
+
+    content = torch.zeros((1, 3, long_side, long_side), device=device)
+    job = registry.Job(
+        content=content,
+        styles=[_style_tensor(picture, (long_side, long_side), controls.style_scale).to(device)],
+        style_weights=[1.0],
+        device=device,
+        dtype=devices.compute_dtype(device),
+    )
+    with _threads(controls.threads), cache.recording() as entries:
+        kind().look(job, knobs)
+    images.write_style(picture, target, entries, overwrite=overwrite)
 
 
 def _settings(
@@ -152,9 +228,8 @@ def _make(
 ) -> Picture:
     """The picture: the method's own work, with the shared controls round it."""
     content = inputs.content.resized(size)
-    mask = (
-        None if inputs.mask is None else images.feather(images.read_mask(inputs.mask, size), controls.feather)
-    )
+    mask = None if inputs.mask is None else _soft(inputs.mask, size, controls)
+    regions = _regions([_soft(region, size, controls) for region in inputs.regions], device)
     if controls.strength == 0:
         return images.Picture(content.pixels.copy(), content.alpha)
     styles = [_style_tensor(style, size, controls.style_scale) for style in inputs.styles]
@@ -167,8 +242,11 @@ def _make(
         seed=controls.seed,
         strength=controls.strength if "strength" in method.native else 1.0,
         progress=progress,
+        regions=regions,
     )
     result = _transfer(method, job, knobs)
+    if regions is not None:
+        result = images.blend(job.content, result, regions.sum(0)[0])
     if controls.colour == "content":
         result = images.keep_colour(result, job.content)
     if "strength" not in method.native:
@@ -184,18 +262,40 @@ def _style_tensor(style: Picture, size: tuple[int, int], scale: float) -> torch.
     return style.resized(images.fit(style, long_side)).tensor()
 
 
+def _soft(mask: Picture, size: tuple[int, int], controls: Controls) -> images.Floats:
+    """A mask at `size` with a soft edge, (H, W) in 0..1."""
+    return images.feather(images.read_mask(mask, size), controls.feather)
+
+
+def _regions(masks: Sequence[images.Floats], device: torch.device) -> torch.Tensor | None:
+    """Each style's share of every pixel, (K, 1, H, W), in sum at most 1; where masks overlap, they share."""
+    if not masks:
+        return None
+    import torch
+
+    shares = torch.stack([torch.as_tensor(mask) for mask in masks])[:, None].to(device)
+    return shares / shares.sum(0).clamp(min=1)
+
+
 def _transfer(method: registry.Method, job: registry.Job, knobs: knob_rules.Knobs) -> torch.Tensor:
-    """One run of the method, or one for each style and their weighted mean."""
+    """One run of the method, or one for each style and their mean by weights or regions."""
     import dataclasses
 
-    if "styles" in method.native or len(job.styles) == 1:
+    native = "styles" if job.regions is None else "regions"
+    if native in method.native or len(job.styles) == 1:
         return method.transfer(job, knobs)
+    shares: Any = job.style_weights if job.regions is None else _everywhere(job.regions)
     mixed = job.content.new_zeros(())
-    for index, (style, weight) in enumerate(zip(job.styles, job.style_weights, strict=True)):
+    for index, (style, share) in enumerate(zip(job.styles, shares, strict=True)):
         progress = job.progress.part(index, len(job.styles))
-        one = dataclasses.replace(job, styles=[style], style_weights=[1.0], progress=progress)
-        mixed = mixed + weight * method.transfer(one, knobs)
+        one = dataclasses.replace(job, styles=[style], style_weights=[1.0], progress=progress, regions=None)
+        mixed = mixed + share * method.transfer(one, knobs)
     return mixed
+
+
+def _everywhere(regions: torch.Tensor) -> torch.Tensor:
+    """Shares (K, 1, H, W) that sum to 1; where no region is, the photo comes back over them anyway."""
+    return regions / regions.sum(0).clamp(min=1e-6)
 
 
 class _threads:  # noqa: N801 - reads as a statement
@@ -241,6 +341,7 @@ def _recipe(
         content=_source(inputs.content),
         styles=tuple(_source(style) for style in inputs.styles),
         mask=None if inputs.mask is None else _source(inputs.mask),
+        regions=tuple(_source(region) for region in inputs.regions),
         weights={str(name): weights.fingerprint(name) for name in used},
         versions=recipes.versions(),
         machine={"device": device, "threads": threads},
@@ -254,18 +355,21 @@ def replay(
     content: Anything | None = None,
     style: Anything | None = None,
     mask: Anything | None = None,
+    regions: Sequence[Anything] | None = None,
     progress: Listener | None = None,
 ) -> Picture:
     """Make the picture `made` again from the recipe inside it; the same pixels on the same machine.
 
     The inputs are looked for where they were, beside `made` and in the current folder; `content`,
-    `style` and `mask` name them where they have moved. Raises InputError when one is missing or is not
-    the file that the recipe names, and WeightsError when the weights are others.
+    `style`, `mask` and `regions` name them where they have moved. Raises InputError when one is missing
+    or is not the file that the recipe names, and WeightsError when the weights are others.
     """
     recipe = recipes.parse(images.read_recipe(Path(made)), str(made))
     given = style if isinstance(style, (list, tuple)) else [style] * len(recipe.styles)
-    if len(given) != len(recipe.styles):
-        raise UsageError(f"{made} was made with {len(recipe.styles)} styles, and {len(given)} were given")
+    places = regions or [None] * len(recipe.regions)
+    for what, named, used in (("styles", given, recipe.styles), ("regions", places, recipe.regions)):
+        if len(named) != len(used):
+            raise UsageError(f"{made} was made with {len(used)} {what}, and {len(named)} were given")
     if (
         clash := (recipe.controls.keys() | recipe.knobs.keys()) & _NAMED
         or recipe.controls.keys() & recipe.knobs
@@ -281,6 +385,7 @@ def replay(
         [_found(source, one, where) for source, one in zip(recipe.styles, given, strict=True)],
         method=recipe.method,
         mask=None if recipe.mask is None else _found(recipe.mask, mask, where),
+        regions=[_found(source, one, where) for source, one in zip(recipe.regions, places, strict=True)],
         progress=listener,
         **recipe.controls,
         **recipe.knobs,
@@ -288,7 +393,7 @@ def replay(
 
 
 #: What a recipe names outside its controls and knobs.
-_NAMED = {"content", "style", "method", "quality", "mask", "progress"}
+_NAMED = {"content", "style", "method", "quality", "mask", "regions", "progress"}
 
 
 def _until(stop: int | None, listener: Listener | None) -> Listener | None:

@@ -24,7 +24,7 @@ from atelier.methods.optimise.gatys import Gatys
 
 TINY = "--encoder tiny.safetensors --size 32 --iterations 2 --device cpu --threads 1"
 PAINT = f"stylize photo.png -s style.png -o out.png {TINY}"
-COMMANDS = ("stylize", "replay", "methods", "examples", "demo", "doctor", "weights", "train")
+COMMANDS = ("stylize", "replay", "methods", "examples", "demo", "doctor", "weights", "style", "train")
 
 # A method that gets Ctrl-C at its first step and works on if nobody stops it.
 HURRIED = '''
@@ -362,3 +362,29 @@ def test_nobody_reads_the_list() -> None:
     os.close(writing)
     assert done.stderr == b""
     assert done.returncode == 5
+
+
+# styles to use again
+
+
+def test_a_saved_style_paints_the_same_picture(run: Any, folder: Path, monkeypatch: Any) -> None:
+    from safetensors.torch import save_file
+
+    from atelier.methods.feedforward.nnst_d import NNSTD
+
+    save_file(dict(NNSTD.tiny()["weights"]), folder / "decoder.safetensors")
+    tiny = "--method nnst_d --encoder tiny.safetensors --weights decoder.safetensors --device cpu --threads 1"
+    monkeypatch.setenv("ATELIER_HOME", str(folder / "one"))
+    saved = run(f"style save style.png -o kept.safetensors --size 48 {tiny}")
+    assert saved.code == 0, saved.err
+    assert saved.err.startswith("kept.safetensors  0.")
+    assert run(f"stylize photo.png -s style.png -o a.png --size 48 {tiny}").code == 0
+    # Another machine: nothing is in its cache but what the file brings.
+    monkeypatch.setenv("ATELIER_HOME", str(folder / "two"))
+    looked = []
+    monkeypatch.setattr(
+        "atelier.methods.feedforward.nnst_d.Styles._seen", lambda *given: looked.append(given)
+    )
+    assert run(f"stylize photo.png -s kept.safetensors -o b.png --size 48 {tiny}").code == 0
+    assert not looked
+    assert np.array_equal(Picture.open("a.png").pixels, Picture.open("b.png").pixels)

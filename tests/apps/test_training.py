@@ -1,4 +1,4 @@
-"""`atelier train encoder` on a handful of tiny pictures."""
+"""`atelier train encoder` and `atelier train METHOD` on a handful of tiny pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from atelier import features
+from atelier.core import registry
 
 SMALL = (
     "train encoder --photos a.npz --validation a.npz --out run --widths 4 --widths 6 --depths 1 --depths 1 "
@@ -72,3 +73,26 @@ def test_without_accelerate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = run(SMALL)
     assert shown.code == 6
     assert shown.err == "atelier: training needs Accelerate: pip install 'atelier[train]'\n"
+
+
+def test_a_method_is_trained_and_paints(run: Any, folder: Path) -> None:
+    shown = run(
+        "train nnst-d --photos a.npz --paintings a.npz --encoder tiny.safetensors --steps 2 "
+        "--batch 2 --crop 32 --held-back 2 --sheet photo.png --sheet style.png "
+        "--no-half --device cpu --threads 1"
+    )
+    assert shown.code == 0, shown.err
+    assert shown.err.splitlines()[-1] == "runs/nnst_d/nnst_d.safetensors  2 steps"
+    assert (folder / "runs" / "nnst_d" / "sheet-0000002.jpg").is_file()
+    painted = run(
+        "stylize photo.png -s style.png -o out.png --method nnst_d --encoder tiny.safetensors "
+        "--weights runs/nnst_d/nnst_d.safetensors --device cpu --threads 1"
+    )
+    assert painted.code == 0, painted.err
+
+
+def test_every_method_that_learns_has_a_command(run: Any) -> None:
+    text = run("train --help").out
+    for name, kind in registry.methods().items():
+        assert (f"\n  {name.replace('_', '-')} " in text) == (kind.Training is not None)
+    assert "--match-weight" in run("train nnst-d --help").out

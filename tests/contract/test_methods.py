@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import atelier
 from atelier.core import registry
@@ -30,10 +32,27 @@ SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
 pytestmark = pytest.mark.parametrize("kind", registry.methods().values(), ids=registry.methods())
 
 
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], dict[str, str]]:
+    """The files of a method's tiny weights, by knob."""
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def written(kind: Kind) -> dict[str, str]:
+        files = {}
+        for name, state in kind.tiny().items():
+            path = folder / f"{kind.name}-{name}.safetensors"
+            if not path.exists():
+                save_file({key: value.contiguous() for key, value in state.items()}, path)
+            files[name] = str(path)
+        return files
+
+    return written
+
+
 @pytest.fixture
-def tiny(kind: Kind, tiny_encoder: Path) -> dict[str, Any]:
-    """Settings with which a method runs in a moment and needs no weights."""
-    settings: dict[str, Any] = {"device": "cpu"}
+def tiny(kind: Kind, tiny_encoder: Path, tiny_weights: Callable[[Kind], dict[str, str]]) -> dict[str, Any]:
+    """Settings with which a method runs in a moment and needs no weights but tiny ones."""
+    settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
     for name in kind.Knobs.model_fields:
         if name == "encoder":
             settings[name] = str(tiny_encoder)
@@ -52,7 +71,7 @@ def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more:
 def test_it_says_what_it_does(kind: Kind) -> None:
     assert re.fullmatch(r"[A-Z].{10,160}\.", kind.summary())
     assert re.fullmatch(r"[a-z][a-z0-9_]*", kind.name)
-    assert kind.native <= {"strength", "styles"}
+    assert kind.native <= {"strength", "styles", "regions"}
 
 
 def test_its_file_says_what_differs(kind: Kind) -> None:
@@ -80,6 +99,7 @@ def test_its_knobs_are_declared_in_full(kind: Kind) -> None:
         "content",
         "style",
         "mask",
+        "regions",
         "method",
         "quality",
         "progress",
@@ -264,6 +284,65 @@ def test_several_styles_are_weighted(
     first = made(kind, photo, painting, tiny)
     both = made(kind, photo, [painting, 1 - painting], tiny, style_weights=(1, 0))
     assert np.abs(first.pixels - both.pixels).max() < 1e-4
+
+
+def test_each_region_has_its_own_style(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
+) -> None:
+    left = np.zeros(photo.shape[:2], np.float32)
+    left[:, :20] = 1
+    right = np.zeros_like(left)
+    right[:, 30:50] = 1
+    styles, settings = [painting, 1 - painting], tiny | {"feather": 0}
+    result = made(kind, photo, styles, settings, regions=[left, right]).pixels
+    assert np.array_equal(result[:, 20:30], photo[:, 20:30])
+    assert np.array_equal(result[:, 50:], photo[:, 50:])
+    swapped = made(kind, photo, styles, settings, regions=[right, left]).pixels
+    alone = made(kind, photo, styles[:1], settings, regions=[left]).pixels
+    assert np.array_equal(alone[:, 20:], photo[:, 20:])
+    if kind.family() != "baseline":
+        assert not np.array_equal(result[:, :20], photo[:, :20])
+        assert not np.array_equal(result[:, :20], swapped[:, :20])
+
+
+# training
+
+
+def test_its_training_learns_and_what_it_writes_paints(
+    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats, tmp_path: Path
+) -> None:
+    if kind.Training is None:
+        pytest.skip("nothing to train")
+    from atelier.training.pairs import PairTask, settings_of
+
+    for folder in ("photos", "paintings"):
+        (tmp_path / folder).mkdir()
+        for index, one in enumerate((photo, painting, photo[::-1], painting[:, ::-1])):
+            write(Picture.of(np.ascontiguousarray(one)), tmp_path / folder / f"{index}.png")
+    given = {name: tmp_path / name for name in ("photos", "paintings")}
+    chosen = parse(
+        settings_of(kind),
+        {name: (str(path),) for name, path in given.items()}
+        | {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
+        | ({"encoder": tiny["encoder"]} if "encoder" in kind.Training.model_fields else {}),
+    )
+    task = PairTask(kind, chosen)
+    torch.manual_seed(0)
+    network = task.build()
+    optimiser = task.optimiser(network)
+    course = []
+    for _ in range(12):
+        loss, terms = task.loss(network, 0, torch.Generator().manual_seed(0))
+        assert all(np.isfinite(list(terms.values())))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        course.append(float(loss.detach()))
+    assert min(course[-3:]) < course[0]
+    assert task.evaluate(network).keys() >= {"judged_loss"}
+    task.export(network, tmp_path / "trained.safetensors", {})
+    settings = tiny | {"weights": str(tmp_path / "trained.safetensors")}
+    assert made(kind, photo, painting, settings).pixels.shape == photo.shape
 
 
 # the receipt

@@ -40,13 +40,23 @@ Output = Annotated[
     ),
 ]
 MethodName = Annotated[
-    str, typer.Option("--method", "-m", metavar="NAME", help="How it is painted; see 'atelier methods'.")
+    str | None,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="NAME",
+        help="How it is painted; see 'atelier methods'. [default: by quality]",
+    ),
 ]
 Quality = Annotated[
     str,
     typer.Option("--quality", "-q", metavar="NAME", help="draft, good, best, or one of the method's own."),
 ]
 Mask = Annotated[Path | None, _file("--mask", says="Style only where this picture is white.")]
+Regions = Annotated[
+    list[Path] | None,
+    _file("--region", says="Where a style goes: white in this picture. Repeat, one for each --style."),
+]
 Bits = Annotated[
     int | None,
     typer.Option(
@@ -60,9 +70,14 @@ MovedContent = Annotated[Path | None, _file("--content", says="The photo, where 
 MovedStyles = Annotated[
     list[Path] | None, _file("--style", "-s", says="The styles in their order, where they have moved.")
 ]
+MovedRegions = Annotated[
+    list[Path] | None, _file("--region", says="The regions in their order, where they have moved.")
+]
 MovedMask = Annotated[Path | None, _file("--mask", says="The mask, where it has moved.")]
 
 # the other commands
+Painting = Annotated[Path, _argument("PAINTING", "The picture of the style.")]
+StyleOutput = Annotated[Path, _file("--output", "-o", says="Where to write it: NAME.safetensors.")]
 Listed = Annotated[str | None, _argument("NAME", "Show one method with all its knobs.")]
 Folder = Annotated[Path, _argument("FOLDER", "Where to put them; made if it is not there.")]
 DemoFolder = Annotated[

@@ -40,9 +40,10 @@ def stylize(
     photo: arguments.Photo,
     style: arguments.Styles = None,
     output: arguments.Output = None,
-    method: arguments.MethodName = "gatys",
+    method: arguments.MethodName = None,
     quality: arguments.Quality = "good",
     mask: arguments.Mask = None,
+    region: arguments.Regions = None,
     bits: arguments.Bits = None,
     max_pixels: arguments.MaxPixels = None,
     overwrite: arguments.Overwrite = False,
@@ -56,7 +57,7 @@ def stylize(
     from atelier.images import check_writable, write
 
     styles = style or []
-    target = output or Path(f"{photo.stem}-{styles[0].stem if styles else method}.png")
+    target = output or Path(f"{photo.stem}-{styles[0].stem if styles else method or quality}.png")
     check_writable(target, overwrite=overwrite, bits=bits)
     clock = Clock()
     with watching(quiet=as_json) as watch:
@@ -65,6 +66,7 @@ def stylize(
             method=method,
             quality=quality,
             mask=None if mask is None else _opened(mask, max_pixels),
+            regions=[_opened(one, max_pixels) for one in region or []],
             progress=watch,
             **given(settings),
         )
@@ -102,6 +104,7 @@ def replay(
     content: arguments.MovedContent = None,
     style: arguments.MovedStyles = None,
     mask: arguments.MovedMask = None,
+    region: arguments.MovedRegions = None,
     bits: arguments.Bits = None,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
@@ -119,7 +122,9 @@ def replay(
         say(f"note: pixels may differ, for since then changed: {', '.join(different)}")
     clock = Clock()
     with watching(quiet=as_json) as watch:
-        picture = api.replay(made, content=content, style=style or None, mask=mask, progress=watch)
+        picture = api.replay(
+            made, content=content, style=style or None, mask=mask, regions=region, progress=watch
+        )
         write(picture, target, overwrite=overwrite, bits=bits)
     _finished(picture, target, clock.seconds, watch, as_json)
 
@@ -176,6 +181,22 @@ def demo(
     typer.echo(sheet)
     if not whole:
         raise typer.Exit(INTERRUPTED)
+
+
+def save_style(
+    painting: arguments.Painting,
+    output: arguments.StyleOutput,
+    method: arguments.MethodName = None,
+    overwrite: arguments.Overwrite = False,
+    **settings: Any,
+) -> None:
+    """Keep a painting, and what a method sees in it, in a file that --style takes."""
+    from atelier import api
+    from atelier.apps.flags import given
+    from atelier.apps.show import say
+
+    api.save_style(painting, output, method=method, overwrite=overwrite, **given(settings))
+    say(f"{output}  {output.stat().st_size / 2**20:.1f} MiB")
 
 
 def train_encoder(
@@ -237,7 +258,11 @@ def application(args: Sequence[str]) -> typer.Typer:
     shelf = _typer("weights", "Pretrained weights: see, fetch, add and check them.")
     for name, function in SHELF.items():
         shelf.command(name, cls=Command)(function)
+    styles = _typer("style", "Styles to use again.")
+    flags = _painting_flags(args) if words[:2] == ["style", "save"] else []
+    styles.command("save", cls=Command)(with_parameters(save_style, flags))
     app.add_typer(shelf)
+    app.add_typer(styles)
     app.add_typer(_trainers(words))
     return app
 
@@ -276,11 +301,12 @@ def _typer(name: str, sentence: str) -> typer.Typer:
 
 
 def _painting_flags(args: Sequence[str]) -> list[Parameter]:
-    from atelier.api import Controls
+    from atelier.api import Controls, by_quality
     from atelier.apps.flags import parameters
     from atelier.core import registry
 
-    kind = registry.find(_value(args, "--method", "-m") or "gatys")
+    quality = _value(args, "--quality", "-q") or "good"
+    kind = registry.find(_value(args, "--method", "-m") or by_quality(quality))
     return [*parameters(Controls, "Controls"), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
 
 

@@ -9,7 +9,6 @@ from PIL import Image
 
 from atelier import api, examples
 from atelier.apps.show import say, watching
-from atelier.core import registry
 from atelier.images import Picture, write
 
 #: Photo and style of each row, chosen by looking at what they give.
@@ -20,7 +19,7 @@ GAP = 12
 
 def run(folder: Path, quality: str = "draft") -> tuple[Path, bool]:
     """Write the results and `contact-sheet.jpg`; the sheet's path, and whether all were made."""
-    registry.knobs_for(registry.find("gatys"), quality, {})  # a wrong name fails before a folder is made
+    api.by_quality(quality)  # a wrong name fails before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[Picture, ...]] = []
     for photo_name, style_name in PAIRS:

@@ -35,6 +35,7 @@ class Recipe(BaseModel):
     content: Source
     styles: tuple[Source, ...] = ()
     mask: Source | None = None
+    regions: tuple[Source, ...] = ()
     weights: dict[str, str] = {}
     versions: dict[str, str]
     machine: dict[str, str | int]

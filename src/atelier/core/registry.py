@@ -45,7 +45,8 @@ class Job:
 
     `content` is (1, 3, H, W) and each of `styles` (1, 3, H', W'), float32 sRGB in 0..1 on `device`;
     `style_weights` sum to 1. `dtype` is what networks should compute in. `strength` is 1 unless the
-    method declares that it handles strength itself.
+    method declares that it handles strength itself, and `regions`, each style's share of every pixel
+    (K, 1, H, W), is None unless it handles those.
     """
 
     content: torch.Tensor
@@ -56,6 +57,7 @@ class Job:
     seed: int = 0
     strength: float = 1.0
     progress: Progress = field(default_factory=Progress)
+    regions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Method:
     name: ClassVar[str]
     paper: ClassVar[Paper]
     Knobs: ClassVar[type[Knobs]]
-    #: Controls that the method does itself, better than the shared way: "strength", "styles".
+    #: Controls that the method does itself, better than the shared way: "strength", "styles", "regions".
     native: ClassVar[frozenset[str]] = frozenset()
     #: Knobs by `--quality` name; "draft", "good" and "best" everywhere, more where a method has them.
     qualities: ClassVar[Mapping[str, Mapping[str, Any]]] = {"draft": {}, "good": {}, "best": {}}
@@ -92,6 +94,9 @@ class Method:
     def weights(self, knobs: Any) -> Sequence[str]:
         """Names or paths of the weights and other files that these knobs use, for the recipe."""
         return ()
+
+    def look(self, job: Job, knobs: Any) -> None:
+        """Look at the styles alone and leave what is worth keeping in the cache; nothing by default."""
 
     # training, for a method that has a network of its own
 

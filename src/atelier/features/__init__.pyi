@@ -1,3 +1,4 @@
+from .hypercolumns import Hypercolumns
 from .vgg import ENCODER, TINY, VGG, VGG16, VGG19, VGG_NORMALISED, Plan, from_official, load, recognise
 
 __all__ = [
@@ -7,6 +8,7 @@ __all__ = [
     "VGG16",
     "VGG19",
     "VGG_NORMALISED",
+    "Hypercolumns",
     "Plan",
     "from_official",
     "load",

@@ -1,17 +1,20 @@
 from .colour import keep_colour, lab_to_rgb, luminance, match_moments, rgb_to_lab
 from .decode import MAX_PIXELS, READABLE
 from .encode import WRITABLE
-from .files import check_writable, read, read_recipe, write
+from .files import check_style_writable, check_writable, read, read_recipe, write, write_style
 from .picture import Picture
-from .regions import blend, feather, read_mask
+from .regions import Floats, blend, feather, read_mask
 from .resize import fit  # not `resize`: that name is the module, imported first or last
+from .stylefile import style_entries
 
 __all__ = [
     "MAX_PIXELS",
     "READABLE",
     "WRITABLE",
+    "Floats",
     "Picture",
     "blend",
+    "check_style_writable",
     "check_writable",
     "feather",
     "fit",
@@ -23,5 +26,7 @@ __all__ = [
     "read_mask",
     "read_recipe",
     "rgb_to_lab",
+    "style_entries",
     "write",
+    "write_style",
 ]

@@ -7,13 +7,17 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atelier.core.atomic import atomic
 from atelier.core.errors import InputError, OutputError, ResourceError, UsageError
-from atelier.images import decode, encode
+from atelier.images import decode, encode, stylefile
 from atelier.images.picture import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The largest uncompressed file: four channels of 64-bit floats, and room for metadata.
 _BYTES_PER_PIXEL = 32
@@ -25,9 +29,13 @@ _LONGEST_NAME = 235
 def read(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> Picture:
     """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
 
+    Or the painting in a style file (.safetensors) that `save_style` wrote.
+
     16-bit and float files keep their depth. Raises InputError for a file that is missing, no
     picture, damaged, or larger than `max_pixels`, which is checked before decoding.
     """
+    if Path(path).suffix.lower() == stylefile.SUFFIX:
+        return stylefile.read(Path(path))
     data = _bytes(path, max_pixels)
     made = decode.decode(data, str(path), max_pixels)
     digest = hashlib.sha256(data).hexdigest()
@@ -68,6 +76,32 @@ def write(
         raise ResourceError(f"there is no memory left to write '{target}': close programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
+
+
+def write_style(
+    painting: Picture,
+    path: str | Path,
+    entries: Mapping[str, Mapping[str, Tensor]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a style file: a painting, and what methods saw in it. Raises as `write` does."""
+    target = Path(path)
+    check_style_writable(target, overwrite=overwrite)
+    try:
+        stylefile.write(target, painting, entries)
+    except OSError as error:
+        raise OutputError(_unwritten(target, error)) from error
+
+
+def check_style_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Raises what `write_style` would raise over this path."""
+    if path.suffix.lower() != stylefile.SUFFIX:
+        raise UsageError(f"'{path}' is no name for a style file: its extension is {stylefile.SUFFIX}")
+    try:
+        _check_target(path, overwrite)
+    except (OSError, ValueError) as error:
+        raise OutputError(_unwritten(path, error)) from error
 
 
 def check_writable(path: str | Path, *, overwrite: bool = False, bits: int | None = None) -> None:

@@ -1,6 +1,22 @@
 from .descent import Descent
 from .moments import channel_moments, gram, mean_and_covariance
+from .neighbours import Candidates, balance, candidates, coherent, confined, nearest
 from .pyramid import merge, sizes, split
 from .roots import sqrtm
 
-__all__ = ["Descent", "channel_moments", "gram", "mean_and_covariance", "merge", "sizes", "split", "sqrtm"]
+__all__ = [
+    "Candidates",
+    "Descent",
+    "balance",
+    "candidates",
+    "channel_moments",
+    "coherent",
+    "confined",
+    "gram",
+    "mean_and_covariance",
+    "merge",
+    "nearest",
+    "sizes",
+    "split",
+    "sqrtm",
+]

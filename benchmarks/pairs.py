@@ -1,0 +1,91 @@
+"""Methods on the same pairs: style distance, content kept, seconds; and a contact sheet to look at.
+
+python benchmarks/pairs.py --data FOLDER --methods identity style_copy nnst_d --sheet sheet.png
+
+FOLDER holds the pictures that benchmarks/pairs.txt names (or --pairs, one "photo painting" a line). Style
+distances are relative to the photo's own: 1 is no style at all.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from measure import arguments, report, set_threads
+
+from atelier import api, features, images
+from atelier.images import Picture
+from atelier.images.resize import fit
+from atelier.metrics import content as kept
+from atelier.metrics.style import style_distance
+
+CELL = 320
+
+
+def pairs(listed: Path, data: Path) -> list[tuple[Picture, Picture]]:
+    """The photos and paintings of a list."""
+    lines = [line.split() for line in listed.read_text().splitlines() if line and not line.startswith("#")]
+    return [(Picture.of(data / photo), Picture.of(data / painting)) for photo, painting in lines]
+
+
+def rows(
+    given: Sequence[tuple[Picture, Picture]], method: str, quality: str, size: int, encoder: features.VGG
+) -> Iterator[tuple[Picture, list[float]]]:
+    """Each pair's picture, and: moments and Gram distance over the photo's own, SSIM, structure, seconds."""
+    for photo, painting in given:
+        start = time.perf_counter()
+        made = api.stylize(photo, painting, method=method, quality=quality, size=size)
+        seconds = time.perf_counter() - start
+        content = photo.resized(fit(photo, size)).tensor()
+        style = painting.resized(fit(painting, size)).tensor()
+        result = made.tensor()
+        before, after = (style_distance(one, style, encoder) for one in (content, result))
+        values = [a / b for a, b in zip(after, before, strict=True)]
+        values += [kept.light_similarity(result, content)]
+        values += [kept.structure_similarity(result, content, encoder), seconds]
+        yield made, values
+
+
+def sheet(columns: Sequence[Sequence[Picture]]) -> Picture:
+    """Pictures in columns, each fitted into a cell, on white."""
+    page = np.ones((len(columns[0]) * (CELL + 8), len(columns) * (CELL + 8), 3), np.float32)
+    for column, pictures in enumerate(columns):
+        for row, picture in enumerate(pictures):
+            small = picture.resized(fit(picture, CELL)).pixels
+            top, left = row * (CELL + 8), column * (CELL + 8)
+            page[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return Picture.of(page)
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the pictures of the pairs")
+    parser.add_argument("--pairs", type=Path, default=Path(__file__).with_name("pairs.txt"))
+    parser.add_argument("--methods", nargs="+", default=["identity", "style_copy", "nnst_d"])
+    parser.add_argument("--quality", default="good")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--only", type=int, help="the first so many pairs")
+    parser.add_argument("--sheet", type=Path, help="a picture to look at: photo, painting, each method")
+    options = parser.parse_args()
+    set_threads(options)
+    given = pairs(options.pairs, options.data)[: options.only]
+    encoder = features.load(padding="replicate")
+    columns: list[list[Picture]] = [[pair[index] for pair in given] for index in (0, 1)]
+    lines: list[tuple[str | float, ...]] = []
+    for method in options.methods:
+        made = list(rows(given, method, options.quality, options.size, encoder))
+        columns.append([picture for picture, _ in made])
+        lines.append((method, *(mean(one) for one in zip(*(values for _, values in made), strict=True))))
+    head = ("method", "moments", "Gram", "light", "structure", "seconds")
+    title = f"{len(given)} pairs, {options.size} px, quality {options.quality}"
+    if options.sheet:
+        images.write(sheet(columns), options.sheet, overwrite=True)
+    return report(title, head, lines, [], as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

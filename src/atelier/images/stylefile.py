@@ -1,0 +1,65 @@
+"""Style files: a painting, and what methods have already seen in it, in one safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atelier.core.atomic import atomic
+from atelier.core.errors import InputError
+from atelier.images.picture import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".safetensors"
+_PICTURE = "picture"
+
+
+def write(path: Path, painting: Picture, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Keep a painting (8 bits a channel) and cache entries by key. Raises OSError as files do."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {_PICTURE: torch.from_numpy(np.rint(painting.pixels * 255).astype(np.uint8))}
+    for key, entry in entries.items():
+        tensors |= {f"{key}/{name}": tensor.cpu().contiguous() for name, tensor in entry.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"atelier": "style"})
+
+
+def read(path: Path) -> Picture:
+    """The painting in a style file. Raises InputError where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            pixels = file.get_tensor(_PICTURE)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3:
+            raise InputError(_refusal(path))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise InputError(f"there is no style file '{path}': check its path") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(_refusal(path)) from error
+    return Picture(pixels.astype(np.float32) / 255, name=str(path), sha256=digest)
+
+
+def style_entries(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The cache entries in a style file, by key."""
+    from safetensors.torch import load_file
+
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(path).items():
+        key, _, part = name.partition("/")
+        if part:
+            found.setdefault(key, {})[part] = tensor
+    return found
+
+
+def _refusal(path: Path) -> str:
+    return f"'{path}' is no style file: make one with 'atelier style save PAINTING -o {path.name}'"

@@ -1,0 +1,232 @@
+"""Nearest neighbours between the features of two pictures, by cosine after centring.
+
+Each side is centred by its own mean, so that a place is matched by how it differs from the rest of its
+picture (Kolkin et al. 2022, section 3.2). The candidates are kept in the few directions in which they vary
+most; a query's length and what it has outside those directions change no ranking, so neither is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What can be chosen: `keys` (M, P), the grids (rows, columns) they lie on one after another, and groups.
+
+    `basis` (P, D) leads from features to keys; each grid has a `group`, and a query may be confined to one.
+    """
+
+    keys: Tensor
+    basis: Tensor
+    grids: tuple[tuple[int, int], ...]
+    groups: tuple[int, ...]
+
+    def group_of(self) -> Tensor:
+        """The group of each candidate, (M,)."""
+        counts = torch.tensor([rows * columns for rows, columns in self.grids])
+        return torch.repeat_interleave(torch.tensor(self.groups), counts)
+
+
+def candidates(maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96, seed: int = 0) -> Candidates:
+    """Candidates out of feature maps (D, H, W); each group is centred by its own mean.
+
+    `dims` directions are kept, by the randomised subspace iteration of Halko et al. 2011 (algorithm 4.4);
+    all of them where the features have no more.
+    """
+    rows = [one.flatten(1).T for one in maps]
+    centred = []
+    for group, one in zip(groups, rows, strict=True):
+        members = [other for index, other in zip(groups, rows, strict=True) if index == group]
+        count = sum(len(member) for member in members)
+        mean = torch.stack([member.sum(0, dtype=torch.float32) for member in members]).sum(0) / count
+        centred.append(one - mean.to(one.dtype))
+    joined = torch.cat(centred)
+    directions = basis(joined, dims, seed=seed)
+    lengths = joined.norm(dim=1, dtype=torch.float32).clamp(min=1e-6)
+    keys = (joined @ directions.T).float() / lengths[:, None]
+    grids = tuple((int(one.shape[1]), int(one.shape[2])) for one in maps)
+    return Candidates(keys, directions, grids, tuple(groups))
+
+
+def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tensor:
+    """The `dims` orthonormal directions (P, D) in which centred rows (N, D) vary most, nearly."""
+    count, width = rows.shape
+    if width <= dims:
+        return torch.eye(width, dtype=rows.dtype, device=rows.device)
+    if count > sample:
+        rows = rows[torch.linspace(0, count - 1, sample, device=rows.device).long()]
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn((width, dims), generator=generator).to(rows)
+    for _ in range(3):
+        # Orthonormal between the products: else all directions would turn to the strongest.
+        start = torch.linalg.qr((rows.T @ (rows @ start)).float())[0].to(rows.dtype)
+    return start.T.contiguous()
+
+
+def nearest(
+    queries: Tensor, keys: Tensor, *, bias: Tensor | None = None, rows: int = _ROWS
+) -> tuple[Tensor, Tensor]:
+    """The index (N,) of the key (M, P) with the highest dot product for each query (N, P), and that product.
+
+    `bias` (M,) is added to the products. Blocks of `rows` queries keep the memory at `rows` x M; of equal
+    products the first counts.
+    """
+    best, score = [], []
+    turned = keys.T.contiguous()
+    for start in range(0, len(queries), rows):
+        products = queries[start : start + rows] @ turned
+        if bias is not None:
+            products += bias
+        value, index = products.max(1)
+        best.append(index)
+        score.append(value)
+    return torch.cat(best), torch.cat(score)
+
+
+def coherent(
+    queries: Tensor,
+    choices: Candidates,
+    before: Tensor,
+    coarse: Sequence[tuple[int, int]],
+    *,
+    allowed: Tensor | None = None,
+    bias: Tensor | None = None,
+    origin: tuple[int, int] = (0, 0),
+    whole: tuple[int, int] | None = None,
+) -> Tensor:
+    """The best candidate for each query of a map (P, H, W) near what its neighbourhood chose one level up.
+
+    `before` (h, w) are the choices of the coarser level among candidates on the grids `coarse`. Each of the
+    3x3 coarse neighbours proposes its own choice, moved by what lies between it and the query (the coherence
+    of Ashikhmin 2001), and then the eight places round the best of them are tried: the cost grows with the
+    queries alone. `allowed` (H, W) confines a query to one group (-1: any); where no proposal is allowed, all
+    candidates are searched. A map that is part of a larger one lies at `origin` in `whole` (rows, columns).
+    """
+    dims, height, width = queries.shape
+    flat = queries.permute(1, 2, 0).reshape(-1, dims)
+    search = _Search(flat, choices, None if allowed is None else allowed.flatten(), bias)
+    down, right = whole or (height, width)
+    y = torch.arange(height, device=queries.device) + origin[0]
+    x = torch.arange(width, device=queries.device) + origin[1]
+    up = (before.shape[0] / down, before.shape[1] / right)
+    parent_y, parent_x = ((y + 0.5) * up[0]).long(), ((x + 0.5) * up[1]).long()
+    places = _Places(choices.grids, coarse)
+    for dy in (0, -1, 1):
+        for dx in (0, -1, 1):
+            row = (parent_y + dy).clamp(0, before.shape[0] - 1)
+            column = (parent_x + dx).clamp(0, before.shape[1] - 1)
+            shift_y = (y + 0.5) - (row + 0.5) / up[0]
+            shift_x = (x + 0.5) - (column + 0.5) / up[1]
+            chosen = before[row[:, None], column[None, :]]
+            search.propose(places.finer(chosen, shift_y[:, None], shift_x[None, :]).flatten())
+    for step in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
+        search.propose(places.beside(search.best, *step))
+    return search.finished().view(height, width)
+
+
+class _Search:
+    """The best of the proposals so far for each query."""
+
+    def __init__(
+        self, queries: Tensor, choices: Candidates, allowed: Tensor | None, bias: Tensor | None
+    ) -> None:
+        self.queries, self.choices, self.bias, self.allowed = queries, choices, bias, allowed
+        self.groups = choices.group_of().to(queries.device) if allowed is not None else None
+        self.best = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+        self.score = torch.full((len(queries),), -torch.inf, device=queries.device)
+
+    def propose(self, index: Tensor) -> None:
+        score = torch.empty_like(self.score)
+        for start in range(0, len(index), 1 << 14):  # blocks that stay in the cache
+            part = slice(start, start + (1 << 14))
+            score[part] = (F.embedding(index[part], self.choices.keys) * self.queries[part]).sum(1)
+        if self.bias is not None:
+            score += self.bias[index]
+        if self.allowed is not None and self.groups is not None:
+            score[(self.allowed >= 0) & (self.groups[index] != self.allowed)] = -torch.inf
+        better = score > self.score
+        self.score = torch.where(better, score, self.score)
+        self.best = torch.where(better, index, self.best)
+
+    def finished(self) -> Tensor:
+        lost = (self.score == -torch.inf).nonzero()[:, 0]
+        if len(lost) and self.allowed is not None:
+            self.best[lost] = confined(self.queries[lost], self.choices, self.allowed[lost], self.bias)
+        return self.best
+
+
+def confined(
+    queries: Tensor, choices: Candidates, allowed: Tensor | None, bias: Tensor | None = None
+) -> Tensor:
+    """As `nearest`, each query (N, P) within its `allowed` group (N,); -1 and None stand for any group."""
+    if allowed is None:
+        return nearest(queries, choices.keys, bias=bias)[0]
+    groups = choices.group_of().to(queries.device)
+    result = torch.empty(len(queries), dtype=torch.long, device=queries.device)
+    for group in sorted(set(allowed.tolist())):
+        mine = (allowed == group).nonzero()[:, 0]
+        theirs = (groups == group).nonzero()[:, 0] if group >= 0 else torch.arange(len(groups))
+        few = None if bias is None else bias[theirs]
+        result[mine] = theirs[nearest(queries[mine], choices.keys[theirs], bias=few)[0]]
+    return result
+
+
+def balance(scores: Tensor, shares: Sequence[float], *, steps: int = 300) -> Tensor:
+    """What to add to each group's scores (N, K) so that group k wins about `shares[k]` of the N queries.
+
+    The dual of optimal transport to K points (Aurenhammer, Hoffmann & Aronov 1998), by ascent with a falling
+    step; the shares sum to 1.
+    """
+    wanted = torch.tensor(shares, dtype=torch.float32, device=scores.device)
+    bias, step = torch.zeros_like(wanted), float(scores.max() - scores.min())
+    for index in range(steps):
+        won = torch.bincount((scores + bias).argmax(1), minlength=len(shares)) / len(scores)
+        bias = bias + step * (wanted - won) / (1 + 0.2 * index)
+    return bias - bias.mean()
+
+
+class _Places:
+    """From a candidate's number to its place on its grid and back, at two levels."""
+
+    def __init__(self, fine: Sequence[tuple[int, int]], coarse: Sequence[tuple[int, int]]) -> None:
+        self.fine, self.coarse = torch.tensor(fine), torch.tensor(coarse)
+        self.fine_start = _starts(self.fine)
+        self.coarse_start = _starts(self.coarse)
+
+    def finer(self, index: Tensor, shift_y: Tensor, shift_x: Tensor) -> Tensor:
+        """The candidate of the fine level under a choice of the coarse one, moved by a fine distance."""
+        grid, y, x = _placed(index, self.coarse, self.coarse_start)
+        ratio = self.fine[grid] / self.coarse[grid]
+        row = ((y + 0.5) * ratio[..., 0] + shift_y).floor().long()
+        column = ((x + 0.5) * ratio[..., 1] + shift_x).floor().long()
+        return self._number(grid, row, column)
+
+    def beside(self, index: Tensor, dy: int, dx: int) -> Tensor:
+        grid, y, x = _placed(index, self.fine, self.fine_start)
+        return self._number(grid, y + dy, x + dx)
+
+    def _number(self, grid: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        rows, columns = self.fine[grid].unbind(-1)
+        y = torch.minimum(y.clamp(min=0), rows - 1)
+        x = torch.minimum(x.clamp(min=0), columns - 1)
+        return self.fine_start[grid] + y * columns + x
+
+
+def _starts(grids: Tensor) -> Tensor:
+    """The number of the first candidate of each grid."""
+    return F.pad(grids.prod(1).cumsum(0)[:-1], (1, 0))
+
+
+def _placed(index: Tensor, grids: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    grid = torch.bucketize(index, starts, right=True) - 1
+    inside = index - starts[grid]
+    columns = grids[grid, 1]
+    return grid, inside // columns, inside % columns

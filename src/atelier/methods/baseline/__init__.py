@@ -1,0 +1,1 @@
+"""What every method is held against: doing nothing, and doing nothing but style."""

@@ -1,0 +1,36 @@
+"""Style copy: the painting itself at the photo's size, which has all of the style and none of the content.
+
+No paper proposes it; every table needs it, as the other end of the scales that the identity begins. It
+keeps the painting's proportions: what the photo's frame does not cover is cut off.
+"""
+
+from __future__ import annotations
+
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+from atelier.images.resize import resize
+
+
+class StyleCopy(Method):
+    """Give the painting itself, cut to the photo's frame: all of the style and none of the content."""
+
+    name = "style_copy"
+    paper = Paper("Nobody", 2024, "The painting itself", "https://en.wikipedia.org/wiki/Constant_function")
+
+    class Knobs(AnyKnobs):
+        """There is nothing to turn."""
+
+    def transfer(self, job: Job, knobs: StyleCopy.Knobs) -> torch.Tensor:
+        picture = _covering(job.styles[0], (job.content.shape[-2], job.content.shape[-1]))
+        job.progress.report(1, 1, stage="copy", preview=lambda: picture)
+        return picture
+
+
+def _covering(style: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The middle of the style (1, 3, H, W), as large as fits, at `size`."""
+    height, width = style.shape[-2:]
+    scale = min(height / size[0], width / size[1])
+    tall, wide = (max(1, min(n, round(side * scale))) for n, side in zip((height, width), size, strict=True))
+    top, left = (height - tall) // 2, (width - wide) // 2
+    return resize(style[..., top : top + tall, left : left + wide], size)

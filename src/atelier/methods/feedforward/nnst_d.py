@@ -1,0 +1,494 @@
+"""NNST-D: every place of the photo takes the most similar place of the painting, and a decoder paints them.
+
+The content's hypercolumns are replaced by their nearest neighbours among the style's, and a small network
+turns the result into a picture, coarse to fine; what it painted joins the next level's search (Kolkin et
+al. 2022, the decoding variant; the idea of swapping is Chen & Schmidt's, 2016).
+
+The authors did not publish that variant's network, so this one is our own, and it differs where that keeps
+more of the photo or takes less time: half of each query is the photo itself, the decoder also sees the
+photo's normalised features, the search runs in the directions in which the style varies most, and at fine
+levels near the coarser level's choice. Above `stroke_size` the style is not enlarged any further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from atelier import features, losses, maths, networks
+from atelier.core import cache
+from atelier.core import weights as store
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.images.resize import resize
+from atelier.images.tiles import Tile, coarser, tiles
+
+store.register(
+    store.Record(
+        name="nnst_d.atelier",
+        file="nnst_d.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper="Kolkin et al. 2022, Neural Neighbor Style Transfer, arXiv:2203.13215",
+        bundled="nnst_d.safetensors",
+        note="Comes with the package; trained with `atelier train nnst-d` on the bundled encoder.",
+    )
+)
+
+Found = Mapping[str, Any]
+#: What tells the decoder where the content's edges lie.
+GUIDES = ("relu3_1", "relu3_3", "relu4_3")
+_STATISTICS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+#: Pixels a cell of the hypercolumns' grid; a tile's core and what it sees around it (the encoder's view and
+#: the decoder's), in pixels.
+CELL, TILE, MARGIN = 4, 1024, 96
+NORM_EPS = 1e-5
+#: Up to so many products of queries and candidates the search is in full.
+_FULL_SEARCH = 1 << 25
+
+
+class NNSTD(Method):
+    """Repaint every place of the photo with the place of the painting that is most like it."""
+
+    name = "nnst_d"
+    paper = Paper(
+        "Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich",
+        2022,
+        "Neural Neighbor Style Transfer",
+        "https://arxiv.org/abs/2203.13215",
+    )
+    native = frozenset({"strength", "styles", "regions"})
+    qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012
+    sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the search."""
+
+        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        weights: str = knob("nnst_d.atelier", "Decoder: a name from 'atelier weights list', or a file.")
+        keep: float = knob(0.5, "The photo's own share in what is searched for.", ge=0, le=1)
+        coarsest: int = knob(64, "Long side of the first level; larger keeps larger shapes.", ge=16)
+        stroke_size: int = knob(
+            512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
+        )
+        turned: Literal["no", "mirrored", "all"] = knob(
+            "mirrored", "Turned copies of the style that are searched as well."
+        )
+        dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
+        half: bool = knob(True, "Run the networks in bfloat16 where the device multiplies it in hardware.")
+
+    class Training(AnyKnobs):
+        """Weights of the losses, and the run's own defaults where other ones suit."""
+
+        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=1024)
+        match_weight: float = knob(1.0, "Weight of likeness to the chosen features.", ge=0)
+        near_weight: float = knob(0.5, "Weight of likeness to any of the style's features.", ge=0)
+        moment_weight: float = knob(2.0, "Weight of the features' means and deviations.", ge=0)
+        copy_weight: float = knob(2.0, "Weight of painting a picture from itself.", ge=0)
+        content_weight: float = knob(0.1, "Weight of the content's normalised features.", ge=0)
+        range_weight: float = knob(5.0, "Weight against values outside 0..1.", ge=0)
+
+    def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:
+        return (knobs.encoder, knobs.weights)
+
+    def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
+            return self._transfer(job, knobs)
+
+    def _transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
+        painter = _painter(knobs.encoder, knobs.weights, job, knobs.half)
+        styles = Styles(painter, job, knobs)
+        final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
+        # A weak style starts at a finer level, where only small things can still change.
+        coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
+        scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
+        scales = [scales[0], *scales]  # the first level looks twice: at the photo, then at its own painting
+        bias = shares(painter, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        picture, chosen = job.content, None
+        for index, size in enumerate(scales):
+            level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength)
+            # All of the photo at first, and more of it where the style is weak.
+            level.keep = 1 - job.strength * (1 - knobs.keep) if index else 1.0
+            level.confine(job.regions, bias)
+            picture, chosen = level.paint(resize(picture, size), chosen)
+            stage, shown = f"{size[1]} x {size[0]}", picture
+            if not job.progress.report(index + 1, len(scales), stage=stage, preview=lambda p=shown: p):
+                break
+        return resize(picture, final)
+
+    def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
+        with torch.inference_mode():
+            styles = Styles(_painter(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
+            for size in maths.sizes(tuple(job.content.shape[-2:]), smallest=knobs.coarsest):
+                styles.at(max(size))
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        columns = features.Hypercolumns(features.VGG(features.TINY))
+        guides = sum(columns.encoder.channels(tap) for tap in GUIDES)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = networks.HypercolumnDecoder(
+                columns.channels, guides, len(columns.taps), width=16, guide_width=8, blocks=1
+            )
+        network.scale.fill_(1.0)
+        network.last.bias.data.fill_(0.5)  # a picture with contrast, not a black square
+        network.last.weight.data.mul_(40)
+        return {"weights": network.state_dict()}
+
+    # training
+
+    def network(self, training: Any) -> torch.nn.Module:
+        columns = features.Hypercolumns(features.load(training.encoder))
+        guides = sum(columns.encoder.channels(tap) for tap in GUIDES)
+        return networks.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
+
+    def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
+        """Likeness to the style's features and statistics; a copy where content and style are one."""
+        return Lesson(network, batch, training).terms()
+
+
+# the networks
+
+
+@dataclass(frozen=True)
+class Painter:
+    """The encoder, its hypercolumns and the decoder, ready on a device."""
+
+    columns: features.Hypercolumns
+    decoder: Any
+    dtype: torch.dtype
+    files: tuple[str, ...]
+
+    def see(self, image: torch.Tensor) -> Found:
+        """The encoder's features of images (B, 3, H, W), at the hypercolumn's taps."""
+        found: Found = self.columns.encoder(image, self.columns.taps)
+        return found
+
+    def projection(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows` (P, D) for hypercolumns whose taps are not yet divided by their scale."""
+        widths = torch.tensor(self.columns.widths, device=rows.device)
+        scale = torch.repeat_interleave(self.decoder.scale, widths)
+        return (rows.float() / scale).to(self.dtype)
+
+    def values(self, columns: torch.Tensor) -> torch.Tensor:
+        """What the decoder makes of scaled hypercolumns (1, D, h, w): (h w, V)."""
+        values: torch.Tensor = self.decoder.value(columns)[0].flatten(1).T.contiguous()
+        return values
+
+
+def guidance(columns: features.Hypercolumns, found: Found) -> torch.Tensor:
+    """The features that guide the decoder (B, G, h, w), not yet normalised."""
+    size = found[GUIDES[0]].shape[-2:]
+    return torch.cat([columns.gridded(tap, found[tap], size) for tap in GUIDES], 1)
+
+
+def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
+    files = tuple(store.fingerprint(name) for name in (encoder, weights))
+    return _loaded(encoder, weights, files, job.device, job.dtype if half else torch.float32)
+
+
+@lru_cache(maxsize=2)
+@torch.inference_mode(False)
+def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
+    eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
+    decoder = networks.HypercolumnDecoder.of(store.load(weights)).requires_grad_(False).eval()
+    scale = decoder.scale.clone()
+    decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decoder.scale = scale.to(device)  # a divisor must not be rounded
+    return Painter(features.Hypercolumns(eyes), decoder, dtype, files)
+
+
+# the style's side
+
+
+@dataclass(frozen=True)
+class StyleLevel:
+    """The candidates of all styles at one size, and what the decoder makes of each, (M, V)."""
+
+    candidates: maths.Candidates
+    values: torch.Tensor
+
+    def entry(self) -> dict[str, torch.Tensor]:
+        """As tensors, for the cache."""
+        some = self.candidates
+        layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
+        return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values}
+
+    @classmethod
+    def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
+        """What `entry` gave."""
+        rows = entry["layout"].tolist()
+        keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
+        grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
+        return cls(maths.Candidates(keys, basis, grids, groups), values)
+
+
+class Styles:
+    """The styles at each size that is asked for, looked at once."""
+
+    def __init__(self, painter: Painter, job: Job, knobs: NNSTD.Knobs) -> None:
+        self.painter, self.job, self.knobs = painter, job, knobs
+        self.final = max(job.content.shape[-2:])
+        self.levels: dict[float, StyleLevel] = {}
+        used = tuple(weight > 0 for weight in job.style_weights)
+        self.identity = (painter.files, str(painter.dtype), knobs.turned, knobs.dims, used)
+
+    def at(self, long_side: int) -> StyleLevel:
+        """The style's side for a content of that long side."""
+        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
+        if ratio not in self.levels:
+            self.levels = {ratio: self._look(ratio)}
+        return self.levels[ratio]
+
+    def _look(self, ratio: float) -> StyleLevel:
+        found = cache.remember(
+            cache.key(*self.identity, ratio, *self.job.styles),
+            lambda: self._seen(ratio).entry(),
+        )
+        return StyleLevel.of(found, self.job.device)
+
+    def _seen(self, ratio: float) -> StyleLevel:
+        maps, groups, values = [], [], []
+        weighted = zip(self.job.styles, self.job.style_weights, strict=True)
+        for group, style in enumerate([style for style, weight in weighted if weight]):
+            height, width = (max(1, round(side * ratio)) for side in style.shape[-2:])
+            for picture in _turned(resize(style, (height, width)), self.knobs.turned):
+                columns = self.painter.columns(picture, self.painter.decoder.scale)
+                maps.append(columns[0])
+                groups.append(group)
+                values.append(self.painter.values(columns))
+        candidates = maths.candidates(maps, groups, dims=self.knobs.dims)
+        return StyleLevel(candidates, torch.cat(values))
+
+
+def _turned(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
+    """The picture, its mirror image, and both turned by quarters."""
+    for mirrored in (False, True)[: 1 if how == "no" else 2]:
+        for quarters in range(4 if how == "all" else 1):
+            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
+
+
+# one level
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidates that a level chose, (h, w), and the grids that they lie on."""
+
+    index: torch.Tensor
+    grids: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of a tile: queries (P, h, w), guidance (G, h, w), the content's own values (V, h, w)."""
+
+    queries: torch.Tensor
+    guidance: torch.Tensor
+    own: torch.Tensor
+
+
+class Level:
+    """One size: search for each place of the content and paint what was found, tile by tile.
+
+    The means that centre the queries, and the moments that normalise the guidance, are those of the whole
+    content, so the tiles together are the picture that a single tile would have been. `keep` is the
+    content's share in the query. Below a `strength` of 1 the content's own values are mixed in, and what the
+    decoder loses of the content is given back in proportion.
+    """
+
+    def __init__(
+        self, painter: Painter, content: torch.Tensor, style: StyleLevel, strength: float = 1.0
+    ) -> None:
+        self.painter, self.content, self.style = painter, content, style
+        self.keep, self.strength = 1.0, strength
+        basis, value = style.candidates.basis, painter.decoder.value
+        self.basis = painter.projection(basis)
+        self.value = painter.projection(value.weight[..., 0, 0])
+        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
+        self.allowed: torch.Tensor | None = None
+        self.bias: torch.Tensor | None = None
+
+    def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
+        """Give each place to the style with the largest share (K, 1, H, W); what likeness gains by style."""
+        if bias is not None:
+            self.bias = bias[self.style.candidates.group_of().to(bias.device)]
+        if regions is not None:
+            self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
+
+    def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
+        """The level painted (1, 3, H, W), 0..1, and what was chosen; `picture` is the level before."""
+        only = self.look(self.tiles[0], picture) if len(self.tiles) == 1 else None
+        centre, shift, scale = self._moments(picture, only)
+        painted = torch.empty_like(self.content)
+        index = torch.empty(self.cells, dtype=torch.long, device=painted.device)
+        for tile in self.tiles:
+            view = only or self.look(tile, picture)
+            found = self._search(view.queries - centre, tile, before)
+            guide = ((view.guidance - shift) * scale)[None].to(self.painter.dtype)
+            made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
+            index[coarser(tile.core, CELL)] = found[coarser(tile.inner, CELL)]
+            painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
+        return painted, Chosen(index, self.style.candidates.grids)
+
+    def look(self, tile: Tile, picture: torch.Tensor) -> View:
+        """The networks' view of one tile of the content and of the picture so far."""
+        painter, columns = self.painter, self.painter.columns
+        found = painter.see(self.content[(..., *tile.outer)])
+        queries = columns.project(found, self.basis)[0]
+        if self.keep < 1:
+            painted = columns.project(painter.see(picture[(..., *tile.outer)]), self.basis)[0]
+            queries = self.keep * queries + (1 - self.keep) * painted
+        own = columns.project(found, self.value)[0] if self.strength < 1 else queries[:0]
+        return View(queries, guidance(columns, found)[0].float(), own)
+
+    def _moments(
+        self, picture: torch.Tensor, only: View | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The queries' mean; what to subtract from the guidance and to multiply it by; each (C, 1, 1)."""
+        count = self.cells[0] * self.cells[1]
+        sums: list[Any] = [0.0, 0.0, 0.0]
+        for tile in self.tiles:
+            view, core = only or self.look(tile, picture), (..., *coarser(tile.inner, CELL))
+            seen = view.guidance[core].double()
+            for position, one in enumerate((view.queries[core].double(), seen, seen.square())):
+                sums[position] = sums[position] + one.sum((-2, -1), keepdim=True)
+        centre, shift, squares = (one / count for one in sums)
+        deviation = (squares - shift.square()).clamp(min=0).add(NORM_EPS).sqrt()
+        return centre.float(), shift.float(), (1 / deviation).float()
+
+    def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
+        """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
+        queries = torch.nn.functional.normalize(queries, dim=0)
+        choices, outer = self.style.candidates, coarser(tile.outer, CELL)
+        allowed = None if self.allowed is None else self.allowed[outer]
+        if before is None or self.cells[0] * self.cells[1] * len(choices.keys) <= _FULL_SEARCH:
+            flat = queries.flatten(1).T
+            index = maths.confined(flat, choices, None if allowed is None else allowed.flatten(), self.bias)
+            return index.view(queries.shape[1:])
+        return maths.coherent(
+            *(queries, choices, before.index, before.grids),
+            allowed=allowed,
+            bias=self.bias,
+            origin=(outer[0].start, outer[1].start),
+            whole=self.cells,
+        )
+
+    def _decode(
+        self, found: torch.Tensor, own: torch.Tensor, guide: torch.Tensor, content: torch.Tensor
+    ) -> torch.Tensor:
+        """The picture of one tile, (1, 3, H, W) float32, from the candidates that were found (h, w)."""
+        decoder, (height, width) = self.painter.decoder, content.shape[-2:]
+        values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
+        if self.strength == 1:
+            return decoder(values, guide)[..., :height, :width].float()
+        mine = (own + decoder.value.bias[:, None, None])[None].to(values.dtype)
+        weak = 1 - self.strength
+        painted, copied = (
+            decoder(some, guide)[..., :height, :width].float()
+            for some in (torch.lerp(values, mine, weak**2), mine)
+        )
+        return painted + weak * (content - copied)
+
+
+def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
+    """What each style's likeness gains, (K,), for it to cover its weight's share of the canvas."""
+    weights = [weight for weight in job.style_weights if weight]
+    if len(weights) == 1 or job.regions is not None:
+        return None
+    level = Level(painter, resize(job.content, size), styles.at(max(size)))
+    queries = level.look(level.tiles[0], job.content).queries.flatten(1)
+    queries = torch.nn.functional.normalize(queries - queries.mean(1, keepdim=True), dim=0).T
+    groups = level.style.candidates.group_of()
+    scores = [
+        maths.nearest(queries, level.style.candidates.keys[groups == one])[1] for one in range(len(weights))
+    ]
+    return maths.balance(torch.stack(scores, 1), weights)
+
+
+# training
+
+
+class Lesson:
+    """One step of training: swap the features of photos for those of paintings, paint, and compare.
+
+    A quarter of the batch are paintings, and an eighth photos, that are painted from themselves: what
+    comes out must be the picture. In half of the steps the picture is looked at and painted once more, as
+    it is from the second level on.
+    """
+
+    def __init__(self, network: Any, batch: Batch, training: Any) -> None:
+        self.network, self.batch, self.training = network, batch, training
+        device = batch.photos.device
+        self.columns = _columns(training.encoder, device, training.half)
+        count = len(batch.photos)
+        whole, part = max(1, count // 4), count // 8
+        self.copies = whole + part
+        self.contents, self.styles = batch.photos.clone(), batch.paintings.clone()
+        self.contents[:whole] = self.styles[:whole]
+        self.styles[whole : self.copies] = self.contents[whole : self.copies]
+
+    def terms(self) -> dict[str, torch.Tensor]:
+        """The weighted losses by name."""
+        with torch.no_grad():
+            seen, style = self._see(self.contents), self._see(self.styles)
+            if not bool(self.network.scale.any()):  # the first step of all measures the taps
+                self.network.scale.copy_((self.columns.norms(seen) + self.columns.norms(style)) / 2)
+            content, wanted = self._columns(seen), self._columns(style)
+            guide = _normalised(guidance(self.columns, seen))
+        target = self._swapped(content, wanted)
+        picture = self.network(self.network.value(target), guide)
+        if float(torch.rand((), generator=self.batch.generator)) < 0.5:
+            keep = 0.25 + 0.5 * float(torch.rand((), generator=self.batch.generator))
+            with torch.no_grad():
+                painted = self._columns(self._see(picture.clamp(0, 1)))
+            target = self._swapped(keep * content + (1 - keep) * painted, wanted)
+            picture = self.network(self.network.value(target), guide)
+        return self._compared(picture, losses.NeighbourLoss(target, wanted), style, guide)
+
+    def _see(self, images: torch.Tensor) -> Found:
+        found: Found = self.columns.encoder(images, self.columns.taps)
+        return found
+
+    def _columns(self, found: Found) -> torch.Tensor:
+        return self.columns.join(found, self.network.scale)
+
+    def _swapped(self, queries: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Each query's nearest hypercolumn of its style; copies keep their own."""
+        swapped = losses.swap(queries, wanted)
+        swapped[: self.copies] = wanted[: self.copies]
+        return swapped
+
+    def _compared(
+        self, picture: torch.Tensor, loss: losses.NeighbourLoss, style: Found, guide: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        chosen, found = self.training, self._see(picture)
+        painted = loss.towards(self._columns(found))
+        moments = [losses.MomentLoss(style[tap], relative=True)(found[tap]) for tap in _STATISTICS]
+        own = _normalised(guidance(self.columns, found))
+        return {
+            "match": chosen.match_weight * loss.match(painted),
+            "near": chosen.near_weight * loss.near(painted),
+            "moments": chosen.moment_weight * torch.stack(moments).mean(),
+            "copy": chosen.copy_weight * (picture - self.contents)[: self.copies].abs().mean(),
+            "content": chosen.content_weight * (own - guide).float().square().mean(),
+            "range": chosen.range_weight * (picture - picture.clamp(0, 1)).abs().mean(),
+        }
+
+
+@lru_cache(maxsize=1)
+def _columns(encoder: str, device: Any, half: bool) -> features.Hypercolumns:
+    eyes = features.load(encoder, padding="replicate")
+    return features.Hypercolumns(eyes.prepare(device, torch.bfloat16 if half else torch.float32))
+
+
+def _normalised(guide: torch.Tensor) -> torch.Tensor:
+    """Guidance (B, G, h, w) with mean 0 and deviation 1 over its positions."""
+    mean, deviation = maths.channel_moments(guide, eps=NORM_EPS)
+    return ((guide - mean) / deviation).to(guide.dtype)

@@ -1,0 +1,1 @@
+"""What is measured on a picture and its inputs; one file a metric."""

@@ -1,0 +1,91 @@
+"""The decoder of NNST-D: it paints a picture from hypercolumns that were chosen among the style's.
+
+After Kolkin et al. 2022, section 4, and much smaller: the hypercolumn is first projected, and a second
+input, the content's normalised features, tells it where the edges lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atelier.core.errors import WeightsError
+
+
+class HypercolumnDecoder(nn.Module):
+    """Values (B, V, h, w) and guidance (B, G, h, w) to a picture (B, 3, 4h, 4w), about 0..1, unclamped.
+
+    `dims` are the channels of a hypercolumn, `guides` those of the guidance. The first layers, `value` and
+    `guide`, are 1x1, so that a style's candidates pass through `value` once, whoever chooses them later;
+    `scale` (T,) is what each tap of the hypercolumn is divided by.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, dims: int, guides: int, taps: int, *, width: int = 128, guide_width: int = 64, blocks: int = 3
+    ) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(taps))
+        self.value = nn.Conv2d(dims, width, 1)
+        self.guide = nn.Conv2d(guides, guide_width, 1)
+        self.join = _conv(width + guide_width, width)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
+        self.up1 = nn.Sequential(_conv(width, width // 2), nn.ReLU(True), _conv(width // 2, width // 2))
+        self.up2 = nn.Sequential(_conv(width // 2, width // 4), nn.ReLU(True), _conv(width // 4, width // 4))
+        self.last = _conv(width // 4, 3)
+
+    def forward(self, values: Tensor, guidance: Tensor) -> Tensor:
+        """The picture; `values` have passed through `value`, `guidance` is as the encoder sees it."""
+        joined = torch.cat([values.relu(), self.guide(guidance).relu()], 1)
+        features = self.join(joined).relu()
+        for block in self.blocks:
+            features = block(features)
+        features = self.up1(_doubled(features)).relu()
+        features = self.up2(_doubled(features)).relu()
+        picture: Tensor = self.last(features)
+        return picture
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        """The decoder that `state` belongs to, of the sizes of its tensors, holding them."""
+        try:
+            width, dims = state["value.weight"].shape[:2]
+            guide_width, guides = state["guide.weight"].shape[:2]
+            blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+            with torch.device("meta"):
+                made = cls(
+                    dims, guides, len(state["scale"]), width=width, guide_width=guide_width, blocks=blocks
+                )
+            made = made.to_empty(device="cpu")
+            made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:
+            raise WeightsError(
+                "these weights are no decoder of hypercolumns: take those that 'atelier train nnst-d' wrote"
+            ) from error
+        return made
+
+
+class Residual(nn.Module):
+    """x + conv(ReLU(conv(ReLU(x))))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(width, width), _conv(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        change: Tensor = self.second(self.first(features).relu())
+        return (features + change).relu()
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+
+def _doubled(features: Tensor) -> Tensor:
+    # Enlarging by repetition weaves a fine hatch into flat areas.
+    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,0 +1,56 @@
+"""Style files: the painting and what was seen of it, whole or refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from atelier import InputError, OutputError, UsageError
+from atelier.images import Picture, style_entries, write_style
+
+
+def painting() -> Picture:
+    return Picture.of(np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8))
+
+
+def test_painting_and_entries_come_back(tmp_path: Path) -> None:
+    entries = {"k1": {"a": torch.randn(3, 4), "b": torch.arange(5)}, "k2": {"a": torch.ones(1).bfloat16()}}
+    path = tmp_path / "style.safetensors"
+    write_style(painting(), path, entries)
+    again = Picture.of(path)
+    assert np.array_equal(again.pixels, painting().pixels)
+    assert again.name == str(path)
+    found = style_entries(path)
+    assert found.keys() == entries.keys()
+    assert all(torch.equal(found[k][n], entries[k][n]) for k in entries for n in entries[k])
+
+
+def test_other_safetensors_are_no_style(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"conv.weight": torch.ones(2)}, path)
+    with pytest.raises(InputError, match="atelier style save"):
+        Picture.of(path)
+    save_file({"picture": torch.ones(2)}, path)
+    with pytest.raises(InputError, match="no style file"):
+        Picture.of(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="no style file"):
+        Picture.of(path)
+    with pytest.raises(InputError, match="there is no style file"):
+        Picture.of(tmp_path / "none.safetensors")
+
+
+def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"extension is \.safetensors"):
+        write_style(painting(), tmp_path / "style.png", {})
+    path = tmp_path / "style.safetensors"
+    write_style(painting(), path, {})
+    with pytest.raises(OutputError, match="exists"):
+        write_style(painting(), path, {})
+    write_style(painting(), path, {}, overwrite=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        write_style(painting(), tmp_path / "none" / "style.safetensors", {})

@@ -1,0 +1,156 @@
+"""Matching: against a slow float64 search, in fewer directions, and near a coarser choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from atelier import maths
+from atelier.maths.neighbours import basis
+
+
+def smooth(dims: int, height: int, width: int, seed: int) -> torch.Tensor:
+    """A feature map that varies slowly, as an encoder's do."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn((1, dims, height // 4 + 2, width // 4 + 2), generator=generator)
+    fine = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+    return fine[0] + 0.05 * torch.randn((dims, height, width), generator=generator)
+
+
+def by_hand(query: torch.Tensor, style: torch.Tensor) -> np.ndarray:
+    """The choice by centred cosine in float64 NumPy, one query after another."""
+    q, s = (one.double().flatten(1).T.numpy() for one in (query, style))
+    q, s = q - q.mean(0), s - s.mean(0)
+    s = s / np.linalg.norm(s, axis=1, keepdims=True)
+    return np.array([int(np.argmax(s @ one)) for one in q])
+
+
+def centred(query: torch.Tensor) -> torch.Tensor:
+    return query - query.mean((1, 2), keepdim=True)
+
+
+def test_all_directions_give_the_choice_made_by_hand() -> None:
+    query, style = smooth(12, 9, 7, 0), smooth(12, 8, 11, 1)
+    choices = maths.candidates([style], [0], dims=12)
+    queries = (choices.basis @ centred(query).flatten(1)).T
+    index, score = maths.nearest(queries, choices.keys, rows=10)
+    assert index.tolist() == by_hand(query, style).tolist()
+    assert torch.allclose(score, (queries * choices.keys[index]).sum(1), atol=1e-5)
+
+
+def test_few_directions_choose_almost_as_well() -> None:
+    # Features of 200 channels that live near a space of 24, and noise: 32 directions are enough.
+    mix = torch.randn((200, 24), generator=torch.Generator().manual_seed(5))
+    query, style = (torch.einsum("dk,khw->dhw", mix, smooth(24, 24, 24, seed)) for seed in (0, 1))
+    exact = by_hand(query, style)
+    choices = maths.candidates([style], [0], dims=32)
+    index, _ = maths.nearest((choices.basis @ centred(query).flatten(1)).T, choices.keys)
+    rows = F.normalize(centred(style).flatten(1).T, dim=1)
+    wanted = F.normalize(centred(query).flatten(1).T, dim=1)
+    best, found = ((wanted * rows[one]).sum(1).mean() for one in (torch.from_numpy(exact), index))
+    assert float(found) > 0.99 * float(best)
+    assert (index.numpy() == exact).mean() > 0.9
+
+
+def test_the_directions_are_those_of_the_variance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn((500, 40), generator=generator) * torch.linspace(2, 0.1, 40) ** 6
+    rows -= rows.mean(0)
+    kept = basis(rows, 8)
+    assert torch.allclose(kept @ kept.T, torch.eye(8), atol=1e-5)
+    explained = (rows @ kept.T).square().sum() / rows.square().sum()
+    possible = torch.linalg.svdvals(rows)[:8].square().sum() / rows.square().sum()
+    assert float(explained) > 0.99 * float(possible)
+
+
+def test_several_maps_of_several_groups() -> None:
+    maps = [smooth(6, 4, 5, 0), smooth(6, 3, 3, 1), smooth(6, 4, 5, 2)]
+    choices = maths.candidates(maps, [0, 1, 0], dims=6)
+    assert choices.grids == ((4, 5), (3, 3), (4, 5))
+    groups = choices.group_of()
+    assert torch.bincount(groups).tolist() == [40, 9]
+    allowed = torch.arange(30) % 2
+    queries = torch.randn((30, 6), generator=torch.Generator().manual_seed(3))
+    found = maths.confined(queries, choices, allowed)
+    assert torch.equal(groups[found], allowed)
+    scores = (queries @ choices.keys.T).masked_fill(groups[None] != allowed[:, None], -9e9)
+    assert torch.equal(found, scores.argmax(1))
+
+
+def test_a_flat_map_gives_finite_keys() -> None:
+    choices = maths.candidates([torch.ones(5, 3, 3)], [0], dims=4)
+    assert torch.isfinite(choices.keys).all()
+    index, _ = maths.nearest(torch.zeros(2, 4), choices.keys)
+    assert index.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.2), (0.6, 0.3, 0.1)])
+def test_the_balance_gives_each_group_its_share(shares: tuple[float, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn((700, len(shares)), generator=generator) + torch.arange(len(shares)) * 2.0
+    bias = maths.balance(scores, shares)
+    won = torch.bincount((scores + bias).argmax(1), minlength=len(shares)) / 700
+    assert torch.allclose(won, torch.tensor(shares), atol=0.02)
+
+
+# near the coarser choice
+
+
+def levels(seed: int) -> tuple[torch.Tensor, torch.Tensor, maths.Candidates, maths.Candidates]:
+    """Queries at two levels and the candidates of a style at both."""
+    fine, style = smooth(10, 32, 40, seed), smooth(10, 28, 36, seed + 100)
+    half = [F.avg_pool2d(one[None], 2)[0] for one in (fine, style)]
+    return half[0], fine, maths.candidates([half[1]], [0], dims=10), maths.candidates([style], [0], dims=10)
+
+
+def test_the_search_near_the_coarser_choice_is_nearly_as_good() -> None:
+    coarse, fine, small, large = levels(0)
+    before, _ = maths.nearest((small.basis @ centred(coarse).flatten(1)).T, small.keys)
+    queries = F.normalize((large.basis @ centred(fine).flatten(1)), dim=0).view(10, 32, 40)
+    found = maths.coherent(queries, large, before.view(16, 20), small.grids)
+    flat = queries.flatten(1).T
+    _, best = maths.nearest(flat, large.keys)
+    near = (flat * large.keys[found.flatten()]).sum(1)
+    assert float(near.mean()) > 0.93 * float(best.mean())
+    assert (near <= best + 1e-5).all()
+
+
+def test_a_picture_finds_itself() -> None:
+    style = smooth(10, 24, 28, 7)
+    half = F.avg_pool2d(style[None], 2)[0]
+    small, large = (maths.candidates([one], [0], dims=10) for one in (half, style))
+    before, _ = maths.nearest((small.basis @ centred(half).flatten(1)).T, small.keys)
+    assert before.tolist() == list(range(12 * 14))
+    queries = (large.basis @ centred(style).flatten(1)).view(10, 24, 28)
+    found = maths.coherent(queries, large, before.view(12, 14), small.grids)
+    assert found.flatten().tolist() == list(range(24 * 28))
+
+
+@settings(max_examples=15, deadline=None)
+@given(top=st.integers(0, 20), left=st.integers(0, 30), tall=st.integers(1, 12), wide=st.integers(1, 10))
+def test_a_part_of_a_map_chooses_as_the_whole(top: int, left: int, tall: int, wide: int) -> None:
+    coarse, fine, small, large = levels(1)
+    before = maths.nearest((small.basis @ centred(coarse).flatten(1)).T, small.keys)[0].view(16, 20)
+    queries = (large.basis @ centred(fine).flatten(1)).view(10, 32, 40)
+    whole = maths.coherent(queries, large, before, small.grids)
+    part = (slice(top, top + tall), slice(left, left + wide))
+    found = maths.coherent(
+        queries[(slice(None), *part)], large, before, small.grids, origin=(top, left), whole=(32, 40)
+    )
+    assert torch.equal(found, whole[part])
+
+
+def test_a_query_stays_in_its_group_even_where_no_proposal_does() -> None:
+    _, fine, _, _ = levels(2)
+    styles = [smooth(10, 28, 36, 50), smooth(10, 20, 20, 51)]
+    halves = [F.avg_pool2d(one[None], 2)[0] for one in styles]
+    small, large = (maths.candidates(maps, [0, 1], dims=10) for maps in (halves, styles))
+    queries = (large.basis @ centred(fine).flatten(1)).view(10, 32, 40)
+    before = torch.zeros((16, 20), dtype=torch.long)  # all in the first style
+    allowed = torch.ones((32, 40), dtype=torch.long)
+    found = maths.coherent(queries, large, before, small.grids, allowed=allowed)
+    assert (large.group_of()[found] == 1).all()

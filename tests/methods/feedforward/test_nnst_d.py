@@ -1,0 +1,144 @@
+"""NNST-D: tiles are the whole, styles get their share, controls and odd sizes, all with a tiny network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import atelier
+from atelier.core import registry
+from atelier.core.errors import WeightsError
+from atelier.methods.feedforward import nnst_d
+from atelier.methods.feedforward.nnst_d import NNSTD
+
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("nnst_d") / "tiny.safetensors"
+    save_file(dict(NNSTD.tiny()["weights"]), path)
+    return {"weights": str(path), "encoder": str(tiny_encoder), "device": "cpu", "half": False}
+
+
+def waves(height: int, width: int, seed: int = 0) -> Floats:
+    """A picture with shapes of many sizes."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    layers = [
+        np.sin(x / random.uniform(2, 40) + y / random.uniform(2, 40) + random.uniform(0, 6)) for _ in range(6)
+    ]
+    picture = np.stack([layers[i] + layers[i + 3] for i in range(3)], 2)
+    return ((picture + 2) / 4).astype(np.float32)
+
+
+def paint(content: Floats, style: Any, settings: dict[str, Any], **more: Any) -> Floats:
+    return atelier.stylize(content, style, method="nnst_d", **settings | more).pixels
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
+def test_tiles_are_the_whole(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    content, style = waves(300, 230), waves(200, 220, 1)
+    monkeypatch.setattr(nnst_d, "_FULL_SEARCH", 1 << 25 if full else 0)
+    whole = paint(content, style, settings)
+    monkeypatch.setattr(nnst_d, "TILE", 64)
+    seen: list[int] = []
+    look = nnst_d.Level.look
+
+    def counted(self: Any, *given: Any) -> Any:
+        seen.append(1)
+        return look(self, *given)
+
+    monkeypatch.setattr(nnst_d.Level, "look", counted)
+    tiled = paint(content, style, settings)
+    assert len(seen) > 40
+    assert whole.std() > 0.05
+    apart = np.abs(tiled - whole).max(2)
+    assert np.abs(apart).max() <= 1 / 255
+
+
+@pytest.mark.parametrize("shape", [(17, 400), (4096, 64), (1, 1), (5, 3), (63, 65)])
+def test_any_shape_and_a_style_of_one_pixel(settings: dict[str, Any], shape: tuple[int, int]) -> None:
+    for style in (np.full((1, 1, 3), 0.3, np.float32), waves(40, 50)):
+        picture = paint(waves(*shape), style, settings, size=max(shape))
+        assert picture.shape == (*shape, 3)
+        assert np.isfinite(picture).all()
+
+
+def test_flat_pictures(settings: dict[str, Any]) -> None:
+    flat = np.full((40, 50, 3), 0.5, np.float32)
+    for content, style in ((flat, waves(40, 50)), (waves(40, 50), flat), (flat, flat)):
+        assert np.isfinite(paint(content, style, settings)).all()
+
+
+def test_strength_falls_to_the_photo(settings: dict[str, Any]) -> None:
+    content, style = waves(64, 64), waves(64, 80, 1)
+    near, half, full = (paint(content, style, settings, strength=s) for s in (1e-4, 0.5, 1))
+    assert np.abs(near - content).max() < 1e-3
+    assert np.abs(near - content).mean() < np.abs(half - content).mean() < np.abs(full - content).mean()
+
+
+def test_a_picture_in_its_own_style_chooses_itself(settings: dict[str, Any]) -> None:
+    content = torch.from_numpy(waves(64, 96)).permute(2, 0, 1)[None]
+    job = registry.Job(
+        content=content,
+        styles=[content],
+        style_weights=[1.0],
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    knobs = NNSTD.Knobs(
+        weights=settings["weights"], encoder=settings["encoder"], turned="mirrored", dims=1000
+    )
+    painter = nnst_d._painter(knobs.encoder, knobs.weights, job, half=False)
+    style = nnst_d.Styles(painter, job, knobs).at(96)
+    with torch.inference_mode():
+        _, chosen = nnst_d.Level(painter, content, style).paint(content, None)
+    assert chosen.index.flatten().tolist() == list(range(16 * 24))
+
+
+def test_each_style_gets_its_share_of_the_canvas(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, styles = waves(96, 128), [waves(96, 96, 1), waves(96, 96, 2)]
+    shares: list[float] = []
+    paint_level = nnst_d.Level.paint
+
+    def noted(self: Any, *given: Any) -> Any:
+        picture, chosen = paint_level(self, *given)
+        groups = self.style.candidates.group_of()
+        shares.append(float((groups[chosen.index] == 1).float().mean()))
+        return picture, chosen
+
+    monkeypatch.setattr(nnst_d.Level, "paint", noted)
+    paint(content, styles, settings, style_weights=(0.75, 0.25))
+    assert shares[0] == pytest.approx(0.25, abs=0.03)
+    assert all(0.05 < share < 0.5 for share in shares)
+
+
+def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+    candidates = nnst_d.maths.candidates
+
+    def noted(maps: Any, groups: Any, **more: Any) -> Any:
+        sides.append(4 * max(maps[0].shape[1:]))
+        return candidates(maps, groups, **more)
+
+    monkeypatch.setattr(nnst_d.maths, "candidates", noted)
+    monkeypatch.setattr(nnst_d.cache, "LIMIT", 0)
+    paint(waves(200, 256), waves(200, 256, 1), settings, stroke_size=128)
+    assert sides == [64, 128]
+    sides.clear()
+    paint(waves(200, 256), waves(200, 256, 1), settings, stroke_size=1000)
+    assert sides == [64, 128, 256]
+
+
+def test_other_weights_are_refused(settings: dict[str, Any], tiny_encoder: Path) -> None:
+    with pytest.raises(WeightsError, match="no decoder of hypercolumns"):
+        paint(waves(32, 32), waves(32, 32), settings | {"weights": str(tiny_encoder)})

@@ -1,0 +1,50 @@
+"""The decoder: sizes out of its tensors, four times the size of its input, and local."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atelier.core.errors import WeightsError
+from atelier.networks import HypercolumnDecoder
+
+
+def tiny() -> HypercolumnDecoder:
+    torch.manual_seed(0)
+    return HypercolumnDecoder(20, 12, 4, width=16, guide_width=8, blocks=2).eval()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (16, 5)])
+def test_a_picture_of_four_times_the_size(shape: tuple[int, int]) -> None:
+    network = tiny()
+    columns, guidance = torch.rand(2, 20, *shape), torch.randn(2, 12, *shape)
+    picture = network(network.value(columns), guidance)
+    assert picture.shape == (2, 3, 4 * shape[0], 4 * shape[1])
+
+
+def test_it_is_rebuilt_from_its_tensors() -> None:
+    network = tiny()
+    network.scale.copy_(torch.arange(1.0, 5.0))
+    again = HypercolumnDecoder.of(network.state_dict()).eval()
+    assert torch.equal(again.scale, network.scale)
+    columns, guidance = torch.rand(1, 20, 6, 6), torch.randn(1, 12, 6, 6)
+    assert torch.equal(again(again.value(columns), guidance), network(network.value(columns), guidance))
+
+
+@pytest.mark.parametrize("lost", ["value.weight", "blocks.1.first.bias", "scale", "last.weight"])
+def test_a_missing_tensor_is_told(lost: str) -> None:
+    state = tiny().state_dict()
+    del state[lost]
+    with pytest.raises(WeightsError, match="train nnst-d"):
+        HypercolumnDecoder.of(state)
+
+
+def test_a_place_is_painted_from_its_surroundings() -> None:
+    network = tiny()
+    values, guidance = torch.rand(1, 16, 30, 30), torch.randn(1, 12, 30, 30)
+    before = network(values, guidance)
+    values[..., 0, 0] += 1
+    changed = (network(values, guidance) - before).abs().amax((0, 1)) > 0
+    rows, columns = changed.nonzero().T
+    # Join and two blocks see 5 cells of 4 px; doubling twice and what follows it 14 px more.
+    assert int(max(rows.max(), columns.max())) == 5 * 4 + 14 - 1
