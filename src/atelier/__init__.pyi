@@ -1,4 +1,4 @@
-from .api import Controls, replay, stylize
+from .api import Controls, replay, save_style, stylize
 from .core.errors import (
     AtelierError,
     InputError,
@@ -26,5 +26,6 @@ __all__ = [
     "WeightsError",
     "methods",
     "replay",
+    "save_style",
     "stylize",
 ]

@@ -30,8 +30,6 @@ class ContentLoss:
             raise ValueError(
                 f"Content has shape {tuple(self.target.shape)}, features {tuple(features.shape)}."
             )
-        if features.shape != self.target.shape:
-            raise ValueError(f"features of shape {tuple(features.shape)}, target {tuple(self.target.shape)}")
         apart: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
         return apart / self.unit
 
