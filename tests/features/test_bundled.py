@@ -30,7 +30,7 @@ def test_it_is_half_precision_and_under_eight_megabytes() -> None:
 def test_it_has_the_plan_and_says_how_it_was_made(encoder: vgg.VGG) -> None:
     assert (encoder.plan.widths, encoder.plan.convs) == (vgg.ENCODER.widths, vgg.ENCODER.convs)
     facts = weights.metadata(NAME)
-    assert json.loads(facts["scores"])["top1_64"] > 0.4
+    assert json.loads(facts["scores"])["top1_64"] > 0.5
     assert json.loads(facts["training"])["settings"]["seed"] == 0
 
 
