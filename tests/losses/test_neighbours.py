@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     centre = rows(style).mean(0)
     found = cosines(rows(painted), rows(target), centre)
     assert float(loss(painted)) == pytest.approx(1 - np.diag(found).mean(), abs=1e-9)
-    nearest = cosines(rows(painted), rows(style), centre).max(1)
+    nearest = cosines(rows(painted), rows(style), centre).max(1)[::3]
     assert float(loss.near(loss.towards(painted))) == pytest.approx(1 - nearest.mean(), abs=1e-9)
 
 

@@ -1,0 +1,87 @@
+"""An objective: weighted losses at an encoder's taps, summed by name, and smoothness of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from atelier.core.errors import UsageError
+from atelier.features.vgg import VGG
+from atelier.losses.content import ContentLoss
+from atelier.losses.smoothness import TotalVariation
+from atelier.losses.statistics import GramLoss, MomentLoss, Scale, WassersteinLoss
+
+Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss of one tap's features (1, C, H, W), and what it is multiplied by."""
+
+    tap: str
+    weight: float
+    loss: Callable[[Tensor], Tensor]
+
+
+class Objective:
+    """The terms of a picture (1, 3, H, W) by name, as a descent minimises them.
+
+    `terms` are summed under each name; those of weight 0 are not computed. `smoothness` weighs the
+    squared total variation, under its own name where it is above 0; with `wrap`, the picture's opposite
+    borders are neighbours.
+    """
+
+    def __init__(
+        self,
+        encoder: VGG,
+        terms: Mapping[str, Sequence[Term]],
+        *,
+        smoothness: float = 0.0,
+        wrap: bool = False,
+    ) -> None:
+        self.encoder, self.smoothness, self.wrap = encoder, smoothness, wrap
+        self.terms = {name: [term for term in some if term.weight] for name, some in terms.items()}
+        self.taps = tuple(dict.fromkeys(term.tap for some in self.terms.values() for term in some))
+        self.smooth = TotalVariation("squared")
+
+    def __call__(self, picture: Tensor) -> dict[str, Tensor]:
+        found = self.encoder(picture, self.taps) if self.taps else {}
+        # Without any term the sum still has to be a tensor that can be differentiated.
+        nothing = 0.0 * picture.sum()
+        values = {
+            name: sum((term.weight * term.loss(found[term.tap]) for term in some), start=nothing)
+            for name, some in self.terms.items()
+        }
+        if self.smoothness:
+            whole = F.pad(picture, (0, 1, 0, 1), mode="circular") if self.wrap else picture
+            values["smoothness"] = self.smoothness * self.smooth(whole)
+        return values
+
+
+def content_terms(encoder: VGG, content: Tensor, taps: Sequence[str], weight: float) -> list[Term]:
+    """The content loss at each of `taps`, relative to the content's own size; they share `weight`.
+
+    Raises UsageError where there is no tap.
+    """
+    if not taps:
+        raise UsageError("content_layers needs at least one tap; content_weight 0 leaves the content out")
+    return [
+        Term(tap, weight / len(taps), ContentLoss(features, relative=True))
+        for tap, features in encoder(content, taps).items()
+    ]
+
+
+def statistics_loss(kind: Statistics, target: Tensor, *, scale: Scale = "relative") -> Any:
+    """The loss of one tap's style features (1, C, H, W) that `kind` names.
+
+    `scale` is that of the Gram losses; the others are relative or not.
+    """
+    if kind == "moments":
+        return MomentLoss(target, relative=scale == "relative")
+    if kind == "wasserstein":
+        return WassersteinLoss(target, relative=scale == "relative")
+    return GramLoss(target, centred=kind == "centred-gram", scale=scale)
