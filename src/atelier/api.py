@@ -95,6 +95,8 @@ def stylize(
     controls, knobs = _settings(kind, quality, settings)
     device = devices.choose(controls.device)
     pictures = Inputs.read(content, style, mask, regions, controls)
+    if kind.needs_style and not pictures.styles:
+        raise UsageError("a style is needed: give a picture of the style (--style PAINTING)")
     size = controls.size or min(kind.sizes.get(quality, kind.sizes["good"]), max(pictures.content.size))
     tracker = Progress(progress)
     with _threads(controls.threads) as threads:
@@ -135,14 +137,12 @@ class Inputs:
         """Open everything. Raises InputError for a picture that is missing or damaged."""
         several = style if isinstance(style, (list, tuple)) else [] if style is None else [style]
         styles = [_style(one) for one in several]
-        if not styles:
-            raise UsageError("a style is needed: give a picture of the style (--style PAINTING)")
         given = controls.style_weights or (1.0,) * len(styles)
         if len(given) != len(styles):
             raise UsageError(
                 f"{len(given)} style weights were given for {len(styles)} styles: give one each, or none"
             )
-        if min(given) < 0 or sum(given) <= 0:
+        if styles and (min(given) < 0 or sum(given) <= 0):
             raise UsageError("style weights must not be negative, and at least one must be above 0")
         if regions and controls.style_weights:
             raise UsageError(

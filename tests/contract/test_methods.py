@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import atelier
 from atelier.core import registry
-from atelier.core.errors import InputError
+from atelier.core.errors import InputError, UsageError
 from atelier.core.knobs import Knobs, parse
 from atelier.core.progress import Event
 from atelier.images import Picture, rgb_to_lab, write
@@ -302,14 +302,22 @@ def test_each_region_has_its_own_style(
     assert np.array_equal(alone[:, 20:], photo[:, 20:])
     if kind.family() != "baseline":
         assert not np.array_equal(result[:, :20], photo[:, :20])
-        assert not np.array_equal(result[:, :20], swapped[:, :20])
+        assert not kind.needs_style or not np.array_equal(result[:, :20], swapped[:, :20])
+
+
+def test_without_a_style(kind: Kind, tiny: dict[str, Any], photo: Floats) -> None:
+    if kind.needs_style:
+        with pytest.raises(UsageError, match="a style is needed"):
+            made(kind, photo, None, tiny)
+    else:
+        assert made(kind, photo, None, tiny).pixels.shape == photo.shape
 
 
 # training
 
 
 def test_its_training_learns_and_what_it_writes_paints(
-    kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats, tmp_path: Path
+    kind: Kind, tiny: dict[str, Any], tiny_encoder: Path, photo: Floats, painting: Floats, tmp_path: Path
 ) -> None:
     if kind.Training is None:
         pytest.skip("nothing to train")
@@ -324,7 +332,7 @@ def test_its_training_learns_and_what_it_writes_paints(
         settings_of(kind),
         {name: (str(path),) for name, path in given.items()}
         | {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
-        | ({"encoder": tiny["encoder"]} if "encoder" in kind.Training.model_fields else {}),
+        | ({"encoder": str(tiny_encoder)} if "encoder" in kind.Training.model_fields else {}),
     )
     task = PairTask(kind, chosen)
     torch.manual_seed(0)

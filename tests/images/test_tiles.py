@@ -11,9 +11,7 @@ from atelier.core.errors import UsageError
 from atelier.images.tiles import coarser, tiles
 
 
-@given(
-    height=st.integers(1, 90), width=st.integers(1, 90), core=st.integers(1, 6), margin=st.integers(0, 3)
-)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), core=st.integers(1, 6), margin=st.integers(0, 3))
 def test_every_pixel_is_in_one_core(height: int, width: int, core: int, margin: int) -> None:
     step = 8
     count = np.zeros((height, width), int)

@@ -52,9 +52,9 @@ def test_light_is_ssim_of_lightness_at_a_quarter() -> None:
     assert light_similarity(1 - one, one) < 0
 
 
-def test_structure_does_not_see_colour_inverted_places_but_sees_a_flip(encoder: VGG) -> None:
+def test_structure_does_not_see_contrast_but_sees_a_flip(encoder: VGG) -> None:
     one = picture(0)
     assert structure_similarity(one, one, encoder) == pytest.approx(1, abs=1e-5)
-    assert structure_similarity(0.5 * one + 0.2, one, encoder) > 0.8
+    assert structure_similarity(0.5 * one + 0.2, one, encoder) > 0.7
     assert structure_similarity(one.flip(-1), one, encoder) < 0.6
     assert structure_similarity(torch.full_like(one, 0.5), one, encoder) == pytest.approx(0, abs=0.6)

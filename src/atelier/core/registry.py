@@ -82,6 +82,8 @@ class Method:
     Knobs: ClassVar[type[Knobs]]
     #: Controls that the method does itself, better than the shared way: "strength", "styles", "regions".
     native: ClassVar[frozenset[str]] = frozenset()
+    #: Whether there is nothing to do without a style picture; else one may be left out.
+    needs_style: ClassVar[bool] = True
     #: Knobs by `--quality` name; "draft", "good" and "best" everywhere, more where a method has them.
     qualities: ClassVar[Mapping[str, Mapping[str, Any]]] = {"draft": {}, "good": {}, "best": {}}
     #: The long side in pixels by quality, when no size is asked for.

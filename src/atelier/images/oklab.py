@@ -105,4 +105,5 @@ def _covariance(values: Tensor) -> Tensor:
 def _power(covariance: Tensor, exponent: float) -> Tensor:
     """A symmetric matrix's power, with a ridge that bounds how far grey colours are stretched."""
     values, vectors = torch.linalg.eigh(covariance + _RIDGE * torch.eye(len(covariance)).to(covariance))
-    return (vectors * values**exponent) @ vectors.T
+    power: Tensor = (vectors * values**exponent) @ vectors.T
+    return power

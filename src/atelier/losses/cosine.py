@@ -41,7 +41,7 @@ def centred(rows: Tensor, gain: Tensor | None, centre: Tensor | None) -> Tensor:
 
 def unit(rows: Tensor) -> Tensor:
     """Rows (N, D) of length 1 in place of any length."""
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=_exact(rows))
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=_exact(rows))
     return rows / lengths.clamp(min=_SHORTEST).to(rows.dtype)
 
 

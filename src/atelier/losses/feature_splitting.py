@@ -44,8 +44,8 @@ class SplittingLoss:
                 last = _every(found, step, first)
                 rows, wanted = _rows(last), _every(wanted, step, first)
             else:
-                rows = self._stale(last, wanted.shape[1]) if self.stale else None
-                rows = _rows(found) if rows is None else rows
+                stale = self._stale(last, wanted.shape[1]) if self.stale else None
+                rows = _rows(found) if stale is None else stale
             terms.append(nearest_distance(rows, _rows(wanted)))
         return torch.stack(terms)
 

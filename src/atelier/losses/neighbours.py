@@ -42,7 +42,7 @@ def swap(queries: Tensor, style: Tensor) -> Tensor:
     likeness = directions(queries, mean(queries)) @ directions(style, mean(style)).mT
     index, columns = likeness.argmax(2), places(style)
     swapped = torch.stack([one[chosen] for one, chosen in zip(columns, index, strict=True)])
-    return swapped.unflatten(1, queries.shape[2:]).permute(0, 3, 1, 2)
+    return swapped.view(len(swapped), *queries.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def places(columns: Tensor) -> Tensor:
@@ -59,5 +59,5 @@ def mean(columns: Tensor) -> Tensor:
 def directions(columns: Tensor, centre: Tensor) -> Tensor:
     """Hypercolumns (B, D, h, w) from `centre` (B, 1, D), of length 1: (B, h w, D)."""
     centred = places(columns) - centre.to(columns.dtype)
-    length = torch.linalg.vector_norm(centred, dim=2, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(centred, dim=2, keepdim=True)
     return centred / length.clamp(min=1e-6).to(centred.dtype)

@@ -130,5 +130,6 @@ def _similarity(columns: Tensor) -> Tensor:
     normal = unit(columns)
     distances = 1 - normal @ normal.T
     sums = distances.sum(0, keepdim=True)
-    # One place, or none unlike another, has no distances to compare.
-    return distances / torch.where(sums.abs() > 1e-12, sums, 1.0)
+    # Where nothing is unlike the place, as in a flat picture, the distances are rounding.
+    some = sums > 8 * torch.finfo(distances.dtype).eps * len(columns)
+    return torch.where(some, distances / torch.where(some, sums, 1.0), 0.0)

@@ -18,7 +18,7 @@ def light_similarity(picture: Tensor, content: Tensor) -> float:
     """
     size = (max(1, content.shape[-2] // 4), max(1, content.shape[-1] // 4))
     small = [rgb_to_lab(resize(one, size))[0, 0].double().cpu().numpy() / 100 for one in (picture, content)]
-    return float(structural_similarity(*small, data_range=1.0))
+    return float(structural_similarity(*small, data_range=1.0))  # type: ignore[no-untyped-call]
 
 
 @torch.inference_mode()

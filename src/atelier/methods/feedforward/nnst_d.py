@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from atelier import features, losses, maths, networks
@@ -115,15 +115,16 @@ class NNSTD(Method):
             level.keep = 1 - job.strength * (1 - knobs.keep) if index else 1.0
             level.confine(job.regions, bias)
             picture, chosen = level.paint(resize(picture, size), chosen)
-            stage, shown = f"{size[1]} x {size[0]}", picture
-            if not job.progress.report(index + 1, len(scales), stage=stage, preview=lambda p=shown: p):
+            stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
+            if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break
         return resize(picture, final)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
             styles = Styles(_painter(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
-            for size in maths.sizes(tuple(job.content.shape[-2:]), smallest=knobs.coarsest):
+            final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
+            for size in maths.sizes(final, smallest=knobs.coarsest):
                 styles.at(max(size))
 
     @classmethod
@@ -136,9 +137,10 @@ class NNSTD(Method):
                 columns.channels, guides, len(columns.taps), width=16, guide_width=8, blocks=1
             )
         network.scale.fill_(1.0)
-        network.last.bias.data.fill_(0.5)  # a picture with contrast, not a black square
-        network.last.weight.data.mul_(40)
-        return {"weights": network.state_dict()}
+        state = network.state_dict()
+        state["last.bias"].fill_(0.5)  # a picture with contrast, not a black square
+        state["last.weight"].mul_(40)
+        return {"weights": state}
 
     # training
 
@@ -193,10 +195,10 @@ def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
 
 
 @lru_cache(maxsize=2)
-@torch.inference_mode(False)
 def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
     eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
-    decoder = networks.HypercolumnDecoder.of(store.load(weights)).requires_grad_(False).eval()
+    with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates
+        decoder = networks.HypercolumnDecoder.of(store.load(weights)).requires_grad_(False).eval()
     scale = decoder.scale.clone()
     decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.scale = scale.to(device)  # a divisor must not be rounded
@@ -387,14 +389,16 @@ class Level:
         decoder, (height, width) = self.painter.decoder, content.shape[-2:]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
         if self.strength == 1:
-            return decoder(values, guide)[..., :height, :width].float()
+            made: torch.Tensor = decoder(values, guide)[..., :height, :width].float()
+            return made
         mine = (own + decoder.value.bias[:, None, None])[None].to(values.dtype)
         weak = 1 - self.strength
         painted, copied = (
             decoder(some, guide)[..., :height, :width].float()
             for some in (torch.lerp(values, mine, weak**2), mine)
         )
-        return painted + weak * (content - copied)
+        restored: torch.Tensor = painted + weak * (content - copied)
+        return restored
 
 
 def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:

@@ -1,0 +1,213 @@
+"""TensorFlow's checkpoints, read without TensorFlow: bundles (.index and .data), and the older single files.
+
+Both are tables of sorted keys in the format of LevelDB, whose values are protocol buffers. In a bundle they
+say where in the data files a variable lies; in the older format they hold its values.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atelier.core.errors import WeightsError
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_MAGIC = 0xDB4775248B80FB57
+_FOOTER = 48
+#: TensorFlow's numbers of the types that weights have.
+_TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
+_LARGEST = 16 << 30
+_PARTS = (".index", ".data-", ".ckpt")
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file at `path` ends as a table of TensorFlow's does: a bundle's index or an older file."""
+    with path.open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(max(0, length - 8))
+        return length >= _FOOTER and file.read() == struct.pack("<Q", _MAGIC)
+
+
+def read(path: Path) -> Arrays:
+    """The variables in a bundle, given by its .index, in an older single file, or in a tar archive of either.
+
+    Variables that are no numbers are left out. Raises `WeightsError` for a file that is damaged, or that
+    has variables in slices.
+    """
+    try:
+        return _read_table(path) if is_table(path) else _read_archive(path)
+    except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
+        raise WeightsError(
+            f"{path} is no whole checkpoint of TensorFlow's: give the .index file with its .data file beside "
+            "it, the .ckpt file, or the archive as it was published."
+        ) from error
+
+
+def _read_archive(path: Path) -> Arrays:
+    """The only checkpoint in a tar archive, whatever it is compressed with."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
+        parts = [one for one in archive if one.isfile() and any(part in one.name for part in _PARTS)]
+        if sum(one.size for one in parts) > _LARGEST:
+            raise WeightsError(f"{path} unpacks to more than {_LARGEST >> 30} GiB: do not trust it.")
+        archive.extractall(folder, parts, filter="data")
+        tables = [one for one in sorted(Path(folder).rglob("*")) if one.is_file() and is_table(one)]
+        if len(tables) != 1:
+            raise WeightsError(
+                f"{path} holds {len(tables)} checkpoints of TensorFlow's where one is needed: unpack it and "
+                "give the .index file of the right one."
+            )
+        return _read_table(tables[0])
+
+
+def _read_table(path: Path) -> Arrays:
+    entries = list(_table(path.read_bytes()))
+    header, *rest = entries
+    # What comes first, under the empty key, is a table of contents here and a count of files there.
+    if any(number == 1 and isinstance(value, bytes) for number, value in _fields(header[1])):
+        return _single(path, header[1], [value for _, value in rest])
+    prefix = path.with_suffix("")
+    shards = int(_only(header[1], 1, 1))
+    data = [_mapped(prefix.with_name(f"{prefix.name}.data-{n:05d}-of-{shards:05d}")) for n in range(shards)]
+    found = {key.decode(): _from_bundle(path, value, data) for key, value in rest}
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def _from_bundle(path: Path, entry: bytes, data: list[npt.NDArray[np.uint8]]) -> npt.NDArray[Any] | None:
+    """The variable that a BundleEntryProto tells of; None where it is text."""
+    kind = _TYPES.get(_only(entry, 1, 0))
+    if kind is None:
+        return None
+    if _only(entry, 7, None) is not None:
+        raise WeightsError(f"{path} holds variables in slices, which is not supported: save it in one piece.")
+    start, size = _only(entry, 4, 0), _only(entry, 5, 0)
+    stored = data[_only(entry, 3, 0)][start : start + size]
+    variable: npt.NDArray[Any] = stored.view(kind).reshape(_shape(_only(entry, 2, b""))).copy()
+    return variable
+
+
+def _single(path: Path, contents: bytes, values: list[bytes]) -> Arrays:
+    """The variables of the older format: shapes in the table of contents, values in the entries."""
+    metas = [value for number, value in _fields(_only(contents, 1, b"")) if number == 1]
+    shapes = {_only(meta, 1, b""): _shape(_only(meta, 2, b"")) for meta in metas}
+    found: Arrays = {}
+    for value in values:
+        piece = _only(value, 2, b"")
+        name, tensor = _only(piece, 1, b""), _only(piece, 3, b"")
+        # TensorProto keeps floats in field 5 and doubles in field 6; whole numbers count steps.
+        for field, kind in ((5, "<f4"), (6, "<f8")):
+            numbers = b"".join(part for number, part in _fields(tensor) if number == field)
+            if numbers:
+                if name.decode() in found or len(numbers) != math.prod(shapes[name]) * int(kind[2]):
+                    raise WeightsError(
+                        f"{path} holds variables in slices, which is not supported: save it in one piece."
+                    )
+                found[name.decode()] = np.frombuffer(numbers, kind).reshape(shapes[name]).copy()
+    return found
+
+
+def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a LevelDB table: an index of blocks, each of entries that share their beginnings."""
+    footer = content[-_FOOTER:]
+    position = 0
+    for _ in range(2):  # the block of metadata, which is empty, comes before the index
+        offset, position = _varint(footer, position)
+        size, position = _varint(footer, position)
+    for _, handle in _block(content, offset, size):
+        start, after = _varint(handle, 0)
+        yield from _block(content, start, _varint(handle, after)[0])
+
+
+def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    block = content[offset : offset + size]
+    if content[offset + size]:  # some builds of TensorFlow compress, most do not
+        block = _unsnapped(block)
+    (restarts,) = struct.unpack("<I", block[-4:])
+    key, position, end = b"", 0, len(block) - 4 * (restarts + 1)
+    while position < end:
+        shared, position = _varint(block, position)
+        unshared, position = _varint(block, position)
+        length, position = _varint(block, position)
+        key = key[:shared] + block[position : position + unshared]
+        position += unshared + length
+        yield key, block[position - length : position]
+
+
+def _unsnapped(packed: bytes) -> bytes:
+    """The content of a block packed by Snappy: pieces as they are, and copies of what came before."""
+    length, position = _varint(packed, 0)
+    content = bytearray()
+    while position < len(packed):
+        tag, position = packed[position], position + 1
+        if tag & 3 == 0:
+            size, more = tag >> 2, max(0, (tag >> 2) - 59)
+            if more:
+                size = int.from_bytes(packed[position : position + more], "little")
+            position += more + size + 1
+            content += packed[position - size - 1 : position]
+            continue
+        width = (1, 2, 4)[(tag & 3) - 1]
+        size, back = (tag >> 2) + 1, int.from_bytes(packed[position : position + width], "little")
+        if width == 1:
+            size, back = (tag >> 2 & 7) + 4, back | tag >> 5 << 8
+        position += width
+        if not 0 < back <= len(content):
+            raise ValueError("not packed by Snappy")
+        for _ in range(size):  # it may copy what it is just writing
+            content.append(content[-back])
+    if len(content) != length:
+        raise ValueError("not packed by Snappy")
+    return bytes(content)
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """A number in base 128, smallest digit first, and the position behind it."""
+    value = shift = 0
+    while True:
+        digit = content[position]
+        value |= (digit & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if digit < 0x80:
+            return value, position
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer: whole numbers, or bytes."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        if tag & 7 == 0:
+            value, position = _varint(message, position)
+            yield tag >> 3, value
+            continue
+        length = {1: 8, 5: 4}.get(tag & 7)
+        if length is None:
+            length, position = _varint(message, position)
+        if tag & 7 not in (1, 2, 5) or position + length > len(message):
+            raise ValueError("not a protocol buffer")
+        yield tag >> 3, message[position : position + length]
+        position += length
+
+
+def _only(message: bytes, number: int, default: Any) -> Any:
+    """The last value of a field, as protocol buffers have it, or the default."""
+    return dict(_fields(message)).get(number, default)
+
+
+def _shape(message: bytes) -> tuple[int, ...]:
+    """A TensorShapeProto: one message of field 2 for each dimension."""
+    return tuple(_only(value, 1, 0) for number, value in _fields(message) if number == 2)
+
+
+def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+    if path.stat().st_size == 0:
+        return np.empty(0, np.uint8)
+    return np.memmap(path, np.uint8, mode="r")

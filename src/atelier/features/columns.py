@@ -1,0 +1,63 @@
+"""Columns: the features of many layers at single places of a picture, one vector for each place.
+
+Kolkin, Salavon & Shakhnarovich 2019, section 2.1, as their code reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atelier.features.vgg import VGG
+
+
+def layers(encoder: VGG, picture: Tensor, taps: Sequence[str]) -> list[Tensor]:
+    """The picture (1, 3, H, W) and its features at `taps`, (1, C, H', W') each, in the encoder's dtype.
+
+    A pooling that would leave nothing of a side is left out, and the network goes on at the same size: at
+    64 px a picture that is five times as long as wide has too few pixels for VGG-16's fifth stage.
+    """
+    encoder.smallest_side(taps)  # raises for a tap that is not there
+    found: dict[str, Tensor] = {}
+    values = encoder.normalise(picture)
+    for step in encoder.taps[: max(map(encoder.taps.index, taps)) + 1]:
+        if step.startswith("pool") and min(values.shape[-2:]) < 2:
+            continue
+        values = encoder._advance(values, step, keep=any(values is tap for tap in found.values()))
+        if step in taps:
+            found[step] = values
+    return [picture, *(found[tap] for tap in taps)]
+
+
+def columns(found: Sequence[Tensor], places: Tensor, *, smooth: bool) -> Tensor:
+    """The features of all layers at `places` (N, 2), rows and columns of the first: (N, C), float32.
+
+    Wherever a layer has fewer rows than the one before, the places are halved. `smooth` interpolates between
+    the four positions around them; else the one above and to the left is taken.
+    """
+    row, column = places.to(found[0].device, torch.float32).unbind(1)
+    parts, rows = [], found[0].shape[2]
+    for layer in found:
+        if layer.shape[2] < rows:
+            row, column, rows = row / 2, column / 2, layer.shape[2]
+        parts.append((_between if smooth else _above)(layer, row, column))
+    return torch.cat(parts, 1)
+
+
+def _between(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    height, width = layer.shape[-2:]
+    grid = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], -1)[None, None]
+    exact = layer.to(torch.promote_types(layer.dtype, torch.float32))
+    values = F.grid_sample(
+        exact, grid.to(exact.dtype), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return values[0, :, 0].T
+
+
+def _above(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    height, width = layer.shape[-2:]
+    at = row.long().clamp(max=height - 1), column.long().clamp(max=width - 1)
+    return layer[0].permute(1, 2, 0)[at].float()

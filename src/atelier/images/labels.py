@@ -1,0 +1,100 @@
+"""Label maps: which region of a picture each pixel belongs to, and which regions of two pictures are alike.
+
+Maps are (H, W), whole numbers below 2^24. The rules are those of Wen, Gao & Zou 2023, which go back to Luan,
+Paris, Shechtman & Bala 2017 (Deep Photo Style Transfer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atelier.core.errors import InputError, first_line
+from atelier.core.lazy import torch
+from atelier.images.picture import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A region counts where both pictures have more pixels of it than this, and neither 100 times the other's.
+_FEWEST = 10
+_LOPSIDED = 100
+
+
+def read(file: str, size: Sequence[int]) -> Tensor:
+    """The map in a picture's file, at `size`: greys are the numbers of their shades, colours larger ones."""
+    colours = torch.from_numpy(Picture.open(file).pixels).mul(255).round().long()
+    red, green, blue = colours.unbind(2)
+    grey = (red == green) & (green == blue)
+    return resized(torch.where(grey, red, (red << 16) | (green << 8) | blue), size)
+
+
+def read_affinity(file: str) -> Tensor:
+    """The table (K, K) in a .npy file, whose column s lists the labels by their likeness to s."""
+    try:
+        table = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"the table of labels {file} cannot be read as .npy: {first_line(error)}") from error
+    whole = isinstance(table, np.ndarray) and np.issubdtype(table.dtype, np.integer)
+    if not whole or table.ndim != 2 or table.shape[0] != table.shape[1]:
+        raise InputError(
+            f"{file} is not a square table of whole numbers, where column s lists the labels by likeness to s"
+        )
+    return torch.from_numpy(table.astype(np.int64))
+
+
+def resized(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """A map at another size, (height, width), by nearest neighbours."""
+    if labels.shape == tuple(size):
+        return labels
+    planes = labels[None, None].float()  # which holds every whole number to 2^24
+    return torch.nn.functional.interpolate(planes, tuple(size), mode="nearest-exact")[0, 0].long()
+
+
+def shared(content: Tensor, style: Tensor) -> list[int]:
+    """The labels of the content's map that the style's has too, in like numbers.
+
+    More than 10 pixels in both, and fewer than 100 times as many in one as in the other.
+
+    >>> shared(torch.arange(36).view(6, 6) // 18, torch.zeros(6, 6, dtype=torch.int64))
+    [0]
+    """
+    mine, others = _counted(content), _counted(style)
+    found = []
+    for label, count in mine.items():
+        sizes = (count, others.get(label, 0))
+        if min(sizes) > _FEWEST and max(sizes) < _LOPSIDED * min(sizes):
+            found.append(label)
+    return found
+
+
+def without_slivers(labels: Tensor, affinity: Tensor, *, smallest: float = 0.02) -> Tensor:
+    """The map with labels that cover less than `smallest` of it replaced by the most alike that do not.
+
+    Column s of `affinity` (K, K) lists the labels by their likeness to s.
+    """
+    counts = _counted(labels)
+    large = {label for label, count in counts.items() if count >= smallest * labels.numel()}
+    return _replaced(labels, set(counts) - large, large, affinity)
+
+
+def with_stand_ins(labels: Tensor, style: Tensor, affinity: Tensor) -> Tensor:
+    """The content's map with labels that the style's lacks replaced by the most alike that it has."""
+    present = set(_counted(style))
+    return _replaced(labels, set(_counted(labels)) - present, present, affinity)
+
+
+def _counted(labels: Tensor) -> dict[int, int]:
+    values, counts = torch.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _replaced(labels: Tensor, these: set[int], allowed: set[int], affinity: Tensor) -> Tensor:
+    result = labels.clone()
+    for label in these:
+        column = affinity[:, label].tolist() if label < affinity.shape[1] else []
+        if (found := next((one for one in column if one in allowed), None)) is not None:
+            result[labels == label] = found
+    return result

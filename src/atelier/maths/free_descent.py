@@ -1,0 +1,76 @@
+"""Descent where `Descent` itself does not go: on features, which have no range, and on a pyramid's levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from atelier.maths.descent import Descent, Objective, _StopDescentError
+
+
+class FreeDescent(Descent):
+    """Descent on a tensor of any shape and range: nothing is clamped."""
+
+    def _evaluate(self) -> Tensor:
+        terms = self.objective(self.image)
+        total = torch.stack(list(terms.values())).sum()
+        (gradient,) = torch.autograd.grad(total, self.image)
+        self.image.grad = gradient.contiguous()
+        self._keep(float(total.detach()))
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if self.report is not None and not self.report(self.done, values, self.result):
+            raise _StopDescentError
+        return total
+
+    def result(self) -> Tensor:
+        """The averaged iterates, or the best one where nothing is averaged or the descent diverged."""
+        if self.mean is None or self.done == 0 or self.failed:
+            return self.best
+        return self.mean / (1 - self.average**self.done)
+
+
+class PyramidDescent(FreeDescent):
+    """Descent on the levels that `split` makes of an image and that `merge` puts together again.
+
+    Steps at all levels at once move large areas as easily as single pixels. The objective sees the image
+    unclamped, and `image` holds the last one that it saw; the result is that one, or the average, clamped
+    to 0..1: where places are drawn anew at each evaluation, the lowest loss is a lucky draw and no better.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        split: Callable[[Tensor], Sequence[Tensor]],
+        merge: Callable[[Sequence[Tensor]], Tensor],
+        rule: Literal["rmsprop", "adam"] = "rmsprop",
+        **options: Any,
+    ) -> None:
+        super().__init__(objective, optimiser="adam", **options)
+        self.split, self.merge, self.rule = split, merge, rule
+
+    def result(self) -> Tensor:
+        """The average or the last image, in 0..1; the best one where the descent diverged."""
+        if self.failed or self.done == 0:
+            return self.best.clamp(0, 1)
+        return (self.image.detach() if self.mean is None else super().result()).clamp(0, 1)
+
+    def _adam(self) -> None:
+        self.levels = [level.detach().requires_grad_(True) for level in self.split(self.image.detach())]
+        if self.rule == "adam":
+            optimiser: Any = torch.optim.Adam(self.levels, lr=self.step_size, betas=(0.9, 0.99))
+        else:
+            optimiser = torch.optim.RMSprop(self.levels, lr=self.step_size)
+        for _ in range(self.iterations):
+            whole = self.merge(self.levels)
+            with torch.no_grad():
+                self.image.copy_(whole)
+            self._evaluate()
+            for level, slope in zip(
+                self.levels, torch.autograd.grad(whole, self.levels, self.image.grad), strict=True
+            ):
+                level.grad = slope
+            optimiser.step()

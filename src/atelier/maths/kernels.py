@@ -1,0 +1,54 @@
+"""Loops over pixels that are compiled: numba behind one typed decorator.
+
+Only rooms that need it import this file, so listing methods never loads numba. Kernels take C-contiguous
+float32 arrays and plain numbers, run without Python's lock, and are compiled once per machine: the code is
+kept beside the file, in the user's cache, or nowhere where neither can be written.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Floats = npt.NDArray[np.float32]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Reordering sums lets loops use vector registers. NaN and infinity keep their meaning.
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def kernel(function: Function) -> Function:
+    """`function`, compiled when it is first called."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+    try:
+        compiled = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder for compiled code can be written
+        compiled = numba.njit(**options)(function)
+    return cast(Function, compiled)
+
+
+def in_bands(function: Callable[..., None], height: int, *arguments: Any) -> None:
+    """`function(*arguments, top, bottom)` over all rows, in as many bands as torch may use threads.
+
+    What a row becomes must not depend on its band; then pixels are the same for any number of threads.
+    """
+    bands = max(1, min(torch.get_num_threads(), height // 16))
+    edges = [height * index // bands for index in range(bands + 1)]
+    if bands == 1:
+        function(*arguments, 0, height)
+        return
+    with ThreadPoolExecutor(bands) as pool:
+        for done in [pool.submit(function, *arguments, a, b) for a, b in itertools.pairwise(edges)]:
+            done.result()
+
+
+def floats(array: Any) -> Floats:
+    """The array as kernels want it: float32, C-contiguous."""
+    return np.ascontiguousarray(array, dtype=np.float32)

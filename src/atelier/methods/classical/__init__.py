@@ -1,0 +1,1 @@
+"""Before neural networks: brush strokes, filters and colour, without any weights."""

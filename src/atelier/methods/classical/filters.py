@@ -1,0 +1,112 @@
+"""Filters: sixteen looks of brush, pen, press and glass, each a known filter done with care.
+
+No style picture is needed: the look is the style. Sizes follow the picture, so that a look is the same at
+512 and at 4096 pixels. The papers are named beside each look's code (`maths/looks_*.py`); what differs from
+them: all lines follow one smoothed structure tensor, and drawn looks first choose an exposure, as an artist
+would, because thresholds suit no photo as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from atelier.core.knobs import Knobs, knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from atelier.maths.looks import Floats, Hand
+
+Look = Literal[
+    "oil",
+    "watercolour",
+    "ink-wash",
+    "kuwahara",
+    "anisotropic-kuwahara",
+    "bilateral-cartoon",
+    "guided-cartoon",
+    "xdog",
+    "flow-lines",
+    "pencil",
+    "cross-hatching",
+    "halftone",
+    "stipple",
+    "linocut",
+    "stained-glass",
+    "mosaic",
+]
+
+
+class Filters(Method):
+    """Give the photo one of sixteen looks: oil, watercolour, pencil, halftone, mosaic and more."""
+
+    name = "filters"
+    paper = Paper(
+        "Kyprianidis, Collomosse, Wang & Isenberg",
+        2013,
+        'State of the "art": a taxonomy of artistic stylization techniques for images and video',
+        "https://doi.org/10.1109/TVCG.2012.160",
+    )
+    native = frozenset({"styles"})
+    needs_style = False
+
+    class Knobs(Knobs):
+        """Which look, and how."""
+
+        look: Look = knob("oil", "The look.")
+        coarseness: float = knob(
+            1.0, "Size of brush, line, dot or tile, relative to the look's own.", ge=0.25, le=8
+        )
+        lines: float = knob(
+            1.0, "Weight of outlines, of dark edges, of lead and grout; 0 is none.", ge=0, le=3
+        )
+        surface: float = knob(1.0, "Tooth of paper, canvas or roller; 0 is smooth.", ge=0, le=3)
+        inks: Literal["own", "black", "colour"] = knob(
+            "own", "Drawn and printed looks in black or in the picture's colours; 'own' is the look's habit."
+        )
+
+    sizes = {"draft": 640, "good": 1024, "best": 2048}  # noqa: RUF012
+
+    def transfer(self, job: Job, knobs: Filters.Knobs) -> torch.Tensor:
+        from atelier.maths.kernels import floats
+        from atelier.maths.looks import Hand
+
+        image = floats(job.content[0].permute(1, 2, 0).cpu().numpy())
+        hand = Hand(
+            # Lines and dots of less than a pixel would vanish: small pictures are drawn coarser.
+            unit=max(max(image.shape[:2]) / 1024 * knobs.coarseness, 0.4),
+            lines=knobs.lines,
+            surface=knobs.surface,
+            inks=knobs.inks,
+            seed=job.seed % 2**31,
+        )
+        made = looks()[knobs.look](image, hand)
+        picture = torch.from_numpy(made.transpose(2, 0, 1)[None].copy()).to(job.device)
+        job.progress.report(1, 1, stage=knobs.look, preview=lambda: picture)
+        return picture
+
+
+def looks() -> Mapping[str, Callable[[Floats, Hand], Floats]]:
+    """What makes each look, by name."""
+    from atelier.maths import looks_drawn, looks_painted, looks_pieced, looks_printed
+
+    return {
+        "oil": looks_painted.oil,
+        "watercolour": looks_painted.watercolour,
+        "ink-wash": looks_painted.ink_wash,
+        "kuwahara": looks_painted.plain_kuwahara,
+        "anisotropic-kuwahara": looks_painted.flowing_kuwahara,
+        "bilateral-cartoon": looks_painted.bilateral_cartoon,
+        "guided-cartoon": looks_painted.guided_cartoon,
+        "xdog": looks_drawn.brush_drawing,
+        "flow-lines": looks_drawn.line_drawing,
+        "pencil": looks_drawn.pencil,
+        "cross-hatching": looks_drawn.cross_hatching,
+        "halftone": looks_printed.halftone,
+        "stipple": looks_printed.stippling,
+        "linocut": looks_printed.linocut,
+        "stained-glass": looks_pieced.stained_glass,
+        "mosaic": looks_pieced.mosaic,
+    }

@@ -1,0 +1,327 @@
+"""Strokes: paint the photo with a brush, coarse strokes first, finer ones where they are still missed.
+
+Four published manners in layers (Hertzmann 1998: impressionist, expressionist, colourist wash, pointillist)
+and "numbers", Haeberli's straight strokes (1990) with the relaxation that moves, adds and takes away. A
+style picture is not needed; where there is one, the strokes take their colours from its palette and their
+size from the width of its own marks. What differs from the papers: strokes follow the smoothed structure
+tensor, where they follow the gradient at one point; brushes have bristles and paint has a height that the
+light falls on; radii grow with the picture, so that a larger picture is not painted with smaller brushes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier.core.atomic import atomic
+from atelier.core.errors import OutputError, UsageError
+from atelier.core.knobs import Knobs, knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from atelier.maths.strokes import Strokes as Painted
+    from atelier.maths.strokes_layers import Manner
+
+    Floats = npt.NDArray[np.float32]
+    WeightedStyles = Sequence[tuple[torch.Tensor, float]]
+
+_FRAMES = 28  # of the film, for each layer
+
+
+class Strokes(Method):
+    """Paint the photo with brush strokes, in a style's palette and stroke size where one is given."""
+
+    name = "strokes"
+    paper = Paper(
+        "Hertzmann",
+        1998,
+        "Painterly rendering with curved brush strokes of multiple sizes",
+        "https://doi.org/10.1145/280814.280951",
+    )
+    native = frozenset({"styles"})
+    needs_style = False
+
+    class Knobs(Knobs):
+        """Brush, paint and exports."""
+
+        manner: Literal["impressionist", "expressionist", "wash", "pointillist", "numbers"] = knob(
+            "impressionist", "Published manner of painting; 'numbers' is Haeberli's, with relaxation."
+        )
+        brush: float = knob(
+            1.0, "Size of the brushes, relative to the manner's or the style's.", ge=0.2, le=8
+        )
+        sizes: Literal["style", "manner"] = knob(
+            "style", "Whose stroke size: that of the style picture where there is one, or the manner's."
+        )
+        palette: Literal["style", "photo"] = knob(
+            "style", "Whose colours: those of the style picture where there is one, or the photo's."
+        )
+        colours: int = knob(24, "Colours on the style's palette; 0 mixes freely.", ge=0, le=256)
+        detail: float = knob(
+            2.0, "How exactly finer brushes correct coarser ones; 1 is as published.", ge=0.2, le=10
+        )
+        opacity: float = knob(0.0, "Opacity of the strokes; 0 is the manner's own.", ge=0, le=1)
+        texture: float = knob(0.6, "Marks of the bristles.", ge=0, le=1)
+        impasto: float = knob(0.25, "Light on the thickness of the paint.", ge=0, le=1)
+        iterations: int = knob(3, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
+        svg: str = knob("", "File to write the strokes to, .svg.")
+        timelapse: str = knob("", "File to write the painting's making to, .gif or .webp.")
+
+    qualities = {  # noqa: RUF012
+        "draft": {"iterations": 1},
+        "good": {},
+        "best": {"iterations": 8},
+    }
+    sizes = {"draft": 640, "good": 1024, "best": 2048}  # noqa: RUF012
+
+    def transfer(self, job: Job, knobs: Strokes.Knobs) -> torch.Tensor:
+        check_exports(knobs)
+        easel = Easel(job, knobs)
+        for strokes in easel.work():
+            easel.paint(strokes)
+        write_exports(easel, knobs)
+        return easel.tensor()
+
+
+class Easel:
+    """The photo in the colours to paint with, the canvas, and what was painted so far."""
+
+    def __init__(self, job: Job, knobs: Strokes.Knobs) -> None:
+        from atelier.maths.strokes import Canvas
+        from atelier.maths.strokes_layers import MANNERS
+
+        self.job, self.knobs = job, knobs
+        self.layered = _manner(MANNERS.get(knobs.manner), knobs)
+        photo = _array(job.content)
+        styles = _styles(job)
+        self.size = (photo.shape[0], photo.shape[1])
+        # The published radii are for pictures of about 512 pixels.
+        self.unit = max(self.size) / 512 * knobs.brush * _style_scale(styles, knobs, max(self.size) / 512)
+        self.source, self.palette = _in_palette(photo, styles, knobs, job.seed)
+        self.ground = _ground(self.source, knobs.manner)
+        opacity = self.layered.opacity if self.layered else knobs.opacity or 1.0
+        self.canvas = Canvas(
+            self.size, self.ground, opacity=opacity, texture=knobs.texture, seed=job.seed % 2**32
+        )
+        self.painted: list[Painted] = []
+        self.frames: list[npt.NDArray[np.uint8]] = []
+
+    def work(self) -> Iterator[Painted]:
+        """The strokes, some at a time; they must be painted before the next are asked for."""
+        return self._layers(self.layered) if self.layered else self._numbers()
+
+    def _layers(self, manner: Manner) -> Iterator[Painted]:
+        from atelier.maths.strokes_layers import layers
+
+        radii = tuple(max(radius * self.unit, 0.5) for radius in manner.radii)
+        for done, strokes in enumerate(layers(self.source, self.canvas, manner, radii, self.job.seed), 1):
+            yield dataclasses.replace(strokes, colours=self.mixed(strokes.colours))
+            if not self.job.progress.report(done, len(radii), stage="painting", preview=self.tensor):
+                return
+
+    def _numbers(self) -> Iterator[Painted]:
+        from atelier.maths.strokes_relaxation import Painting
+
+        radius = max(3.0 * self.unit, 0.5)
+        painting = Painting.by_numbers(self.source, radius, price=0.004 * radius**2, seed=self.job.seed)
+        steps = self.knobs.iterations + 1
+        for done, energy in enumerate(painting.relax(self.knobs.iterations, self.job.seed), 1):
+            more = self.job.progress.report(
+                done,
+                steps,
+                stage="relaxing",
+                losses={"energy": energy},
+                preview=lambda: _tensor(painting.render()),
+            )
+            if not more:
+                break
+        strokes = painting.strokes()
+        yield dataclasses.replace(strokes, colours=self.mixed(strokes.colours))
+        self.job.progress.report(steps, steps, stage="painting", preview=self.tensor)
+
+    def mixed(self, colours: Floats) -> Floats:
+        """Colours (N, 3) as the palette has them: hue and chroma of its nearest, lightness half way there."""
+        from atelier.maths.looks import from_lab, to_lab
+        from atelier.maths.palette import nearest
+
+        if self.palette is None or not len(colours):
+            return colours
+        lab = to_lab(colours[None])[0]
+        near = self.palette[nearest(lab, self.palette)]
+        near[:, 0] = 0.5 * (near[:, 0] + lab[:, 0])
+        mixed: Floats = from_lab(near[None])[0]
+        return mixed
+
+    def paint(self, strokes: Painted) -> None:
+        """Lay the strokes on the canvas, with frames in between where a film is wanted."""
+        parts = _FRAMES if self.knobs.timelapse else 1
+        edges = [len(strokes) * index // parts for index in range(parts + 1)]
+        for first, last in itertools.pairwise(edges):
+            self.canvas.paint(strokes.part(first, last))
+            if self.knobs.timelapse:
+                self.frames.append(_frame(self.picture()))
+        self.painted.append(strokes)
+
+    def picture(self) -> Floats:
+        """The canvas so far (H, W, 3)."""
+        body = self.layered.body if self.layered else 1.0
+        return self.canvas.picture(self.knobs.impasto * body)
+
+    def tensor(self) -> torch.Tensor:
+        """The canvas so far, (1, 3, H, W) on the job's device."""
+        return _tensor(self.picture()).to(self.job.device)
+
+
+def _manner(published: Manner | None, knobs: Strokes.Knobs) -> Manner | None:
+    if published is None:
+        return None
+    return dataclasses.replace(
+        published,
+        threshold=published.threshold / knobs.detail,
+        opacity=knobs.opacity or published.opacity,
+    )
+
+
+def _array(picture: torch.Tensor) -> Floats:
+    from atelier.maths.kernels import floats
+
+    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
+
+
+def _tensor(picture: Floats) -> torch.Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
+
+
+def _styles(job: Job) -> list[tuple[torch.Tensor, float]]:
+    """The style pictures that count, each with its weight."""
+    pairs = zip(job.styles, job.style_weights, strict=True)
+    return [(style, weight) for style, weight in pairs if weight > 0]
+
+
+def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float) -> float:
+    """How much larger than the manner's the style's marks are: their width over that of the middle brush."""
+    from atelier.maths.stroke_width import stroke_width
+
+    if knobs.sizes == "manner" or not styles:
+        return 1.0
+    logs = [math.log(stroke_width(_array(style)) / (8 * published)) * weight for style, weight in styles]
+    return min(max(math.exp(sum(logs)), 0.5), 2.5)
+
+
+def _in_palette(
+    photo: Floats, styles: WeightedStyles, knobs: Strokes.Knobs, seed: int
+) -> tuple[Floats, Floats | None]:
+    """The photo in the styles' colours, and their palette (K, 3) in CIELAB where there is to be one."""
+    import numpy as np
+
+    from atelier.maths.colour_transfer import sliced
+    from atelier.maths.looks import to_lab
+    from atelier.maths.palette import palette
+
+    if knobs.palette == "photo" or not styles:
+        return photo, None
+    content = _tensor(photo)
+    moved = [
+        weight * _array(sliced(content, style.cpu(), iterations=8, seed=seed)) for style, weight in styles
+    ]
+    source = np.add.reduce(moved).clip(0, 1).astype(np.float32)
+    if not knobs.colours:
+        return source, None
+    shares = [max(1, round(knobs.colours * weight)) for _, weight in styles]
+    found = [
+        palette(to_lab(_array(style)), share, seed) for (style, _), share in zip(styles, shares, strict=True)
+    ]
+    return source, np.concatenate(found)
+
+
+def _ground(source: Floats, manner: str) -> Floats:
+    """What is under the strokes: paper for washes, else the picture's mean colour."""
+    import numpy as np
+
+    if manner == "wash":
+        return np.array([0.97, 0.96, 0.93], np.float32)
+    ground: Floats = source.mean(axis=(0, 1))
+    return ground
+
+
+# exports
+
+
+def check_exports(knobs: Strokes.Knobs) -> None:
+    """Raises UsageError or OutputError for a file that could not be written, before any work."""
+    for name, allowed in (("svg", (".svg",)), ("timelapse", (".gif", ".webp"))):
+        target = getattr(knobs, name)
+        if not target:
+            continue
+        path = Path(target)
+        if path.suffix.lower() not in allowed:
+            raise UsageError(
+                f"{name} = '{target}' has no extension that can be written: {' or '.join(allowed)} is"
+            )
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder '{path.parent}' does not exist: make it, or write elsewhere")
+
+
+def write_exports(easel: Easel, knobs: Strokes.Knobs) -> None:
+    """The strokes as SVG and the film of their making, where they are asked for."""
+    from atelier.maths.strokes import Strokes as Painted
+    from atelier.maths.strokes_svg import to_svg
+
+    if knobs.svg:
+        text = to_svg(Painted.joined(easel.painted), easel.size, easel.ground, easel.canvas.opacity)
+        _write(Path(knobs.svg), text.encode())
+    if knobs.timelapse:
+        _write(Path(knobs.timelapse), _film(easel.frames, Path(knobs.timelapse).suffix.lower()))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole file or none. One that is there already must be the same, as when a recipe is replayed."""
+    if path.exists():
+        if not path.is_file() or path.read_bytes() != data:
+            raise OutputError(f"'{path}' exists: choose another name, or move it away")
+        return
+    with atomic(path) as beside:
+        beside.write_bytes(data)
+
+
+def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
+    """A frame of the film, at most 640 pixels long."""
+    import cv2
+    import numpy as np
+
+    from atelier.maths.kernels import floats
+
+    scale = 640 / max(picture.shape[:2])
+    if scale < 1:
+        picture = floats(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    whole: npt.NDArray[np.uint8] = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+    return whole
+
+
+def _film(frames: Sequence[npt.NDArray[np.uint8]], suffix: str) -> bytes:
+    import io
+
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    durations = [70] * (len(images) - 1) + [2500]
+    buffer = io.BytesIO()
+    more: dict[str, Any] = {"quality": 85, "method": 2} if suffix == ".webp" else {"optimize": False}
+    images[0].save(
+        buffer,
+        "WEBP" if suffix == ".webp" else "GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=durations,
+        loop=0,
+        **more,
+    )
+    return buffer.getvalue()

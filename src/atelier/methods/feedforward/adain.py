@@ -1,0 +1,254 @@
+"""AdaIN: give the photo's features the style's means and deviations, and decode them; the fastest method.
+
+Each channel of an encoder's features is shifted and stretched so that its mean and deviation over the picture
+are the style's (Huang & Belongie 2017, eq. 8); a decoder trained once, for every style, turns that into a
+picture. Styles blend by their statistics, and strength mixes in the photo's own.
+
+This differs from the paper, except in `--quality published`: the decoder gets relu3_1 and relu2_1 beside
+relu4_1, each with the style's statistics too, because faces and straight edges do not survive 1/8 of the
+picture's size; replicate padding, because zeros frame the picture; training losses relative to their
+targets, because features of another encoder have another scale, and a share of paintings as their own
+content. Below full strength what the decoder loses of the photo is given back in proportion, so that
+strength 0 is the photo. The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0
+--blocks 0 --scale published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0
+--learning-rate 1e-4 --crop 256 --steps 160000`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier import features, losses, maths
+from atelier.core import weights
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.core.weights import Record, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.networks.mirror import Mirror, MirrorPlan
+
+Padding = Literal["replicate", "reflect", "zeros"]
+_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+_PAPER = "Huang and Belongie 2017, Arbitrary Style Transfer in Real-time, arXiv:1703.06868"
+
+register(
+    Record(
+        name="adain.atelier",
+        file="adain.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper=_PAPER,
+        bundled="adain.safetensors",
+        note="Comes with the package; mirrors encoder.atelier, with skips. Made by `atelier train adain`.",
+    )
+)
+register(
+    Record(
+        name="adain.published",
+        file="decoder.pth",
+        sources=("https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/decoder.pth",),
+        licence="MIT (naoto0804/pytorch-AdaIN)",
+        paper=_PAPER,
+        note="The decoder of vgg_normalised.adain, from its relu4_1.",
+    )
+)
+
+
+class Adain(Method):
+    """Give the photo's features the style's means and deviations, and decode them: fast enough for video."""
+
+    name = "adain"
+    paper = Paper(
+        "Huang & Belongie",
+        2017,
+        "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
+        "https://arxiv.org/abs/1703.06868",
+    )
+    native = frozenset({"styles", "strength"})
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the transfer."""
+
+        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        weights: str = knob("adain.atelier", "Decoder trained for that encoder: a name, or a file.")
+        padding: Padding = knob("replicate", "Border of the convolutions.")
+        recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
+        restore: bool = knob(
+            True, "Below full strength, give back in proportion what the decoder loses of the photo."
+        )
+        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+
+    qualities = {  # noqa: RUF012
+        "draft": {},
+        "good": {},
+        "best": {},
+        "published": {
+            "encoder": "vgg_normalised.adain",
+            "weights": "adain.published",
+            "padding": "reflect",
+            "restore": False,
+        },
+    }
+
+    class Training(AnyKnobs):
+        """The decoder's shape and its losses."""
+
+        encoder: str = knob("encoder.atelier", "Encoder whose features are decoded: a name, or a file.")
+        padding: Padding = knob("replicate", "Border of the convolutions.")
+        skips: int = knob(2, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
+        blocks: int = knob(1, "Residual blocks where the first of them joins.", ge=0, le=16)
+        strength: float = knob(1.0, "Share of the style in the features.", ge=0, le=1)
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+        )
+        content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
+        style_weight: float = knob(5.0, "Weight of the style's statistics.", ge=0)
+        identity_share: float = knob(
+            0.25, "Part of the batch in which a painting is its own content.", ge=0, le=1
+        )
+        identity_weight: float = knob(2.0, "Weight of the pixels in that part.", ge=0)
+        smoothness: float = knob(0.3, "Weight of total variation, against grain.", ge=0)
+        overshoot: float = knob(5.0, "Weight of colours that no picture can show.", ge=0)
+
+    def __init__(self) -> None:
+        self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}
+
+    def weights(self, knobs: Adain.Knobs) -> Sequence[str]:
+        return (knobs.encoder, knobs.weights)
+
+    # the transfer
+
+    def transfer(self, job: Job, knobs: Adain.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
+            picture = self.decoded(job, knobs).clamp(0, 1)
+        job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
+        return picture
+
+    def decoded(self, job: Job, knobs: Adain.Knobs) -> Tensor:
+        """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped."""
+        from atelier.maths.whitening import adain
+
+        eyes, decoder = _networks(job, knobs)
+        height, width = job.content.shape[-2:]
+        seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
+        style = _style(job, knobs, eyes, decoder.plan.taps)
+        moved = {tap: adain(seen[tap], *style[tap], strength=job.strength) for tap in seen}
+        picture: Tensor = decoder(moved)[..., :height, :width]
+        if job.strength < 1 and knobs.restore:
+            lost = job.content - decoder(seen)[..., :height, :width]
+            picture = picture + (1 - job.strength) * lost
+        return picture
+
+    # the training
+
+    def network(self, training: Adain.Training) -> torch.nn.Module:
+        from atelier.networks.mirror import Mirror
+
+        return Mirror(self._plan(training, torch.device("cpu")), padding=training.padding)
+
+    def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
+        from atelier.maths.whitening import adain
+
+        eyes = self._encoder(training, batch.photos.device)
+        plan = self._plan(training, batch.photos.device)
+        same = round(training.identity_share * len(batch.photos))
+        content = torch.cat([batch.paintings[:same], batch.photos[same:]])
+        # Content at 1/4 too: at 1/8 alone an eye is one position.
+        held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
+        with torch.no_grad():
+            style = eyes(batch.paintings, _STYLE)
+            moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in _STYLE}
+            seen = eyes(content, tuple(dict.fromkeys((*plan.taps, *held))))
+            target = {tap: adain(seen[tap], *moments[tap], strength=training.strength) for tap in seen}
+        height, width = content.shape[-2:]
+        picture = network({tap: target[tap] for tap in plan.taps})[..., :height, :width]
+        terms = _terms(eyes(picture, _STYLE), {tap: target[tap] for tap in held}, style, training)
+        return terms | _plain_terms(picture, content[:same], training)
+
+    def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
+        from atelier.networks.mirror import MirrorPlan
+
+        encoder = self._encoder(training, device).plan
+        return MirrorPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
+
+    def _encoder(self, training: Adain.Training, device: torch.device) -> features.VGG:
+        key = (training.encoder, training.padding, device)
+        if key not in self._encoders:
+            eyes = features.load(training.encoder, padding=training.padding)
+            self._encoders[key] = eyes.prepare(device, torch.float32)
+        return self._encoders[key]
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.networks.mirror import Mirror, MirrorPlan
+
+        with torch.random.fork_rng(devices=[]):
+            network = Mirror(MirrorPlan.of(features.TINY, 4, skips=2, blocks=1))
+        return {"weights": network.fill(0).state_dict()}
+
+
+def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Mirror]:
+    """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
+    from atelier.networks.mirror import check_fit, from_state
+
+    dtype = job.dtype if knobs.half else torch.float32
+    eyes = features.load(knobs.encoder, padding=knobs.padding)
+    decoder = from_state(weights.load(knobs.weights), padding=knobs.padding)
+    check_fit(decoder.plan, eyes)
+    return eyes.prepare(job.device, dtype), decoder.prepare(job.device, dtype)
+
+
+def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
+    """The image (1, 3, H, W), its last row and column repeated until the encoder can look at it."""
+    height, width = image.shape[-2:]
+    side = eyes.smallest_side(_STYLE)
+    more = (0, max(0, side - width), 0, max(0, side - height))
+    return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
+
+
+def _style(
+    job: Job, knobs: Adain.Knobs, eyes: features.VGG, taps: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The styles' weighted means and deviations by tap.
+
+    AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
+    """
+    from atelier.maths.whitening import coral
+
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    for style, share in zip(job.styles, job.style_weights, strict=True):
+        image = coral(style, job.content) if knobs.recolour else style
+        for tap, found in eyes(_large_enough(image, eyes), taps).items():
+            mean, deviation = maths.channel_moments(found, unbiased=True)
+            before = sums.get(tap, (0, 0))
+            sums[tap] = (before[0] + share * mean, before[1] + share * deviation)
+    return sums
+
+
+def _terms(
+    found: Mapping[str, Tensor], target: Mapping[str, Tensor], style: Mapping[str, Tensor], training: Any
+) -> dict[str, Tensor]:
+    """Content and style, eqs. 11 to 13 of the paper; `relative` takes means over the taps, not sums."""
+    relative = training.scale == "relative"
+    content = [losses.ContentLoss(target[tap], relative=relative)(found[tap]) for tap in target]
+    moments = [losses.MomentLoss(style[tap], relative=relative)(found[tap]) for tap in _STYLE]
+    return {
+        "content": training.content_weight * torch.stack(content).mean(),
+        "style": training.style_weight * torch.stack(moments).sum() / (len(_STYLE) if relative else 1),
+    }
+
+
+def _plain_terms(picture: Tensor, same: Tensor, training: Any) -> dict[str, Tensor]:
+    """What the pixels alone tell: `same` is the content of the first pictures, which is their style too."""
+    picture, terms = picture.float(), {}
+    if len(same) and training.identity_weight:
+        terms["identity"] = training.identity_weight * (picture[: len(same)] - same).abs().mean()
+    if training.smoothness:
+        terms["smoothness"] = training.smoothness * losses.TotalVariation("squared")(picture)
+    if training.overshoot:
+        terms["overshoot"] = training.overshoot * (picture - picture.clamp(0, 1)).square().mean()
+    return terms

@@ -1,0 +1,411 @@
+"""CAP-VSTNet: take the photo to features without losing anything, give them the style's covariance, go back.
+
+A reversible network makes the features, a triangular matrix moves their mean and covariance to the style's
+(Cholesky-WCT), and the same network run backwards makes the picture (Wen, Gao & Zou 2023). Since nothing is
+lost on the way, edges and faces stay where they are: the method for photographs as a style, for video, and
+for regions, each with a style of its own.
+
+This differs from the paper in its own weights, for a network with a sixth of the work, trained against the
+bundled encoder; in that a picture of any size keeps its size; in bfloat16 where a trial shows no harm; and
+in training, where the losses are relative to their targets, because features of another encoder have
+another scale. The paper's training of the photorealistic network, with photographs as paintings too:
+`--body photo --encoder vgg_normalised.adain --scale published`; of the artistic one, with paintings:
+`--body art --encoder vgg_normalised.adain --scale published --matting-weight 1 --reconstruction-weight 1`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from atelier import features, losses
+from atelier.core import cache, weights
+from atelier.core.convert import register_converter
+from atelier.core.errors import UsageError, WeightsError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.core.weights import Record, register
+from atelier.images import labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.maths.cholesky import Gaussian, Weighted
+    from atelier.networks.reversible import Reversible
+
+_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+_CONTENT = "relu4_1"
+_PAPER = "Wen, Gao and Zou 2023, CAP-VSTNet: Content Affinity Preserved Versatile Style Transfer, CVPR"
+_SPREADS = {"photo": 2, "art": 1}
+# Mean square difference of a trial picture in bfloat16 that counts as no harm: one shade of 255.
+_HARM = (1 / 255) ** 2
+
+register(
+    Record(
+        name="cap_vstnet.atelier",
+        file="cap_vstnet.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper=_PAPER,
+        bundled="cap_vstnet.safetensors",
+        note="Comes with the package; photorealistic, smaller than published. Made by `atelier train`.",
+    )
+)
+for _kind in _SPREADS:
+    for _medium, _use in (("image", "photographs"), ("video", "video")):
+        register(
+            Record(
+                name=f"cap_vstnet.{_kind}" + ("-video" if _medium == "video" else ""),
+                file=f"{_kind}_{_medium}.pt",
+                licence="MIT (linfengWen98/CAP-VSTNet)",
+                paper=_PAPER,
+                converter=f"cap_vstnet_{_kind}",
+                note=f"For {_use}. From the folder that the README of linfengWen98/CAP-VSTNet links to.",
+            )
+        )
+
+
+def _with_spread(spread: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors, and which of the two networks of the same shapes they are."""
+    from atelier.networks.reversible import SPREAD, recognise
+
+    recognise(state, spread=spread)
+    return {**state, SPREAD: torch.tensor(spread)}
+
+
+register_converter("cap_vstnet_photo", lambda state: _with_spread(_SPREADS["photo"], state))
+register_converter("cap_vstnet_art", lambda state: _with_spread(_SPREADS["art"], state))
+
+
+class CapVstnet(Method):
+    """Move the covariance of features that lose nothing: photographs as styles, regions, steady video."""
+
+    name = "cap_vstnet"
+    paper = Paper(
+        "Wen, Gao & Zou",
+        2023,
+        "CAP-VSTNet: Content Affinity Preserved Versatile Style Transfer",
+        "https://arxiv.org/abs/2303.17867",
+    )
+    native = frozenset({"styles", "strength", "regions"})
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the transfer."""
+
+        weights: str = knob("cap_vstnet.atelier", "Reversible network: a name, or a file.")
+        network: Literal["auto", "photo", "art"] = knob(
+            "auto", "Which network a published file is that was not installed by its name."
+        )
+        content_labels: str = knob(
+            "", "Picture of the content's regions, a colour each: a file without loss, such as PNG."
+        )
+        style_labels: tuple[str, ...] = knob(
+            (), "The same for each style: regions of one colour take each other's style."
+        )
+        label_affinity: str = knob(
+            "",
+            "Square .npy whose column s lists the labels most like s: what stands in where one is missing.",
+        )
+        half: bool = knob(True, "Compute in bfloat16 where the device can and a trial shows no harm.")
+
+    qualities = {  # noqa: RUF012
+        "draft": {},
+        "good": {},
+        "best": {"half": False},
+        "published": {"weights": "cap_vstnet.photo", "half": False},
+        "published-art": {"weights": "cap_vstnet.art", "half": False},
+    }
+
+    class Training(AnyKnobs):
+        """The network's shape and its losses."""
+
+        body: Literal["slim", "photo", "art"] = knob(
+            "slim", "Network: a slim one for photographs, a sixth of the work, or one of the published two."
+        )
+        encoder: str = knob("encoder.atelier", "Encoder that the losses look through: a name, or a file.")
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the encoder's losses: relative to their targets, or as the paper has them."
+        )
+        style_weight: float = knob(1.0, "Weight of the style's means and deviations.", ge=0)
+        content_weight: float = knob(0.0, "Weight of the content's features.", ge=0)
+        reconstruction_weight: float = knob(
+            10.0, "Weight of the content's pixels after its own style is given back.", ge=0
+        )
+        matting_weight: float = knob(1500.0, "Weight of the matting Laplacian.", ge=0)
+        temporal_weight: float = knob(60.0, "Weight of the steadiness under motion.", ge=0)
+        temporal_from: int = knob(160_000, "Step after which the steadiness counts.", ge=0)
+        steps: int = knob(170_000, "Optimiser steps in all; a resumed run may be given more.", ge=1)
+        batch: int = knob(2, "Pairs a step.", ge=1)
+        crop: int = knob(256, "Side of the square crops in pixels, a multiple of 4.", ge=16, le=1024)
+        learning_rate: float = knob(1e-4, "Adam's rate between warm-up and cool-down.", gt=0)
+        clip: float = knob(5.0, "Largest norm of the gradient.", gt=0)
+
+    def __init__(self) -> None:
+        self._encoders: dict[tuple[str, torch.device], features.VGG] = {}
+
+    def weights(self, knobs: CapVstnet.Knobs) -> Sequence[str]:
+        files = (knobs.content_labels, *knobs.style_labels, knobs.label_affinity)
+        return (knobs.weights, *dict.fromkeys(filter(None, files)))
+
+    # the transfer
+
+    def transfer(self, job: Job, knobs: CapVstnet.Knobs) -> torch.Tensor:
+        loaded = _of(job, knobs)
+        with torch.inference_mode():
+            picture = stylised(loaded, job, _maps(job, knobs))
+        if not bool(picture.isfinite().all()):
+            raise WeightsError(f"The network {knobs.weights} gives numbers that are not finite: use another.")
+        picture = picture.clamp(0, 1)
+        job.progress.report(1, 1, stage="going back", preview=lambda: picture)
+        return picture
+
+    def look(self, job: Job, knobs: CapVstnet.Knobs) -> None:
+        loaded = _of(job, knobs)
+        with torch.inference_mode():
+            for _, style in _shares(job):
+                loaded.style(style)
+
+    # the training
+
+    def network(self, training: CapVstnet.Training) -> torch.nn.Module:
+        from atelier.networks.reversible import ART, PHOTO, SLIM, Reversible
+
+        if training.crop % PHOTO.multiple:
+            raise UsageError(f"crop = {training.crop} is not allowed: it should be a multiple of 4")
+        plan = {"slim": SLIM, "photo": PHOTO, "art": ART}[training.body]
+        return Reversible(plan, seed=int(torch.randint(2**31, ())))
+
+    def losses(
+        self, network: torch.nn.Module, batch: Batch, training: CapVstnet.Training
+    ) -> dict[str, Tensor]:
+        from atelier.losses.matting import MattingLoss
+        from atelier.losses.temporal import random_flow, second_frame
+
+        picture, again, target = cycle(network, batch.photos, batch.paintings)
+        terms = self._seen(picture, batch.photos, batch.paintings, training)
+        if training.reconstruction_weight:
+            terms["reconstruction"] = training.reconstruction_weight * (again - batch.photos).abs().mean()
+        if training.matting_weight:
+            terms["matting"] = MattingLoss(batch.photos, weight=training.matting_weight)(picture)
+        if training.temporal_weight and batch.step >= training.temporal_from:
+            height, width = batch.photos.shape[-2:]
+            flow = random_flow((height, width), batch.generator)
+            second = second_frame(batch.photos, flow, batch.generator)
+            terms["temporal"] = training.temporal_weight * unsteadiness(
+                network, picture, second, flow.to(picture.device), target
+            )
+        return terms
+
+    def _seen(
+        self, picture: Tensor, content: Tensor, style: Tensor, training: CapVstnet.Training
+    ) -> dict[str, Tensor]:
+        """Style and content, as the encoder sees them; `relative` takes means over the taps, not sums."""
+        eyes, relative = self._encoder(training, picture.device), training.scale == "relative"
+        with torch.no_grad():
+            wanted = eyes(style, _STYLE)
+        found = eyes(picture, _STYLE)
+        moments = [losses.MomentLoss(wanted[tap], relative=relative)(found[tap]) for tap in _STYLE]
+        unit = len(_STYLE) if relative else 1
+        terms = {"style": training.style_weight * torch.stack(moments).sum() / unit}
+        if training.content_weight:
+            with torch.no_grad():
+                there = eyes(content, [_CONTENT])[_CONTENT]
+            kept = losses.ContentLoss(there, relative=relative)(found[_CONTENT])
+            terms["content"] = training.content_weight * kept
+        return terms
+
+    def _encoder(self, training: CapVstnet.Training, device: torch.device) -> features.VGG:
+        key = (training.encoder, device)
+        if key not in self._encoders:
+            self._encoders[key] = features.load(training.encoder).prepare(device, torch.float32)
+        return self._encoders[key]
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.networks.reversible import TINY, Reversible
+
+        state = Reversible(TINY, seed=0).state_dict()
+        return {"weights": {name: tensor.contiguous() for name, tensor in state.items()}}
+
+
+# the network, ready
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache)."""
+
+    network: Reversible
+    identity: tuple[str, ...] | None = None
+
+    def features(self, picture: Tensor) -> Tensor:
+        """The features of a picture (1, 3, H, W) of any size, padded."""
+        found: Tensor = self.network(self.network.plan.padded(picture))
+        return found
+
+    def inside(self, found: Tensor, picture: Tensor) -> Tensor:
+        """The part of the features `found` that the picture has of itself."""
+        height, width = self.network.plan.inside((picture.shape[2], picture.shape[3]))
+        return found[..., :height, :width]
+
+    def style(self, picture: Tensor) -> Gaussian:
+        """The statistics of a whole style (1, 3, H, W), computed once and kept."""
+        from atelier.maths.cholesky import Gaussian, gaussian
+
+        def seen() -> dict[str, Tensor]:
+            return gaussian(self.inside(self.features(picture), picture))._asdict()
+
+        if self.identity is None:
+            return Gaussian(**seen())
+        return Gaussian(**cache.remember(cache.key(*self.identity, picture), seen))
+
+
+def _of(job: Job, knobs: CapVstnet.Knobs) -> Loaded:
+    dtype = job.dtype if knobs.half else torch.float32
+    return _loaded(knobs.weights, weights.fingerprint(knobs.weights), knobs.network, job.device, dtype)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, fingerprint: str, kind: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """The network of these weights; `fingerprint` makes a changed file another one."""
+    from atelier.networks.reversible import from_state
+
+    try:
+        network = from_state(weights.load(name), spread=_SPREADS.get(kind))
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
+    network.prepare(device, torch.float32)
+    if dtype != torch.float32:
+        half = copy.deepcopy(network).prepare(device, dtype)
+        network = half if harm(network, half) <= _HARM else network
+    return Loaded(network, ("cap_vstnet", fingerprint, kind, str(network.dtype)))
+
+
+def harm(network: Reversible, half: Reversible) -> float:
+    """Mean square difference that `half`'s precision makes in a fixed trial of 64 x 64 pixels."""
+    generator = torch.Generator().manual_seed(0)
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        coarse = torch.rand((2, 3, 8, 8), generator=generator)
+        pictures = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic")
+        pictures = pictures + 0.05 * torch.randn(pictures.shape, generator=generator)
+        content, style = torch.split(pictures.clamp(0, 1).to(device), 1)
+        job = Job(content, [style], [1.0], device, torch.float32)
+        exact, rounded = (stylised(Loaded(one), job).clamp(0, 1) for one in (network, half))
+        return float((exact - rounded).square().mean())
+
+
+# pictures
+
+
+def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
+    """The job's picture, (1, 3, H, W) of the content's size, float32 and not clamped.
+
+    `maps` are the labels (H, W) of the content and then of each style, where regions of both belong together.
+    """
+    from atelier.maths.cholesky import gaussian, interpolated, recoloured
+
+    found = loaded.features(job.content)
+    if maps:
+        moved = _by_region(loaded, job, found, maps[0], _matched(loaded, job, maps))
+    elif job.regions is not None:
+        # A place that no style wants belongs to none of them.
+        places = torch.where(job.regions.sum(0) > 0, job.regions.argmax(0), -1)[0]
+        styles = {index: [(1.0, loaded.style(style))] for index, style in enumerate(job.styles)}
+        moved = _by_region(loaded, job, found, places, styles)
+    else:
+        now = gaussian(loaded.inside(found, job.content))
+        wanted = [(share, loaded.style(style)) for share, style in _shares(job)]
+        moved = recoloured(found, now, interpolated(wanted, now, job.strength))
+    height, width = job.content.shape[-2:]
+    picture: Tensor = loaded.network(moved, inverse=True)[..., :height, :width]
+    return picture
+
+
+def cycle(network: torch.nn.Module, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor, Gaussian]:
+    """The picture, the content won back from it with its own statistics, and those of the style."""
+    from atelier.maths.cholesky import gaussian, recoloured
+
+    found = network(content)
+    own, target = gaussian(found), gaussian(network(style))
+    picture = network(recoloured(found, own, target), inverse=True)
+    back = network(picture)
+    again = network(recoloured(back, gaussian(back), own), inverse=True)
+    return picture, again, target
+
+
+def unsteadiness(
+    network: torch.nn.Module, picture: Tensor, second: Tensor, flow: Tensor, target: Gaussian
+) -> Tensor:
+    """The temporal loss between a picture and that of the content's second frame, in the same style."""
+    from atelier.losses.temporal import TemporalLoss
+    from atelier.maths.cholesky import gaussian, recoloured
+
+    found = network(second)
+    made = network(recoloured(found, gaussian(found), target), inverse=True)
+    return TemporalLoss(flow)(picture, made)
+
+
+def _shares(job: Job) -> list[tuple[float, Tensor]]:
+    """The styles that count at all, with their weights."""
+    return [pair for pair in zip(job.style_weights, job.styles, strict=True) if pair[0] > 0]
+
+
+# regions
+
+
+def _by_region(
+    loaded: Loaded, job: Job, found: Tensor, map_: Tensor, styles: Mapping[int, Weighted]
+) -> Tensor:
+    """The features with the statistics of each region (`map_`, (H, W) of the content) moved to its style's.
+
+    What has no style stays as it is.
+    """
+    from atelier.maths.cholesky import recoloured_by_region
+
+    padded = loaded.network.plan.padded(map_[None, None].float())[0, 0].long()
+    inside = torch.zeros(found.shape[-2:], dtype=torch.bool, device=found.device)
+    loaded.inside(inside, job.content)[:] = True
+    places = labels.resized(padded, found.shape[-2:])
+    return recoloured_by_region(found, places, styles, strength=job.strength, inside=inside)
+
+
+def _matched(loaded: Loaded, job: Job, maps: Sequence[Tensor]) -> dict[int, Weighted]:
+    """Shares and statistics of the styles' regions, by the labels that the content shares with them."""
+    from atelier.maths.cholesky import gaussian
+
+    styles: dict[int, Weighted] = {}
+    for share, style, map_ in zip(job.style_weights, job.styles, maps[1:], strict=True):
+        seen = loaded.inside(loaded.features(style), style)
+        places = labels.resized(map_, seen.shape[-2:])
+        for label in labels.shared(maps[0], map_) if share else ():
+            if bool((where := places == label).any()):
+                styles[label] = [*styles.get(label, ()), (share, gaussian(seen, where))]
+    return styles
+
+
+def _maps(job: Job, knobs: CapVstnet.Knobs) -> list[Tensor]:
+    """The labels of the content and of each style, (H, W) of their sizes; none where none are given."""
+    if not knobs.content_labels and not knobs.style_labels:
+        return []
+    if job.regions is not None:
+        raise UsageError("content_labels and style_labels say what belongs together: give no other regions")
+    if not knobs.content_labels or len(knobs.style_labels) != len(job.styles):
+        raise UsageError(
+            f"regions need content_labels and one of style_labels for each of the {len(job.styles)} styles: "
+            f"{len(knobs.style_labels)} were given"
+        )
+    files, pictures = (knobs.content_labels, *knobs.style_labels), (job.content, *job.styles)
+    maps = [
+        labels.read(file, picture.shape[-2:]).to(picture.device)
+        for file, picture in zip(files, pictures, strict=True)
+    ]
+    if knobs.label_affinity:
+        affinity = labels.read_affinity(knobs.label_affinity)
+        maps = [labels.without_slivers(one, affinity) for one in maps]
+        maps[0] = labels.with_stand_ins(maps[0], torch.cat([one.flatten() for one in maps[1:]]), affinity)
+    return maps

@@ -1,0 +1,248 @@
+"""CIN: one network that has learnt a handful of styles, each as a row of shifts and scales, and mixes them.
+
+Every instance normalisation of a transformer has a shift and a scale for each style, and all else is
+shared (Dumoulin et al. 2017). A style picture stands for the learnt style that it looks like (by colours
+and grain), and several mix their styles; or `numbers` and `shares` choose, and then **the style picture is
+not looked at**. The published networks do not know their pictures: they need numbers.
+
+This differs from the paper in the losses where it is trained here: relative to their targets, because
+features of another encoder have another scale, with a little total variation against grain; and the
+transformer is narrower by default. The paper's training: `--widths 32 --widths 64 --widths 128 --encoder
+vgg16.slim --pooling average --scale published --style-weight 1e-4 --smoothness 0 --crop 256 --batch 16`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier import features, images
+from atelier.core import convert, weights
+from atelier.core.errors import UsageError, WeightsError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.core.weights import Record, register
+from atelier.images.resize import resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.losses.pastiche import Pastiche as Losses
+    from atelier.networks.conditional import Pastiche
+
+_TRAITS = 9
+_LOOK_SIDE = 96
+_MOST = 256
+_FOLDER = "https://storage.googleapis.com/download.magenta.tensorflow.org/models/"
+
+
+def _converted(state: convert.State) -> convert.State:
+    from atelier.networks.conditional import load_pastiche, pastiche_from_tensorflow
+
+    load_pastiche(state)  # complete, or an error that says what is missing
+    return pastiche_from_tensorflow(state)
+
+
+convert.register_converter("cin", _converted)
+for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten paintings by Monet.")):
+    register(
+        Record(
+            name=f"cin.{_tag}",
+            file=f"multistyle-pastiche-generator-{_tag}.ckpt",
+            sources=(f"{_FOLDER}multistyle-pastiche-generator-{_tag}.ckpt",),
+            licence="Apache-2.0 (magenta/magenta)",
+            paper="Dumoulin et al. 2017, A Learned Representation for Artistic Style, arXiv:1610.07629",
+            converter="cin",
+            note=_what,
+        )
+    )
+
+
+class Cin(Method):
+    """Paint in the learnt style that the picture looks like, in one by its number, or between several."""
+
+    name = "cin"
+    paper = Paper(
+        "Dumoulin, Shlens & Kudlur",
+        2017,
+        "A Learned Representation for Artistic Style",
+        "https://arxiv.org/abs/1610.07629",
+    )
+    native = frozenset({"styles"})
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the transfer."""
+
+        weights: str = knob("cin.varied", "Network: a name from 'atelier weights list', or a file.")
+        numbers: tuple[int, ...] = knob(
+            (), "Styles of the network, counted from 0, several to be mixed; when none, the picture chooses."
+        )
+        shares: tuple[float, ...] = knob((), "Share of each of these styles; equal when none is given.")
+        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+
+    class Training(AnyKnobs):
+        """The styles, the network's shape and its losses."""
+
+        paintings: tuple[str, ...] = knob(
+            ..., "Pictures and folders of them, each a style to learn, numbered by their names."
+        )
+        held_back: int = knob(4, "Photos that are judged by and never learnt.", ge=1)
+        style_side: int = knob(256, "Long side in pixels at which the paintings are seen.", ge=16, le=4096)
+        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name or a file.")
+        pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
+        widths: tuple[int, int, int] = knob(
+            (24, 48, 96), "Channels of the transformer at full, half and quarter size."
+        )
+        blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
+        weights: str = knob("", "Weights whose transformer is taken over for the new styles; else a new one.")
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+        )
+        content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
+        style_weight: float = knob(4.0, "Weight of the style's Gram matrices.", ge=0)
+        smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[Any, ...], tuple[Losses, dict[str, Tensor]]] = {}
+
+    def weights(self, knobs: Cin.Knobs) -> Sequence[str]:
+        return (knobs.weights,)
+
+    # the transfer
+
+    def transfer(self, job: Job, knobs: Cin.Knobs) -> torch.Tensor:
+        dtype = job.dtype if knobs.half else torch.float32
+        network = _network(knobs.weights, weights.fingerprint(knobs.weights), job.device, dtype)
+        with torch.inference_mode():
+            shares = _by_number(knobs, network.styles) if knobs.numbers else _by_look(job, knobs, network)
+            shares = shares.to(job.device)
+            picture: Tensor = network(job.content, shares)
+        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
+        return picture
+
+    # the training
+
+    def network(self, training: Cin.Training) -> torch.nn.Module:
+        from atelier.networks.conditional import Pastiche, load_pastiche
+
+        looks = torch.stack([look_of(picture) for picture in _paintings(training)])
+        if training.weights:
+            network = load_pastiche(weights.load(training.weights))
+        else:
+            network = Pastiche(len(looks), training.widths, training.blocks)
+        network.learn(looks)
+        return network
+
+    def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
+        judge, grams = self._target(training, batch.photos.device)
+        styles = len(grams[judge.style[0]])
+        chosen = torch.randint(styles, (len(batch.photos),), generator=batch.generator)
+        chosen = chosen.to(batch.photos.device)
+        shares = torch.nn.functional.one_hot(chosen, styles).to(batch.photos.dtype)
+        target = {tap: gram[chosen] for tap, gram in grams.items()}
+        found = judge(network(batch.photos, shares), batch.photos, target)
+        taps = torch.stack([found[tap] for tap in judge.style])
+        return {
+            "content": training.content_weight * found["content"],
+            "style": training.style_weight * (taps.mean() if judge.relative else taps.sum()),
+            "smoothness": training.smoothness * found["smoothness"],
+        }
+
+    def _target(self, training: Cin.Training, device: torch.device) -> tuple[Losses, dict[str, Tensor]]:
+        """The losses and the styles' Gram matrices (styles, C, C) by tap, made once."""
+        from atelier.losses.pastiche import Pastiche
+
+        key = (training.encoder, training.pooling, training.scale, training.paintings, device)
+        if key not in self._targets:
+            eyes = features.load(training.encoder, pooling=training.pooling).prepare(device)
+            judge = Pastiche(eyes, relative=training.scale == "relative")
+            grams = [judge.grams(judge.see(one.to(device))) for one in _paintings(training)]
+            self._targets[key] = judge, {tap: torch.cat([one[tap] for one in grams]) for tap in judge.style}
+        return self._targets[key]
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.networks.conditional import Pastiche
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = Pastiche(3, (8, 8, 16), 2)
+            network.learn(0.25 + 0.1 * torch.arange(3.0)[:, None].expand(3, _TRAITS))
+            torch.nn.init.normal_(network.shift)
+            return {"weights": network.state_dict()}
+
+
+def look_of(picture: Tensor) -> Tensor:
+    """What a picture (1, 3, H, W) looks like, whatever its size: colours, their spread, and grain; (9,)."""
+    height, width = picture.shape[-2:]
+    small = resize(picture, images.fit((height, width), _LOOK_SIDE))
+    grain = []
+    for step in (2, 4, 8):
+        coarse = resize(small, images.fit((height, width), _LOOK_SIDE // step))
+        back = resize(coarse, (small.shape[-2], small.shape[-1]))
+        grain.append((small - back).square().mean().sqrt())
+    pixels = small.flatten(2)[0]
+    return torch.cat([pixels.mean(1), pixels.std(1, correction=0), torch.stack(grain)])
+
+
+def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
+    """The shares (1, styles) of the learnt styles that the pictures look like, mixed by their weights."""
+    if knobs.shares:
+        raise UsageError("shares are of numbers: give numbers too, or style weights for the pictures")
+    if network.looks.shape[1] != _TRAITS:
+        raise UsageError(
+            f"{knobs.weights} does not know what its styles look like: choose by number, as in --numbers 0 "
+            f"(allowed are 0 to {network.styles - 1})"
+        )
+    found = [network.nearest(look_of(style)) for style in job.styles]
+    return torch.stack([share * one for share, one in zip(job.style_weights, found, strict=True)]).sum(0)
+
+
+def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
+    """The shares (1, styles) that the knobs give, in sum 1."""
+    if wrong := [number for number in knobs.numbers if not 0 <= number < styles]:
+        raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: allowed are 0 to {styles - 1}")
+    shares = knobs.shares or (1.0,) * len(knobs.numbers)
+    if len(shares) != len(knobs.numbers):
+        raise UsageError(
+            f"{len(shares)} shares were given for {len(knobs.numbers)} numbers: give one each, or none"
+        )
+    if min(shares) < 0 or sum(shares) <= 0:
+        raise UsageError("shares must not be negative, and at least one must be above 0")
+    row = torch.zeros(1, styles)
+    for number, share in zip(knobs.numbers, shares, strict=True):
+        row[0, number] += share / sum(shares)
+    return row
+
+
+def _paintings(training: Cin.Training) -> list[Tensor]:
+    """The pictures of the styles, each (1, 3, H, W) at the size at which they are seen, in their order."""
+    files: list[Path] = []
+    for name in training.paintings:
+        found = sorted(Path(one) for one in glob(name))  # noqa: PTH207 - patterns may be absolute
+        for path in found:
+            below = sorted(path.rglob("*")) if path.is_dir() else [path]
+            files += [one for one in below if one.suffix.lower() in images.READABLE]
+    if not 1 <= len(files) <= _MOST:
+        raise UsageError(
+            f"the paintings are {len(files)} pictures, each a style: allowed are 1 to {_MOST}, as picture "
+            "files or folders of them; for any number of styles train ghiasi"
+        )
+    pictures = [images.Picture.open(path) for path in files]
+    return [one.resized(images.fit(one, training.style_side)).tensor() for one in pictures]
+
+
+# The fingerprint is there for its change: other weights under the same name are loaded anew.
+@lru_cache(maxsize=2)
+def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Pastiche:
+    from atelier.networks.conditional import load_pastiche
+
+    try:
+        return load_pastiche(weights.load(name)).prepare(device, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error

@@ -1,0 +1,363 @@
+"""Ghiasi: predict a short vector from the painting, and paint the photo with it; any style in one pass.
+
+A predictor turns a painting into a hundred numbers, and those into the shift and the scale behind each
+instance normalisation of a transformer (Ghiasi et al. 2017). The numbers are the style: they are mixed for
+several paintings, led towards the photo's own for less strength, and kept in a file (`save_vector`) to be
+used again without the painting (`style_vector`).
+
+This differs from the paper where it is trained here: the predictor may look through the encoder's statistics
+in place of a whole Inception, and the transformer is narrower, because both then learn on a small machine;
+losses count relative to their targets, because features of another encoder have another scale; a part of
+the batch is painted in its own style, because strength leads there. What the photo in its own style still
+loses is given back in proportion below full strength, so that strength 0 is the photo. The paper's training:
+`--predictor inception --widths 32 --widths 64 --widths 128 --encoder vgg16.slim --pooling average --scale
+published --style-weight 5e-4 --smoothness 1e4 --identity-share 0 --crop 256 --learning-rate 1e-5`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier import features, images, maths
+from atelier.core import cache, convert, weights
+from atelier.core.errors import UsageError, WeightsError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.core.weights import Record, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.losses.pastiche import Pastiche
+    from atelier.networks.conditional import Arbitrary
+
+_TENSOR = "style_vector"
+
+
+def _converted(state: convert.State) -> convert.State:
+    from atelier.networks.conditional import arbitrary_from_tensorflow, load_arbitrary
+
+    load_arbitrary(state)  # complete, or an error that says what is missing
+    return arbitrary_from_tensorflow(state)
+
+
+def _slim_vgg(state: convert.State) -> convert.State:
+    from atelier.networks.tensorflow import vgg_from_slim
+
+    return vgg_from_slim(state)
+
+
+convert.register_converter("ghiasi", _converted)
+convert.register_converter("vgg16_slim", _slim_vgg)
+register(
+    Record(
+        name="ghiasi.published",
+        file="arbitrary_style_transfer.tar.gz",
+        sources=(
+            "https://storage.googleapis.com/download.magenta.tensorflow.org/models/"
+            "arbitrary_style_transfer.tar.gz",
+        ),
+        licence="Apache-2.0 (magenta/magenta)",
+        paper="Ghiasi et al. 2017, Exploring the structure of a stylization network, arXiv:1705.06830",
+        converter="ghiasi",
+        note="A TensorFlow checkpoint of 606 MB; what training left in it is not stored.",
+    )
+)
+register(
+    Record(
+        name="vgg16.slim",
+        file="vgg_16_2016_08_28.tar.gz",
+        sources=("https://storage.googleapis.com/download.tensorflow.org/models/vgg_16_2016_08_28.tar.gz",),
+        licence="Apache-2.0 (tensorflow/models), converted from the authors' (CC-BY-4.0)",
+        paper="Simonyan and Zisserman 2015, Very Deep Convolutional Networks, arXiv:1409.1556",
+        normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        converter="vgg16_slim",
+        note="The encoder of the published losses of ghiasi and cin: their weights count in its units.",
+    )
+)
+
+
+class Ghiasi(Method):
+    """Predict a style vector from the painting and paint the photo with it, in one pass for any style."""
+
+    name = "ghiasi"
+    paper = Paper(
+        "Ghiasi, Lee, Kudlur, Dumoulin & Shlens",
+        2017,
+        "Exploring the structure of a real-time, arbitrary neural artistic stylization network",
+        "https://arxiv.org/abs/1705.06830",
+    )
+    native = frozenset({"styles", "strength"})
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the transfer."""
+
+        weights: str = knob("ghiasi.published", "Network: a name from 'atelier weights list', or a file.")
+        encoder: str = knob("encoder.atelier", "Encoder that a network without Inception was trained with.")
+        style_vector: str = knob("", "File with a style vector that takes the place of the style pictures.")
+        restore: bool = knob(
+            True, "Below full strength, give back in proportion what the network loses of the photo."
+        )
+        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+
+    class Training(AnyKnobs):
+        """The network's shape and its losses."""
+
+        encoder: str = knob(
+            "encoder.atelier", "Encoder of the losses and of the statistics: a name or a file."
+        )
+        pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder; max with its statistics.")
+        predictor: Literal["statistics", "inception"] = knob(
+            "statistics", "What sees the style: the encoder's statistics, or Inception's trunk."
+        )
+        vector: int = knob(100, "Numbers in a style vector.", ge=1, le=4096)
+        widths: tuple[int, int, int] = knob(
+            (24, 48, 96), "Channels of the transformer at full, half and quarter size."
+        )
+        blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
+        weights: str = knob("", "Weights to go on from, which also say the shape; new ones when empty.")
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+        )
+        content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
+        style_weight: float = knob(4.0, "Weight of the style's Gram matrices.", ge=0)
+        smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+        identity_share: float = knob(
+            0.125, "Part of the batch in which a photo is painted in its own style.", ge=0, le=1
+        )
+
+    def __init__(self) -> None:
+        self._judges: dict[tuple[Any, ...], Pastiche] = {}
+
+    def weights(self, knobs: Ghiasi.Knobs) -> Sequence[str]:
+        used = [knobs.weights]
+        if _needs_encoder(knobs.weights, weights.fingerprint(knobs.weights)):
+            used.append(knobs.encoder)
+        return [*used, knobs.style_vector] if knobs.style_vector else used
+
+    # the transfer
+
+    def transfer(self, job: Job, knobs: Ghiasi.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
+            picture = self._painted(job, knobs)
+        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
+        return picture
+
+    def look(self, job: Job, knobs: Ghiasi.Knobs) -> None:
+        with torch.inference_mode():
+            Painter(knobs, job.device, job.dtype).style(job.styles, job.style_weights)
+
+    def _painted(self, job: Job, knobs: Ghiasi.Knobs) -> Tensor:
+        painter = Painter(knobs, job.device, job.dtype)
+        vector = painter.style(job.styles, job.style_weights)
+        if job.strength == 1:
+            return painter.network.paint(job.content, vector)
+        own = painter.vector(job.content)
+        picture = painter.network.paint(job.content, torch.lerp(own, vector, job.strength))
+        if knobs.restore:
+            lost = job.content - painter.network.paint(job.content, own)
+            picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
+        return picture
+
+    # the training
+
+    def network(self, training: Ghiasi.Training) -> torch.nn.Module:
+        from atelier.networks.conditional import Arbitrary, Statistics, load_arbitrary
+        from atelier.networks.inception import Trunk
+
+        if training.weights:
+            return load_arbitrary(weights.load(training.weights))
+        predictor: Trunk | Statistics = Trunk()
+        if training.predictor == "statistics" and training.pooling != "max":
+            raise UsageError(
+                "pooling = 'average' goes with predictor = 'inception': statistics are of maxima"
+            )
+        if training.predictor == "statistics":
+            judge = self._judge(training, torch.device("cpu"))
+            predictor = Statistics(2 * sum(judge.encoder.channels(tap) for tap in judge.style))
+        return Arbitrary(predictor, vector=training.vector, widths=training.widths, blocks=training.blocks)
+
+    def losses(self, network: torch.nn.Module, batch: Batch, training: Ghiasi.Training) -> dict[str, Tensor]:
+        judge = self._judge(training, batch.photos.device)
+        own = torch.rand(len(batch.photos), generator=batch.generator) < training.identity_share
+        chosen = own.to(batch.photos.device)[:, None, None, None]
+        paintings = torch.where(chosen, batch.photos, batch.paintings)
+        seen = judge.see(paintings)
+        style = statistics(seen) if _has_statistics(network) else paintings
+        found = judge(network(batch.photos, style), batch.photos, judge.grams(seen))
+        taps = torch.stack([found[tap] for tap in judge.style])
+        return {
+            "content": training.content_weight * found["content"],
+            "style": training.style_weight * (taps.mean() if judge.relative else taps.sum()),
+            "smoothness": training.smoothness * found["smoothness"],
+        }
+
+    def _judge(self, training: Ghiasi.Training, device: torch.device) -> Pastiche:
+        """The losses, with the frozen encoder that they look through."""
+        from atelier.losses.pastiche import Pastiche
+
+        key = (training.encoder, training.pooling, training.scale, device)
+        if key not in self._judges:
+            eyes = features.load(training.encoder, pooling=training.pooling).prepare(device)
+            self._judges[key] = Pastiche(eyes, relative=training.scale == "relative")
+        return self._judges[key]
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.losses.pastiche import STYLE
+        from atelier.networks.conditional import Arbitrary, Statistics
+
+        eyes = features.VGG(features.TINY)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            predictor = Statistics(2 * sum(eyes.channels(tap) for tap in STYLE), 16)
+            return {"weights": Arbitrary(predictor, vector=8, widths=(8, 8, 16), blocks=2).state_dict()}
+
+
+class Painter:
+    """The network of some knobs on a device, with what it sees a style through."""
+
+    def __init__(self, knobs: Ghiasi.Knobs, device: torch.device, dtype: torch.dtype) -> None:
+        dtype = dtype if knobs.half else torch.float32
+        fingerprint = weights.fingerprint(knobs.weights)
+        self.weights, self.style_vector = knobs.weights, knobs.style_vector
+        self.network = _network(knobs.weights, fingerprint, device, dtype)
+        self.encoder: features.VGG | None = None
+        #: What a style's vector depends on beside the style.
+        self.identity: tuple[Any, ...] = (Ghiasi.name, fingerprint, str(device), str(dtype))
+        if _has_statistics(self.network):
+            fingerprint = weights.fingerprint(knobs.encoder)
+            self.encoder = _encoder(knobs.encoder, fingerprint, device, dtype)
+            self.identity += (fingerprint,)
+            self._check_encoder(knobs)
+
+    def style(self, styles: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+        """The vector (1, V) of the weighted styles, each (1, 3, H, W), or the one that the knobs name."""
+        if self.style_vector:
+            return self._kept()
+        parts = [share * self._seen(style) for style, share in zip(styles, shares, strict=True) if share]
+        return torch.stack(parts).sum(0)
+
+    def _seen(self, style: Tensor) -> Tensor:
+        """The style's vector, from the cache where it has been computed before."""
+        found = cache.remember(cache.key(*self.identity, style), lambda: {_TENSOR: self.vector(style)})
+        return found[_TENSOR].to(style.device)
+
+    def vector(self, picture: Tensor) -> Tensor:
+        """The style vector (1, V) of a picture (1, 3, H, W), RGB in 0..1, of any size."""
+        from atelier.losses.pastiche import STYLE
+        from atelier.networks import inception
+
+        if self.encoder is None:
+            return self.network.vector(_at_least(picture, inception.SMALLEST))
+        large = _at_least(picture, self.encoder.smallest_side(STYLE))
+        return self.network.vector(statistics(self.encoder(large, STYLE)))
+
+    def _kept(self) -> Tensor:
+        """The vector in the file that the knobs name. Raises WeightsError where it is not this network's."""
+        path = self.style_vector
+        found, length = weights.load(path).get(_TENSOR), self.network.bottleneck.out_features
+        if found is None or found.shape != (1, length):
+            raise WeightsError(
+                f"{path} holds no style vector of {length} numbers: make one with "
+                "atelier.methods.feedforward.ghiasi.save_vector and these weights"
+            )
+        maker = weights.metadata(path).get("weights")
+        if maker is not None and maker != weights.fingerprint(self.weights):
+            raise WeightsError(
+                f"{path} was made by another network than {self.weights}, for which it means nothing: "
+                "make it again with these weights"
+            )
+        return found.float().to(self.network.bottleneck.weight.device)
+
+    def _check_encoder(self, knobs: Ghiasi.Knobs) -> None:
+        from atelier.losses.pastiche import STYLE
+
+        assert self.encoder is not None
+        needed = self.network.get_parameter("predictor.hidden.weight").shape[1]
+        given = 2 * sum(self.encoder.channels(tap) for tap in STYLE)
+        if needed != given:
+            raise WeightsError(
+                f"{knobs.weights} sees styles through an encoder with {needed} statistics, and "
+                f"{knobs.encoder} has {given}: name the encoder that it was trained with"
+            )
+
+
+def save_vector(
+    styles: Any,
+    path: str | Path,
+    *,
+    style_weights: Sequence[float] = (),
+    size: int = 512,
+    **knobs: Any,
+) -> None:
+    """Write the vector of a style, or of a weighted mixture, for the knob `style_vector`.
+
+    `styles` is what `stylize` takes for a style, or a list of them; `size` is the long side at which they
+    are seen, the size of the pictures to be made; `knobs` are those of the method (`weights`, ...). Raises
+    what `stylize` raises.
+    """
+    from safetensors.torch import save_file
+
+    from atelier.core.atomic import atomic
+    from atelier.core.knobs import parse
+
+    several = [images.Picture.of(one) for one in (styles if isinstance(styles, (list, tuple)) else [styles])]
+    shares = list(style_weights) or [1.0] * len(several)
+    if len(shares) != len(several) or min(shares) < 0 or sum(shares) <= 0:
+        raise UsageError(f"{len(several)} styles take as many weights, none negative and one above 0")
+    painter = Painter(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        seen = [one.resized(images.fit(one, size)).tensor() for one in several]
+        vector = painter.style(seen, [share / sum(shares) for share in shares])
+    facts = {"network": Ghiasi.name, "weights": weights.fingerprint(painter.weights)}
+    with atomic(Path(path)) as temporary:
+        save_file({_TENSOR: vector.clone()}, temporary, metadata=facts)
+
+
+def statistics(found: Mapping[str, Tensor]) -> Tensor:
+    """What `networks.conditional.Statistics` sees: means and deviations (B, 2 N) of features by tap."""
+    moments = [part.flatten(1) for tap in found.values() for part in maths.channel_moments(tap)]
+    return torch.cat(moments, 1).float()
+
+
+def _at_least(picture: Tensor, side: int) -> Tensor:
+    """A picture (1, 3, H, W) of at least `side` pixels a side, mirrored over and over where it is smaller."""
+    for dim in (2, 3):
+        length = picture.shape[dim]
+        if length < side:
+            turn = torch.arange(side, device=picture.device) % (2 * length)
+            picture = picture.index_select(dim, torch.minimum(turn, 2 * length - 1 - turn))
+    return picture
+
+
+def _has_statistics(network: torch.nn.Module) -> bool:
+    return any("predictor.hidden" in name for name, _ in network.named_parameters())
+
+
+# The fingerprint is there for its change: other weights under the same name are loaded anew.
+
+
+@lru_cache(maxsize=8)
+def _needs_encoder(name: str, fingerprint: str) -> bool:
+    return "predictor.hidden.weight" in weights.load(name)
+
+
+@lru_cache(maxsize=2)
+def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Arbitrary:
+    from atelier.networks.conditional import load_arbitrary
+
+    try:
+        return load_arbitrary(weights.load(name)).prepare(device, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
+
+
+@lru_cache(maxsize=2)
+def _encoder(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> features.VGG:
+    return features.load(name).prepare(device, dtype)

@@ -1,0 +1,313 @@
+"""WCT: whiten the photo's features, colour them with the style's covariance, decode; at five depths in turn.
+
+At each of five depths of an encoder the photo's features lose their own correlations and get those of the
+style, in closed form (Li et al. 2017, eqs. 2 and 3), and a decoder that was trained on pictures alone,
+without any style, makes the picture that the next depth looks at.
+
+This differs from the published code in that a picture of any size keeps its size; in what is given back below
+full strength, in proportion, of what the decoders lose of the photo, so that strength 0 is the photo; and,
+except in `--quality published`, in the ridge of the whitening, which is relative to the features' variance
+because features of another encoder have another scale. The style's side is computed once for a job. The
+encoder and the decoders must belong together: `atelier train wct` makes decoders for the bundled encoder;
+`--quality published` needs the published networks of both (wct.published).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from atelier import features, losses
+from atelier.core import weights
+from atelier.core.convert import register_converter
+from atelier.core.errors import UsageError, WeightsError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.core.weights import Record, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.maths.whitening import Colouring
+    from atelier.networks.mirror import Mirrors
+
+Padding = Literal["replicate", "reflect", "zeros"]
+_PAPER = "Li et al. 2017, Universal Style Transfer via Feature Transforms, arXiv:1705.08086"
+_OWN = "wct.atelier"
+
+register(
+    Record(
+        name=_OWN,
+        file="wct.safetensors",
+        licence="that of the pictures it is trained on",
+        paper=_PAPER,
+        note="Decoders for encoder.atelier. They do not come along: `atelier train wct` makes them.",
+    )
+)
+register(
+    Record(
+        name="wct.published",
+        file="wct.pth",
+        licence="for academic use (Li et al.); code MIT (sunshineatnoon/PytorchWCT)",
+        paper=_PAPER,
+        converter="wct",
+        note="Encoders and decoders of the five levels. They were published as ten Lua files (.t7); bring "
+        "the state dict of PytorchWCT's class WCT (e1.conv1.weight to d5.conv27.bias).",
+    )
+)
+
+
+class WCT(Method):
+    """Give the photo's features the style's means and covariances at five depths, coarse to fine."""
+
+    name = "wct"
+    paper = Paper(
+        "Li et al.",
+        2017,
+        "Universal Style Transfer via Feature Transforms",
+        "https://arxiv.org/abs/1705.08086",
+    )
+    native = frozenset({"styles", "strength"})
+
+    class Knobs(AnyKnobs):
+        """What can be changed about the transfer."""
+
+        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        weights: str = knob(
+            _OWN, "Decoders trained for that encoder ('atelier train wct'): a name, or a file."
+        )
+        levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder, in the order of their turn.")
+        ridge: float = knob(
+            0.2, "Variance added to the photo's before whitening, against noise in weak directions.", ge=0
+        )
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the ridge: the features' mean variance, or 1 as published."
+        )
+        padding: Padding = knob("replicate", "Border of the convolutions.")
+        restore: bool = knob(
+            True, "Below full strength, give back in proportion what the decoders lose of the photo."
+        )
+        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+
+    qualities = {  # noqa: RUF012
+        "draft": {"levels": (4, 3, 2, 1)},
+        "good": {},
+        "best": {},
+        "published": {
+            "encoder": "wct.published",
+            "weights": "wct.published",
+            "ridge": 1.0,
+            "scale": "published",
+            "padding": "reflect",
+            "restore": False,
+        },
+    }
+
+    class Training(AnyKnobs):
+        """Decoders that reconstruct pictures; no style is seen."""
+
+        encoder: str = knob("encoder.atelier", "Encoder whose features are decoded: a name, or a file.")
+        levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder that get a decoder.")
+        padding: Padding = knob("replicate", "Border of the convolutions.")
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+        )
+        pixel_weight: float = knob(1.0, "Weight of the squared error of the pixels.", ge=0)
+        feature_weight: float = knob(1.0, "Weight of the squared error of the features.", ge=0)
+        batch: int = knob(4, "Photos a step, and as many paintings.", ge=1)
+
+    def __init__(self) -> None:
+        self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}
+
+    def weights(self, knobs: WCT.Knobs) -> Sequence[str]:
+        return tuple(dict.fromkeys((knobs.encoder, knobs.weights)))
+
+    # the transfer
+
+    def transfer(self, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
+            levels = Levels(job, knobs)
+            picture = plain = job.content
+            for done, level in enumerate(knobs.levels, start=1):
+                picture = levels.step(picture, level, job.strength)
+                shown = picture
+                if job.strength < 1 and knobs.restore:
+                    plain = levels.step(plain, level, 0.0)
+                    shown = picture + (1 - job.strength) * (job.content - plain)
+                result = shown.clamp(0, 1)
+                if not _report(job, done, len(knobs.levels), level, result):
+                    break
+        return result
+
+    # the training
+
+    def network(self, training: WCT.Training) -> torch.nn.Module:
+        from atelier.networks.mirror import MirrorPlan, Mirrors
+
+        encoder = self._encoder(training, torch.device("cpu")).plan
+        plans = [MirrorPlan.of(encoder, level) for level in _distinct(training.levels)]
+        return Mirrors(plans, padding=training.padding)
+
+    def losses(self, network: torch.nn.Module, batch: Batch, training: WCT.Training) -> dict[str, Tensor]:
+        eyes = self._encoder(training, batch.photos.device)
+        pictures = torch.cat([batch.photos, batch.paintings])
+        height, width = pictures.shape[-2:]
+        relative = training.scale == "relative"
+        with torch.no_grad():
+            seen = eyes(pictures, [f"relu{level}_1" for level in training.levels])
+        pixels, found = [], []
+        for level, picture in network(seen).items():
+            picture, tap = picture[..., :height, :width], f"relu{level}_1"
+            pixels.append(losses.ContentLoss(pictures)(picture))
+            # The paper adds sums of squares; here both terms are divided by the number of pixels.
+            unit = 1.0 if relative else seen[tap].numel() / pictures.numel()
+            loss = losses.ContentLoss(seen[tap], relative=relative)
+            found.append(unit * loss(eyes(picture, [tap])[tap]))
+        return {
+            "pixels": training.pixel_weight * torch.stack(pixels).sum(),
+            "features": training.feature_weight * torch.stack(found).sum(),
+        }
+
+    def _encoder(self, training: WCT.Training, device: torch.device) -> features.VGG:
+        key = (training.encoder, training.padding, device)
+        if key not in self._encoders:
+            eyes = _encoder(training.encoder, training.padding)
+            self._encoders[key] = eyes.prepare(device, torch.float32)
+        return self._encoders[key]
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.networks.mirror import MirrorPlan, Mirrors
+
+        with torch.random.fork_rng(devices=[]):
+            network = Mirrors([MirrorPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
+        return {"weights": network.fill(0).state_dict()}
+
+
+class Levels:
+    """The encoder, the decoders and the styles' side of every level of a job."""
+
+    def __init__(self, job: Job, knobs: WCT.Knobs) -> None:
+        from atelier.maths.whitening import blend, colouring
+        from atelier.networks.mirror import check_fit
+
+        dtype = job.dtype if knobs.half else torch.float32
+        self.knobs, self.eyes = knobs, _encoder(knobs.encoder, knobs.padding)
+        self.decoders = _decoders(knobs.weights, knobs.padding)
+        for level in _distinct(knobs.levels):
+            if level not in self.decoders.levels:
+                known = ", ".join(map(str, sorted(self.decoders.levels)))
+                raise UsageError(f"{knobs.weights} has no decoder of level {level}: allowed are {known}")
+            check_fit(self.decoders.level(level).plan, self.eyes)
+        self.eyes.prepare(job.device, dtype)
+        self.decoders.prepare(job.device, dtype)
+        taps = [f"relu{level}_1" for level in knobs.levels]
+        seen = [self._look(style, taps) for style in job.styles]
+        self.style: dict[int, Colouring] = {
+            level: blend([colouring(one[tap]) for one in seen], job.style_weights)
+            for level, tap in zip(knobs.levels, taps, strict=True)
+        }
+
+    def step(self, picture: Tensor, level: int, strength: float) -> Tensor:
+        """The picture (1, 3, H, W) after the pass of one level, not clamped."""
+        found = self.look(picture, level)
+        return self.paint(self.transformed(found, level, strength), level, picture)
+
+    def look(self, picture: Tensor, level: int) -> Tensor:
+        """The features (1, C, h, w) of the picture at a level."""
+        return self._look(picture, [f"relu{level}_1"])[f"relu{level}_1"]
+
+    def transformed(self, found: Tensor, level: int, strength: float) -> Tensor:
+        """The features with the style's mean and covariance, as far as `strength` says."""
+        from atelier.maths.whitening import whiten_and_colour
+
+        if strength == 0:
+            return found
+        relative = self.knobs.scale == "relative"
+        style = self.style[level]
+        return whiten_and_colour(found, style, strength=strength, ridge=self.knobs.ridge, relative=relative)
+
+    def paint(self, found: Tensor, level: int, like: Tensor) -> Tensor:
+        """The picture of a level's features, of the size of `like`."""
+        picture: Tensor = self.decoders.level(level)({f"relu{level}_1": found})
+        return picture[..., : like.shape[-2], : like.shape[-1]]
+
+    def _look(self, picture: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """The features at `taps`; the last row and column of a picture too small for them are repeated."""
+        height, width = picture.shape[-2:]
+        side = self.eyes.smallest_side(taps)
+        more = (0, max(0, side - width), 0, max(0, side - height))
+        if any(more):
+            picture = torch.nn.functional.pad(picture, more, mode="replicate")
+        seen: dict[str, Tensor] = self.eyes(picture, taps)
+        return seen
+
+
+def _report(job: Job, done: int, total: int, level: int, picture: Tensor) -> bool:
+    return job.progress.report(done, total, stage=f"level {level}", preview=lambda: picture)
+
+
+def _distinct(levels: Sequence[int]) -> Sequence[int]:
+    if not levels or len(set(levels)) != len(levels):
+        raise UsageError("levels needs at least one of 1 to 5, and none of them twice")
+    return levels
+
+
+def _encoder(name: str, padding: Padding) -> features.VGG:
+    """The encoder called `name`, or the one inside WCT's published file."""
+    state = own_names(weights.load(name))
+    inside = {key.removeprefix("encoder."): part for key, part in state.items() if key.startswith("encoder.")}
+    if not inside:
+        return features.load(name, padding=padding)
+    return features.from_official(features.recognise(inside), inside, padding=padding)
+
+
+def _decoders(name: str, padding: Padding) -> Mirrors:
+    from atelier.networks.mirror import levels_from_state
+
+    if name == _OWN and not weights.installed(name):
+        raise WeightsError(
+            "wct has no decoders for the bundled encoder yet: make some with 'atelier train wct' and name "
+            f"them with --weights FILE (kept by: atelier weights add {_OWN} FILE), or bring the published "
+            "networks and use --quality published"
+        )
+    state = own_names(weights.load(name))
+    kept = {key: part for key, part in state.items() if not key.startswith("encoder.")}
+    return levels_from_state(kept, padding=padding)
+
+
+def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published tensors under atelier's names, the encoder once; others stay as they are.
+
+    Raises WeightsError where the encoders of the levels differ: they are one network, cut at five places.
+    """
+    official = dict(_official_names())
+    named: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = official.get(key, key)
+        if name in named and not torch.equal(named[name], tensor):
+            raise WeightsError(f"{key} is not what the other levels have: take files that belong together.")
+        named[name] = tensor
+    return named
+
+
+def _official_names() -> Iterator[tuple[str, str]]:
+    """PytorchWCT's names: each level counts its convolutions on from the encoder into the decoder."""
+    from atelier.networks.mirror import MirrorPlan
+
+    layers = ["colour", *(name for name, _, _ in features.VGG_NORMALISED.layers())]
+    for level in range(1, 6):
+        seen = layers[: layers.index(f"conv{level}_1") + 1]
+        undone = MirrorPlan.of(features.VGG_NORMALISED, level).layers()
+        ours = [
+            *((f"e{level}", f"encoder.{name}") for name in seen),
+            *((f"d{level}", f"level{level}.conv{stage}_{number}") for stage, number, _, _ in undone),
+        ]
+        for index, (side, name) in enumerate(ours, start=1):
+            for part in ("weight", "bias"):
+                yield f"{side}.conv{index}.{part}", f"{name}.{part}"
+
+
+register_converter("wct", own_names)

@@ -1,0 +1,275 @@
+"""Deep image analogy: find for each place of the photo the painting's place that means the same, and copy it.
+
+From the deepest layer to the first, patches of photo and painting are matched both ways by PatchMatch. The
+painting's features, taken to the photo's places, become features of the layer below by optimisation, and are
+blended with the photo's own; the picture is the mean of the painting's patches that the last match names.
+
+It is for pairs with the same things in them: two portraits, two landscapes. This differs from the paper: the
+features of the layer below begin with the painting's, taken to the same places, instead of noise, so that
+the optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, whatever the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from atelier import features
+from atelier.core.errors import UsageError
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+from atelier.images.resize import resize
+from atelier.maths.coarse_to_fine import EncoderKnobs
+
+if TYPE_CHECKING:
+    from atelier.maths.patchmatch import Field, Floats
+
+    Fields = tuple[Field, Field]
+
+# How sharply a feature's response decides whether the content's structure is kept (section 4.3).
+_KAPPA, _TAU = 300.0, 0.05
+
+
+class DeepAnalogy(Method):
+    """Rebuild the photo from patches of a painting of similar things, matched by what they mean."""
+
+    name = "deep_analogy"
+    paper = Paper(
+        "Liao, Yao, Yuan, Hua & Kang",
+        2017,
+        "Visual Attribute Transfer through Deep Image Analogy",
+        "https://arxiv.org/abs/1705.01088",
+    )
+
+    class Knobs(EncoderKnobs):
+        """The levels from coarse to fine, and what is done at each."""
+
+        half: bool = knob(False, "Run the encoder in bfloat16 where the device multiplies it in hardware.")
+        layers: tuple[str, ...] = knob(
+            ("relu5_1", "relu4_1", "relu3_1", "relu2_1", "relu1_1"), "Taps to match at, from deep to first."
+        )
+        content_weights: tuple[float, ...] = knob(
+            (0.8, 0.7, 0.6, 0.1),
+            "How much of the content's structure each level but the first keeps, 0 to 1.",
+        )
+        patches: tuple[int, ...] = knob((3, 3, 3, 5, 5), "Positions along a patch's side at each level.")
+        reaches: tuple[int, ...] = knob(
+            (6, 6, 4, 4), "Reach of the random search at each level but the first, which searches all."
+        )
+        search_iterations: int = knob(10, "Passes of PatchMatch at each level.", ge=1)
+        rebuild_iterations: int = knob(30, "Evaluations that rebuild a level's features.", ge=1)
+
+    qualities = {  # noqa: RUF012
+        "draft": {"search_iterations": 5, "rebuild_iterations": 12},
+        "good": {},
+        "best": {"rebuild_iterations": 100},
+        "published": {
+            "encoder": "vgg19.imagenet",
+            "padding": "zeros",
+            "rebuild_iterations": 300,
+        },
+    }
+
+    def weights(self, knobs: DeepAnalogy.Knobs) -> Sequence[str]:
+        return knobs.files()
+
+    def transfer(self, job: Job, knobs: DeepAnalogy.Knobs) -> torch.Tensor:
+        # Tensors born in a caller's inference mode could not be differentiated through.
+        with torch.inference_mode(False):
+            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
+            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
+            _check(knobs, encoder)
+            return Analogy(job, knobs, encoder).run()
+
+
+def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
+    """Raises UsageError where the levels' numbers do not fit their layers."""
+    levels = len(knobs.layers)
+    if not levels or len(set(knobs.layers)) != levels:
+        raise UsageError("layers needs at least one tap, and none of them twice")
+    encoder.smallest_side(knobs.layers)  # raises for a tap that is not there
+    order = [encoder.taps.index(tap) for tap in knobs.layers]
+    if order != sorted(order, reverse=True):
+        raise UsageError("layers go from deep to first, like relu5_1, relu4_1, ..., relu1_1")
+    for name, count in (("patches", levels), ("content_weights", levels - 1), ("reaches", levels - 1)):
+        if len(getattr(knobs, name)) < count:
+            raise UsageError(
+                f"{name} has {len(getattr(knobs, name))} numbers for {levels} layers: give {count}"
+            )
+    if min(knobs.patches) < 1 or min(knobs.reaches, default=1) < 1:
+        raise UsageError("patches and reaches are at least 1")
+    if not all(0 <= weight <= 1 for weight in knobs.content_weights):
+        raise UsageError("content_weights are from 0 to 1")
+
+
+@dataclass
+class Level:
+    """Features (1, C, H, W) of one layer: photo A and painting B' as they are, A' and B as they would be."""
+
+    tap: str
+    photo: torch.Tensor
+    painting: torch.Tensor
+    photo_styled: torch.Tensor
+    painting_plain: torch.Tensor
+
+
+class Analogy:
+    """The work on one pair, from the deepest level to the first."""
+
+    def __init__(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
+        self.job, self.knobs, self.encoder = job, knobs, encoder
+        self.size = (int(job.content.shape[2]), int(job.content.shape[3]))
+        levels = len(knobs.layers)
+        self.total = levels * knobs.search_iterations + 2 * (levels - 1) * knobs.rebuild_iterations
+        self.done = 0
+        with torch.no_grad():
+            self.photo, self.painting = (
+                encoder(picture, knobs.layers) for picture in (job.content, job.styles[0])
+            )
+
+    def run(self) -> torch.Tensor:
+        """The picture A', (1, 3, H, W) of the photo's size."""
+        first = self.knobs.layers[0]
+        known = self.photo[first], self.painting[first]
+        # At the deepest level style is no matter: A' is like A, and B like B'.
+        level, fields = Level(first, *known, *known), None
+        for index in range(len(self.knobs.layers)):
+            if index > 0:
+                assert fields is not None
+                level, fields = self._descend(index, level, fields)
+            fields = self._match(index, level, fields)
+            if self.job.progress.stopped:
+                break
+        assert fields is not None
+        return self._picture(fields[0], self.encoder.scale(level.tap), self.size)
+
+    def _match(self, index: int, level: Level, start: Fields | None) -> Fields:
+        """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
+        from atelier.maths.patchmatch import PatchMatch, sweep_all
+
+        one = _stack(level.photo, level.photo_styled)
+        other = _stack(level.painting_plain, level.painting)
+        options: dict[str, Any] = {
+            "patch": self.knobs.patches[index],
+            "radius": self.knobs.reaches[index - 1] if index else None,
+        }
+        seed = 2 * (self.job.seed + index)
+        there, back = start or (None, None)
+        matches = [
+            PatchMatch(one, other, start=there, seed=seed, **options),
+            PatchMatch(other, one, start=back, seed=seed + 1, **options),
+        ]
+        unit = 4 * self.knobs.patches[index] ** 2  # two unit vectors are at most 4 apart
+        for _ in range(self.knobs.search_iterations):
+            if self.job.progress.stopped:
+                break
+            sweep_all(matches, torch.get_num_threads())
+            distance = float(sum(match.distance.mean() for match in matches)) / unit
+            self._report(level.tap, {"match": distance}, matches[0].field, level.tap)
+        return matches[0].field, matches[1].field
+
+    def _descend(self, index: int, above: Level, fields: Fields) -> tuple[Level, Fields]:
+        """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
+        from atelier.maths.patchmatch import enlarge
+
+        tap = self.knobs.layers[index]
+        photo, painting = self.photo[tap], self.painting[tap]
+        factor = self.encoder.scale(above.tap) // self.encoder.scale(tap)
+        sizes = [(int(some.shape[2]), int(some.shape[3])) for some in (photo, painting)]
+        finer = (
+            enlarge(fields[0], sizes[0], sizes[1], factor),
+            enlarge(fields[1], sizes[1], sizes[0], factor),
+        )
+        weight = self.knobs.content_weights[index - 1]
+        rebuilt = [
+            self._rebuild(above.tap, tap, _warped(deep, field), _warped(plain, fine), fields[0])
+            for deep, field, plain, fine in (
+                (above.painting, fields[0], painting, finer[0]),
+                (above.photo, fields[1], photo, finer[1]),
+            )
+        ]
+        styled, plain = (
+            blended(own, new, weight) for own, new in zip((photo, painting), rebuilt, strict=True)
+        )
+        return Level(tap, photo, painting, styled, plain), finer
+
+    def _rebuild(
+        self, above: str, tap: str, target: torch.Tensor, start: torch.Tensor, field: Field
+    ) -> torch.Tensor:
+        """Features at `tap`, from `start`, that the network takes to `target` at the tap above (eq. 5)."""
+        from atelier.losses import ContentLoss
+        from atelier.maths.free_descent import FreeDescent
+
+        first, last = (self.encoder.taps.index(name) for name in (tap, above))
+        near = ContentLoss(target, relative=True)
+
+        def objective(values: torch.Tensor) -> dict[str, torch.Tensor]:
+            for step in self.encoder.taps[first + 1 : last + 1]:
+                values = self.encoder._advance(values, step, keep=True)
+            return {"rebuild": near(values)}
+
+        before = self.done
+
+        def report(evaluation: int, terms: Mapping[str, float], values: Any) -> bool:
+            return self._report(f"{above} to {tap}", terms, field, above, at=before + evaluation)
+
+        descent = FreeDescent(
+            objective, optimiser="lbfgs", iterations=self.knobs.rebuild_iterations, report=report
+        )
+        if not self.job.progress.stopped:
+            start = descent.run(start)
+        self.done = before + self.knobs.rebuild_iterations
+        return start
+
+    def _report(
+        self, stage: str, terms: Mapping[str, float], field: Field, tap: str, at: int | None = None
+    ) -> bool:
+        self.done = self.done + 1 if at is None else at
+        return self.job.progress.report(
+            self.done, self.total, stage=stage, losses=terms, preview=lambda: self._preview(field, tap)
+        )
+
+    def _preview(self, field: Field, tap: str) -> torch.Tensor:
+        """The painting's colours where the field puts them, at the size of the layer at `tap`."""
+        height, width = self.painting[tap].shape[-2:]
+        return _warped(resize(self.job.styles[0], (height, width)), field)
+
+    def _picture(self, field: Field, factor: int, size: tuple[int, int]) -> torch.Tensor:
+        """The mean of the painting's patches that the field names."""
+        from atelier.maths.patchmatch import enlarge, vote
+
+        style = self.job.styles[0]
+        key = (int(style.shape[2]), int(style.shape[3]))
+        fine = enlarge(field, size, key, factor)
+        values = vote(_array(style), fine, self.knobs.patches[-1])
+        return torch.from_numpy(values).permute(2, 0, 1)[None].to(style.device)
+
+
+def blended(own: torch.Tensor, rebuilt: torch.Tensor, weight: float) -> torch.Tensor:
+    """Features (1, C, H, W) that keep their `own` where the layer responds strongly (eq. 6)."""
+    response = own.square().sum(1, keepdim=True)
+    low, high = response.amin(), response.amax()
+    response = (response - low) / (high - low).clamp(min=1e-12)
+    share = weight * torch.sigmoid(_KAPPA * (response - _TAU))
+    return own * share + rebuilt * (1 - share)
+
+
+def _stack(first: torch.Tensor, second: torch.Tensor) -> Floats:
+    """Both features at unit length at each place, side by side, (H, W, 2C)."""
+    from torch.nn import functional
+
+    both = [functional.normalize(some.float(), dim=1) for some in (first, second)]
+    return _array(torch.cat(both, 1))
+
+
+def _array(values: torch.Tensor) -> Floats:
+    array: Floats = values[0].permute(1, 2, 0).cpu().contiguous().numpy()
+    return array
+
+
+def _warped(values: torch.Tensor, field: Field) -> torch.Tensor:
+    """Features (1, C, H', W') at the places (H, W, 2) that a field names."""
+    rows, columns = torch.from_numpy(field).long().to(values.device).unbind(2)
+    return values[:, :, rows, columns]

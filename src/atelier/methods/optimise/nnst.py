@@ -1,0 +1,449 @@
+"""NNST: optimise the picture until each place looks like the place of the painting that was chosen for it.
+
+The hypercolumns of every place of the picture are drawn to their nearest neighbours among the style's, which
+are chosen anew from time to time, by what the photo shows there and by what has been painted so far (Kolkin
+et al. 2022, the optimising variant). The picture's Laplacian pyramid is what is optimised.
+
+It differs from the paper in what makes it quick and keeps the photo: it starts from the picture of `nnst_d`,
+so that a few dozen steps at the final size are enough; half of each query is the photo's; features are
+centred where they are compared, each layer counts the same, and mirrored places of the style can be chosen;
+the encoder runs in bfloat16, and the search in the directions in which the style varies most. Above
+`stroke_size` the style is not enlarged any further. Feature splitting and the colour step are left out.
+`--quality published` is the authors' program, with VGG-16, and with its conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from atelier import features, maths
+from atelier.core import knobs as knob_rules
+from atelier.core import registry
+from atelier.core.errors import UsageError
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.progress import Event, Progress
+from atelier.core.registry import Job, Method, Paper
+from atelier.images.resize import resize
+from atelier.images.tiles import Tile, coarser, tiles
+from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
+from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE
+
+#: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
+#: and so the later ones, which find little that is not near what was chosen before.
+FULL_SEARCH, FULL_AGAIN = 1 << 31, 1 << 26
+_LEVELS = 5
+#: Luma (ITU-R BT.601).
+_LIGHT = (0.299, 0.587, 0.114)
+
+
+class NNST(Method):
+    """Draw every place of the picture to the place of the painting that was chosen for it, step by step."""
+
+    name = "nnst"
+    paper = Paper(
+        "Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich",
+        2022,
+        "Neural Neighbor Style Transfer",
+        "https://arxiv.org/abs/2203.13215",
+    )
+    native = frozenset({"strength", "styles", "regions"})
+
+    class Knobs(EncoderKnobs):
+        """What can be changed about the search and the optimisation."""
+
+        decoder: str = knob(
+            "nnst_d.atelier", "Decoder of the first picture: a name from 'atelier weights list', or a file."
+        )
+        start: Literal["nnst_d", "content"] = knob(
+            "nnst_d", "Start from the picture of the method nnst_d, or from the photo, coarse to fine."
+        )
+        keep: float = knob(0.5, "The photo's own share in what is searched for.", ge=0, le=1)
+        light: float = knob(0.1, "How much the photo's light and dark count in the search.", ge=0)
+        coarsest: int = knob(64, "Long side of the first size; larger keeps larger shapes.", ge=16)
+        stroke_size: int = knob(
+            512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
+        )
+        turned: Literal["no", "mirrored", "all"] = knob(
+            "mirrored", "Turned copies of the style that are searched as well."
+        )
+        iterations: int = knob(50, "Evaluations at the final size.", ge=1)
+        coarse_iterations: int = knob(
+            100, "Evaluations at each coarser size, where the photo is the start.", ge=1
+        )
+        rematch: int = knob(20, "Evaluations from one search to the next.", ge=1)
+        step_size: float = knob(
+            2e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
+        )
+        average: float = knob(0.8, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
+        contrast: float = knob(0.0, "Weight of the photo's own differences of colour between places.", ge=0)
+        hues: Literal["painted", "photo"] = knob(
+            "painted", "'photo' takes the photo's hues, as widely spread as the style's."
+        )
+        dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
+        published: bool = knob(False, "Follow the authors' program in everything; for --quality published.")
+
+        def files(self) -> tuple[str, ...]:
+            decoded = self.start == "nnst_d" and not self.published
+            return (*super().files(), self.decoder) if decoded else super().files()
+
+    qualities = {  # noqa: RUF012
+        "draft": {"iterations": 15, "coarse_iterations": 40},
+        "good": {},
+        "best": {"iterations": 70, "coarse_iterations": 150},
+        "published": {
+            "encoder": "vgg16.imagenet",
+            "padding": "zeros",
+            "half": False,
+            "start": "content",
+            "keep": 0.75,
+            "turned": "all",
+            "iterations": 200,
+            "coarse_iterations": 200,
+            "average": 0.0,
+            "hues": "photo",
+            "published": True,
+        },
+    }
+
+    def weights(self, knobs: NNST.Knobs) -> Sequence[str]:
+        return knobs.files()
+
+    def transfer(self, job: Job, knobs: NNST.Knobs) -> torch.Tensor:
+        # Tensors born in a caller's inference mode could not be differentiated through.
+        with torch.inference_mode(False):
+            eyes = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
+            eyes.prepare(job.device, job.dtype if knobs.half else torch.float32)
+            picture = (_published if knobs.published else _paint)(job, knobs, eyes)
+            # All but the hues knows of the strength already; the program knows nothing of it.
+            base = job.content if knobs.published else picture
+            if knobs.hues == "photo":
+                picture = _with_hues(job, picture)
+            return torch.lerp(base, picture, job.strength)
+
+    def look(self, job: Job, knobs: NNST.Knobs) -> None:
+        if knobs.start == "nnst_d" and not knobs.published:
+            kind, chosen = _decoding(knobs)
+            kind.look(job, chosen)
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        return {"decoder": registry.find("nnst_d").tiny()["weights"]}
+
+
+def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
+    """The picture with the photo's hues in the styles' spread."""
+    from atelier.images.oklab import photo_hues
+
+    used = [style.flatten(2) for style, _ in _used(job)]
+    return photo_hues(job.content, torch.cat(used, 2)[..., None], picture)
+
+
+def _used(job: Job) -> list[tuple[torch.Tensor, float]]:
+    """The styles that have a weight, and their weights."""
+    return [pair for pair in zip(job.styles, job.style_weights, strict=True) if pair[1] > 0]
+
+
+# the picture
+
+
+def _paint(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
+    """The picture, (1, 3, H, W), from its start through the sizes."""
+    from atelier.maths.free_descent import PyramidDescent
+
+    final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
+    scales = maths.sizes(final, smallest=knobs.coarsest)
+    if knobs.start == "nnst_d":
+        scales = scales[-1:]
+    total = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
+    picture, done = _first_picture(job, knobs, total)
+    if job.progress.stopped:
+        return picture
+    total += done
+    painter = Painter(job, knobs, features.Hypercolumns(eyes))
+    for size in scales:
+        descent = PyramidDescent(
+            Canvas(painter, resize(job.content, size)),
+            split=partial(maths.split, levels=_LEVELS),
+            merge=maths.merge,
+            rule="adam",
+            iterations=knobs.iterations if size == final else knobs.coarse_iterations,
+            step_size=knobs.step_size,
+            average=knobs.average,
+            report=reporter(job, size, done, total),
+        )
+        picture = descent.run(resize(picture, size))
+        done += descent.iterations
+        if job.progress.stopped:
+            break
+    return resize(picture, final)
+
+
+def _first_picture(job: Job, knobs: NNST.Knobs, more: int) -> tuple[torch.Tensor, int]:
+    """Where the optimisation starts, and how many events that took; `more` are to come."""
+    if knobs.start == "content":
+        return job.content, 0
+    events = 0
+
+    def forward(event: Event) -> bool:
+        nonlocal events
+        events = event.total
+        return job.progress.report(
+            event.done, event.total + more, stage=event.stage, losses=event.losses, preview=event.preview
+        )
+
+    kind, chosen = _decoding(knobs)
+    # A clone, because what was made in inference mode can never be differentiated.
+    return kind.transfer(replace(job, progress=Progress(forward)), chosen).clone(), events
+
+
+def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
+    """The method that paints the first picture, and its knobs."""
+    kind = registry.find("nnst_d")
+    same = ("encoder", "keep", "coarsest", "stroke_size", "turned", "dims", "half")
+    chosen = {name: getattr(knobs, name) for name in same} | {"weights": knobs.decoder}
+    return kind(), knob_rules.parse(kind.Knobs, chosen)
+
+
+# the style's side
+
+
+@dataclass(frozen=True)
+class Side:
+    """The styles at one size: what is searched, and the directions (M, D) from their mean `centre` (D,).
+
+    `light` (M,) is how light each candidate is, from its style's mean, in deviations.
+    """
+
+    candidates: maths.Candidates
+    directions: torch.Tensor
+    centre: torch.Tensor
+    light: torch.Tensor
+
+
+class Painter:
+    """What is the same at every size: the job, the eyes, and how much each layer and each style counts.
+
+    `gain` (D,) divides each layer by its mean length among the styles; `bias` (K,) is what each style's
+    likeness gains, so that its share of the canvas is its weight.
+    """
+
+    def __init__(self, job: Job, knobs: NNST.Knobs, columns: features.Hypercolumns) -> None:
+        self.job, self.knobs, self.columns = job, knobs, columns
+        self.styles = [style for style, _ in _used(job)]
+        self.gain, self.bias = self._gain(), None
+        weights = [weight for _, weight in _used(job)]
+        if len(weights) > 1 and job.regions is None:
+            self.bias = self._shares(weights)
+
+    def see(self, picture: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """The features of (1, 3, H, W) at the hypercolumns' taps."""
+        found: Mapping[str, torch.Tensor] = self.columns.encoder(picture, self.columns.taps)
+        return found
+
+    def side(self, long_side: int) -> Side:
+        """The styles for a content of that long side."""
+        limit = min(long_side, self.knobs.stroke_size)
+        maps, groups, light = [], [], []
+        with torch.no_grad():
+            for group, style in enumerate(self.styles):
+                for picture in _turned(style_at(self.job, style, (limit, limit)), self.knobs.turned):
+                    columns = self.columns.join(self.see(picture))[0]
+                    maps.append(columns * self.gain.to(columns.dtype)[:, None, None])
+                    groups.append(group)
+                    light.append(lightness(picture).flatten())
+            return _side(maps, groups, torch.cat(light), self.knobs.dims)
+
+    def _gain(self) -> torch.Tensor:
+        with torch.no_grad():
+            norms = torch.stack([self.columns.norms(self.see(style)) for style in self.styles]).mean(0)
+        widths = torch.tensor(self.columns.widths, device=norms.device)
+        return torch.repeat_interleave(1 / norms.clamp(min=1e-6), widths)
+
+    def _shares(self, weights: Sequence[float]) -> torch.Tensor:
+        height, width = self.job.content.shape[-2:]
+        small = maths.sizes((height, width), smallest=self.knobs.coarsest)[0]
+        canvas = Canvas(self, resize(self.job.content, small))
+        queries = _directions(canvas.photo).flatten(1).T
+        choices = canvas.side.candidates
+        groups = choices.group_of().to(queries.device)
+        scores = [maths.nearest(queries, choices.keys[groups == one])[1] for one in range(len(weights))]
+        return maths.balance(torch.stack(scores, 1), weights)
+
+
+def _side(maps: Sequence[torch.Tensor], groups: Sequence[int], light: torch.Tensor, dims: int) -> Side:
+    """The style's side out of maps (D, h, w) of hypercolumns."""
+    from atelier.losses.cosine import unit
+
+    rows = torch.cat([one.permute(1, 2, 0).flatten(0, 1) for one in maps])
+    centre = rows.mean(0, dtype=torch.promote_types(rows.dtype, torch.float32))
+    rows = unit(rows - centre.to(rows.dtype))
+    return Side(maths.candidates(maps, groups, dims=dims), rows, centre, light)
+
+
+def lightness(picture: torch.Tensor) -> torch.Tensor:
+    """How light each cell of (1, 3, H, W) is, (h, w), from the mean, in deviations; 0 in a flat picture."""
+    shade = (picture * picture.new_tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    cells = torch.nn.functional.avg_pool2d(shade, CELL, ceil_mode=True, count_include_pad=False)[0, 0]
+    rest = cells - cells.mean()
+    return rest / rest.square().mean().sqrt().clamp(min=0.01)
+
+
+def _turned(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
+    """The picture, its mirror image, and both turned by quarters."""
+    for mirrored in (False, True)[: 1 if how == "no" else 2]:
+        for quarters in range(4 if how == "all" else 1):
+            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
+
+
+def _directions(queries: torch.Tensor) -> torch.Tensor:
+    """Queries (P, h, w) from their mean, of length 1."""
+    return torch.nn.functional.normalize(queries - queries.mean((1, 2), keepdim=True), dim=0)
+
+
+# the objective
+
+
+class Canvas:
+    """The objective at one size: mean distance of each place from what was chosen for it (eq. 3).
+
+    The choice is made anew every `rematch` evaluations, from the picture of that moment. A large picture is
+    looked at tile by tile, and each tile once more on the way back, so that one at a time is in memory.
+    """
+
+    def __init__(self, painter: Painter, content: torch.Tensor) -> None:
+        from atelier.losses.contrast import ContrastLoss
+
+        self.painter, self.content = painter, content
+        strength = painter.job.strength
+        self.keep, self.own = 1 - strength * (1 - painter.knobs.keep), (1 - strength) ** 2
+        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
+        self.side = painter.side(max(content.shape[-2:]))
+        self.choices = self.side.candidates
+        if painter.knobs.light:
+            # The square of a difference as a product: one more direction, and a part of the candidate's alone.
+            keys = torch.cat([self.choices.keys, self.side.light[:, None]], 1)
+            self.choices = replace(self.choices, keys=keys)
+        self.basis = self.choices.basis * painter.gain
+        self.photo = self._project(content)
+        self.table, self.evaluations = self.side.directions, 0
+        self.contrast = ContrastLoss(content)
+        self.chosen: torch.Tensor | None = None
+
+    def __call__(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.evaluations % self.painter.knobs.rematch == 0:
+            self.choose(picture.detach())
+        self.evaluations += 1
+        sums = [self._kept_small(picture, tile) for tile in self.tiles]
+        terms = {"match": torch.stack(sums).sum() / (self.cells[0] * self.cells[1])}
+        if self.painter.knobs.contrast:
+            terms["contrast"] = self.painter.knobs.contrast * self.contrast(picture)
+        return terms
+
+    def choose(self, picture: torch.Tensor) -> torch.Tensor:
+        """The candidate for each place, (h, w), by the photo and by what has been painted."""
+        queries = self.photo
+        if self.keep < 1:
+            queries = self.keep * queries + (1 - self.keep) * self._project(picture)
+        self.chosen = self._search(_directions(queries), picture)
+        if self.own:
+            self._mix()
+        return self.chosen
+
+    def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+        choices, bias, allowed = self.choices, self._bias(), self._allowed()
+        if len(queries) < choices.keys.shape[1]:
+            queries = torch.cat([queries, 2 * self.painter.knobs.light * lightness(self.content)[None]])
+        if self.cells[0] * self.cells[1] * len(choices.keys) <= (
+            FULL_SEARCH if self.chosen is None else FULL_AGAIN
+        ):
+            flat = queries.flatten(1).T
+            index = maths.confined(flat, choices, None if allowed is None else allowed.flatten(), bias)
+            return index.view(self.cells)
+        if self.chosen is not None:
+            before, grids = self.chosen, choices.grids
+        else:
+            height, width = self.content.shape[-2:]
+            half = ((height + 1) // 2, (width + 1) // 2)
+            coarse = Canvas(self.painter, resize(self.content, half))
+            before, grids = coarse.choose(resize(picture, half)), coarse.side.candidates.grids
+        return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
+
+    def _bias(self) -> torch.Tensor | None:
+        """What each candidate's likeness gains: by its style's share, and its part of the lightness."""
+        light = self.painter.knobs.light
+        bias = -light * self.side.light.square() if light else None
+        if self.painter.bias is None:
+            return bias
+        share = self.painter.bias[self.side.candidates.group_of().to(self.painter.bias.device)]
+        return share if bias is None else bias + share
+
+    def _allowed(self) -> torch.Tensor | None:
+        """The style that has the largest share of each place."""
+        regions = self.painter.job.regions
+        return None if regions is None else resize(regions, self.cells)[:, 0].argmax(0)
+
+    def _project(self, picture: torch.Tensor) -> torch.Tensor:
+        """Queries (P, h, w) in the directions of the candidates."""
+        found = torch.empty((len(self.basis), *self.cells), device=picture.device)
+        with torch.no_grad():
+            for tile in self.tiles:
+                seen = self.painter.see(picture[(..., *tile.outer)])
+                part = self.painter.columns.project(seen, self.basis)[0]
+                found[(..., *coarser(tile.core, CELL))] = part[(..., *coarser(tile.inner, CELL))]
+        return found
+
+    def _mix(self) -> None:
+        """What each place is drawn to, where strength is below 1: a share of the photo's own direction."""
+        from atelier.losses.cosine import centred, unit
+
+        assert self.chosen is not None
+        with torch.no_grad():
+            mixed = self.side.directions[self.chosen.flatten()]
+            places = torch.arange(len(mixed), device=mixed.device).view(self.cells)
+            for tile in self.tiles:
+                rows = self._rows(self.content, tile)
+                own = unit(centred(rows, self.painter.gain, self.side.centre))
+                part = places[coarser(tile.core, CELL)].flatten()
+                mixed[part] = unit(torch.lerp(mixed[part], own, self.own))
+        self.table, self.index = mixed, places
+
+    def _kept_small(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
+        """The sum of a tile's distances; of several tiles, none keeps its features."""
+        if len(self.tiles) == 1:
+            return self._distances(picture, tile)
+        from torch.utils.checkpoint import checkpoint
+
+        total: torch.Tensor = checkpoint(self._distances, picture, tile, use_reentrant=False)
+        return total
+
+    def _distances(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
+        from atelier.losses.cosine import chosen_distances
+
+        assert self.chosen is not None
+        index = (self.index if self.own else self.chosen)[coarser(tile.core, CELL)].flatten()
+        gain, centre = self.painter.gain, self.side.centre
+        return chosen_distances(self._rows(picture, tile), self.table, index, gain=gain, centre=centre).sum()
+
+    def _rows(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
+        """The hypercolumns (N, D) of a tile's core."""
+        joined = self.painter.columns.join(self.painter.see(picture[(..., *tile.outer)]))
+        inner = joined[(..., *coarser(tile.inner, CELL))]
+        return inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1])
+
+
+# as published
+
+
+def _published(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
+    """The picture of the authors' program. Raises UsageError for more than the one style that it knows."""
+    from atelier.methods.optimise.nnst_programme import Programme
+
+    styles = _used(job)
+    if len(styles) > 1:
+        raise UsageError("as published, nnst takes one style: leave out the others, or 'published'")
+    return Programme(job, knobs, eyes, styles[0][0]).run().clamp(0, 1)

@@ -1,0 +1,395 @@
+"""The transformer with conditional instance normalisation, and what tells it the style.
+
+One network paints in many styles when a style is nothing but the shift and the scale after each instance
+normalisation (Dumoulin, Shlens & Kudlur 2017). `Pastiche` has a row of them for each style that it was
+trained on; `Arbitrary` predicts them from a picture of any style (Ghiasi et al. 2017), by way of a short
+vector that can be kept and mixed. Sizes are read off the state dict: published, lighter and slim ones load.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Self, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atelier.core.convert import check_state
+from atelier.core.errors import WeightsError
+from atelier.networks import inception
+from atelier.networks.tensorflow import Convolution, fold, translate
+
+Widths = tuple[int, int, int]
+Norms = Iterator[tuple[Tensor, Tensor]]
+Network = TypeVar("Network", bound=nn.Module)
+
+_EPS = 1e-5
+# The widest padding, 4 px, mirrors: it needs a pixel more than that.
+_SMALLEST = 5
+
+
+def normalise(features: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Features (B, C, H, W) with the mean `shift` and the deviation `scale`, both (B, C), in each channel.
+
+    Moments are those of each picture, the variance's epsilon 1e-5, in float32 (Dumoulin et al. 2017, eq. 5).
+
+    >>> normalise(torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 1), torch.ones(1, 1) * 3).round().flatten()
+    tensor([-2.,  4.])
+    """
+    if features.shape[0] == 1 and features.shape[2:].numel() > 1:
+        # Over one picture batch norm is instance norm, and its kernels know channels-last and half precision.
+        return F.batch_norm(features, None, None, scale[0], shift[0], training=True, eps=_EPS)
+    exact = features.float()
+    variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
+    factor = scale[..., None, None] * (variance + _EPS).rsqrt()
+    return ((exact - mean) * factor + shift[..., None, None]).to(features.dtype)
+
+
+class Transformer(nn.Module):
+    """Down to a quarter, residual blocks, and up again: the painter.
+
+    `widths` are the channels at full, half and quarter size. With `everywhere` the style governs every
+    layer (Dumoulin et al.), else the first three have batch norm and no style (Ghiasi et al.).
+    """
+
+    def __init__(self, widths: Widths = (32, 64, 128), blocks: int = 5, *, everywhere: bool = False) -> None:
+        super().__init__()
+        first, second, third = widths
+        plain = not everywhere
+        self.contract = nn.ModuleDict(
+            {
+                "conv1": Convolution(3, first, (9, 9), norm=plain),
+                "conv2": Convolution(first, second, (3, 3), stride=2, norm=plain),
+                "conv3": Convolution(second, third, (3, 3), stride=2, norm=plain),
+            }
+        )
+        self.residual = nn.ModuleDict({f"residual{number}": _block(third) for number in range(1, blocks + 1)})
+        self.expand = nn.ModuleDict(
+            {
+                "conv1": nn.ModuleDict({"conv": Convolution(third, second, (3, 3))}),
+                "conv2": nn.ModuleDict({"conv": Convolution(second, first, (3, 3))}),
+                "conv3": nn.ModuleDict({"conv": Convolution(first, 3, (9, 9))}),
+            }
+        )
+        styled = (*self.contract.values(),) if everywhere else ()
+        styled += tuple(conv for block in self.residual.values() for conv in block.children())
+        styled += tuple(block.get_submodule("conv") for block in self.expand.values())
+        #: Channels of each layer that the style governs, in the order of computation.
+        self.channels: tuple[int, ...] = tuple(conv.get_parameter("weight").shape[0] for conv in styled)
+        self.everywhere = everywhere
+
+    def forward(self, image: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """The painted `image` (B, 3, H, W), RGB in 0..1 as it is given, of any size.
+
+        `shift` and `scale` (B or 1, sum of `channels`) are the style.
+        """
+        height, width = image.shape[-2:]
+        spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
+        if any(spare):
+            image = F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate")
+        norms = self._norms(len(image), shift, scale)
+        features = self._contract(image, norms)
+        for block in self.residual.values():
+            features = _residual(block, features, norms)
+        for name, up in self.expand.items():
+            if name != "conv3":
+                features = F.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = normalise(up.get_submodule("conv")(features), *next(norms))
+            if name != "conv3":
+                features = features.relu_()
+        # Odd sides come out a little larger, grown at the far edges.
+        return torch.sigmoid(features[..., :height, :width].float())
+
+    def contracted(self, image: Tensor) -> Tensor:
+        """The features (B, C, H / 4, W / 4) before the residual blocks, where no style governs them."""
+        return self._contract(image, iter(()))
+
+    def _norms(self, batch: int, shift: Tensor, scale: Tensor) -> Norms:
+        both = (torch.split(part.expand(batch, -1), list(self.channels), 1) for part in (shift, scale))
+        return zip(*both, strict=True)
+
+    def _contract(self, image: Tensor, norms: Norms) -> Tensor:
+        dtype = self.contract["conv1"].get_parameter("weight").dtype
+        features = image.to(dtype, memory_format=torch.channels_last)
+        for conv in self.contract.values():
+            features = conv(features)
+            if self.everywhere:
+                features = normalise(features, *next(norms))
+            features = features.relu_()
+        return features
+
+
+def _block(channels: int) -> nn.ModuleDict:
+    return nn.ModuleDict({name: Convolution(channels, channels, (3, 3)) for name in ("conv1", "conv2")})
+
+
+def _residual(block: nn.Module, features: Tensor, norms: Norms) -> Tensor:
+    first, second = block.children()
+    inner = normalise(first(features), *next(norms)).relu_()
+    return features + normalise(second(inner), *next(norms))
+
+
+class Pastiche(nn.Module):
+    """A painter of the styles that it was trained on: a row of shifts and of scales for each.
+
+    `looks` (styles, `traits`) describe the styles' pictures, so that one can be told by its picture; those
+    of published networks are not known.
+    """
+
+    looks: Tensor
+
+    def __init__(
+        self, styles: int, widths: Widths = (32, 64, 128), blocks: int = 5, *, traits: int = 0
+    ) -> None:
+        super().__init__()
+        self.register_buffer("looks", torch.zeros(styles, traits))
+        self.transformer = Transformer(widths, blocks, everywhere=True)
+        self.shift = nn.Parameter(torch.zeros(styles, sum(self.transformer.channels)))
+        self.scale = nn.Parameter(torch.ones(styles, sum(self.transformer.channels)))
+
+    @property
+    def styles(self) -> int:
+        """How many styles there are."""
+        return len(self.shift)
+
+    def learn(self, looks: Tensor) -> None:
+        """Make place for new styles that look so, (styles, traits), in place of the old.
+
+        Each starts from their mean: a transformer that is trained already learns a style quickly.
+        """
+        self.looks = looks
+        for name in ("shift", "scale"):
+            mean = self.get_parameter(name).detach().mean(0, keepdim=True)
+            self.register_parameter(name, nn.Parameter(mean.repeat(len(looks), 1)))
+
+    def nearest(self, look: Tensor) -> Tensor:
+        """The shares (1, styles) of the styles most like `look` (traits): one, or a few in between."""
+        apart = torch.linalg.vector_norm(self.looks.float() - look, dim=1)
+        if len(apart) == 1:
+            return torch.ones_like(apart)[None]
+        between = torch.cdist(self.looks.float(), self.looks.float())
+        between.fill_diagonal_(torch.inf)
+        reach = between.amin(1).median().clamp(min=1e-4) / 4
+        return torch.softmax(-(apart / reach).square(), 0)[None]
+
+    def forward(self, image: Tensor, shares: Tensor) -> Tensor:
+        """The painted `image` (B, 3, H, W), RGB in 0..1; `shares` (B or 1, styles) mixes the styles' rows."""
+        painted: Tensor = self.transformer(image, shares @ self.shift, shares @ self.scale)
+        return painted
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Ready for use on `device`, with convolutions in `dtype`; no more training after this."""
+        fold(self, dtype)
+        return self.eval().requires_grad_(False).to(device)
+
+
+class Statistics(nn.Module):
+    """A style seen by an encoder: the logarithms of its channels' moments, made even, and a hidden layer.
+
+    The evenness is that of all styles seen in training, not of a batch: a handful of styles says little.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+
+    def __init__(self, inputs: int, outputs: int = 256) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, outputs)
+        self.outputs = outputs
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("variance", torch.ones(inputs))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, moments: Tensor) -> Tensor:
+        """Moments (B, inputs), none negative, to (B, outputs)."""
+        levels = (moments.float() + 1e-3).log()
+        if self.training:
+            self._learn(levels.detach())
+        even = (levels - self.mean) / (self.variance + 1e-3).sqrt()
+        return F.relu(self.hidden(even))
+
+    def _learn(self, levels: Tensor) -> None:
+        """Running moments: all that was seen at first, then the last thousand batches or so."""
+        share = 1 / min(int(self.seen) + 1, 1000)
+        self.mean.lerp_(levels.mean(0), share)
+        self.variance.lerp_((levels - self.mean).square().mean(0), share)
+        self.seen += 1
+
+
+class Arbitrary(nn.Module):
+    """A painter of any style: a predictor of the style's vector, and the shifts and scales made of it.
+
+    `predictor` is Inception's trunk, which sees a picture (B, 3, H, W), or `Statistics`, which sees an
+    encoder's moments (B, N).
+    """
+
+    def __init__(
+        self,
+        predictor: inception.Trunk | Statistics,
+        *,
+        vector: int = 100,
+        widths: Widths = (32, 64, 128),
+        blocks: int = 5,
+    ) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.bottleneck = nn.Linear(predictor.outputs, vector)
+        self.transformer = Transformer(widths, blocks)
+        self.shift = nn.Linear(vector, sum(self.transformer.channels))
+        self.scale = nn.Linear(vector, sum(self.transformer.channels))
+        nn.init.zeros_(self.shift.bias)
+        nn.init.ones_(self.scale.bias)
+
+    def vector(self, seen: Tensor) -> Tensor:
+        """The style's vector (B, V) of what its predictor sees."""
+        if isinstance(self.predictor, inception.Trunk):
+            seen = self.predictor(seen).float().mean((2, 3))
+        else:
+            seen = self.predictor(seen)
+        made: Tensor = self.bottleneck(seen)
+        return made
+
+    def paint(self, image: Tensor, vector: Tensor) -> Tensor:
+        """The painted `image` (B, 3, H, W), RGB in 0..1, in the style of `vector` (B or 1, V)."""
+        painted: Tensor = self.transformer(image, self.shift(vector), self.scale(vector))
+        return painted
+
+    def forward(self, image: Tensor, seen: Tensor) -> Tensor:
+        """The painted `image` in the style of what the predictor sees."""
+        return self.paint(image, self.vector(seen))
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Ready for use on `device`, with convolutions in `dtype`; no more training after this."""
+        fold(self, dtype)
+        return self.eval().requires_grad_(False).to(device)
+
+
+@torch.inference_mode(False)
+def load_arbitrary(state: Mapping[str, Tensor]) -> Arbitrary:
+    """The network of Ghiasi et al. that `state` is of: published, lighter or slim, in either naming.
+
+    Raises `WeightsError` where a tensor is missing, left over or of another shape.
+    """
+    own = arbitrary_from_tensorflow(state)
+    widths, blocks = _sizes(own)
+    vector = _rows(own, "bottleneck.weight")
+    # On the meta device nothing is drawn: the global random state belongs to the caller.
+    with torch.device("meta"):
+        network = Arbitrary(_predictor(own), vector=vector, widths=widths, blocks=blocks)
+    return _filled(network, own, "the style network of Ghiasi et al.")
+
+
+@torch.inference_mode(False)
+def load_pastiche(state: Mapping[str, Tensor]) -> Pastiche:
+    """The network of Dumoulin et al. that `state` is of, in either naming.
+
+    Raises `WeightsError` where a tensor is missing, left over or of another shape.
+    """
+    own = pastiche_from_tensorflow(state)
+    widths, blocks = _sizes(own)
+    styles = _rows(own, "shift")
+    own.setdefault("looks", torch.zeros(styles, 0))
+    with torch.device("meta"):
+        network = Pastiche(styles, widths, blocks, traits=own["looks"].shape[-1])
+    return _filled(network, own, "the many-style network of Dumoulin et al.")
+
+
+def arbitrary_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published variables of Ghiasi et al. under the names here; own names stay as they are.
+
+    What else the checkpoint holds (steps, slots of the optimiser, deeper layers, VGG) is left out.
+    """
+    if not any(name.startswith("transformer/") for name in state):
+        return dict(state)
+    heads = ("InceptionV3/", "Conv/", "transformer/")
+    kept = {name: value for name, value in state.items() if name.startswith(heads) and _is_used(name)}
+    found = {
+        re.sub("^Conv[.]", "bottleneck.", re.sub("^InceptionV3[.]", "predictor.", name)): value
+        for name, value in translate(kept).items()
+    }
+    layers = [f"style_params/{layer}/StyleNorm" for layer in _layers(state, everywhere=False)]
+    for name, part in (("shift", "Conv"), ("scale", "Conv_1")):
+        found |= _joined(state, layers, f"{part}/weights", f"{name}.weight")
+        found |= _joined(state, layers, f"{part}/biases", f"{name}.bias")
+    if "bottleneck.weight" in found:
+        found["bottleneck.weight"] = found["bottleneck.weight"].flatten(1)
+    return found
+
+
+def pastiche_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published variables of Dumoulin et al. under the names here; own names stay as they are."""
+    if not any(name.startswith("transformer/") for name in state):
+        return dict(state)
+    kernels = {name: value for name, value in state.items() if re.fullmatch("transformer/.*/weights", name)}
+    layers = [f"{layer}/InstanceNorm" for layer in _layers(state, everywhere=True)]
+    found = translate(kernels)
+    found |= _joined(state, layers, "beta", "shift") | _joined(state, layers, "gamma", "scale")
+    return found
+
+
+def _is_used(name: str) -> bool:
+    """Whether a variable is a weight of what is computed: no slot, and nothing behind Mixed_6e."""
+    return re.search(r"/(weights|biases|beta|moving_mean|moving_variance)$", name) is not None and (
+        re.search(r"InceptionV3/(Mixed_7|AuxLogits|Logits)", name) is None
+    )
+
+
+def _layers(state: Mapping[str, Tensor], *, everywhere: bool) -> list[str]:
+    """TensorFlow's names of the layers that the style governs, in the order of computation."""
+    blocks = max((int(n) for n in re.findall(r"/residual(\d+)/", " ".join(state))), default=0)
+    names = [f"contract/conv{index}" for index in (1, 2, 3)] if everywhere else []
+    names += [f"residual/residual{block}/conv{index}" for block in range(1, blocks + 1) for index in (1, 2)]
+    names += [f"expand/conv{index}/conv" for index in (1, 2, 3)]
+    return [f"transformer/{name}" for name in names]
+
+
+def _joined(state: Mapping[str, Tensor], layers: list[str], part: str, name: str) -> dict[str, Tensor]:
+    """One tensor `name` of the layers' own, side by side."""
+    names = [f"{layer}/{part}" for layer in layers]
+    if missing := [name for name in names if name not in state]:
+        raise WeightsError(
+            f"{len(missing)} of the network's {len(names)} variables */{part} are missing (first: "
+            f"{missing[0]}): take the checkpoint as it was published."
+        )
+    # A linear layer was stored as a convolution of 1 x 1; its output comes first here.
+    parts = [state[name][0, 0].T if state[name].ndim == 4 else state[name] for name in names]
+    return {name: torch.cat(parts, 0 if name.endswith(("weight", "bias")) else 1)}
+
+
+def _rows(state: Mapping[str, Tensor], name: str) -> int:
+    if name not in state or state[name].ndim == 0:
+        first = ", ".join(list(state)[:3])
+        raise WeightsError(
+            f"These {len(state)} tensors (first: {first}) are no network with conditional instance "
+            f"normalisation: {name} is missing."
+        )
+    return state[name].shape[0]
+
+
+def _sizes(state: Mapping[str, Tensor]) -> tuple[Widths, int]:
+    """The widths and the number of residual blocks of the transformer in `state`."""
+    first, second, third = (_rows(state, f"transformer.contract.conv{n}.weight") for n in (1, 2, 3))
+    blocks = {found[1] for name in state if (found := re.search(r"\.residual(\d+)\.", name))}
+    return (first, second, third), len(blocks)
+
+
+def _predictor(state: Mapping[str, Tensor]) -> inception.Trunk | Statistics:
+    if "predictor.hidden.weight" in state:
+        outputs, inputs = state["predictor.hidden.weight"].shape
+        return Statistics(inputs, outputs)
+    return inception.Trunk(thin=max(1, 32 // max(1, _rows(state, "predictor.Conv2d_1a_3x3.weight"))))
+
+
+def _filled(network: Network, state: Mapping[str, Tensor], what: str) -> Network:
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    check_state(shapes, state, what)
+    # The caller's tensors are copied: preparing the network must not change them.
+    own = {
+        name: value.clone().float() if value.is_floating_point() else value.clone()
+        for name, value in state.items()
+    }
+    network.load_state_dict(own, assign=True)
+    return network

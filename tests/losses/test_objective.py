@@ -1,0 +1,59 @@
+"""The objective: terms by name, weights, and nothing computed that does not count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from atelier.core.errors import UsageError
+from atelier.features.vgg import TINY, VGG
+from atelier.losses.content import ContentLoss
+from atelier.losses.objective import Objective, Term, content_terms
+from atelier.losses.smoothness import TotalVariation
+
+PICTURE = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(1))
+
+
+def mean(features: Tensor) -> Tensor:
+    return features.mean()
+
+
+def refuse(features: Tensor) -> Tensor:
+    raise AssertionError("a term without weight was computed")
+
+
+def test_terms_are_weighted_sums_by_name() -> None:
+    eyes = VGG(TINY)
+    terms = {"style": [Term("relu1_1", 2.0, mean), Term("relu2_1", 3.0, mean)], "content": []}
+    found = eyes(PICTURE, ["relu1_1", "relu2_1"])
+    values = Objective(eyes, terms, smoothness=0.5)(PICTURE)
+    assert list(values) == ["style", "content", "smoothness"]
+    expected = 2 * found["relu1_1"].mean() + 3 * found["relu2_1"].mean()
+    assert values["style"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert values["content"].item() == 0
+    assert values["smoothness"].item() == pytest.approx(0.5 * TotalVariation()(PICTURE).item(), rel=1e-6)
+
+
+def test_a_term_without_weight_is_not_computed() -> None:
+    objective = Objective(VGG(TINY), {"style": [Term("relu5_1", 0.0, refuse)]})
+    assert objective.taps == ()
+    assert objective(PICTURE).keys() == {"style"}
+
+
+def test_nothing_at_all_can_still_be_differentiated() -> None:
+    picture = PICTURE.clone().requires_grad_()
+    (value,) = Objective(VGG(TINY), {"style": []})(picture).values()
+    assert torch.autograd.grad(value, picture)[0].abs().max() == 0
+
+
+def test_content_terms_share_their_weight() -> None:
+    eyes, taps = VGG(TINY), ("relu1_1", "relu3_1")
+    terms = content_terms(eyes, PICTURE, taps, 0.6)
+    assert [(term.tap, term.weight) for term in terms] == [("relu1_1", 0.3), ("relu3_1", 0.3)]
+    other = PICTURE.flip(3)
+    found, target = eyes(other, taps), eyes(PICTURE, taps)
+    expected = sum(0.3 * ContentLoss(target[tap], relative=True)(found[tap]).item() for tap in taps)
+    assert Objective(eyes, {"content": terms})(other)["content"].item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UsageError, match="content_layers needs at least one tap"):
+        content_terms(eyes, PICTURE, (), 1.0)

@@ -1,0 +1,279 @@
+"""NNST: it nears what it chose, tiles are the whole, controls, starts, odd sizes, all with tiny networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import atelier
+from atelier import features
+from atelier.core import knobs as knob_rules
+from atelier.core.errors import UsageError
+from atelier.core.progress import Event
+from atelier.core.registry import Job, knobs_for
+from atelier.methods.optimise import nnst
+from atelier.methods.optimise.nnst import NNST, Canvas, Painter
+
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("nnst") / "tiny.safetensors"
+    save_file(dict(NNST.tiny()["decoder"]), path)
+    return {
+        "decoder": str(path),
+        "encoder": str(tiny_encoder),
+        "device": "cpu",
+        "half": False,
+        "iterations": 3,
+        "coarse_iterations": 2,
+    }
+
+
+def waves(height: int, width: int, seed: int = 0) -> Floats:
+    """A picture with shapes of many sizes."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    layers = [
+        np.sin(x / random.uniform(2, 40) + y / random.uniform(2, 40) + random.uniform(0, 6)) for _ in range(6)
+    ]
+    picture = np.stack([layers[i] + layers[i + 3] for i in range(3)], 2)
+    return ((picture + 2) / 4).astype(np.float32)
+
+
+def tensor(picture: Floats) -> torch.Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None]
+
+
+def paint(content: Floats, style: Any, settings: dict[str, Any], **more: Any) -> Floats:
+    return atelier.stylize(content, style, method="nnst", **settings | more).pixels
+
+
+def canvas(content: Floats, styles: list[Floats], settings: dict[str, Any], **job: Any) -> Canvas:
+    """The objective for pictures at their own size."""
+    named = {name: settings[name] for name in ("encoder", "half", "decoder")} | job.pop("knobs", {})
+    made = Job(
+        content=tensor(content),
+        styles=[tensor(style) for style in styles],
+        style_weights=job.pop("style_weights", [1 / len(styles)] * len(styles)),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        **job,
+    )
+    columns = features.Hypercolumns(features.load(named["encoder"], padding="replicate"))
+    return Canvas(Painter(made, knob_rules.parse(NNST.Knobs, named), columns), made.content)
+
+
+def test_it_nears_what_it_chose(settings: dict[str, Any]) -> None:
+    """With one search the objective is fixed: it falls in each third, and much in all."""
+    events: list[Event] = []
+    paint(waves(60, 80), waves(70, 50, 1), settings, iterations=30, rematch=100, progress=events.append)
+    values = [event.losses["match"] for event in events if event.losses]
+    assert len(values) == 30
+    thirds = [np.mean(values[start : start + 10]) for start in (0, 10, 20)]
+    assert thirds[0] > thirds[1] > thirds[2]
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_a_picture_in_its_own_style_is_where_it_should_be(settings: dict[str, Any]) -> None:
+    content = waves(64, 96)
+    objective = canvas(content, [content], settings, knobs={"dims": 1000})
+    assert objective.choose(tensor(content)).flatten().tolist() == list(range(16 * 24))
+    assert float(objective(tensor(content))["match"]) < 1e-5
+    assert float(objective(tensor(waves(64, 96, 3)))["match"]) > 0.1
+
+
+def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
+    """By the formula, in all directions of the features, from wide hypercolumns."""
+    content, style, painted = waves(40, 52), waves(44, 36, 1), waves(40, 52, 2)
+    objective = canvas(content, [style], settings, knobs={"dims": 1000, "turned": "no", "keep": 0.25})
+    columns, gain = objective.painter.columns, objective.painter.gain[:, None, None]
+    queries, mixed, keys = (columns(tensor(one))[0] * gain for one in (content, painted, style))
+    queries = (0.25 * queries + 0.75 * mixed).flatten(1).T
+    keys = keys.flatten(1).T
+    table = torch.cosine_similarity((queries - queries.mean(0))[:, None], (keys - keys.mean(0))[None], dim=2)
+    best = table.amax(1)
+    chosen = objective.choose(tensor(painted)).flatten()
+    assert torch.allclose(table[torch.arange(len(best)), chosen], best, atol=1e-4)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
+def test_tiles_are_the_whole(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    content, style, painted = waves(150, 130), waves(100, 120, 1), tensor(waves(150, 130, 2))
+    if not full:
+        monkeypatch.setattr(nnst, "FULL_SEARCH", 1 << 19)
+    found = []
+    for core in (1024, 64):
+        monkeypatch.setattr(nnst, "TILE", core)
+        objective = canvas(content, [style], settings)
+        picture = painted.clone().requires_grad_()
+        value = objective(picture)["match"]
+        (slope,) = torch.autograd.grad(value, picture)
+        found.append((objective.chosen, value.detach(), slope))
+        assert len(objective.tiles) == (1 if core == 1024 else 9)
+    (one, first, whole), (other, second, tiled) = found
+    assert (one == other).float().mean() > 0.999
+    assert torch.allclose(first, second, rtol=1e-3)
+    assert (whole - tiled).abs().mean() < 0.02 * whole.abs().mean()
+
+
+def test_near_the_coarser_choice_is_nearly_as_good(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, style = waves(96, 128), waves(90, 100, 1)
+    values = []
+    for limit in (1 << 31, 1 << 17):
+        monkeypatch.setattr(nnst, "FULL_SEARCH", limit)
+        objective = canvas(content, [style], settings, knobs={"keep": 1.0})
+        values.append(float(objective(tensor(content))["match"].detach()))
+    # Of no likeness at all the distance is 1.
+    assert values[0] <= values[1] < values[0] + 0.15 * (1 - values[0])
+
+
+@pytest.mark.parametrize("shape", [(17, 200), (1, 1), (5, 3), (63, 65)])
+@pytest.mark.parametrize("start", ["nnst_d", "content"])
+def test_any_shape_and_a_style_of_one_pixel(
+    settings: dict[str, Any], shape: tuple[int, int], start: str
+) -> None:
+    for style in (np.full((1, 1, 3), 0.3, np.float32), waves(40, 50)):
+        picture = paint(waves(*shape), style, settings, size=max(shape), start=start)
+        assert picture.shape == (*shape, 3)
+        assert np.isfinite(picture).all()
+
+
+def test_flat_pictures(settings: dict[str, Any]) -> None:
+    flat = np.full((40, 50, 3), 0.5, np.float32)
+    for content, style in ((flat, waves(40, 50)), (waves(40, 50), flat), (flat, flat)):
+        for more in ({}, {"start": "content"}, {"contrast": 1.0, "hues": "photo"}):
+            assert np.isfinite(paint(content, style, settings, **more)).all()
+
+
+# controls
+
+
+def test_without_strength_the_photo_is_where_it_should_be(settings: dict[str, Any]) -> None:
+    content, style = waves(64, 64), waves(64, 80, 1)
+    distances = {}
+    for strength in (1e-6, 0.5, 1.0):
+        objective = canvas(content, [style], settings, strength=strength)
+        distances[strength] = float(objective(tensor(content))["match"])
+    assert distances[1e-6] < 1e-5
+    assert distances[1e-6] < distances[0.5] < distances[1.0]
+
+
+def test_regions_choose_from_their_own_style(settings: dict[str, Any]) -> None:
+    content = waves(64, 96)
+    regions = torch.zeros(2, 1, 64, 96)
+    regions[0, :, :, :40], regions[1, :, :, 40:] = 1, 1
+    objective = canvas(content, [waves(48, 48, 1), waves(48, 60, 2)], settings, regions=regions)
+    chosen = objective.choose(tensor(content))
+    groups = objective.side.candidates.group_of()[chosen]
+    assert (groups[:, :10] == 0).all()
+    assert (groups[:, 10:] == 1).all()
+
+
+def test_each_style_gets_its_share_of_the_canvas(settings: dict[str, Any]) -> None:
+    content, styles = waves(96, 128), [waves(96, 96, 1), waves(96, 96, 2)]
+    objective = canvas(content, styles, settings, style_weights=[0.75, 0.25])
+    groups = objective.side.candidates.group_of()[objective.choose(tensor(content))]
+    assert 0.1 < float((groups == 1).float().mean()) < 0.4
+
+
+def test_hues_of_the_photo(settings: dict[str, Any]) -> None:
+    content = waves(48, 64)
+    content = 0.5 + 0.2 * (content - content.mean(2, keepdims=True))
+    style = waves(60, 60, 1)
+    from atelier.images.oklab import rgb_to_oklab
+
+    wanted = rgb_to_oklab(tensor(content))[0, 1:].flatten()
+    likeness = {}
+    for hues in ("painted", "photo"):
+        found = rgb_to_oklab(tensor(paint(content, style, settings, hues=hues)))[0, 1:].flatten()
+        likeness[hues] = float(torch.corrcoef(torch.stack([wanted, found]))[0, 1])
+    assert likeness["photo"] > max(0.5, likeness["painted"] + 0.1)
+
+
+def test_contrast_is_one_of_the_terms(settings: dict[str, Any]) -> None:
+    events: list[Event] = []
+    paint(waves(40, 40), waves(40, 40, 1), settings, contrast=2.0, progress=events.append)
+    assert {name for event in events for name in event.losses} == {"match", "contrast"}
+
+
+# starts
+
+
+def test_the_start_is_the_picture_of_nnst_d(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, style, begun = waves(60, 80), waves(50, 50, 1), []
+    call = Canvas.__call__
+
+    def noted(self: Canvas, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+        begun.append(picture.detach().clone())
+        return call(self, picture)
+
+    monkeypatch.setattr(Canvas, "__call__", noted)
+    paint(content, style, settings)
+    common = {name: settings[name] for name in ("encoder", "device", "half")}
+    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
+    assert len(begun) == settings["iterations"]
+    assert torch.allclose(begun[0], tensor(first.pixels), atol=1e-5)
+
+
+def test_from_the_photo_it_goes_coarse_to_fine(settings: dict[str, Any]) -> None:
+    stages: list[str] = []
+    paint(
+        waves(96, 128),
+        waves(64, 64),
+        settings,
+        start="content",
+        coarsest=32,
+        progress=lambda event: stages.append(event.stage),
+    )
+    assert list(dict.fromkeys(stages)) == ["32 x 24", "64 x 48", "128 x 96"]
+
+
+def test_strokes_stop_growing_where_told(settings: dict[str, Any]) -> None:
+    content, style = waves(100, 128), waves(100, 128, 1)
+    sides = []
+    for stroke_size in (64, 1000):
+        objective = canvas(content, [style], settings, knobs={"stroke_size": stroke_size})
+        sides.append(max(objective.side.candidates.grids[0]) * 4)
+    assert sides == [64, 128]
+
+
+# as published
+
+
+def published(settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    mine = {name: settings[name] for name in ("encoder", "device", "iterations", "coarse_iterations")}
+    return knobs_for(NNST, "published", mine | more)
+
+
+def test_as_published_at_small_sizes(settings: dict[str, Any]) -> None:
+    events: list[Event] = []
+    content, style = waves(70, 90), waves(66, 80, 1)
+    picture = paint(content, style, published(settings), progress=events.append)
+    assert [event.done for event in events] == list(range(1, 16))
+    assert np.isfinite(picture).all()
+    assert np.abs(picture - content).max() > 0.01
+    weak = paint(content, style, published(settings), strength=0.25)
+    assert np.allclose(weak - content, 0.25 * (picture - content), atol=1e-5)
+
+
+def test_as_published_there_is_one_style(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="one style"):
+        paint(waves(40, 40), [waves(40, 40, 1), waves(40, 40, 2)], published(settings))
+
+
+def test_the_recipe_names_what_was_used(settings: dict[str, Any]) -> None:
+    for chosen, count in ((settings, 2), (settings | {"start": "content"}, 1), (published(settings), 1)):
+        knobs = {name: value for name, value in chosen.items() if name in NNST.Knobs.model_fields}
+        assert len(NNST().weights(NNST.Knobs(**knobs))) == count
