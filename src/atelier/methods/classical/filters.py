@@ -49,7 +49,7 @@ class Filters(Method):
         'State of the "art": a taxonomy of artistic stylization techniques for images and video',
         "https://doi.org/10.1109/TVCG.2012.160",
     )
-    native = frozenset({"styles"})
+    native = frozenset({"styles", "regions"})  # with or without styles, there is one picture to make
     needs_style = False
 
     class Knobs(Knobs):

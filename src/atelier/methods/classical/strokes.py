@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+
 from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, UsageError
 from atelier.core.knobs import Knobs, knob
@@ -24,14 +27,13 @@ from atelier.core.lazy import torch
 from atelier.core.registry import Job, Method, Paper
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from atelier.maths.strokes import Strokes as Painted
     from atelier.maths.strokes_layers import Manner
 
     Floats = npt.NDArray[np.float32]
-    WeightedStyles = Sequence[tuple[torch.Tensor, float]]
+    WeightedStyles = Sequence[tuple[torch.Tensor, float | Floats]]
 
 _FRAMES = 28  # of the film, for each layer
 
@@ -46,7 +48,7 @@ class Strokes(Method):
         "Painterly rendering with curved brush strokes of multiple sizes",
         "https://doi.org/10.1145/280814.280951",
     )
-    native = frozenset({"styles"})
+    native = frozenset({"styles", "regions"})
     needs_style = False
 
     class Knobs(Knobs):
@@ -200,10 +202,15 @@ def _tensor(picture: Floats) -> torch.Tensor:
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
 
 
-def _styles(job: Job) -> list[tuple[torch.Tensor, float]]:
-    """The style pictures that count, each with its weight."""
-    pairs = zip(job.styles, job.style_weights, strict=True)
-    return [(style, weight) for style, weight in pairs if weight > 0]
+def _styles(job: Job) -> WeightedStyles:
+    """The style pictures that count, each with its share of every pixel (H, W, 1) or of 1, 1 in sum."""
+    if job.regions is None:
+        shares: list[Any] = list(job.style_weights)
+    else:
+        # Where no style is, the photo comes back over the painting anyway.
+        everywhere = job.regions / job.regions.sum(0).clamp(min=1e-6)
+        shares = [share[0, ..., None].cpu().numpy() for share in everywhere]
+    return [(style, share) for style, share in zip(job.styles, shares, strict=True) if np.max(share) > 0]
 
 
 def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float) -> float:
@@ -212,40 +219,36 @@ def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float)
 
     if knobs.sizes == "manner" or not styles:
         return 1.0
-    logs = [math.log(stroke_width(_array(style)) / (8 * published)) * weight for style, weight in styles]
-    return min(max(math.exp(sum(logs)), 0.5), 2.5)
+    sizes = [math.log(stroke_width(_array(style)) / (8 * published)) for style, _ in styles]
+    mean = float(np.average(sizes, weights=[float(np.mean(share)) for _, share in styles]))
+    return min(max(math.exp(mean), 0.5), 2.5)
 
 
 def _in_palette(
     photo: Floats, styles: WeightedStyles, knobs: Strokes.Knobs, seed: int
 ) -> tuple[Floats, Floats | None]:
     """The photo in the styles' colours, and their palette (K, 3) in CIELAB where there is to be one."""
-    import numpy as np
-
     from atelier.maths.colour_transfer import sliced
+    from atelier.maths.kernels import floats
     from atelier.maths.looks import to_lab
     from atelier.maths.palette import palette
 
     if knobs.palette == "photo" or not styles:
         return photo, None
     content = _tensor(photo)
-    moved = [
-        weight * _array(sliced(content, style.cpu(), iterations=8, seed=seed)) for style, weight in styles
-    ]
-    source = np.add.reduce(moved).clip(0, 1).astype(np.float32)
+    moved = [share * _array(sliced(content, style.cpu(), iterations=8, seed=seed)) for style, share in styles]
+    source = floats(np.add.reduce(moved).clip(0, 1))
     if not knobs.colours:
         return source, None
-    shares = [max(1, round(knobs.colours * weight)) for _, weight in styles]
+    counts = [max(1, round(knobs.colours * float(np.mean(share)))) for _, share in styles]
     found = [
-        palette(to_lab(_array(style)), share, seed) for (style, _), share in zip(styles, shares, strict=True)
+        palette(to_lab(_array(style)), count, seed) for (style, _), count in zip(styles, counts, strict=True)
     ]
     return source, np.concatenate(found)
 
 
 def _ground(source: Floats, manner: str) -> Floats:
     """What is under the strokes: paper for washes, else the picture's mean colour."""
-    import numpy as np
-
     if manner == "wash":
         return np.array([0.97, 0.96, 0.93], np.float32)
     ground: Floats = source.mean(axis=(0, 1))
@@ -295,7 +298,6 @@ def _write(path: Path, data: bytes) -> None:
 def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
     """A frame of the film, at most 640 pixels long."""
     import cv2
-    import numpy as np
 
     from atelier.maths.kernels import floats
 

@@ -325,7 +325,7 @@ class Canvas:
         self.side = painter.side(max(content.shape[-2:]))
         self.choices = self.side.candidates
         if painter.knobs.light:
-            # The square of a difference as a product: one more direction, and a part of the candidate's alone.
+            # The square of a difference as a product: one more direction, and a part of the candidate
             keys = torch.cat([self.choices.keys, self.side.light[:, None]], 1)
             self.choices = replace(self.choices, keys=keys)
         self.basis = self.choices.basis * painter.gain
