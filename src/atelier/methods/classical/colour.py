@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from atelier import images
-from atelier.core.knobs import Knobs, knob
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Job, Method, Paper
 
@@ -30,7 +31,7 @@ class Colour(Method):
         "https://doi.org/10.1016/j.cviu.2006.11.011",
     )
 
-    class Knobs(Knobs):
+    class Knobs(AnyKnobs):
         """Which way colours go."""
 
         transfer: Literal["monge-kantorovich", "reinhard", "pca", "coral", "histogram", "sliced"] = knob(

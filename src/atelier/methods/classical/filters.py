@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from atelier.core.knobs import Knobs, knob
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Job, Method, Paper
 
@@ -52,7 +53,7 @@ class Filters(Method):
     native = frozenset({"styles", "regions"})  # with or without styles, there is one picture to make
     needs_style = False
 
-    class Knobs(Knobs):
+    class Knobs(AnyKnobs):
         """Which look, and how."""
 
         look: Look = knob("oil", "The look.")

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-
 from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, UsageError
-from atelier.core.knobs import Knobs, knob
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Job, Method, Paper
 
@@ -51,7 +51,7 @@ class Strokes(Method):
     native = frozenset({"styles", "regions"})
     needs_style = False
 
-    class Knobs(Knobs):
+    class Knobs(AnyKnobs):
         """Brush, paint and exports."""
 
         manner: Literal["impressionist", "expressionist", "wash", "pointillist", "numbers"] = knob(
