@@ -57,6 +57,7 @@ def main() -> int:
             "-m",
             "atelier",
             "stylize",
+            "--method=gatys",
             str(photo),
             "--style",
             str(style),

@@ -28,7 +28,7 @@ Prepare = Callable[[Path, pytest.MonkeyPatch], object]
 
 USAGE, INPUT, WEIGHTS, OUTPUT, RESOURCE, TRAINING = 2, 3, 4, 5, 6, 7
 PAIR = "stylize photo.png -s style.png -o out.png"
-TINY = "--encoder tiny.safetensors --size 32 --iterations 1 --coarse-iterations 1"
+TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 1 --coarse-iterations 1"
 PAINT = f"{PAIR} {TINY}"
 RECIPE = {"method": "gatys", "knobs": {}, "controls": {}, "versions": {}, "machine": {}}
 METHOD = '''
@@ -261,8 +261,8 @@ TABLE = [
     Row("device-absent", f"{PAIR} --device cuda", RESOURCE, "use --device cpu, or auto", _no_cuda),
     Row("device-99", f"{PAIR} --device cuda:99", RESOURCE, "the device 'cuda:99' does not answer"),
     Row("threads", f"{PAIR} --threads 0", USAGE, "--threads 0 is not allowed"),
-    Row("knob-range", f"{PAIR} --step-size 3", USAGE, "--step-size 3 is not allowed"),
-    Row("knob-choice", f"{PAIR} --optimiser sgd", USAGE, "'adam' or 'lbfgs'"),
+    Row("knob-range", f"{PAIR} --method gatys --step-size 3", USAGE, "--step-size 3 is not allowed"),
+    Row("knob-choice", f"{PAIR} --method gatys --optimiser sgd", USAGE, "'adam' or 'lbfgs'"),
     Row("knob-foreign", f"{PAIR} --bristles 3", USAGE, "add --method brush", _brush("return"), OWN),
     Row("layer-near", f"{PAINT} --style-layers relu3_9", USAGE, "did you mean 'relu3_"),
     Row(

@@ -22,7 +22,7 @@ from atelier.core import registry, weights
 from atelier.images import Picture, read_recipe
 from atelier.methods.optimise.gatys import Gatys
 
-TINY = "--encoder tiny.safetensors --size 32 --iterations 2 --device cpu --threads 1"
+TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 2 --device cpu --threads 1"
 PAINT = f"stylize photo.png -s style.png -o out.png {TINY}"
 COMMANDS = ("stylize", "replay", "methods", "examples", "demo", "doctor", "weights", "style", "train")
 
@@ -316,7 +316,7 @@ def test_help_of_stylize_is_grouped_and_whole(
     run: Any, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    text = run("stylize --help").out
+    text = run("stylize --method gatys --help").out
     places = [text.index(f"\n{title}:\n") for title in ("Options", "Controls", "Knobs of gatys")]
     assert places == sorted(places)
     controls = text[places[1] : places[2]]

@@ -20,6 +20,7 @@ from atelier.networks.reversible import (
     TINY,
     Plan,
     Reversible,
+    _reflected,
     from_state,
     recognise,
     squeeze,
@@ -139,6 +140,13 @@ def test_half_precision_keeps_the_halves_exact() -> None:
     # The blocks were rounded, and what was rounded is taken away again; else it would be as large.
     assert (features - exact).abs().mean() > 3e-3
     assert (back - content).abs().mean() < 1e-4
+
+
+def test_borders_are_reflected_in_both_precisions() -> None:
+    values = torch.randn((2, 3, 4, 5), generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.pad(values, (1, 1, 1, 1), mode="reflect")
+    assert torch.equal(_reflected(values, torch.float32), wanted)
+    assert torch.equal(_reflected(values, torch.bfloat16), wanted.bfloat16())
 
 
 # weights

@@ -43,13 +43,17 @@ def xdog(
     level: float = 0.5,
     slope: float = 12.0,
     along: float = 3.0,
+    noise: float = 0.0,
 ) -> Floats:
     """Ink 0, paper 1: (1 + p) G(sigma) - p G(1.6 sigma) (eq. 7), smoothed along the flow, thresholded.
 
-    What is darker than `level` becomes ink, and `strength` p sharpens edges before.
+    What is darker than `level` becomes ink, and `strength` p sharpens edges before. Differences of the
+    Gaussians up to `noise` count as none, so that plain surfaces are not sharpened.
     """
     narrow, wide = blurred_twice(lightness, sigma, vectors)
-    sharp = smooth_along((1 + strength) * narrow - strength * wide, vectors, along * sigma)
+    edges = narrow - wide
+    edges = np.sign(edges) * np.maximum(np.abs(edges) - np.float32(noise), 0)
+    sharp = smooth_along(narrow + np.float32(strength) * edges, vectors, along * sigma)
     return soft_threshold(sharp, level, slope)
 
 

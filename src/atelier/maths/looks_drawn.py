@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.float32]
 def brush_drawing(image: Floats, hand: Hand) -> Floats:
     """XDoG: darks filled with ink, edges drawn, all else paper."""
     light = floats(cv2.bilateralFilter(tone(image), 0, 0.11, 2.5 * hand.unit))
-    light = floats(cv2.bilateralFilter(light, 0, 0.08, 2.5 * hand.unit))
+    light = floats(cv2.ximgproc.guidedFilter(light, light, max(1, round(5 * hand.unit)), 1e-3))
     vectors, _ = flow(blur(image, hand.unit), 2.5 * hand.unit)
     level = float(np.percentile(light[::3, ::3], 30).clip(0.3, 0.6))
-    ink = xdog(light, vectors, 1.3 * hand.unit, strength=32 * hand.lines, level=level, slope=14)
+    ink = xdog(light, vectors, 1.3 * hand.unit, strength=36 * hand.lines, level=level, slope=20, noise=0.002)
     # Faint edges in the lights, which the threshold does not reach.
     ink = np.minimum(ink, _contours(image, hand, 1.2))
     return on_paper(ink, hand, image)

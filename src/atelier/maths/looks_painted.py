@@ -58,7 +58,8 @@ def guided_cartoon(image: Floats, hand: Hand) -> Floats:
     smooth = image
     for _ in range(3):
         smooth = floats(cv2.ximgproc.guidedFilter(smooth, smooth, max(1, round(6 * hand.unit)), 4e-3))
-    lab = to_lab(vivid(smooth.clip(0, 1), 1.5))
+    lab = to_lab(vivid(smooth.clip(0, 1), 1.6))
+    lab[..., 0] = 0.4 * lab[..., 0] + 0.6 * (12 + 88 * tone(smooth.clip(0, 1)))
     colours = palette(lab, 18, hand.seed)
     painted = colours[nearest(lab.reshape(-1, 3), colours)].reshape(lab.shape)
     cells = cv2.medianBlur((from_lab(painted) * 255).astype(np.uint8), 5)

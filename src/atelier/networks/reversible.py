@@ -127,11 +127,10 @@ class Block(nn.Module):
 
     def residual(self, half: Tensor) -> Tensor:
         """F: three 3x3 convolutions with reflected borders, in the dtype of the weights."""
-        last = _CONVS[-1]
-        features = half.to(self.dtype, memory_format=torch.channels_last)
-        for position, conv in self.conv.items():
-            features = conv(F.pad(features, (1, 1, 1, 1), mode="reflect"))
-            features = features if position == last else features.relu_()
+        first, *others = self.conv.values()
+        features: Tensor = first(_reflected(half, self.dtype))
+        for conv in others:
+            features = conv(_reflected(features.relu_(), features.dtype))
         return features
 
     @property
@@ -348,7 +347,20 @@ def _moved(half: Tensor, change: Tensor, sign: int) -> Tensor:
     """half + sign * change, in place where nobody differentiates: the halves belong to the network."""
     if half.requires_grad or change.requires_grad:
         return half + sign * change
-    return half.add_(change, alpha=sign)
+    # Of one dtype first: a sum of two takes twice as long as both.
+    return half.add_(change.to(half.dtype), alpha=sign)
+
+
+def _reflected(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """The features with a reflected border of one pixel, in `dtype`; rounded while they are copied."""
+    if features.requires_grad or features.dtype == dtype:
+        return F.pad(features.to(dtype), (1, 1, 1, 1), mode="reflect")
+    batch, channels, height, width = features.shape
+    padded = torch.empty((batch, height + 2, width + 2, channels), dtype=dtype, device=features.device)
+    padded[:, 1:-1, 1:-1] = features.permute(0, 2, 3, 1)
+    padded[:, 0], padded[:, -1] = padded[:, 2], padded[:, -3]
+    padded[:, :, 0], padded[:, :, -1] = padded[:, :, 2], padded[:, :, -3]
+    return padded.permute(0, 3, 1, 2)
 
 
 def _unfilled(before: int, after: int, stride: int) -> nn.Conv2d:

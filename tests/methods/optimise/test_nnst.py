@@ -93,7 +93,9 @@ def test_a_picture_in_its_own_style_is_where_it_should_be(settings: dict[str, An
 def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
     """By the formula, in all directions of the features, from wide hypercolumns."""
     content, style, painted = waves(40, 52), waves(44, 36, 1), waves(40, 52, 2)
-    objective = canvas(content, [style], settings, knobs={"dims": 1000, "turned": "no", "keep": 0.25})
+    objective = canvas(
+        content, [style], settings, knobs={"dims": 1000, "turned": "no", "keep": 0.25, "light": 0}
+    )
     columns, gain = objective.painter.columns, objective.painter.gain[:, None, None]
     queries, mixed, keys = (columns(tensor(one))[0] * gain for one in (content, painted, style))
     queries = (0.25 * queries + 0.75 * mixed).flatten(1).T
@@ -102,6 +104,24 @@ def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
     best = table.amax(1)
     chosen = objective.choose(tensor(painted)).flatten()
     assert torch.allclose(table[torch.arange(len(best)), chosen], best, atol=1e-4)
+
+
+def test_light_and_dark_stay_where_they_were(settings: dict[str, Any]) -> None:
+    content, style, likeness = waves(64, 80), waves(80, 60, 1), []
+    for light in (0.0, 0.1, 10.0):
+        objective = canvas(content, [style], settings, knobs={"light": light})
+        chosen = objective.side.candidates.keys[objective.choose(tensor(content)), -1]
+        shades = torch.stack([chosen.flatten(), nnst.lightness(tensor(content)).flatten()])
+        likeness.append(float(torch.corrcoef(shades)[0, 1]))
+    assert likeness[0] < likeness[1] < likeness[2]
+    assert likeness[2] > 0.95
+
+
+def test_lightness_by_hand() -> None:
+    picture = torch.zeros(1, 3, 5, 8)
+    picture[..., 4:] = 1.0
+    assert nnst.lightness(picture).tolist() == [[-1, 1], [-1, 1]]
+    assert not nnst.lightness(torch.full((1, 3, 5, 8), 0.3)).any()
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])

@@ -5,7 +5,8 @@ and "numbers", Haeberli's straight strokes (1990) with the relaxation that moves
 style picture is not needed; where there is one, the strokes take their colours from its palette and their
 size from the width of its own marks. What differs from the papers: strokes follow the smoothed structure
 tensor, where they follow the gradient at one point; brushes have bristles and paint has a height that the
-light falls on; radii grow with the picture, so that a larger picture is not painted with smaller brushes.
+light falls on; radii grow with the picture, so that a larger picture is not painted with smaller brushes;
+and finer brushes correct coarser ones at half the published threshold (`detail`), so that faces survive.
 """
 
 from __future__ import annotations

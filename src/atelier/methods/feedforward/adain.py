@@ -42,8 +42,7 @@ register(
         file="adain.safetensors",
         licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
-        bundled="adain.safetensors",
-        note="Comes with the package; mirrors encoder.atelier, with skips. Made by `atelier train adain`.",
+        note="Mirrors encoder.atelier, with skips. Not bundled yet: `atelier train adain` makes it.",
     )
 )
 register(

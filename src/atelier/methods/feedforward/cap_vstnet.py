@@ -51,8 +51,7 @@ register(
         file="cap_vstnet.safetensors",
         licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
-        bundled="cap_vstnet.safetensors",
-        note="Comes with the package; photorealistic, smaller than published. Made by `atelier train`.",
+        note="Photorealistic, smaller than published. Not bundled yet: `atelier train cap-vstnet` makes it.",
     )
 )
 for _kind in _SPREADS:

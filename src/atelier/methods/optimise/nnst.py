@@ -215,13 +215,12 @@ def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
 class Side:
     """The styles at one size: what is searched, and the directions (M, D) from their mean `centre` (D,).
 
-    `light` (M,) is how light each candidate is, from its style's mean, in deviations.
+    The last column of the candidates' keys is how light each is.
     """
 
     candidates: maths.Candidates
     directions: torch.Tensor
     centre: torch.Tensor
-    light: torch.Tensor
 
 
 class Painter:
@@ -270,7 +269,8 @@ class Painter:
         queries = _directions(canvas.photo).flatten(1).T
         choices = canvas.side.candidates
         groups = choices.group_of().to(queries.device)
-        scores = [maths.nearest(queries, choices.keys[groups == one])[1] for one in range(len(weights))]
+        keys = choices.keys[:, :-1]  # but not the lightness
+        scores = [maths.nearest(queries, keys[groups == one])[1] for one in range(len(weights))]
         return maths.balance(torch.stack(scores, 1), weights)
 
 
@@ -281,7 +281,8 @@ def _side(maps: Sequence[torch.Tensor], groups: Sequence[int], light: torch.Tens
     rows = torch.cat([one.permute(1, 2, 0).flatten(0, 1) for one in maps])
     centre = rows.mean(0, dtype=torch.promote_types(rows.dtype, torch.float32))
     rows = unit(rows - centre.to(rows.dtype))
-    return Side(maths.candidates(maps, groups, dims=dims), rows, centre, light)
+    choices = maths.candidates(maps, groups, dims=dims)
+    return Side(replace(choices, keys=torch.cat([choices.keys, light[:, None]], 1)), rows, centre)
 
 
 def lightness(picture: torch.Tensor) -> torch.Tensor:
@@ -323,12 +324,7 @@ class Canvas:
         self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.side = painter.side(max(content.shape[-2:]))
-        self.choices = self.side.candidates
-        if painter.knobs.light:
-            # The square of a difference as a product: one more direction, and a part of the candidate
-            keys = torch.cat([self.choices.keys, self.side.light[:, None]], 1)
-            self.choices = replace(self.choices, keys=keys)
-        self.basis = self.choices.basis * painter.gain
+        self.basis = self.side.candidates.basis * painter.gain
         self.photo = self._project(content)
         self.table, self.evaluations = self.side.directions, 0
         self.contrast = ContrastLoss(content)
@@ -355,32 +351,26 @@ class Canvas:
         return self.chosen
 
     def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-        choices, bias, allowed = self.choices, self._bias(), self._allowed()
-        if len(queries) < choices.keys.shape[1]:
-            queries = torch.cat([queries, 2 * self.painter.knobs.light * lightness(self.content)[None]])
-        if self.cells[0] * self.cells[1] * len(choices.keys) <= (
-            FULL_SEARCH if self.chosen is None else FULL_AGAIN
-        ):
-            flat = queries.flatten(1).T
-            index = maths.confined(flat, choices, None if allowed is None else allowed.flatten(), bias)
-            return index.view(self.cells)
-        if self.chosen is not None:
-            before, grids = self.chosen, choices.grids
-        else:
+        """The candidate for each query (P, h, w): of all, or near earlier choices or those of half the size."""
+        choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
+        queries = torch.cat([queries, 2 * self.painter.knobs.light * lightness(self.content)[None]])
+        most = FULL_SEARCH if self.chosen is None else FULL_AGAIN
+        if self.cells[0] * self.cells[1] * len(choices.keys) <= most:
+            flat = None if allowed is None else allowed.flatten()
+            return maths.confined(queries.flatten(1).T, choices, flat, bias).view(self.cells)
+        before, grids = self.chosen, choices.grids
+        if before is None:
             height, width = self.content.shape[-2:]
             half = ((height + 1) // 2, (width + 1) // 2)
             coarse = Canvas(self.painter, resize(self.content, half))
             before, grids = coarse.choose(resize(picture, half)), coarse.side.candidates.grids
         return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
 
-    def _bias(self) -> torch.Tensor | None:
-        """What each candidate's likeness gains: by its style's share, and its part of the lightness."""
-        light = self.painter.knobs.light
-        bias = -light * self.side.light.square() if light else None
-        if self.painter.bias is None:
-            return bias
-        share = self.painter.bias[self.side.candidates.group_of().to(self.painter.bias.device)]
-        return share if bias is None else bias + share
+    def _bias(self) -> torch.Tensor:
+        """What each candidate's likeness gains (M,): its style's share, and its part of the light."""
+        choices, bias = self.side.candidates, self.painter.bias
+        light = -self.painter.knobs.light * choices.keys[:, -1].square()
+        return light if bias is None else light + bias[choices.group_of().to(bias.device)]
 
     def _allowed(self) -> torch.Tensor | None:
         """The style that has the largest share of each place."""
