@@ -4,9 +4,10 @@ From the deepest layer to the first, patches of photo and painting are matched b
 painting's features, taken to the photo's places, become features of the layer below by optimisation, and are
 blended with the photo's own; the picture is the mean of the painting's patches that the last match names.
 
-It is for pairs with the same things in them: two portraits, two landscapes. This differs from the paper: the
-features of the layer below begin with the painting's, taken to the same places, instead of noise, so that
-the optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, whatever the device.
+It is for pairs with the same things in them: two portraits, two landscapes. This differs from the paper:
+features are compared from each picture's own mean, because else skin finds whatever has its colour; those of
+the layer below begin with the painting's, taken to the same places, and not with noise, so that the
+optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, whatever the device.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class DeepAnalogy(Method):
         reaches: tuple[int, ...] = knob(
             (6, 6, 4, 4), "Reach of the random search at each level but the first, which searches all."
         )
+        centred: bool = knob(
+            True, "Match features from each picture's own mean, so that its colours count for less."
+        )
         search_iterations: int = knob(10, "Passes of PatchMatch at each level.", ge=1)
         rebuild_iterations: int = knob(30, "Evaluations that rebuild a level's features.", ge=1)
 
@@ -68,6 +72,7 @@ class DeepAnalogy(Method):
         "published": {
             "encoder": "vgg19.imagenet",
             "padding": "zeros",
+            "centred": False,
             "rebuild_iterations": 300,
         },
     }
@@ -149,8 +154,8 @@ class Analogy:
         """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
         from atelier.maths.patchmatch import PatchMatch, sweep_all
 
-        one = _stack(level.photo, level.photo_styled)
-        other = _stack(level.painting_plain, level.painting)
+        one = self._stacked(level.photo, level.photo_styled)
+        other = self._stacked(level.painting_plain, level.painting)
         options: dict[str, Any] = {
             "patch": self.knobs.patches[index],
             "radius": self.knobs.reaches[index - 1] if index else None,
@@ -169,6 +174,14 @@ class Analogy:
             distance = float(sum(match.distance.mean() for match in matches)) / unit
             self._report(level.tap, {"match": distance}, matches[0].field, level.tap)
         return matches[0].field, matches[1].field
+
+    def _stacked(self, *both: torch.Tensor) -> Floats:
+        """Features at unit length at each place, side by side, (H, W, 2C)."""
+        from torch.nn import functional
+
+        if self.knobs.centred:
+            both = tuple(some - some.mean((2, 3), keepdim=True) for some in both)
+        return _array(torch.cat([functional.normalize(some.float(), dim=1) for some in both], 1))
 
     def _descend(self, index: int, above: Level, fields: Fields) -> tuple[Level, Fields]:
         """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
@@ -254,14 +267,6 @@ def blended(own: torch.Tensor, rebuilt: torch.Tensor, weight: float) -> torch.Te
     response = (response - low) / (high - low).clamp(min=1e-12)
     share = weight * torch.sigmoid(_KAPPA * (response - _TAU))
     return own * share + rebuilt * (1 - share)
-
-
-def _stack(first: torch.Tensor, second: torch.Tensor) -> Floats:
-    """Both features at unit length at each place, side by side, (H, W, 2C)."""
-    from torch.nn import functional
-
-    both = [functional.normalize(some.float(), dim=1) for some in (first, second)]
-    return _array(torch.cat(both, 1))
 
 
 def _array(values: torch.Tensor) -> Floats:

@@ -351,7 +351,7 @@ class Canvas:
         return self.chosen
 
     def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each query (P, h, w): of all, or near earlier choices or those of half the size."""
+        """The candidate for each query (P, h, w): of all, or near the choice before, or at half the size."""
         choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
         queries = torch.cat([queries, 2 * self.painter.knobs.light * lightness(self.content)[None]])
         most = FULL_SEARCH if self.chosen is None else FULL_AGAIN
