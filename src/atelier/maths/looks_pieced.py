@@ -22,8 +22,8 @@ def stained_glass(image: Floats, hand: Hand) -> Floats:
     """Panes of glowing glass held by lead."""
     unit, size = hand.unit, image.shape[:2]
     labels = panes(
-        kuwahara(image, max(1, round(9 * unit))),
-        38 * unit,
+        kuwahara(image, max(1, round(6 * unit))),
+        33 * unit,
         smoothness=5.5 * unit,
         seed=hand.seed,
     )
