@@ -104,7 +104,7 @@ class Cin(Method):
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(4.0, "Weight of the style's Gram matrices.", ge=0)
+        style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
 
     def __init__(self) -> None:

@@ -125,7 +125,7 @@ class Ghiasi(Method):
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(4.0, "Weight of the style's Gram matrices.", ge=0)
+        style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
         identity_share: float = knob(
             0.125, "Part of the batch in which a photo is painted in its own style.", ge=0, le=1
