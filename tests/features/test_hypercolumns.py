@@ -69,3 +69,24 @@ def test_norms_are_mean_lengths(columns: Hypercolumns) -> None:
     assert norms.shape == (10,)
     by_hand = found["relu2_1"][0].flatten(1).T.norm(dim=1).mean()
     assert float(norms[2]) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (37, 21), (1, 1)])
+def test_a_sample_of_everything_is_everything(columns: Hypercolumns, shape: tuple[int, int]) -> None:
+    found, scale = columns.encoder(picture(*shape), columns.taps), torch.arange(1.0, 11.0)
+    joined = columns.join(found, scale)[0].flatten(1).T
+    rows = columns.sample(found, scale, 10_000)
+    assert rows.shape == joined.shape
+    # What lies beyond a band is not seen when the deepest taps are enlarged.
+    assert torch.allclose(rows[:, :80], joined[:, :80], atol=1e-5)
+    assert torch.allclose(rows, joined, atol=0.3 * float(joined[:, 80:].abs().max()))
+
+
+def test_a_sample_is_spread_over_the_picture(columns: Hypercolumns) -> None:
+    image = picture(160, 64)
+    image[..., 80:, :] = 0
+    found = columns.encoder(image, columns.taps)
+    rows = columns.sample(found, torch.ones(10), 128)
+    assert len(rows) == 4 * 2 * 16
+    assert (rows.std(1) > 0.9 * rows.std(1).max()).sum() < 70
+    assert torch.allclose(rows[-1], columns.join(found)[0, :, -1, -1], atol=1e-5)

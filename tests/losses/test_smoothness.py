@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from atelier.core.errors import UsageError
-from atelier.losses.smoothness import Norm, TotalVariation
+from atelier.losses.smoothness import LatticeLoss, Norm, TotalVariation
 
 NORMS: list[Norm] = ["absolute", "isotropic", "squared"]
 
@@ -53,3 +53,26 @@ def test_gradient_and_half_precision(norm: Norm) -> None:
 def test_an_unknown_norm() -> None:
     with pytest.raises(UsageError, match="no norm 'square': did you mean 'squared'"):
         TotalVariation("square")  # type: ignore[arg-type]
+
+
+def test_a_grid_is_found_and_a_texture_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(80), indexing="ij")
+    flat, slope = torch.full((96, 80), 0.5), (rows + 2 * columns) / 400
+    grid = 0.02 * ((rows % 4 == 0) | (columns % 4 == 1)).float()
+    noise = 0.02 * torch.randn((96, 80), generator=generator)
+
+    def of(image: torch.Tensor) -> float:
+        return LatticeLoss()(image[None, None]).item()
+
+    assert of(flat) < 2e-5
+    assert of(slope) < 5e-4  # the blur's border
+    assert of(flat + grid) == pytest.approx(0.02 * (7 / 16 * 9 / 16) ** 0.5, rel=0.1)
+    assert of(flat + noise) == pytest.approx(0.02 / 8, rel=0.1)  # the mean of 64 places
+    assert of(slope + noise + grid) > 0.9 * of(flat + grid)
+
+
+def test_the_gradient_of_the_grid_and_small_images() -> None:
+    image = torch.rand((1, 2, 9, 8), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(LatticeLoss(cells=2), (image.requires_grad_(),))
+    assert LatticeLoss()(torch.rand(1, 3, 5, 4)).isfinite()

@@ -81,6 +81,16 @@ def test_several_maps_of_several_groups() -> None:
     assert torch.equal(found, scores.argmax(1))
 
 
+def test_candidates_of_projected_maps() -> None:
+    maps_, groups = [smooth(6, 4, 5, 0), smooth(6, 3, 3, 1)], [0, 1]
+    whole = maths.candidates(maps_, groups, dims=6)
+    turned = torch.linalg.qr(torch.randn((6, 6), generator=torch.Generator().manual_seed(2)))[0]
+    found = maths.projected([torch.einsum("pd,dhw->phw", turned, one) for one in maps_], groups, turned)
+    assert (found.grids, found.groups) == (whole.grids, whole.groups)
+    # In all directions nothing is lost: the same keys, turned.
+    torch.testing.assert_close(found.keys @ turned, whole.keys, atol=1e-5, rtol=1e-5)
+
+
 def test_a_flat_map_gives_finite_keys() -> None:
     choices = maths.candidates([torch.ones(5, 3, 3)], [0], dims=4)
     assert torch.isfinite(choices.keys).all()

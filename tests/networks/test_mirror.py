@@ -109,6 +109,20 @@ def test_flat_features_make_a_flat_picture_without_a_frame(plan: MirrorPlan) -> 
     assert (pictures["zeros"] - pictures["zeros"][..., 4:5, 4:5]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("padding", ["replicate", "reflect", "zeros"])
+@pytest.mark.parametrize("plan", [MirrorPlan.of(VGG19, 3), MirrorPlan.of(VGG19, 3, skips=1, blocks=1)])
+def test_doubling_and_convolving_at_once_is_the_same(plan: MirrorPlan, padding: str) -> None:
+    # A frozen mirror does so; one in training does one after the other.
+    features = {
+        tap: torch.rand(2, width, 3 << n, 5 << n)
+        for n, (tap, width) in enumerate(zip(plan.taps, plan.widths[::-1], strict=False))
+    }
+    network = Mirror(plan, padding=padding).fill(1)
+    plain = network(features).detach()
+    assert network.prepare("cpu", torch.float32)._growing
+    torch.testing.assert_close(network(features), plain, atol=1e-4, rtol=1e-4)
+
+
 def test_skips_carry_detail_and_blocks_count() -> None:
     features, network = flat(SLIM), mirror(SLIM)
     plain = network(features)

@@ -15,6 +15,8 @@ from torch import Tensor
 from atelier.features.vgg import VGG
 
 GRID_STAGE = 3
+#: Pixels of the picture to a cell of the grid.
+CELL = 1 << GRID_STAGE - 1
 
 
 class Hypercolumns:
@@ -39,10 +41,12 @@ class Hypercolumns:
         """(B, D, ceil(H / 4), ceil(W / 4)) of images (B, 3, H, W); each tap is divided by its `scale`."""
         return self.join(self.encoder(image, self.taps), scale)
 
-    def join(self, found: Mapping[str, Tensor], scale: Tensor | None = None) -> Tensor:
-        """The hypercolumns out of the encoder's features at `taps`."""
+    def join(
+        self, found: Mapping[str, Tensor], scale: Tensor | None = None, taps: Sequence[str] = ()
+    ) -> Tensor:
+        """The hypercolumns out of the encoder's features at `taps` (none: all of them)."""
         size = found[self._grid_tap()].shape[-2:]
-        parts = [self.gridded(tap, found[tap], size) for tap in self.taps]
+        parts = [self.gridded(tap, found[tap], size) for tap in taps or self.taps]
         if scale is not None:
             parts = [part / one for part, one in zip(parts, scale.to(parts[0].dtype), strict=True)]
         return torch.cat(parts, 1)
@@ -50,19 +54,35 @@ class Hypercolumns:
     def project(self, found: Mapping[str, Tensor], weight: Tensor) -> Tensor:
         """`weight` (P, D) times the hypercolumns, (B, P, h, w), float32; scales belong into the weight."""
         size = found[self._grid_tap()].shape[-2:]
+        parts = dict(zip(self.taps, torch.split(weight, list(self.widths), dim=1), strict=True))
         total: Tensor | None = None
-        for tap, part in zip(self.taps, torch.split(weight, list(self.widths), dim=1), strict=True):
-            stage = self._stage(tap)
-            features = found[tap]
-            if stage < GRID_STAGE:  # fewer positions first
-                features = self.gridded(tap, features, size)
-            features = F.conv2d(features, part[:, :, None, None].to(features.dtype))
+        for stage in sorted({self._stage(tap) for tap in self.taps}):
+            taps = [tap for tap in self.taps if self._stage(tap) == stage]
+            # On the smaller of the two grids: before it where the grid is coarser, and after it where finer.
+            maps = [self.gridded(tap, found[tap], size) if stage < GRID_STAGE else found[tap] for tap in taps]
+            kernel = torch.cat([parts[tap] for tap in taps], 1)[:, :, None, None]
+            features = F.conv2d(torch.cat(maps, 1), kernel.to(maps[0].dtype))
             if stage > GRID_STAGE:
-                features = self.gridded(tap, features, size)
+                features = self.gridded(taps[0], features, size)
             # In half precision the sum would be rounded at each of its terms.
             total = features.float() if total is None else total + features
         assert total is not None
         return total
+
+    def sample(self, found: Mapping[str, Tensor], scale: Tensor, rows: int) -> Tensor:
+        """About `rows` hypercolumns of one image (N, D), float32, out of bands all over it."""
+        band = 1 << self._stage(self.taps[-1]) - 1
+        height, width = found[self.taps[0]].shape[-2:]
+        bands, columns = -(-height // band), -(-width // CELL)
+        wanted = max(1, min(bands, round(rows * CELL / (columns * band))))
+        places = torch.linspace(0, bands - 1, wanted).round().int().tolist()
+        parts = [self.join(self._band(found, place * band, band), scale)[0].flatten(1).T for place in places]
+        return torch.cat(parts).float()
+
+    def _band(self, found: Mapping[str, Tensor], start: int, height: int) -> dict[str, Tensor]:
+        """The features of `height` rows of the picture, from the row `start` on."""
+        steps = {tap: self._stage(tap) - 1 for tap in self.taps}
+        return {tap: found[tap][..., start >> n : (start + height) >> n, :] for tap, n in steps.items()}
 
     def norms(self, found: Mapping[str, Tensor]) -> Tensor:
         """The mean length of each tap's feature vectors, (T,): what `scale` divides by."""

@@ -1,11 +1,12 @@
 from .content import ContentLoss
 from .neighbours import NeighbourLoss, swap
-from .smoothness import TotalVariation
+from .smoothness import LatticeLoss, TotalVariation
 from .statistics import GramLoss, MomentLoss, WassersteinLoss
 
 __all__ = [
     "ContentLoss",
     "GramLoss",
+    "LatticeLoss",
     "MomentLoss",
     "NeighbourLoss",
     "TotalVariation",

@@ -62,17 +62,35 @@ class Objective:
         return values
 
 
-def content_terms(encoder: VGG, content: Tensor, taps: Sequence[str], weight: float) -> list[Term]:
-    """The content loss at each of `taps`, relative to the content's own size; they share `weight`.
+def content_terms(
+    encoder: VGG, content: Tensor, taps: Sequence[str], weight: float, *, scale: Scale = "relative"
+) -> list[Term]:
+    """The content loss at each of `taps`; they share `weight`.
 
-    Raises UsageError where there is no tap.
+    By `scale` it is relative to the content's own size, the mean square as the tutorial has it, or half the
+    sum of squares at each tap as published (Gatys et al. 2016, eq. 1). Raises UsageError where there is no
+    tap.
     """
     if not taps:
         raise UsageError("content_layers needs at least one tap; content_weight 0 leaves the content out")
-    return [
-        Term(tap, weight / len(taps), ContentLoss(features, relative=True))
-        for tap, features in encoder(content, taps).items()
-    ]
+    terms = []
+    for tap, features in encoder(content, taps).items():
+        share = features.numel() / 2 if scale == "published" else 1 / len(taps)
+        terms.append(Term(tap, weight * share, ContentLoss(features, relative=scale == "relative")))
+    return terms
+
+
+def statistics_terms(
+    encoder: VGG,
+    style: Tensor,
+    shares: Mapping[str, float],
+    kind: Statistics,
+    *,
+    scale: Scale = "relative",
+) -> list[Term]:
+    """The loss that `kind` names of a style (1, 3, H, W), at each tap of `shares` by its share."""
+    found = encoder(style, list(shares))
+    return [Term(tap, share, statistics_loss(kind, found[tap], scale=scale)) for tap, share in shares.items()]
 
 
 def statistics_loss(kind: Statistics, target: Tensor, *, scale: Scale = "relative") -> Any:

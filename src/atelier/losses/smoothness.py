@@ -1,4 +1,4 @@
-"""Smoothness: neighbouring pixels alike."""
+"""Smoothness: neighbouring pixels alike, and no grid woven into them."""
 
 from __future__ import annotations
 
@@ -42,3 +42,25 @@ class TotalVariation:
             return squares.mean()
         # The root has no gradient at 0, where flat areas are.
         return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0).mean()
+
+
+class LatticeLoss:
+    """How strongly an image (B, C, H, W) repeats itself every `period` pixels, in units of its values.
+
+    A decoder that enlarges in steps weaves such a grid into flat areas. In windows of `cells` periods, the
+    details (what a blur of the period takes away) are averaged over the places that lie alike in their
+    periods: a grid stays, a texture of the picture's own does not. The root of the mean square of the rest.
+    """
+
+    def __init__(self, period: int = 4, *, cells: int = 8) -> None:
+        self.period, self.cells = period, cells
+
+    def __call__(self, image: Tensor) -> Tensor:
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+        side = 2 * (self.period // 2) + 1
+        detail = image - F.avg_pool2d(image, side, 1, side // 2, count_include_pad=False)
+        height, width = (max(1, size // self.period) * self.period for size in image.shape[-2:])
+        alike = F.pixel_unshuffle(detail[..., :height, :width], self.period)
+        window = (min(self.cells, alike.shape[-2]), min(self.cells, alike.shape[-1]))
+        means = F.avg_pool2d(alike, window, stride=max(1, self.cells // 2))
+        return (means.square().mean() + 1e-10).sqrt()

@@ -1,6 +1,6 @@
 from .descent import Descent
 from .moments import channel_moments, gram, mean_and_covariance
-from .neighbours import Candidates, balance, candidates, coherent, confined, nearest
+from .neighbours import Candidates, balance, basis, candidates, coherent, confined, nearest, projected
 from .pyramid import merge, sizes, split
 from .roots import sqrtm
 
@@ -8,6 +8,7 @@ __all__ = [
     "Candidates",
     "Descent",
     "balance",
+    "basis",
     "candidates",
     "channel_moments",
     "coherent",
@@ -16,6 +17,7 @@ __all__ = [
     "mean_and_covariance",
     "merge",
     "nearest",
+    "projected",
     "sizes",
     "split",
     "sqrtm",

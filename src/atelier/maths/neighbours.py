@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atelier.maths.roots import one_thread
+
 _ROWS = 512
 
 
@@ -38,9 +40,25 @@ class Candidates:
 def candidates(maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96, seed: int = 0) -> Candidates:
     """Candidates out of feature maps (D, H, W); each group is centred by its own mean.
 
-    `dims` directions are kept, by the randomised subspace iteration of Halko et al. 2011 (algorithm 4.4);
-    all of them where the features have no more.
+    `dims` directions are kept, by `basis`; all of them where the features have no more.
     """
+    joined = torch.cat(_centred(maps, groups))
+    directions = basis(joined, dims, seed=seed)
+    lengths = joined.norm(dim=1, dtype=torch.float32)
+    return _divided((joined @ directions.T).float(), lengths, directions, maps, groups)
+
+
+def projected(maps: Sequence[Tensor], groups: Sequence[int], directions: Tensor) -> Candidates:
+    """Candidates out of maps (P, H, W) of features in the directions of a basis (P, D).
+
+    They are compared within those directions alone, so the features themselves need never be side by side.
+    """
+    keys = torch.cat(_centred(maps, groups)).float()
+    return _divided(keys, keys.norm(dim=1), directions, maps, groups)
+
+
+def _centred(maps: Sequence[Tensor], groups: Sequence[int]) -> list[Tensor]:
+    """The maps' vectors (H W, D), from the mean of their group."""
     rows = [one.flatten(1).T for one in maps]
     centred = []
     for group, one in zip(groups, rows, strict=True):
@@ -48,16 +66,21 @@ def candidates(maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96,
         count = sum(len(member) for member in members)
         mean = torch.stack([member.sum(0, dtype=torch.float32) for member in members]).sum(0) / count
         centred.append(one - mean.to(one.dtype))
-    joined = torch.cat(centred)
-    directions = basis(joined, dims, seed=seed)
-    lengths = joined.norm(dim=1, dtype=torch.float32).clamp(min=1e-6)
-    keys = (joined @ directions.T).float() / lengths[:, None]
+    return centred
+
+
+def _divided(
+    keys: Tensor, lengths: Tensor, directions: Tensor, maps: Sequence[Tensor], groups: Sequence[int]
+) -> Candidates:
     grids = tuple((int(one.shape[1]), int(one.shape[2])) for one in maps)
-    return Candidates(keys, directions, grids, tuple(groups))
+    return Candidates(keys / lengths.clamp(min=1e-6)[:, None], directions, grids, tuple(groups))
 
 
 def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tensor:
-    """The `dims` orthonormal directions (P, D) in which centred rows (N, D) vary most, nearly."""
+    """The `dims` orthonormal directions (P, D) in which centred rows (N, D) vary most, nearly.
+
+    By the randomised subspace iteration of Halko et al. 2011 (algorithm 4.4), of at most `sample` rows.
+    """
     count, width = rows.shape
     if width <= dims:
         return torch.eye(width, dtype=rows.dtype, device=rows.device)
@@ -67,7 +90,7 @@ def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tens
     start = torch.randn((width, dims), generator=generator).to(rows)
     for _ in range(3):
         # Orthonormal between the products: else all directions would turn to the strongest.
-        start = torch.linalg.qr((rows.T @ (rows @ start)).float())[0].to(rows.dtype)
+        start = one_thread(torch.linalg.qr, (rows.T @ (rows @ start)).float())[0].to(rows.dtype)
     return start.T.contiguous()
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from atelier.maths.moments import channel_moments
-from atelier.maths.roots import _eigh, sqrtm
+from atelier.maths.roots import one_thread, sqrtm
 
 # Covariances are summed over blocks of positions, so that float32 copies stay small.
 _BLOCK = 1 << 16
@@ -159,7 +159,7 @@ def _shared(vectors: Tensor, share: Tensor | None) -> Tensor:
 
 def _power(matrix: Tensor, exponent: float, nothing: Tensor) -> Tensor:
     """A power of a symmetric matrix (B, C, C); eigenvalues up to `nothing` (B, 1) stay zero."""
-    values, vectors = _eigh((matrix + matrix.mT) / 2)
+    values, vectors = one_thread(torch.linalg.eigh, (matrix + matrix.mT) / 2)
     floor = torch.maximum(nothing, _NOISE * values[..., -1:]).clamp(min=torch.finfo(torch.float32).tiny)
     powers = torch.where(values > floor, torch.maximum(values, floor) ** exponent, 0.0)
     return (vectors * powers[..., None, :]) @ vectors.mT

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.networks.doubling import double, doubling_kernel
 
 
 class HypercolumnDecoder(nn.Module):
@@ -25,6 +25,8 @@ class HypercolumnDecoder(nn.Module):
     """
 
     scale: Tensor
+    #: The taps that are the guidance, side by side.
+    guides = ("relu3_1", "relu3_3", "relu4_3")
 
     def __init__(
         self, dims: int, guides: int, taps: int, *, width: int = 128, guide_width: int = 64, blocks: int = 3
@@ -35,8 +37,7 @@ class HypercolumnDecoder(nn.Module):
         self.guide = nn.Conv2d(guides, guide_width, 1)
         self.join = _conv(width + guide_width, width)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
-        self.up1 = nn.Sequential(_conv(width, width // 2), nn.ReLU(True), _conv(width // 2, width // 2))
-        self.up2 = nn.Sequential(_conv(width // 2, width // 4), nn.ReLU(True), _conv(width // 4, width // 4))
+        self.up1, self.up2 = Doubled(width, width // 2), Doubled(width // 2, width // 4)
         self.last = _conv(width // 4, 3)
 
     def forward(self, values: Tensor, guidance: Tensor) -> Tensor:
@@ -45,8 +46,8 @@ class HypercolumnDecoder(nn.Module):
         features = self.join(joined).relu()
         for block in self.blocks:
             features = block(features)
-        features = self.up1(_doubled(features)).relu()
-        features = self.up2(_doubled(features)).relu()
+        features = self.up1(features)
+        features = self.up2(features)
         picture: Tensor = self.last(features)
         return picture
 
@@ -82,10 +83,20 @@ class Residual(nn.Module):
         return (features + change).relu()
 
 
+class Doubled(nn.Sequential):
+    """Twice the size, then two convolutions and ReLUs; the names of its weights are those of three layers."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(_conv(inputs, outputs), nn.ReLU(True), _conv(outputs, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        first, second = self[0], self[2]
+        assert isinstance(first, nn.Conv2d)
+        # Enlarging by repetition would weave a fine hatch into flat areas.
+        kernel = doubling_kernel(first.weight.float(), "bilinear").to(features.dtype)
+        larger: Tensor = second(double(features, kernel, first.bias).relu()).relu()
+        return larger
+
+
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
-
-
-def _doubled(features: Tensor) -> Tensor:
-    # Enlarging by repetition weaves a fine hatch into flat areas.
-    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from atelier.core.convert import check_state
 from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.features.vgg import VGG, VGG19, Plan
+from atelier.networks.doubling import double, doubling_kernel
 
 _PADDINGS = ("replicate", "reflect", "zeros")
 
@@ -124,6 +125,7 @@ class Mirror(nn.Module):
         if padding not in _PADDINGS:
             raise UsageError(f"A decoder has no padding '{padding}': {did_you_mean(padding, _PADDINGS)}")
         self.plan, self.padding = plan, padding
+        self._growing: dict[str, Tensor] = {}
         for stage, number, before, after in plan.layers():
             self.add_module(f"conv{stage}_{number}", nn.Conv2d(before, after, 3))
         for stage in plan.joins:
@@ -139,13 +141,16 @@ class Mirror(nn.Module):
         """
         state = features[self.plan.taps[0]]
         for stage, number, _, _ in self.plan.layers():
-            conv = self._part(f"conv{stage}_{number}")
-            if (stage, number) == (1, 1):
-                break
-            state = _convolve(state, conv, self.padding).relu_()
-            if number == 1:
-                state = self._join(self._enlarge(state), features, stage - 1)
-        return self._picture(state, conv)
+            name = f"conv{stage}_{number}"
+            if name in self._growing:
+                kernel, zeros = self._growing[name], self.padding == "zeros"
+                state = double(state, kernel, self._part(name).bias, zeros=zeros).relu_()
+                continue
+            if self._enters(stage, number):
+                state = self._join(self._enlarge(state), features, stage)
+            if name != "conv1_1":
+                state = _convolve(state, self._part(name), self.padding).relu_()
+        return self._picture(state)
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Frozen on `device`, in `dtype` and channels-last."""
@@ -153,9 +158,12 @@ class Mirror(nn.Module):
         colour = self._part("conv1_1").bias
         assert colour is not None
         exact = colour.detach().float().to(device, copy=True)
+        exact_weights = {name: self._part(name).weight.detach().float() for name in self._nearest()}
+        kernels = {name: doubling_kernel(weight, "nearest") for name, weight in exact_weights.items()}
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The last bias is a colour, and half precision has not enough of them.
         self._part("conv1_1").bias = nn.Parameter(exact, requires_grad=False)
+        self._growing = {name: kernel.to(device, dtype) for name, kernel in kernels.items()}
         return self
 
     def fill(self, seed: int) -> Self:
@@ -178,7 +186,19 @@ class Mirror(nn.Module):
         assert isinstance(part, nn.Conv2d)
         return part
 
-    def _picture(self, state: Tensor, conv: nn.Conv2d) -> Tensor:
+    def _enters(self, stage: int, number: int) -> bool:
+        """Whether the picture has doubled before this convolution."""
+        return stage < self.plan.stage and number == self.plan.convs[stage - 1]
+
+    def _nearest(self) -> Iterator[str]:
+        """The convolutions that take what nearest neighbours have doubled, and nothing else."""
+        if self.plan.enlarging == "nearest":
+            for stage, number, _, _ in self.plan.layers():
+                if self._enters(stage, number) and stage not in self.plan.joins and (stage, number) != (1, 1):
+                    yield f"conv{stage}_{number}"
+
+    def _picture(self, state: Tensor) -> Tensor:
+        conv = self._part("conv1_1")
         # In half precision numbers are finest round zero, so zero is mid-grey until the last moment.
         assert conv.bias is not None
         shift = conv.bias - 0.5

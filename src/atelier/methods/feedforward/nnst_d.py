@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from atelier import features, losses, maths, networks
+from atelier import features, maths, networks
 from atelier.core import cache
 from atelier.core import weights as store
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.features.hypercolumns import CELL
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
+from atelier.methods.feedforward.nnst_d_lesson import NORM_EPS, Lesson
 
 store.register(
     store.Record(
@@ -39,13 +41,12 @@ store.register(
 )
 
 Found = Mapping[str, Any]
-#: What tells the decoder where the content's edges lie.
-GUIDES = ("relu3_1", "relu3_3", "relu4_3")
-_STATISTICS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Pixels a cell of the hypercolumns' grid; a tile's core and what it sees around it (the encoder's view and
-#: the decoder's), in pixels.
-CELL, TILE, MARGIN = 4, 1024, 96
-NORM_EPS = 1e-5
+#: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
+TILE, MARGIN = 1024, 96
+#: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
+_KEPT_CELLS = 1 << 19
+#: Hypercolumns of each style that tell in which directions it varies.
+_SAMPLE = 2048
 #: Up to so many products of queries and candidates the search is in full.
 _FULL_SEARCH = 1 << 25
 
@@ -69,13 +70,18 @@ class NNSTD(Method):
 
         encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
         weights: str = knob("nnst_d.atelier", "Decoder: a name from 'atelier weights list', or a file.")
-        keep: float = knob(0.5, "The photo's own share in what is searched for.", ge=0, le=1)
+        keep: float = knob(
+            0.5,
+            "The photo's own share in the search, between the first size and the last.",
+            ge=0,
+            le=1,
+        )
         coarsest: int = knob(64, "Long side of the first level; larger keeps larger shapes.", ge=16)
         stroke_size: int = knob(
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
-            "mirrored", "Turned copies of the style that are searched as well."
+            "no", "Turned copies of the style that are searched as well."
         )
         dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
         half: bool = knob(True, "Run the networks in bfloat16 where the device multiplies it in hardware.")
@@ -91,6 +97,7 @@ class NNSTD(Method):
         copy_weight: float = knob(2.0, "Weight of painting a picture from itself.", ge=0)
         content_weight: float = knob(0.1, "Weight of the content's normalised features.", ge=0)
         range_weight: float = knob(5.0, "Weight against values outside 0..1.", ge=0)
+        lattice_weight: float = knob(5.0, "Weight against a grid woven into flat areas.", ge=0)
 
     def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:
         return (knobs.encoder, knobs.weights)
@@ -111,8 +118,8 @@ class NNSTD(Method):
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
             level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength)
-            # All of the photo at first, and more of it where the style is weak.
-            level.keep = 1 - job.strength * (1 - knobs.keep) if index else 1.0
+            # The photo alone at first, and at last, where it has the details; more of it for a weak style.
+            level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
             picture, chosen = level.paint(resize(picture, size), chosen)
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
@@ -130,7 +137,7 @@ class NNSTD(Method):
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
         columns = features.Hypercolumns(features.VGG(features.TINY))
-        guides = sum(columns.encoder.channels(tap) for tap in GUIDES)
+        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = networks.HypercolumnDecoder(
@@ -146,7 +153,7 @@ class NNSTD(Method):
 
     def network(self, training: Any) -> torch.nn.Module:
         columns = features.Hypercolumns(features.load(training.encoder))
-        guides = sum(columns.encoder.channels(tap) for tap in GUIDES)
+        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
         return networks.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
@@ -177,16 +184,12 @@ class Painter:
         scale = torch.repeat_interleave(self.decoder.scale, widths)
         return (rows.float() / scale).to(self.dtype)
 
-    def values(self, columns: torch.Tensor) -> torch.Tensor:
-        """What the decoder makes of scaled hypercolumns (1, D, h, w): (h w, V)."""
-        values: torch.Tensor = self.decoder.value(columns)[0].flatten(1).T.contiguous()
-        return values
-
-
-def guidance(columns: features.Hypercolumns, found: Found) -> torch.Tensor:
-    """The features that guide the decoder (B, G, h, w), not yet normalised."""
-    size = found[GUIDES[0]].shape[-2:]
-    return torch.cat([columns.gridded(tap, found[tap], size) for tap in GUIDES], 1)
+    def split(self, found: Found, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hypercolumns in the basis' directions (P, h, w), and what the decoder makes of them (V, h, w)."""
+        value = self.decoder.value
+        rows = self.projection(torch.cat([basis, value.weight[..., 0, 0].to(basis.dtype)]))
+        both, kept = self.columns.project(found, rows)[0], len(basis)
+        return both[:kept], (both[kept:] + value.bias[:, None, None]).to(self.dtype)
 
 
 def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
@@ -255,17 +258,32 @@ class Styles:
         return StyleLevel.of(found, self.job.device)
 
     def _seen(self, ratio: float) -> StyleLevel:
-        maps, groups, values = [], [], []
+        painter = self.painter
         weighted = zip(self.job.styles, self.job.style_weights, strict=True)
-        for group, style in enumerate([style for style, weight in weighted if weight]):
-            height, width = (max(1, round(side * ratio)) for side in style.shape[-2:])
-            for picture in _turned(resize(style, (height, width)), self.knobs.turned):
-                columns = self.painter.columns(picture, self.painter.decoder.scale)
-                maps.append(columns[0])
+        small = [_shrunk(style, ratio) for style, weight in weighted if weight]
+        first = [painter.see(style) for style in small]
+        basis = self._basis(first)
+        maps, groups, values = [], [], []
+        for group, style in enumerate(small):
+            for index, picture in enumerate(_turned(style, self.knobs.turned)):
+                keys, value = painter.split(painter.see(picture) if index else first[group], basis)
+                maps.append(keys)
                 groups.append(group)
-                values.append(self.painter.values(columns))
-        candidates = maths.candidates(maps, groups, dims=self.knobs.dims)
-        return StyleLevel(candidates, torch.cat(values))
+                values.append(value.flatten(1).T.contiguous())
+        return StyleLevel(maths.projected(maps, groups, basis), torch.cat(values))
+
+    def _basis(self, found: Sequence[Found]) -> torch.Tensor:
+        """The directions (P, D) in which hypercolumns vary most."""
+        columns, scale = self.painter.columns, self.painter.decoder.scale
+        rows = [columns.sample(one, scale, _SAMPLE // len(found)) for one in found]
+        return maths.basis(
+            torch.cat([one - one.mean(0) for one in rows]).to(self.painter.dtype), self.knobs.dims
+        )
+
+
+def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
+    height, width = (max(1, round(side * ratio)) for side in picture.shape[-2:])
+    return resize(picture, (height, width))
 
 
 def _turned(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
@@ -288,11 +306,11 @@ class Chosen:
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of a tile: queries (P, h, w), guidance (G, h, w), the content's own values (V, h, w)."""
+    """What is seen of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w)."""
 
     queries: torch.Tensor
     guidance: torch.Tensor
-    own: torch.Tensor
+    own: torch.Tensor | None
 
 
 class Level:
@@ -309,9 +327,7 @@ class Level:
     ) -> None:
         self.painter, self.content, self.style = painter, content, style
         self.keep, self.strength = 1.0, strength
-        basis, value = style.candidates.basis, painter.decoder.value
-        self.basis = painter.projection(basis)
-        self.value = painter.projection(value.weight[..., 0, 0])
+        self.basis = painter.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.allowed: torch.Tensor | None = None
@@ -326,14 +342,15 @@ class Level:
 
     def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
         """The level painted (1, 3, H, W), 0..1, and what was chosen; `picture` is the level before."""
-        only = self.look(self.tiles[0], picture) if len(self.tiles) == 1 else None
-        centre, shift, scale = self._moments(picture, only)
+        views = Views(self, picture)
+        centre, shift, spread = views.moments()
+        one = torch.ones_like(shift)
         painted = torch.empty_like(self.content)
         index = torch.empty(self.cells, dtype=torch.long, device=painted.device)
-        for tile in self.tiles:
-            view = only or self.look(tile, picture)
+        for position, tile in enumerate(self.tiles):
+            view = views[position]
             found = self._search(view.queries - centre, tile, before)
-            guide = ((view.guidance - shift) * scale)[None].to(self.painter.dtype)
+            guide = torch.nn.functional.batch_norm(view.guidance, shift, spread, one, 0 * one, eps=NORM_EPS)
             made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
             index[coarser(tile.core, CELL)] = found[coarser(tile.inner, CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
@@ -343,27 +360,14 @@ class Level:
         """The networks' view of one tile of the content and of the picture so far."""
         painter, columns = self.painter, self.painter.columns
         found = painter.see(self.content[(..., *tile.outer)])
-        queries = columns.project(found, self.basis)[0]
+        if self.strength < 1:
+            queries, own = painter.split(found, self.style.candidates.basis)
+        else:
+            queries, own = columns.project(found, self.basis)[0], None
         if self.keep < 1:
             painted = columns.project(painter.see(picture[(..., *tile.outer)]), self.basis)[0]
-            queries = self.keep * queries + (1 - self.keep) * painted
-        own = columns.project(found, self.value)[0] if self.strength < 1 else queries[:0]
-        return View(queries, guidance(columns, found)[0].float(), own)
-
-    def _moments(
-        self, picture: torch.Tensor, only: View | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The queries' mean; what to subtract from the guidance and to multiply it by; each (C, 1, 1)."""
-        count = self.cells[0] * self.cells[1]
-        sums: list[Any] = [0.0, 0.0, 0.0]
-        for tile in self.tiles:
-            view, core = only or self.look(tile, picture), (..., *coarser(tile.inner, CELL))
-            seen = view.guidance[core].double()
-            for position, one in enumerate((view.queries[core].double(), seen, seen.square())):
-                sums[position] = sums[position] + one.sum((-2, -1), keepdim=True)
-        centre, shift, squares = (one / count for one in sums)
-        deviation = (squares - shift.square()).clamp(min=0).add(NORM_EPS).sqrt()
-        return centre.float(), shift.float(), (1 / deviation).float()
+            queries = torch.lerp(painted, queries, self.keep)
+        return View(queries, columns.join(found, taps=painter.decoder.guides), own)
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
@@ -383,22 +387,62 @@ class Level:
         )
 
     def _decode(
-        self, found: torch.Tensor, own: torch.Tensor, guide: torch.Tensor, content: torch.Tensor
+        self, found: torch.Tensor, own: torch.Tensor | None, guide: torch.Tensor, content: torch.Tensor
     ) -> torch.Tensor:
         """The picture of one tile, (1, 3, H, W) float32, from the candidates that were found (h, w)."""
         decoder, (height, width) = self.painter.decoder, content.shape[-2:]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
-        if self.strength == 1:
+        if own is None:
             made: torch.Tensor = decoder(values, guide)[..., :height, :width].float()
             return made
-        mine = (own + decoder.value.bias[:, None, None])[None].to(values.dtype)
-        weak = 1 - self.strength
+        mine, weak = own[None], 1 - self.strength
         painted, copied = (
             decoder(some, guide)[..., :height, :width].float()
             for some in (torch.lerp(values, mine, weak**2), mine)
         )
         restored: torch.Tensor = painted + weak * (content - copied)
         return restored
+
+
+class Views:
+    """What a level sees of each of its tiles, kept where that is little."""
+
+    def __init__(self, level: Level, picture: torch.Tensor) -> None:
+        self.level, self.picture = level, picture
+        self.small = level.cells[0] * level.cells[1] <= _KEPT_CELLS
+        self.kept: dict[int, View] = {}
+
+    def __getitem__(self, position: int) -> View:
+        view = self.kept.pop(position, None)
+        return self.level.look(self.level.tiles[position], self.picture) if view is None else view
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The mean of the queries (P, 1, 1); mean and variance of the guidance (G,); of the whole content."""
+        counts, centres, means, variances = [], [], [], []
+        for position, tile in enumerate(self.level.tiles):
+            view, core = self[position], (..., *coarser(tile.inner, CELL))
+            if self.small:
+                self.kept[position] = view
+            counts.append(view.queries[core][0].numel())
+            centres.append(view.queries[core].mean((-2, -1), keepdim=True))
+            mean, variance = _mean_and_variance(view.guidance[core])
+            means.append(mean)
+            variances.append(variance)
+        share = means[0].new_tensor(counts)[:, None] / sum(counts)
+        centre, shift = (
+            (torch.stack(centres) * share[..., None, None]).sum(0),
+            (torch.stack(means) * share).sum(0),
+        )
+        apart = (torch.stack(means) - shift).square()
+        return centre, shift, ((torch.stack(variances) + apart) * share).sum(0)
+
+
+def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each channel of (1, C, H, W), both (C,) and float32; a float32 copy would take longer than the sums."""
+    one = torch.ones(maps.shape[1], device=maps.device)
+    # With weights in float32, it sums in float32 as well.
+    _, mean, inverse = torch.native_batch_norm(maps, one, 0 * one, None, None, True, 0.0, NORM_EPS)
+    return mean, inverse.pow(-2) - NORM_EPS
 
 
 def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
@@ -414,85 +458,3 @@ def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) ->
         maths.nearest(queries, level.style.candidates.keys[groups == one])[1] for one in range(len(weights))
     ]
     return maths.balance(torch.stack(scores, 1), weights)
-
-
-# training
-
-
-class Lesson:
-    """One step of training: swap the features of photos for those of paintings, paint, and compare.
-
-    A quarter of the batch are paintings, and an eighth photos, that are painted from themselves: what
-    comes out must be the picture. In half of the steps the picture is looked at and painted once more, as
-    it is from the second level on.
-    """
-
-    def __init__(self, network: Any, batch: Batch, training: Any) -> None:
-        self.network, self.batch, self.training = network, batch, training
-        device = batch.photos.device
-        self.columns = _columns(training.encoder, device, training.half)
-        count = len(batch.photos)
-        whole, part = max(1, count // 4), count // 8
-        self.copies = whole + part
-        self.contents, self.styles = batch.photos.clone(), batch.paintings.clone()
-        self.contents[:whole] = self.styles[:whole]
-        self.styles[whole : self.copies] = self.contents[whole : self.copies]
-
-    def terms(self) -> dict[str, torch.Tensor]:
-        """The weighted losses by name."""
-        with torch.no_grad():
-            seen, style = self._see(self.contents), self._see(self.styles)
-            if not bool(self.network.scale.any()):  # the first step of all measures the taps
-                self.network.scale.copy_((self.columns.norms(seen) + self.columns.norms(style)) / 2)
-            content, wanted = self._columns(seen), self._columns(style)
-            guide = _normalised(guidance(self.columns, seen))
-        target = self._swapped(content, wanted)
-        picture = self.network(self.network.value(target), guide)
-        if float(torch.rand((), generator=self.batch.generator)) < 0.5:
-            keep = 0.25 + 0.5 * float(torch.rand((), generator=self.batch.generator))
-            with torch.no_grad():
-                painted = self._columns(self._see(picture.clamp(0, 1)))
-            target = self._swapped(keep * content + (1 - keep) * painted, wanted)
-            picture = self.network(self.network.value(target), guide)
-        return self._compared(picture, losses.NeighbourLoss(target, wanted), style, guide)
-
-    def _see(self, images: torch.Tensor) -> Found:
-        found: Found = self.columns.encoder(images, self.columns.taps)
-        return found
-
-    def _columns(self, found: Found) -> torch.Tensor:
-        return self.columns.join(found, self.network.scale)
-
-    def _swapped(self, queries: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Each query's nearest hypercolumn of its style; copies keep their own."""
-        swapped = losses.swap(queries, wanted)
-        swapped[: self.copies] = wanted[: self.copies]
-        return swapped
-
-    def _compared(
-        self, picture: torch.Tensor, loss: losses.NeighbourLoss, style: Found, guide: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        chosen, found = self.training, self._see(picture)
-        painted = loss.towards(self._columns(found))
-        moments = [losses.MomentLoss(style[tap], relative=True)(found[tap]) for tap in _STATISTICS]
-        own = _normalised(guidance(self.columns, found))
-        return {
-            "match": chosen.match_weight * loss.match(painted),
-            "near": chosen.near_weight * loss.near(painted),
-            "moments": chosen.moment_weight * torch.stack(moments).mean(),
-            "copy": chosen.copy_weight * (picture - self.contents)[: self.copies].abs().mean(),
-            "content": chosen.content_weight * (own - guide).float().square().mean(),
-            "range": chosen.range_weight * (picture - picture.clamp(0, 1)).abs().mean(),
-        }
-
-
-@lru_cache(maxsize=1)
-def _columns(encoder: str, device: Any, half: bool) -> features.Hypercolumns:
-    eyes = features.load(encoder, padding="replicate")
-    return features.Hypercolumns(eyes.prepare(device, torch.bfloat16 if half else torch.float32))
-
-
-def _normalised(guide: torch.Tensor) -> torch.Tensor:
-    """Guidance (B, G, h, w) with mean 0 and deviation 1 over its positions."""
-    mean, deviation = maths.channel_moments(guide, eps=NORM_EPS)
-    return ((guide - mean) / deviation).to(guide.dtype)

@@ -27,10 +27,11 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.progress import Event, Progress
 from atelier.core.registry import Job, Method, Paper
+from atelier.features.hypercolumns import CELL
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
-from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE
+from atelier.methods.feedforward.nnst_d import MARGIN, TILE
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
 #: and so the later ones, which find little that is not near what was chosen before.
@@ -68,7 +69,7 @@ class NNST(Method):
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
-            "mirrored", "Turned copies of the style that are searched as well."
+            "no", "Turned copies of the style that are searched as well."
         )
         iterations: int = knob(50, "Evaluations at the final size.", ge=1)
         coarse_iterations: int = knob(

@@ -1,0 +1,99 @@
+"""One step of NNST-D's training: what its decoder paints, and how that is compared.
+
+The paper trains its network on pairs as well (Kolkin et al. 2022, section 4); the losses here are our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from atelier import features, losses, maths
+from atelier.core.lazy import torch
+from atelier.core.registry import Batch
+
+Found = Mapping[str, Any]
+#: Added to the guidance's variance, here and where the decoder is used.
+NORM_EPS = 1e-5
+_STATISTICS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+class Lesson:
+    """One step of training: swap the features of photos for those of paintings, paint, and compare.
+
+    A quarter of the batch are paintings, and an eighth photos, that are painted from themselves: what
+    comes out must be the picture. In half of the steps the picture is looked at and painted once more, as
+    it is from the second level on.
+    """
+
+    def __init__(self, network: Any, batch: Batch, training: Any) -> None:
+        self.network, self.batch, self.training = network, batch, training
+        device = batch.photos.device
+        self.columns = _columns(training.encoder, device, training.half)
+        count = len(batch.photos)
+        whole, part = max(1, count // 4), count // 8
+        self.copies = whole + part
+        self.contents, self.styles = batch.photos.clone(), batch.paintings.clone()
+        self.contents[:whole] = self.styles[:whole]
+        self.styles[whole : self.copies] = self.contents[whole : self.copies]
+
+    def terms(self) -> dict[str, torch.Tensor]:
+        """The weighted losses by name."""
+        with torch.no_grad():
+            seen, style = self._see(self.contents), self._see(self.styles)
+            if not bool(self.network.scale.any()):  # the first step of all measures the taps
+                self.network.scale.copy_((self.columns.norms(seen) + self.columns.norms(style)) / 2)
+            content, wanted = self._columns(seen), self._columns(style)
+            guide = self._guide(seen)
+        target = self._swapped(content, wanted)
+        picture = self.network(self.network.value(target), guide)
+        if float(torch.rand((), generator=self.batch.generator)) < 0.5:
+            keep = 0.25 + 0.5 * float(torch.rand((), generator=self.batch.generator))
+            with torch.no_grad():
+                painted = self._columns(self._see(picture.clamp(0, 1)))
+            target = self._swapped(keep * content + (1 - keep) * painted, wanted)
+            picture = self.network(self.network.value(target), guide)
+        return self._compared(picture, losses.NeighbourLoss(target, wanted), style, guide)
+
+    def _see(self, images: torch.Tensor) -> Found:
+        found: Found = self.columns.encoder(images, self.columns.taps)
+        return found
+
+    def _guide(self, found: Found) -> torch.Tensor:
+        """The guidance (B, G, h, w), with mean 0 and deviation 1 over its positions."""
+        guide = self.columns.join(found, taps=self.network.guides)
+        mean, deviation = maths.channel_moments(guide, eps=NORM_EPS)
+        return ((guide - mean) / deviation).to(guide.dtype)
+
+    def _columns(self, found: Found) -> torch.Tensor:
+        return self.columns.join(found, self.network.scale)
+
+    def _swapped(self, queries: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Each query's nearest hypercolumn of its style; copies keep their own."""
+        swapped = losses.swap(queries, wanted)
+        swapped[: self.copies] = wanted[: self.copies]
+        return swapped
+
+    def _compared(
+        self, picture: torch.Tensor, loss: losses.NeighbourLoss, style: Found, guide: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        chosen, found = self.training, self._see(picture)
+        painted = loss.towards(self._columns(found))
+        moments = [losses.MomentLoss(style[tap], relative=True)(found[tap]) for tap in _STATISTICS]
+        own = self._guide(found)
+        return {
+            "match": chosen.match_weight * loss.match(painted),
+            "near": chosen.near_weight * loss.near(painted),
+            "moments": chosen.moment_weight * torch.stack(moments).mean(),
+            "copy": chosen.copy_weight * (picture - self.contents)[: self.copies].abs().mean(),
+            "content": chosen.content_weight * (own - guide).float().square().mean(),
+            "range": chosen.range_weight * (picture - picture.clamp(0, 1)).abs().mean(),
+            "lattice": chosen.lattice_weight * losses.LatticeLoss()(picture),
+        }
+
+
+@lru_cache(maxsize=1)
+def _columns(encoder: str, device: Any, half: bool) -> features.Hypercolumns:
+    eyes = features.load(encoder, padding="replicate")
+    return features.Hypercolumns(eyes.prepare(device, torch.bfloat16 if half else torch.float32))
