@@ -192,7 +192,7 @@ def save_style(
     content = torch.zeros((1, 3, long_side, long_side), device=device)
     job = registry.Job(
         content=content,
-        styles=[_style_tensor(picture, (long_side, long_side), controls.style_scale).to(device)],
+        styles=[_style_tensor(picture, (long_side, long_side), controls.style_scale, device)],
         style_weights=[1.0],
         device=device,
         dtype=devices.compute_dtype(device),
@@ -232,10 +232,10 @@ def _make(
     regions = _regions([_soft(region, size, controls) for region in inputs.regions], device)
     if controls.strength == 0:
         return images.Picture(content.pixels.copy(), content.alpha)
-    styles = [_style_tensor(style, size, controls.style_scale) for style in inputs.styles]
+    styles = [_style_tensor(style, size, controls.style_scale, device) for style in inputs.styles]
     job = registry.Job(
-        content=content.tensor().to(device),
-        styles=[style.to(device) for style in styles],
+        content=content.tensor(device, share=True),
+        styles=styles,
         style_weights=inputs.weights,
         device=device,
         dtype=devices.compute_dtype(device),
@@ -253,13 +253,15 @@ def _make(
         result = job.content + controls.strength * (result - job.content)
     if mask is not None:
         result = images.blend(job.content, result, mask)
-    return images.Picture.from_tensor(result, alpha=content.alpha)
+    alpha = content.alpha
+    del job, styles, content  # what is not needed any more makes room for what is copied now
+    return images.Picture.from_tensor(result, alpha=alpha)
 
 
-def _style_tensor(style: Picture, size: tuple[int, int], scale: float) -> torch.Tensor:
+def _style_tensor(style: Picture, size: tuple[int, int], scale: float, device: torch.device) -> torch.Tensor:
     """The style as (1, 3, H, W) with the content's long side, times `scale`."""
     long_side = max(1, round(max(size) * scale))
-    return style.resized(images.fit(style, long_side)).tensor()
+    return style.resized(images.fit(style, long_side)).tensor(device, share=True)
 
 
 def _soft(mask: Picture, size: tuple[int, int], controls: Controls) -> images.Floats:

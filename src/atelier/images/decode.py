@@ -101,7 +101,9 @@ def _to_unit(values: npt.NDArray[Any], name: str) -> Floats:
     if np.issubdtype(values.dtype, np.unsignedinteger):
         top = np.iinfo(values.dtype).max
         if top <= 65535:
-            return values.astype(np.float32) / np.float32(top)
+            scaled = values.astype(np.float32)
+            scaled /= np.float32(top)
+            return scaled
         return (values.astype(np.float64) / top).astype(np.float32)
     if not np.issubdtype(values.dtype, np.floating):
         raise InputError(f"{name} holds {values.dtype}: give uint8, uint16 or floats 0..1")
@@ -110,7 +112,7 @@ def _to_unit(values: npt.NDArray[Any], name: str) -> Floats:
         raise InputError(f"{name} holds values that are not finite (NaN or infinity): mend it first")
     if low < -_RINGING or high > 1 + _RINGING:
         raise InputError(f"{name} holds values from {low:.4g} to {high:.4g}: floats must be 0..1, scale them")
-    return values.astype(np.float32).clip(0, 1)
+    return np.clip(values, 0, 1, out=np.empty(values.shape, np.float32), casting="same_kind")
 
 
 @contextmanager
@@ -207,8 +209,8 @@ def _finish(image: Image.Image) -> Decoded:
     turn = _orientation(image)
     colour, alpha = _split(image)
     rgb = profiles.image_to_srgb(colour, image.info.get("icc_profile"))
-    pixels = _upright(np.asarray(rgb), turn).astype(np.float32) / np.float32(255)
-    veil = None if alpha is None else _upright(np.asarray(alpha), turn).astype(np.float32) / np.float32(255)
+    pixels = _to_unit(_upright(np.asarray(rgb), turn), "the picture")
+    veil = None if alpha is None else _to_unit(_upright(np.asarray(alpha), turn), "the picture")
     return Decoded(pixels, veil, recipe)
 
 

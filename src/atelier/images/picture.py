@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+#: Rows that are turned into integers at a time.
+_STRIP = 256
 Floats = npt.NDArray[np.float32]
 
 
@@ -104,15 +106,22 @@ class Picture:
 
         Raises InputError where values are not finite: the run that made them has diverged.
         """
-        values = _channels_last(tensor.detach().float().clamp(0, 1))
+        values = _channels_last(tensor)
+        if np.issubdtype(values.dtype, np.floating):
+            values = np.clip(values, 0, 1)
         made = decode.from_array(values, "the result", max_pixels=values.size)
         return cls(made.pixels, alpha if made.alpha is None else made.alpha, name=name, recipe=recipe)
 
-    def tensor(self, device: str | torch.device = "cpu") -> Tensor:
-        """Float32 (1, 3, H, W) 0..1 on `device`, sharing no memory with the picture."""
+    def tensor(self, device: str | torch.device = "cpu", *, share: bool = False) -> Tensor:
+        """Float32 (1, 3, H, W) 0..1 on `device`.
+
+        It shares no memory with the picture, or, with `share`, all of it where that is on the CPU: for
+        those who only read. Then it lies channels-last.
+        """
         import torch
 
-        return torch.from_numpy(self.pixels.transpose(2, 0, 1)[None].copy()).to(device)
+        planes = self.pixels.transpose(2, 0, 1)[None]
+        return torch.from_numpy(planes if share else planes.copy()).to(device)
 
     def pil(self) -> Image.Image:
         """The picture in 8 bits: RGB, or RGBA where there is alpha."""
@@ -135,13 +144,16 @@ class Picture:
 def to_integers(picture: Picture, bits: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """(H, W, 3 or 4) uint8 or uint16: 0..1 clipped, scaled, and rounded half to even."""
     layers = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha[..., None]]
-    values = np.concatenate(layers, axis=2)
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"{picture.label} holds values that are not finite, so it cannot be shown or written"
-        )
-    scaled = np.rint(values.clip(0, 1) * np.float32(2**bits - 1))
-    return scaled.astype(np.uint8) if bits == 8 else scaled.astype(np.uint16)
+    channels, kind = sum(layer.shape[2] for layer in layers), np.uint8 if bits == 8 else np.uint16
+    result = np.empty((*picture.pixels.shape[:2], channels), kind)
+    for top in range(0, len(result), _STRIP):  # a large picture is not copied as a whole, several times
+        values = np.concatenate([layer[top : top + _STRIP] for layer in layers], axis=2)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{picture.label} holds values that are not finite, so it cannot be shown or written"
+            )
+        result[top : top + _STRIP] = np.rint(values.clip(0, 1) * np.float32(2**bits - 1))
+    return result
 
 
 def _hash(pixels: Floats, alpha: Floats | None) -> str:

@@ -347,8 +347,7 @@ def _moved(half: Tensor, change: Tensor, sign: int) -> Tensor:
     """half + sign * change, in place where nobody differentiates: the halves belong to the network."""
     if half.requires_grad or change.requires_grad:
         return half + sign * change
-    # Of one dtype first: a sum of two takes twice as long as both.
-    return half.add_(change.to(half.dtype), alpha=sign)
+    return half.add_(change, alpha=sign)
 
 
 def _reflected(features: Tensor, dtype: torch.dtype) -> Tensor:

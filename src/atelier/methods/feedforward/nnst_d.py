@@ -24,7 +24,6 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.features.hypercolumns import CELL
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods.feedforward.nnst_d_lesson import NORM_EPS, Lesson
@@ -41,10 +40,11 @@ store.register(
 )
 
 Found = Mapping[str, Any]
-#: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
-TILE, MARGIN = 1024, 96
+#: Pixels a cell of the hypercolumns' grid; a tile's core and what it sees around it (the encoder's view and
+#: the decoder's), in pixels.
+CELL, TILE, MARGIN = 4, 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
-_KEPT_CELLS = 1 << 19
+_KEPT_CELLS = 1 << 18
 #: Hypercolumns of each style that tell in which directions it varies.
 _SAMPLE = 2048
 #: Up to so many products of queries and candidates the search is in full.
@@ -121,7 +121,8 @@ class NNSTD(Method):
             # The photo alone at first, and at last, where it has the details; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
-            picture, chosen = level.paint(resize(picture, size), chosen)
+            before = picture if level.keep == 1 else resize(picture, size)
+            picture, chosen = level.paint(before, chosen)
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
             if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break
@@ -341,7 +342,10 @@ class Level:
             self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
 
     def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
-        """The level painted (1, 3, H, W), 0..1, and what was chosen; `picture` is the level before."""
+        """The level painted (1, 3, H, W), 0..1, and what was chosen.
+
+        `picture` is what the level before painted, at this size; nobody looks at it where `keep` is 1.
+        """
         views = Views(self, picture)
         centre, shift, spread = views.moments()
         one = torch.ones_like(shift)

@@ -27,11 +27,10 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.progress import Event, Progress
 from atelier.core.registry import Job, Method, Paper
-from atelier.features.hypercolumns import CELL
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
-from atelier.methods.feedforward.nnst_d import MARGIN, TILE
+from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
 #: and so the later ones, which find little that is not near what was chosen before.
