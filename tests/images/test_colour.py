@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from skimage import color
 from torch import Tensor
 
 from atelier.core.errors import InputError
-from atelier.images.colour import keep_colour, lab_to_rgb, luminance, match_moments, rgb_to_lab
+from atelier.images.colour import (
+    keep_colour,
+    lab_to_rgb,
+    lend_colours,
+    luminance,
+    match_moments,
+    rgb_to_lab,
+)
 
 
 def picture(seed: int, height: int = 12, width: int = 15) -> Tensor:
@@ -115,6 +124,38 @@ def test_a_batch_against_one_reference() -> None:
     batch = torch.cat([picture(0), picture(1)])
     moved = match_moments(batch, picture(2))
     torch.testing.assert_close(moved[1:], match_moments(picture(1), picture(2)))
+
+
+def test_a_part_of_the_picture_gets_the_moments() -> None:
+    image, reference = picture(3, 700, 5), picture(4)
+    part = torch.zeros(1, 1, 700, 5)
+    part[..., 100:650, :] = 1
+    moved = match_moments(image, reference, where=part)[..., 100:650, :]
+    torch.testing.assert_close(moved, match_moments(image[..., 100:650, :], reference))
+
+
+def test_colours_are_lent_by_share_and_strength() -> None:
+    # Small contrasts round the middle, so that nothing leaves 0..1 and is clipped.
+    one, other, image = (picture(seed) * 0.2 + 0.4 for seed in (1, 2, 3))
+    match = partial(match_moments, noise=0.02)
+    lent = lend_colours(image, [one, other], [0.25, 0.75])
+    expected = 0.25 * match(image, one) + 0.75 * match(image, other)
+    torch.testing.assert_close(lent, expected)
+    torch.testing.assert_close(
+        lend_colours(image, [one], [1.0], 0.5), (image + match_moments(image, one)) / 2
+    )
+    assert torch.equal(lend_colours(image, [one], [1.0], 0.0), image)
+    shares = torch.zeros(2, 1, *image.shape[-2:])
+    shares[0, :, :3] = 1
+    parts = lend_colours(image, [one, other], shares)
+    torch.testing.assert_close(parts[..., :3, :], match(image[..., :3, :], one))
+    assert torch.equal(parts[..., 3:, :], image[..., 3:, :])
+
+
+def test_noise_is_not_stretched() -> None:
+    noisy = 0.5 + 0.002 * (picture(5) - 0.5)
+    assert match_moments(noisy, picture(6)).std() > 0.2
+    assert lend_colours(noisy, [picture(6)], [1.0]).std(dim=(2, 3)).max() < 0.02
 
 
 def test_keep_colour_takes_lightness_from_one_and_chroma_from_the_other() -> None:

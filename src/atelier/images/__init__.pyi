@@ -1,4 +1,4 @@
-from .colour import keep_colour, lab_to_rgb, luminance, match_moments, rgb_to_lab
+from .colour import keep_colour, lab_to_rgb, lend_colours, luminance, match_moments, rgb_to_lab
 from .decode import MAX_PIXELS, READABLE
 from .encode import WRITABLE
 from .files import check_style_writable, check_writable, read, read_recipe, write, write_style
@@ -20,6 +20,7 @@ __all__ = [
     "fit",
     "keep_colour",
     "lab_to_rgb",
+    "lend_colours",
     "luminance",
     "match_moments",
     "read",

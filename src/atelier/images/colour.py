@@ -6,6 +6,8 @@ differentiable, with finite gradients at black.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,10 @@ _BEND = 6 / 29
 # Variances below these are rounding, not colour: a flat or grey picture has directions without any.
 _RELATIVE_FLOOR = 1e-10
 _ABSOLUTE_FLOOR = 1e-12
+#: Five shades of 255.
+_NOISE = 0.02
+#: Rows at a time where a copy in float64 would be large.
+_STRIP = 256
 
 
 def luminance(rgb: Tensor) -> Tensor:
@@ -67,31 +73,68 @@ def keep_colour(result: Tensor, content: Tensor) -> Tensor:
     return lab_to_rgb(torch.cat([rgb_to_lab(result)[:, :1], chroma], dim=1))
 
 
-def match_moments(image: Tensor, reference: Tensor) -> Tensor:
+def match_moments(
+    image: Tensor, reference: Tensor, *, where: Tensor | None = None, noise: float = 0.0
+) -> Tensor:
     """`image` moved linearly to the colour mean and covariance of `reference`; not clamped.
 
     Both (B, C, H, W), sizes free; a `reference` of one serves the whole batch. The map is the
     Monge-Kantorovich one, which moves colours least: T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 for
     covariances A to B (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping
-    for example-based colour transfer", 2007). Computed in float64. Where `image` has no
+    for example-based colour transfer", 2007), found in float64. Where `image` has no
     variance in some direction (flat, grey) there is nothing to stretch and it gains none there.
+    `where` (B, 1, H, W), 0..1, says how much each place of the image counts for its moments. A deviation
+    of `noise` counts as such: directions with little more are not stretched to the reference's.
     """
-    # Metal has no float64, and a 3 x 3 problem is no work for the processor.
-    home = torch.device("cpu") if image.device.type == "mps" else image.device
-    flat, mean, covariance = _moments(image.to(home))
-    _, target_mean, target = _moments(reference.to(home))
+    mean, covariance = _moments(image, where)
+    covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
+    target_mean, target = _moments(reference)
     root, inverse_root = _roots(covariance)
     middle, _ = _roots(root @ target @ root)
-    moved = (inverse_root @ middle @ inverse_root) @ (flat - mean) + target_mean
-    return moved.reshape(image.shape).to(image)
+    matrix = inverse_root @ middle @ inverse_root
+    moved = torch.empty_like(image)
+    for strip, place in zip(_strips(image), _strips(moved), strict=True):
+        flat = strip.to(matrix.device).flatten(2)
+        values = matrix.to(flat) @ (flat - mean.to(flat)) + target_mean.to(flat)
+        place.copy_(values.view(strip.shape))
+    return moved
 
 
-def _moments(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, C, N) values, (B, C, 1) mean and (B, C, C) covariance over N, in float64."""
-    flat = image.double().flatten(2)
-    mean = flat.mean(dim=2, keepdim=True)
-    centred = flat - mean
-    return flat, mean, centred @ centred.mT / flat.shape[2]
+def lend_colours(
+    picture: Tensor, styles: Sequence[Tensor], shares: Sequence[float] | Tensor, strength: float = 1.0
+) -> Tensor:
+    """A picture (1, 3, H, W) with the colour moments of its styles, as much as `strength` says; 0..1.
+
+    `shares` are the styles' weights, which sum to 1, or their share of every pixel (K, 1, H, W): the
+    moments of each style's part of the picture are then that style's, and what is no style's stays. What is
+    nearly flat or grey stays so: noise would be all that could be stretched.
+    """
+    change = torch.zeros_like(picture)
+    for style, share in zip(styles, shares, strict=True):
+        where = share[None] if isinstance(share, Tensor) else None
+        if where is None or bool(where.any()):
+            change += (match_moments(picture, style, where=where, noise=_NOISE) - picture) * share
+    return (picture + strength * change).clamp(0, 1)
+
+
+def _moments(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(B, C, 1) mean and (B, C, C) covariance of the pixels, in float64, strip by strip."""
+    # Metal has no float64, and a 3 x 3 problem is no work for the processor.
+    home = torch.device("cpu") if image.device.type == "mps" else image.device
+    if where is None:
+        where = image.new_ones((1, 1, 1, 1)).expand(len(image), 1, *image.shape[2:])
+    strips = list(zip(_strips(image.to(home)), _strips(where.to(home)), strict=True))
+    parts = [(one.flatten(2), share.to(one).flatten(2)) for one, share in strips]
+    count = torch.stack([share.sum(2, keepdim=True).double() for _, share in parts]).sum(0)
+    sums = [(one @ share.mT).double() for one, share in parts]
+    mean = torch.stack(sums).sum(0) / count
+    # Of what is centred, short sums in float32 are exact enough, and their sum is in float64.
+    centred = ((one - mean.to(one), share) for one, share in parts)
+    return mean, torch.stack([((one * share) @ one.mT).double() for one, share in centred]).sum(0) / count
+
+
+def _strips(maps: Tensor) -> Sequence[Tensor]:
+    return torch.split(maps, _STRIP, 2)
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,10 @@ Each channel of an encoder's features is shifted and stretched so that its mean 
 are the style's (Huang & Belongie 2017, eq. 8); a decoder trained once, for every style, turns that into a
 picture. Styles blend by their statistics, and strength mixes in the photo's own.
 
-This differs from the paper, except in `--quality published`: the decoder gets relu3_1 and relu2_1 beside
-relu4_1, each with the style's statistics too, because faces and straight edges do not survive 1/8 of the
-picture's size; replicate padding, because zeros frame the picture; training losses relative to their
+This differs from the paper, except in `--quality published`: the decoder gets relu3_1 beside relu4_1, with
+the style's statistics too, because faces and straight edges do not survive 1/8 of the picture's size; the
+finished picture's colours get the style's mean and covariance, which such deep features hardly tell;
+replicate padding, because zeros frame the picture; training losses relative to their
 targets, because features of another encoder have another scale, and a share of paintings as their own
 content. Below full strength what the decoder loses of the photo is given back in proportion, so that
 strength 0 is the photo. The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0
@@ -17,9 +18,10 @@ strength 0 is the photo. The paper's training: `--encoder vgg_normalised.adain -
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import features, losses, maths
+from atelier import features, images, losses, maths
 from atelier.core import weights
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
@@ -76,6 +78,9 @@ class Adain(Method):
         weights: str = knob("adain.atelier", "Decoder trained for that encoder: a name, or a file.")
         padding: Padding = knob("replicate", "Border of the convolutions.")
         recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
         restore: bool = knob(
             True, "Below full strength, give back in proportion what the decoder loses of the photo."
         )
@@ -89,6 +94,7 @@ class Adain(Method):
             "encoder": "vgg_normalised.adain",
             "weights": "adain.published",
             "padding": "reflect",
+            "colours": False,
             "restore": False,
         },
     }
@@ -98,14 +104,14 @@ class Adain(Method):
 
         encoder: str = knob("encoder.atelier", "Encoder whose features are decoded: a name, or a file.")
         padding: Padding = knob("replicate", "Border of the convolutions.")
-        skips: int = knob(2, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
+        skips: int = knob(1, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
         blocks: int = knob(1, "Residual blocks where the first of them joins.", ge=0, le=16)
         strength: float = knob(1.0, "Share of the style in the features.", ge=0, le=1)
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(5.0, "Weight of the style's statistics.", ge=0)
+        style_weight: float = knob(20.0, "Weight of the style's statistics.", ge=0)
         identity_share: float = knob(
             0.25, "Part of the batch in which a painting is its own content.", ge=0, le=1
         )
@@ -122,8 +128,14 @@ class Adain(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: Adain.Knobs) -> torch.Tensor:
+        from atelier.maths.whitening import coral
+
+        if knobs.recolour:
+            job = replace(job, styles=[coral(style, job.content) for style in job.styles])
         with torch.inference_mode():
             picture = self.decoded(job, knobs).clamp(0, 1)
+            if knobs.colours:
+                picture = images.lend_colours(picture, job.styles, job.style_weights, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
@@ -134,7 +146,7 @@ class Adain(Method):
         eyes, decoder = _networks(job, knobs)
         height, width = job.content.shape[-2:]
         seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
-        style = _style(job, knobs, eyes, decoder.plan.taps)
+        style = _style(job, eyes, decoder.plan.taps)
         moved = {tap: adain(seen[tap], *style[tap], strength=job.strength) for tap in seen}
         picture: Tensor = decoder(moved)[..., :height, :width]
         if job.strength < 1 and knobs.restore:
@@ -209,19 +221,14 @@ def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
     return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
 
 
-def _style(
-    job: Job, knobs: Adain.Knobs, eyes: features.VGG, taps: Sequence[str]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _style(job: Job, eyes: features.VGG, taps: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """The styles' weighted means and deviations by tap.
 
     AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
     """
-    from atelier.maths.whitening import coral
-
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     for style, share in zip(job.styles, job.style_weights, strict=True):
-        image = coral(style, job.content) if knobs.recolour else style
-        for tap, found in eyes(_large_enough(image, eyes), taps).items():
+        for tap, found in eyes(_large_enough(style, eyes), taps).items():
             mean, deviation = maths.channel_moments(found, unbiased=True)
             before = sums.get(tap, (0, 0))
             sums[tap] = (before[0] + share * mean, before[1] + share * deviation)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from atelier import features, maths, networks
+from atelier import features, images, maths, networks
 from atelier.core import cache
 from atelier.core import weights as store
 from atelier.core.knobs import Knobs as AnyKnobs
@@ -84,6 +84,9 @@ class NNSTD(Method):
             "no", "Turned copies of the style that are searched as well."
         )
         dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
         half: bool = knob(True, "Run the networks in bfloat16 where the device multiplies it in hardware.")
 
     class Training(AnyKnobs):
@@ -126,7 +129,11 @@ class NNSTD(Method):
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
             if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break
-        return resize(picture, final)
+        picture = resize(picture, final)
+        if not knobs.colours:
+            return picture
+        parts = job.style_weights if job.regions is None else job.regions
+        return images.lend_colours(picture, job.styles, parts, job.strength)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
@@ -442,7 +449,7 @@ class Views:
 
 
 def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each channel of (1, C, H, W), both (C,) and float32; a float32 copy would take longer than the sums."""
+    """Of each channel of (1, C, H, W), both (C,), float32; copies in float32 take longer than the sums."""
     one = torch.ones(maps.shape[1], device=maps.device)
     # With weights in float32, it sums in float32 as well.
     _, mean, inverse = torch.native_batch_norm(maps, one, 0 * one, None, None, True, 0.0, NORM_EPS)
