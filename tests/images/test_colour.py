@@ -142,7 +142,7 @@ def test_colours_are_lent_by_share_and_strength() -> None:
     expected = 0.25 * match(image, one) + 0.75 * match(image, other)
     torch.testing.assert_close(lent, expected)
     torch.testing.assert_close(
-        lend_colours(image, [one], [1.0], 0.5), (image + match_moments(image, one)) / 2
+        lend_colours(image, [one], [1.0], 0.5), (image + match(image, one)) / 2
     )
     assert torch.equal(lend_colours(image, [one], [1.0], 0.0), image)
     shares = torch.zeros(2, 1, *image.shape[-2:])
