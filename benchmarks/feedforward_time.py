@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 from gatys_time import timed
 from measure import Promise, arguments, in_turns, report, set_threads
@@ -112,8 +111,9 @@ def main() -> int:
         os.environ["ATELIER_HOME"] = folder
         rows, promises = warm(options.size, options.repetitions)
         more, others = commands(options.size, options.large, Path(folder))
-    rate = convolution_rate(devices.compute_dtype(torch.device("cpu")))
-    title = f"feed-forward at {options.size} px; a convolution reaches {np.round(rate, 2)} TFLOP/s"
+    cpu = torch.device("cpu")
+    rate = convolution_rate(cpu, devices.compute_dtype(cpu)) / 1e12
+    title = f"feed-forward at {options.size} px; a convolution reaches {rate:.2f} TFLOP/s"
     return report(
         title, ("work", "median s", "least s", "GiB"), rows + more, promises + others, as_json=options.json
     )
