@@ -273,7 +273,7 @@ class Styles:
         basis = self._basis(first)
         maps, groups, values = [], [], []
         for group, style in enumerate(small):
-            for index, picture in enumerate(_turned(style, self.knobs.turned)):
+            for index, picture in enumerate(turned_copies(style, self.knobs.turned)):
                 keys, value = painter.split(painter.see(picture) if index else first[group], basis)
                 maps.append(keys)
                 groups.append(group)
@@ -294,7 +294,7 @@ def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
     return resize(picture, (height, width))
 
 
-def _turned(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
+def turned_copies(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
     """The picture, its mirror image, and both turned by quarters."""
     for mirrored in (False, True)[: 1 if how == "no" else 2]:
         for quarters in range(4 if how == "all" else 1):

@@ -14,7 +14,7 @@ the encoder runs in bfloat16, and the search in the directions in which the styl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from atelier.core.registry import Job, Method, Paper
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
-from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE
+from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE, turned_copies
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
 #: and so the later ones, which find little that is not near what was chosen before.
@@ -93,7 +93,7 @@ class NNST(Method):
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 15, "coarse_iterations": 40},
         "good": {},
-        "best": {"iterations": 70, "coarse_iterations": 150},
+        "best": {"iterations": 60, "coarse_iterations": 150},
         "published": {
             "encoder": "vgg16.imagenet",
             "padding": "zeros",
@@ -249,7 +249,7 @@ class Painter:
         maps, groups, light = [], [], []
         with torch.no_grad():
             for group, style in enumerate(self.styles):
-                for picture in _turned(style_at(self.job, style, (limit, limit)), self.knobs.turned):
+                for picture in turned_copies(style_at(self.job, style, (limit, limit)), self.knobs.turned):
                     columns = self.columns.join(self.see(picture))[0]
                     maps.append(columns * self.gain.to(columns.dtype)[:, None, None])
                     groups.append(group)
@@ -291,13 +291,6 @@ def lightness(picture: torch.Tensor) -> torch.Tensor:
     cells = torch.nn.functional.avg_pool2d(shade, CELL, ceil_mode=True, count_include_pad=False)[0, 0]
     rest = cells - cells.mean()
     return rest / rest.square().mean().sqrt().clamp(min=0.01)
-
-
-def _turned(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
-    """The picture, its mirror image, and both turned by quarters."""
-    for mirrored in (False, True)[: 1 if how == "no" else 2]:
-        for quarters in range(4 if how == "all" else 1):
-            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
 
 
 def _directions(queries: torch.Tensor) -> torch.Tensor:
