@@ -141,7 +141,7 @@ def coherent(
     x = torch.arange(width, device=queries.device) + origin[1]
     up = (before.shape[0] / down, before.shape[1] / right)
     parent_y, parent_x = ((y + 0.5) * up[0]).long(), ((x + 0.5) * up[1]).long()
-    places = _Places(choices.grids, coarse)
+    places = _Places(choices.grids, coarse, queries.device)
     for dy in (0, -1, 1):
         for dx in (0, -1, 1):
             row = (parent_y + dy).clamp(0, before.shape[0] - 1)
@@ -196,7 +196,7 @@ def confined(
     result = torch.empty(len(queries), dtype=torch.long, device=queries.device)
     for group in sorted(set(allowed.tolist())):
         mine = (allowed == group).nonzero()[:, 0]
-        theirs = (groups == group).nonzero()[:, 0] if group >= 0 else torch.arange(len(groups))
+        theirs = (groups == group if group >= 0 else torch.ones_like(groups)).nonzero()[:, 0]
         few = None if bias is None else bias[theirs]
         result[mine] = theirs[nearest(queries[mine], choices.keys[theirs], bias=few)[0]]
     return result
@@ -219,8 +219,10 @@ def balance(scores: Tensor, shares: Sequence[float], *, steps: int = 300) -> Ten
 class _Places:
     """From a candidate's number to its place on its grid and back, at two levels."""
 
-    def __init__(self, fine: Sequence[tuple[int, int]], coarse: Sequence[tuple[int, int]]) -> None:
-        self.fine, self.coarse = torch.tensor(fine), torch.tensor(coarse)
+    def __init__(
+        self, fine: Sequence[tuple[int, int]], coarse: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        self.fine, self.coarse = torch.tensor(fine, device=device), torch.tensor(coarse, device=device)
         self.fine_start = _starts(self.fine)
         self.coarse_start = _starts(self.coarse)
 
