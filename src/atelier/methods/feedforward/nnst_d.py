@@ -45,6 +45,8 @@ Found = Mapping[str, Any]
 CELL, TILE, MARGIN = 4, 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
 _KEPT_CELLS = 1 << 18
+#: What the cache keeps of a style; another number where that changes.
+_KIND = "nnst_d 2"
 #: Hypercolumns of each style that tell in which directions it varies.
 _SAMPLE = 2048
 #: Up to so many products of queries and candidates the search is in full.
@@ -248,8 +250,8 @@ class Styles:
         self.painter, self.job, self.knobs = painter, job, knobs
         self.final = max(job.content.shape[-2:])
         self.levels: dict[float, StyleLevel] = {}
-        used = tuple(weight > 0 for weight in job.style_weights)
-        self.identity = (painter.files, str(painter.dtype), knobs.turned, knobs.dims, used)
+        used = [style for style, weight in zip(job.styles, job.style_weights, strict=True) if weight]
+        self.identity = (_KIND, painter.files, str(painter.dtype), knobs.turned, knobs.dims, cache.key(*used))
 
     def at(self, long_side: int) -> StyleLevel:
         """The style's side for a content of that long side."""
@@ -260,7 +262,7 @@ class Styles:
 
     def _look(self, ratio: float) -> StyleLevel:
         found = cache.remember(
-            cache.key(*self.identity, ratio, *self.job.styles),
+            cache.key(*self.identity, ratio),
             lambda: self._seen(ratio).entry(),
         )
         return StyleLevel.of(found, self.job.device)
