@@ -37,8 +37,8 @@ Pair = tuple[Picture, Picture]
 def tenths(curve: Curve) -> list[float]:
     """The means of ten runs of about equal length; of as many as there are values, where those are fewer.
 
-    >>> tenths([9, 7, 5, 3, 2, 2, 1, 1, 1, 1, 1, 1])
-    [9, 7, 5, 3, 2, 1.5, 1, 1, 1, 1]
+    >>> tenths([9, 7, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1])
+    [9, 7, 5, 3, 2, 1, 1, 1, 1, 1]
     """
     parts = min(10, len(curve))
     bounds = [part * len(curve) // parts for part in range(parts + 1)]
