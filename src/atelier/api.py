@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Anything = Any  # a path, a PIL image, a NumPy array, a torch tensor or a Picture
 
 #: The method that a quality stands for when none is named.
-BY_QUALITY = {"draft": "nnst_d", "good": "nnst_d", "best": "nnst"}
+BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
 
 
 class Controls(knob_rules.Knobs):
