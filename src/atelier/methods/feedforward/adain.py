@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import features, images, losses, maths
-from atelier.core import weights
+from atelier.core import cache, weights
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -140,6 +141,11 @@ class Adain(Method):
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
+    def look(self, job: Job, knobs: Adain.Knobs) -> None:
+        with torch.inference_mode():
+            eyes, decoder = _networks(job, knobs)
+            _style(job, knobs, eyes, decoder.plan.taps)
+
     def decoded(self, job: Job, knobs: Adain.Knobs) -> Tensor:
         """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped."""
         from atelier.maths.whitening import adain
@@ -147,7 +153,7 @@ class Adain(Method):
         eyes, decoder = _networks(job, knobs)
         height, width = job.content.shape[-2:]
         seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
-        style = _style(job, eyes, decoder.plan.taps)
+        style = _style(job, knobs, eyes, decoder.plan.taps)
         moved = {tap: adain(seen[tap], *style[tap], strength=job.strength) for tap in seen}
         picture: Tensor = decoder(moved)[..., :height, :width]
         if job.strength < 1 and knobs.restore:
@@ -205,13 +211,26 @@ class Adain(Method):
 
 def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Mirror]:
     """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
+    dtype = job.dtype if knobs.half else torch.float32
+    return _loaded(knobs.encoder, knobs.weights, _files(knobs), knobs.padding, job.device, dtype)
+
+
+def _files(knobs: Adain.Knobs) -> tuple[str, ...]:
+    return tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
+
+
+@lru_cache(maxsize=2)
+def _loaded(
+    encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
+) -> tuple[features.VGG, Mirror]:
+    """As `_networks`; `files` makes changed files other ones."""
     from atelier.networks.mirror import check_fit, from_state
 
-    dtype = job.dtype if knobs.half else torch.float32
-    eyes = features.load(knobs.encoder, padding=knobs.padding)
-    decoder = from_state(weights.load(knobs.weights), padding=knobs.padding)
-    check_fit(decoder.plan, eyes)
-    return eyes.prepare(job.device, dtype), decoder.prepare(job.device, dtype)
+    with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
+        eyes = features.load(encoder, padding=padding)
+        mirror = from_state(weights.load(decoder), padding=padding)
+        check_fit(mirror.plan, eyes)
+        return eyes.prepare(device, dtype), mirror.prepare(device, dtype)
 
 
 def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
@@ -222,18 +241,33 @@ def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
     return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
 
 
-def _style(job: Job, eyes: features.VGG, taps: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+def _style(
+    job: Job, knobs: Adain.Knobs, eyes: features.VGG, taps: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """The styles' weighted means and deviations by tap.
 
     AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
+    identity = ("adain", _files(knobs), knobs.padding, str(eyes.dtype))
     for style, share in zip(job.styles, job.style_weights, strict=True):
-        for tap, found in eyes(_large_enough(style, eyes), taps).items():
-            mean, deviation = maths.channel_moments(found, unbiased=True)
+        if not share:
+            continue
+        kept = cache.remember(cache.key(*identity, style), partial(_moments, eyes, style, taps))
+        for tap in taps:
+            mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
             before = sums.get(tap, (0, 0))
             sums[tap] = (before[0] + share * mean, before[1] + share * deviation)
     return sums
+
+
+def _moments(eyes: features.VGG, style: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    """The mean and deviation of a style at each tap."""
+    moments: dict[str, Tensor] = {}
+    for tap, found in eyes(_large_enough(style, eyes), taps).items():
+        mean, deviation = maths.channel_moments(found, unbiased=True)
+        moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
+    return moments
 
 
 def _terms(
