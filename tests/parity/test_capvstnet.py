@@ -210,8 +210,13 @@ def test_pictures_of_training(case: Case) -> None:
     case.check("lap_grad_clamped", picture.grad)
 
 
+def published(encoder: Path, **chosen: Any) -> CapVstnet.Training:
+    weights = {"style_weight": 1.0, "colour_weight": 0.0, "matting_weight": 1500.0}
+    return CapVstnet.Training(encoder=str(encoder), scale="published", **weights, **chosen)
+
+
 def terms(case: Case, network: Reversible, encoder: Path, **chosen: Any) -> dict[str, Tensor]:
-    training = CapVstnet.Training(encoder=str(encoder), scale="published", **chosen)
+    training = published(encoder, **chosen)
     batch = Batch(case.tensor("content_batch"), case.tensor("style_batch"), 0, torch.Generator())
     return CapVstnet().losses(network, batch, training)
 
@@ -248,7 +253,7 @@ def test_temporal_loss(case: Case, encoder_file: Path) -> None:
         picture,
         content,
         case.tensor("style_batch"),
-        CapVstnet.Training(encoder=str(encoder_file), scale="published"),
+        published(encoder_file),
     )
     (found["style"] + 10 * (again - content).abs().mean() + 60 * steadiness).backward()
     case.check("grad_l2_style_rec_tmp", gradients(case, network))

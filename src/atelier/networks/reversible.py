@@ -236,6 +236,22 @@ class Reversible(nn.Module):
         """Move to `device`, compute in `dtype`, and be ready to be used, not trained."""
         return self.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
+    @torch.no_grad()
+    def start_from_colours(self, gain: float) -> Self:
+        """Make the features little more than the picture, twice: a transfer is one of colours then.
+
+        The second block copies the colours into the half that is empty so far; the residuals of the others
+        are made smaller by `gain`.
+        """
+        for name, weight in self.named_parameters():
+            if name.endswith(f"conv.{_CONVS[-1]}.weight"):
+                weight.mul_(gain)
+        for position in _CONVS:
+            weight = self.get_parameter(f"stack.1.conv.{position}.weight")
+            weight.zero_()
+            weight[range(3), range(3), 1, 1] = 1.0
+        return self
+
     def _fill(self, seed: int) -> None:
         # PyTorch's own choice for convolutions, with zero biases, as published.
         generator = torch.Generator().manual_seed(seed)

@@ -18,6 +18,7 @@ from atelier.core.knobs import parse
 from atelier.core.registry import Batch, Job
 from atelier.images import Picture, write
 from atelier.maths.cholesky import gaussian
+from atelier.maths.moments import mean_and_covariance
 from atelier.methods.feedforward import cap_vstnet
 from atelier.methods.feedforward.cap_vstnet import CapVstnet, Loaded
 from atelier.networks.reversible import SLIM, TINY, Reversible
@@ -324,12 +325,28 @@ def test_the_networks_that_can_be_trained(tiny_encoder: Path) -> None:
         CapVstnet().network(training(tiny_encoder, crop=150))
 
 
+def test_the_first_network_transfers_colours(tiny_encoder: Path) -> None:
+    content, style = picture(64, 48), picture(48, 64, seed=1) ** 2 * 0.5
+    apart = []
+    for gain in (0.0, 0.02):
+        network = CapVstnet().network(training(tiny_encoder, start_gain=gain))
+        with torch.no_grad():
+            made, again, _ = cap_vstnet.cycle(network, content, style)
+        mean, covariance = (
+            one[0] - other[0]
+            for one, other in zip(mean_and_covariance(made), mean_and_covariance(style), strict=True)
+        )
+        apart.append(float(mean.abs().max() + covariance.abs().max()))
+        assert (again - content).abs().mean() < 0.1
+    assert apart[1] < 0.02 < apart[0]
+
+
 def test_the_steadiness_comes_later(tiny_encoder: Path) -> None:
     method, network, chosen = CapVstnet(), Reversible(TINY), training(tiny_encoder, temporal_from=5)
     content, style = picture(32, 32), picture(32, 32, seed=1)
     before = method.losses(network, batch(content, style, 4), chosen)
     after = method.losses(network, batch(content, style, 5), chosen)
-    assert before.keys() == {"style", "reconstruction", "matting"}
+    assert before.keys() == {"style", "colour", "reconstruction", "matting"}
     assert after.keys() - before.keys() == {"temporal"}
     assert all(term.ndim == 0 and term.isfinite() for term in after.values())
     assert torch.equal(

@@ -8,9 +8,11 @@ for regions, each with a style of its own.
 This differs from the paper in its own weights, for a network with a sixth of the work, trained against the
 bundled encoder; in that a picture of any size keeps its size; in bfloat16 where a trial shows no harm; and
 in training, where the losses are relative to their targets, because features of another encoder have
-another scale. The paper's training of the photorealistic network, with photographs as paintings too:
-`--body photo --encoder vgg_normalised.adain --scale published`; of the artistic one, with paintings:
-`--body art --encoder vgg_normalised.adain --scale published --matting-weight 1 --reconstruction-weight 1`.
+another scale, and the network starts as a transfer of colours and is held to it, so that few steps are
+enough. The paper's training of the photorealistic network, with photographs as paintings too:
+`--body photo --encoder vgg_normalised.adain --scale published --start-gain 0 --style-weight 1
+--colour-weight 0 --matting-weight 1500`; of the artistic one, with paintings: `--body art` and the same, but
+`--matting-weight 1 --reconstruction-weight 1`.
 """
 
 from __future__ import annotations
@@ -129,12 +131,19 @@ class CapVstnet(Method):
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the encoder's losses: relative to their targets, or as the paper has them."
         )
-        style_weight: float = knob(1.0, "Weight of the style's means and deviations.", ge=0)
+        start_gain: float = knob(
+            0.1,
+            "Size of the residuals at the start, which is a transfer of colours; 0 starts as published.",
+            ge=0,
+            le=1,
+        )
+        style_weight: float = knob(2.0, "Weight of the style's means and deviations.", ge=0)
+        colour_weight: float = knob(20.0, "Weight of the mean and covariance of the style's colours.", ge=0)
         content_weight: float = knob(0.0, "Weight of the content's features.", ge=0)
         reconstruction_weight: float = knob(
             10.0, "Weight of the content's pixels after its own style is given back.", ge=0
         )
-        matting_weight: float = knob(1500.0, "Weight of the matting Laplacian.", ge=0)
+        matting_weight: float = knob(100.0, "Weight of the matting Laplacian.", ge=0)
         temporal_weight: float = knob(60.0, "Weight of the steadiness under motion.", ge=0)
         temporal_from: int = knob(160_000, "Step after which the steadiness counts.", ge=0)
         steps: int = knob(170_000, "Optimiser steps in all; a resumed run may be given more.", ge=1)
@@ -176,7 +185,8 @@ class CapVstnet(Method):
         if training.crop % PHOTO.multiple:
             raise UsageError(f"crop = {training.crop} is not allowed: it should be a multiple of 4")
         plan = {"slim": SLIM, "photo": PHOTO, "art": ART}[training.body]
-        return Reversible(plan, seed=int(torch.randint(2**31, ())))
+        network = Reversible(plan, seed=int(torch.randint(2**31, ())))
+        return network.start_from_colours(training.start_gain) if training.start_gain else network
 
     def losses(
         self, network: torch.nn.Module, batch: Batch, training: CapVstnet.Training
@@ -186,6 +196,9 @@ class CapVstnet(Method):
 
         picture, again, target = cycle(network, batch.photos, batch.paintings)
         terms = self._seen(picture, batch.photos, batch.paintings, training)
+        if training.colour_weight:
+            colours = losses.WassersteinLoss(batch.paintings, relative=True)(picture)
+            terms["colour"] = training.colour_weight * colours
         if training.reconstruction_weight:
             terms["reconstruction"] = training.reconstruction_weight * (again - batch.photos).abs().mean()
         if training.matting_weight:
