@@ -53,7 +53,8 @@ register(
         file="cap_vstnet.safetensors",
         licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
-        note="Photorealistic, smaller than published. Not bundled yet: `atelier train cap-vstnet` makes it.",
+        bundled="cap_vstnet.safetensors",
+        note="Comes with the package: photorealistic, smaller than published, by `atelier train cap-vstnet`.",
     )
 )
 for _kind in _SPREADS:
