@@ -35,10 +35,10 @@ LARGE = {2048: (15.0, 2.5), 8192: (None, 4.0)}
 
 
 def pictures(size: int) -> tuple[Picture, Picture]:
-    """A photo of exactly `size` x `size`, and a style as large."""
+    """A photo of exactly `size` x `size`, and a style as large, up to 2048 px."""
     return (
         Picture.of(examples.photo("astronaut")).resized((size, size)),
-        Picture.of(examples.style("stained_glass", size=size)),
+        Picture.of(examples.style("stained_glass", size=min(size, 2048))),
     )
 
 
