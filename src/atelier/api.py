@@ -18,6 +18,7 @@ from atelier.core import cache, registry, weights
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
+from atelier.core.allocator import release_freed_memory
 from atelier.core.errors import InputError, UsageError, WeightsError, did_you_mean
 from atelier.core.progress import Listener, Progress
 
@@ -30,6 +31,10 @@ Anything = Any  # a path, a PIL image, a NumPy array, a torch tensor or a Pictur
 
 #: The method that a quality stands for when none is named.
 BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
+
+
+#: Pixels from which on it takes longer to paint a picture than to get memory anew.
+_LARGE = 4096 * 4096
 
 
 class Controls(knob_rules.Knobs):
@@ -244,6 +249,8 @@ def _make(
         progress=progress,
         regions=regions,
     )
+    if size[0] * size[1] > _LARGE:
+        release_freed_memory()
     result = _transfer(method, job, knobs)
     if regions is not None:
         result = images.blend(job.content, result, regions.sum(0)[0])
@@ -255,6 +262,8 @@ def _make(
         result = images.blend(job.content, result, mask)
     alpha = content.alpha
     del job, styles, content  # what is not needed any more makes room for what is copied now
+    if size[0] * size[1] > _LARGE:
+        release_freed_memory()
     return images.Picture.from_tensor(result, alpha=alpha)
 
 

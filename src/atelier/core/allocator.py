@@ -16,6 +16,16 @@ _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
 
 
+def release_freed_memory() -> None:
+    """Give what is freed at this moment back to the system, where there is glibc."""
+    if sys.platform == "linux":
+        import ctypes
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed, for the rest of the process; False where there is no glibc."""
     if sys.platform != "linux":

@@ -6,6 +6,7 @@ differentiable, with finite gradients at black.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -86,17 +87,10 @@ def match_moments(
     `where` (B, 1, H, W), 0..1, says how much each place of the image counts for its moments. A deviation
     of `noise` counts as such: directions with little more are not stretched to the reference's.
     """
-    mean, covariance = _moments(image, where)
-    covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
-    target_mean, target = _moments(reference)
-    root, inverse_root = _roots(covariance)
-    middle, _ = _roots(root @ target @ root)
-    matrix = inverse_root @ middle @ inverse_root
+    found = _between(image, reference, where, noise)
     moved = torch.empty_like(image)
     for strip, place in zip(_strips(image), _strips(moved), strict=True):
-        flat = strip.to(matrix.device).flatten(2)
-        values = matrix.to(flat) @ (flat - mean.to(flat)) + target_mean.to(flat)
-        place.copy_(values.view(strip.shape))
+        place.copy_(_moved(strip, *found))
     return moved
 
 
@@ -109,12 +103,38 @@ def lend_colours(
     moments of each style's part of the picture are then that style's, and what is no style's stays. What is
     nearly flat or grey stays so: noise would be all that could be stretched.
     """
-    change = torch.zeros_like(picture)
+    maps = []
     for style, share in zip(styles, shares, strict=True):
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
-            change += (match_moments(picture, style, where=where, noise=_NOISE) - picture) * share
-    return (picture + strength * change).clamp(0, 1)
+            # The share of each strip: of its pixels, or of them all.
+            parts = itertools.repeat(share) if where is None else _strips(where)
+            maps.append((_between(picture, style, where, _NOISE), iter(parts)))
+    lent = torch.empty_like(picture)
+    for strip, place in zip(_strips(picture), _strips(lent), strict=True):
+        change = torch.zeros_like(strip)
+        for found, parts in maps:
+            change += (_moved(strip, *found) - strip) * next(parts)
+        place.copy_((strip + strength * change).clamp_(0, 1))
+    return lent
+
+
+def _between(
+    image: Tensor, reference: Tensor, where: Tensor | None, noise: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The image's mean, the Monge-Kantorovich map, and the reference's mean."""
+    mean, covariance = _moments(image, where)
+    covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
+    target_mean, target = _moments(reference)
+    root, inverse_root = _roots(covariance)
+    middle, _ = _roots(root @ target @ root)
+    return mean, inverse_root @ middle @ inverse_root, target_mean
+
+
+def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> Tensor:
+    flat = strip.to(matrix.device).flatten(2)
+    moved: Tensor = matrix.to(flat) @ (flat - mean.to(flat)) + target_mean.to(flat)
+    return moved.view(strip.shape).to(strip.device)
 
 
 def _moments(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
