@@ -27,7 +27,11 @@ from atelier.images import Picture
 
 #: The term that matches statistics, by method.
 STATISTICS = {"gatys": "style", "mmd": "style", "texture": "style"}
+#: The stage that two runs are compared at: the last, where its objective does not depend on those before.
+COMPARED = {"deep_analogy": 0}
 GAIN, REST = 0.05, 0.10
+#: A rise of a tenth, in units of the first one, that is noise: places are drawn anew at each evaluation.
+SLACK = 1e-3
 ONE_SIZE = 100_000
 
 Curve = Sequence[float]
@@ -74,12 +78,12 @@ def average(curves: Sequence[Curve]) -> list[float]:
 
 
 def rises(curve: Curve) -> list[float]:
-    """By how much each value lies above the one before it, where it does.
+    """By how much each value lies above the one before it, where that is more than noise.
 
     >>> rises([1.0, 0.5, 0.75, 0.7])
     [0.25]
     """
-    return [after - before for before, after in pairwise(curve) if after > before]
+    return [after - before for before, after in pairwise(curve) if after > before + SLACK]
 
 
 def sums(events: Sequence[Event]) -> dict[str, list[float]]:
@@ -125,8 +129,8 @@ def judged(given: Sequence[Pair], method: str, size: int, quality: str, count: i
         events = heard(pair, method, size, once)
         more = heard(pair, method, size, twice)
         curves.append([relative(curve) for curve in sums(events).values()])
-        last, longer = (list(sums(some).values())[-1] for some in (events, more))
-        gains.append(1 - end(longer) / end(last))
+        short, long = (list(sums(some).values())[COMPARED.get(method, -1)] for some in (events, more))
+        gains.append(1 - end(long) / end(short))
         if method in STATISTICS:
             rests.append(rest(pair, method, size, once, events))
     stages = [average(stage) for stage in zip(*curves, strict=True)]

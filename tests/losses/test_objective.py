@@ -9,8 +9,9 @@ from torch import Tensor
 from atelier.core.errors import UsageError
 from atelier.features.vgg import TINY, VGG
 from atelier.losses.content import ContentLoss
-from atelier.losses.objective import Objective, Term, content_terms
+from atelier.losses.objective import Objective, Term, content_terms, statistics_terms
 from atelier.losses.smoothness import TotalVariation
+from atelier.losses.statistics import GramLoss, MomentLoss
 
 PICTURE = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(1))
 
@@ -57,3 +58,31 @@ def test_content_terms_share_their_weight() -> None:
     assert Objective(eyes, {"content": terms})(other)["content"].item() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UsageError, match="content_layers needs at least one tap"):
         content_terms(eyes, PICTURE, (), 1.0)
+
+
+def test_content_as_the_paper_has_it() -> None:
+    eyes, taps, other = VGG(TINY), ("relu1_1", "relu3_1"), PICTURE.flip(3)
+    found, target = eyes(other, taps), eyes(PICTURE, taps)
+    squares = {tap: (found[tap] - target[tap]).square() for tap in taps}
+    # Equation 1 is half the sum at each tap; the tutorial has the mean.
+    for scale, expected in (
+        ("published", sum(one.sum() for one in squares.values()) / 2),
+        ("tutorial", sum(one.mean() for one in squares.values()) / 2),
+    ):
+        terms = content_terms(eyes, PICTURE, taps, 3.0, scale=scale)  # type: ignore[arg-type]
+        value = Objective(eyes, {"content": terms})(other)["content"].item()
+        assert value == pytest.approx(3 * float(expected), rel=1e-5), scale
+
+
+def test_statistics_terms_have_their_shares_and_scale() -> None:
+    eyes, shares, other = VGG(TINY), {"relu1_1": 0.25, "relu2_1": 0.75}, PICTURE.flip(1)
+    found, target = eyes(other, list(shares)), eyes(PICTURE, list(shares))
+    terms = statistics_terms(eyes, PICTURE, shares, "gram", scale="published")
+    value = Objective(eyes, {"style": terms})(other)["style"].item()
+    expected = sum(
+        share * GramLoss(target[tap], scale="published")(found[tap]).item() for tap, share in shares.items()
+    )
+    assert value == pytest.approx(expected, rel=1e-5)
+    (term,) = statistics_terms(eyes, PICTURE, {"relu1_1": 1.0}, "moments")
+    near = MomentLoss(target["relu1_1"], relative=True)(found["relu1_1"])
+    assert term.loss(found["relu1_1"]).item() == pytest.approx(near.item(), rel=1e-6)

@@ -17,7 +17,15 @@ from atelier.core.progress import Event, Listener, Progress
 from atelier.core.registry import Job
 from atelier.images import Picture, write
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import DescentKnobs, coarse_to_fine, shares, start_picture, style_at
+from atelier.maths.coarse_to_fine import (
+    DescentKnobs,
+    coarse_to_fine,
+    shares,
+    size_of,
+    stages,
+    start_picture,
+    style_at,
+)
 
 CONTENT = torch.rand(1, 3, 30, 44, generator=torch.Generator().manual_seed(1))
 STYLE = torch.rand(1, 3, 26, 44, generator=torch.Generator().manual_seed(2))
@@ -53,6 +61,26 @@ def test_sizes_and_events() -> None:
     assert {event.total for event in events} == {7}
     assert [event.stage for event in events] == ["16 x 11"] * 3 + ["44 x 30"] * 4
     assert all(event.losses.keys() == {"grey"} for event in events)
+
+
+def test_stages_say_what_a_descent_is_to_do() -> None:
+    events: list[Event] = []
+    seen = []
+    for stage in stages(job(events.append), knobs(step_size=0.5, average=0.25), [(15, 22), (30, 44)], done=2):
+        assert size_of(stage.content) == stage.size
+        assert (stage.options["step_size"], stage.options["average"]) == (0.5, 0.25)
+        assert stage.options["report"](1, {"loss": 0.5}, lambda: CONTENT)
+        seen.append((stage.size, stage.final, stage.options["iterations"]))
+    assert seen == [((15, 22), False, 3), ((30, 44), True, 4)]
+    assert [(event.done, event.total) for event in events] == [(2 + 1, 2 + 7), (2 + 3 + 1, 2 + 7)]
+
+
+def test_stages_end_where_the_listener_stops() -> None:
+    seen = []
+    for stage in stages(job(lambda event: False), knobs(), [(15, 22), (30, 44)]):
+        assert not stage.options["report"](1, {}, lambda: CONTENT)
+        seen.append(stage.size)
+    assert seen == [(15, 22)]
 
 
 @pytest.mark.parametrize("last", [1, 3, 5])

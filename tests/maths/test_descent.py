@@ -78,6 +78,43 @@ def test_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> None
     assert [done for done, _ in listener.calls] == list(range(1, iterations + 1))
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6])
+def test_lbfgs_does_not_mind_the_unit_of_the_loss(unit: float) -> None:
+    # A mean over a large picture has small gradients everywhere; the descent is the same.
+    def scaled(image: Tensor) -> dict[str, Tensor]:
+        return {name: unit * term for name, term in quadratic(image).items()}
+
+    listener = Listener()
+    found = Descent(scaled, optimiser="lbfgs", iterations=40, report=listener).run(START)
+    assert (found - TARGET).abs().max() < 2e-3
+    assert listener.calls[0][1]["near"] == pytest.approx(unit * float(quadratic(START)["near"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 12])
+def test_the_first_step_of_lbfgs_is_as_long_as_asked(iterations: int) -> None:
+    seen: list[Tensor] = []
+
+    def keep(image: Tensor) -> dict[str, Tensor]:
+        seen.append(image.detach().clone())
+        return quadratic(image)
+
+    found = Descent(keep, optimiser="lbfgs", iterations=iterations, first_step=0.01).run(START)
+    assert len(seen) == iterations
+    if iterations > 1:
+        assert (seen[1] - seen[0]).abs().mean().item() == pytest.approx(0.01, rel=1e-4)
+    if iterations > 2:
+        assert (found - TARGET).abs().max() < 0.02
+
+
+def test_lbfgs_remembers_so_many_steps() -> None:
+    ends = []
+    for history in (1, 100):
+        descent = Descent(quadratic, optimiser="lbfgs", iterations=12, history=history)
+        descent.run(START)
+        ends.append(descent.lowest)
+    assert ends[1] < 0.5 * ends[0]
+
+
 def test_lbfgs_ends_where_nothing_is_left_to_do() -> None:
     count = Listener()
     found = Descent(quadratic, optimiser="lbfgs", iterations=500, report=count).run(TARGET)

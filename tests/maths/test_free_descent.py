@@ -61,6 +61,10 @@ def test_a_stop_and_a_loss_that_is_not_finite() -> None:
     assert nan.failed
 
 
+def test_a_start_outside_0_and_1_is_kept_where_nothing_is_found() -> None:
+    assert torch.equal(FreeDescent(lambda x: {"bad": x.sum() * torch.nan}, iterations=4).run(TARGET), TARGET)
+
+
 @pytest.mark.parametrize("rule", ["rmsprop", "adam"])
 def test_a_pyramid_finds_the_minimum(rule: Any) -> None:
     descent = pyramid(rule=rule, iterations=900, step_size=0.01)

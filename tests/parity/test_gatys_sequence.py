@@ -21,6 +21,7 @@ import atelier
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
 from atelier.core.registry import Job, knobs_for
+from atelier.losses.objective import Objective
 from atelier.maths import Descent
 from atelier.methods.optimise import gatys
 
@@ -107,13 +108,13 @@ def test_fifth_image(vgg19_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_sixth_evaluation_sees(vgg19_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    evaluate = gatys.Objective.__call__
+    evaluate = Objective.__call__
 
-    def keep(self: gatys.Objective, picture: Tensor) -> dict[str, Tensor]:
+    def keep(self: Objective, picture: Tensor) -> dict[str, Tensor]:
         seen.append(picture.detach().clone())
         return evaluate(self, picture)
 
-    monkeypatch.setattr(gatys.Objective, "__call__", keep)
+    monkeypatch.setattr(Objective, "__call__", keep)
     picture, _ = run(vgg19_file, 6)
     check("lbfgs_image_5_clamped", seen[5])
     # The loss is the lowest at the second evaluation, before the leap.

@@ -7,7 +7,8 @@ differentiable, with finite gradients at black.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,13 +109,13 @@ def lend_colours(
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
             # The share of each strip: of its pixels, or of them all.
-            parts = itertools.repeat(share) if where is None else _strips(where)
-            maps.append((_between(picture, style, where, _NOISE), iter(parts)))
+            of_strips: Iterator[Any] = itertools.repeat(share) if where is None else iter(_strips(where))
+            maps.append((_between(picture, style, where, _NOISE), of_strips))
     lent = torch.empty_like(picture)
     for strip, place in zip(_strips(picture), _strips(lent), strict=True):
         change = torch.zeros_like(strip)
-        for found, parts in maps:
-            change += (_moved(strip, *found) - strip) * next(parts)
+        for found, of_strips in maps:
+            change += (_moved(strip, *found) - strip) * next(of_strips)
         place.copy_((strip + strength * change).clamp_(0, 1))
     return lent
 

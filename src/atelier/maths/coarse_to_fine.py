@@ -1,14 +1,15 @@
 """Coarse to fine: what all methods share that iterate on the picture itself.
 
-Their common knobs, the first picture, the style at each size, and the run through the sizes with an
-objective for each; `Descent` does the work at one size.
+Their common knobs, the run through the sizes, its events, the first picture and the style at each size;
+`Descent` does the work at one size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from atelier.core.errors import UsageError, did_you_mean
 from atelier.core.knobs import Knobs, knob
@@ -67,24 +68,57 @@ def coarse_to_fine(
     """
     from atelier.maths import Descent, sizes
 
-    final = _size(job.content)
+    final = size_of(job.content)
     scales = sizes(final, smallest=knobs.smallest)
-    total = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
-    picture, done = start_picture(job, knobs.start, scales[0]), 0
-    for size in scales:
-        descent = Descent(
-            objective(resize(job.content, size)),
-            optimiser=knobs.optimiser,
-            iterations=knobs.iterations if size == final else knobs.coarse_iterations,
-            step_size=knobs.step_size,
-            average=knobs.average,
-            report=reporter(job, size, done, total),
-        )
-        picture = descent.run(enlarge(picture, size))
-        done += descent.iterations
-        if job.progress.stopped:
-            break
+    picture = start_picture(job, knobs.start, scales[0])
+    for stage in stages(job, knobs, scales):
+        descent = Descent(objective(stage.content), optimiser=knobs.optimiser, **stage.options)
+        picture = descent.run(enlarge(picture, stage.size))
     return enlarge(picture, final)
+
+
+class Steps(Protocol):
+    """The knobs that say how far to descend: evaluations at the final and at each coarser size, and how."""
+
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def coarse_iterations(self) -> int: ...
+    @property
+    def step_size(self) -> float: ...
+    @property
+    def average(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One size of a run: the content (1, 3, H, W) at it, and what its descent is to be told."""
+
+    size: tuple[int, int]
+    final: bool
+    content: torch.Tensor
+    options: Mapping[str, Any]
+
+
+def stages(job: Job, knobs: Steps, scales: Sequence[tuple[int, int]], *, done: int = 0) -> Iterator[Stage]:
+    """A run through `scales` (height, width), from coarse to fine, until the job's listener stops it.
+
+    The events of all descents count through, after `done` that came before.
+    """
+    total = done + knobs.coarse_iterations * (len(scales) - 1) + knobs.iterations
+    for size in scales:
+        final = size == scales[-1]
+        iterations = knobs.iterations if final else knobs.coarse_iterations
+        options = {
+            "iterations": iterations,
+            "step_size": knobs.step_size,
+            "average": knobs.average,
+            "report": reporter(job, size, done, total),
+        }
+        yield Stage(size, final, resize(job.content, size), options)
+        if job.progress.stopped:
+            return
+        done += iterations
 
 
 def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
@@ -115,10 +149,16 @@ def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
     return resize(Picture.open(start).tensor().to(job.device), size)
 
 
+def size_of(picture: torch.Tensor) -> tuple[int, int]:
+    """Height and width of (1, 3, H, W)."""
+    height, width = picture.shape[-2:]
+    return height, width
+
+
 def style_at(job: Job, style: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """A style (1, 3, H, W) of the job, shrunk as much as the content was to have `size`."""
-    ratio = max(size) / max(_size(job.content))
-    height, width = _size(style)
+    ratio = max(size) / max(size_of(job.content))
+    height, width = size_of(style)
     if ratio >= 1:
         return style
     return resize(style, (max(1, round(height * ratio)), max(1, round(width * ratio))))
@@ -146,8 +186,3 @@ def shares(
     if min(weights) < 0 or sum(weights) <= 0:
         raise UsageError(f"{weights_knob} must not be negative, and one must be above 0")
     return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
-
-
-def _size(picture: torch.Tensor) -> tuple[int, int]:
-    height, width = picture.shape[-2:]
-    return height, width

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from atelier.maths.descent import Descent, Objective, _StopDescentError
+from atelier.maths.descent import Descent, Objective
 
 
 class FreeDescent(Descent):
     """Descent on a tensor of any shape and range: nothing is clamped."""
 
-    def _evaluate(self) -> Tensor:
-        terms = self.objective(self.image)
-        total = torch.stack(list(terms.values())).sum()
-        (gradient,) = torch.autograd.grad(total, self.image)
-        self.image.grad = gradient.contiguous()
-        self._keep(float(total.detach()))
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        if self.report is not None and not self.report(self.done, values, self.result):
-            raise _StopDescentError
-        return total
-
-    def result(self) -> Tensor:
-        """The averaged iterates, or the best one where nothing is averaged or the descent diverged."""
-        if self.mean is None or self.done == 0 or self.failed:
-            return self.best
-        return self.mean / (1 - self.average**self.done)
+    bounds = (-math.inf, math.inf)
 
 
 class PyramidDescent(FreeDescent):

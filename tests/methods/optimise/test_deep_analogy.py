@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import Picture, UsageError, stylize
+from atelier import Picture, UsageError
 from atelier.core.progress import Event
+from atelier.maths.free_descent import FreeDescent
 from atelier.methods.optimise.deep_analogy import blended
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
-
-
-@pytest.fixture
-def make(photo: Floats, painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few iterations."""
-
-    def call(content: Any = photo, style: Any = painting, **settings: Any) -> Picture:
-        few = {"encoder": str(tiny_encoder), "search_iterations": 2, "rebuild_iterations": 3, "device": "cpu"}
-        return stylize(content, style, method="deep_analogy", **few | settings)
-
-    return call
+METHOD = "deep_analogy"
+FEW = {"search_iterations": 2, "rebuild_iterations": 3}
 
 
 def test_events_name_every_level(make: Make) -> None:
@@ -35,7 +26,7 @@ def test_events_name_every_level(make: Make) -> None:
     make(progress=events.append)
     assert events[0].total == 5 * 2 + 2 * 4 * 3
     stages = list(dict.fromkeys(event.stage for event in events))
-    assert stages[:3] == ["relu5_1", "relu5_1 to relu4_1", "relu4_1"]
+    assert stages[:4] == ["relu5_1", "relu5_1 to relu4_1", "relu5_1 to relu4_1, back", "relu4_1"]
     assert stages[-1] == "relu1_1"
     assert events[-1].done == events[-1].total
     for event in events:
@@ -51,6 +42,21 @@ def test_matches_and_features_come_nearer(make: Make) -> None:
         assert found[-1] < found[0] or found[0] < 1e-3, stage
         if " to " not in stage:
             assert list(found) == sorted(found, reverse=True)
+
+
+def test_features_are_rebuilt_in_full_precision(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The memory of L-BFGS would be no good in bfloat16.
+    monkeypatch.setattr("atelier.core.device.compute_dtype", lambda device: torch.bfloat16)
+    seen: list[torch.dtype] = []
+    descend = FreeDescent.run
+
+    def keep(self: FreeDescent, start: torch.Tensor) -> torch.Tensor:
+        seen.append(start.dtype)
+        return descend(self, start)
+
+    monkeypatch.setattr(FreeDescent, "run", keep)
+    assert np.isfinite(make(half=True).pixels).all()
+    assert seen == [torch.float32] * 8
 
 
 def test_a_picture_is_rebuilt_from_its_own_patches(make: Make, painting: Floats) -> None:

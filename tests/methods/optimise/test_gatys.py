@@ -11,23 +11,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import InputError, Picture, UsageError, WeightsError, stylize
+from atelier import InputError, Picture, UsageError, WeightsError
 from atelier.core.progress import Event
 from atelier.images import write
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
-
-
-@pytest.fixture
-def make(photo: Floats, painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few iterations."""
-
-    def call(content: Any = photo, style: Any = painting, **settings: Any) -> Picture:
-        few = {"encoder": str(tiny_encoder), "iterations": 4, "coarse_iterations": 3, "smallest": 32}
-        return stylize(content, style, method="gatys", **few | {"device": "cpu", "half": False} | settings)
-
-    return call
+METHOD = "gatys"
+FEW = {"iterations": 4, "coarse_iterations": 3, "smallest": 32}
 
 
 def totals(events: list[Event], stage: str) -> list[float]:

@@ -15,18 +15,9 @@ from atelier.core.progress import Event
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
+METHOD = "mmd"
+FEW = {"iterations": 3, "coarse_iterations": 2, "smallest": 999}
 KERNELS = ["linear", "polynomial", "gaussian", "moments"]
-
-
-@pytest.fixture
-def make(photo: Floats, painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few iterations."""
-
-    def call(content: Any = photo, style: Any = painting, **settings: Any) -> Picture:
-        few = {"encoder": str(tiny_encoder), "iterations": 3, "coarse_iterations": 2, "smallest": 999}
-        return stylize(content, style, method="mmd", **few | {"device": "cpu", "half": False} | settings)
-
-    return call
 
 
 def first(make: Make, **settings: Any) -> dict[str, float]:

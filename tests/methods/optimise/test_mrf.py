@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import Picture, UsageError, stylize
+from atelier import Picture, UsageError
 from atelier.core.progress import Event
 from atelier.methods.optimise.mrf import style_copies, turned
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
-
-
-@pytest.fixture
-def make(photo: Floats, painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few iterations."""
-
-    def call(content: Any = photo, style: Any = painting, **settings: Any) -> Picture:
-        few = {"encoder": str(tiny_encoder), "iterations": 3, "coarse_iterations": 2, "smallest": 999}
-        return stylize(content, style, method="mrf", **few | {"device": "cpu", "half": False} | settings)
-
-    return call
+METHOD = "mrf"
+FEW = {"iterations": 3, "coarse_iterations": 2, "smallest": 999}
 
 
 def losses(make: Make, **settings: Any) -> list[dict[str, float]]:

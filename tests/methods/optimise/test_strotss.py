@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier import InputError, Picture, UsageError, stylize
+from atelier import InputError, Picture, UsageError
 from atelier.core.progress import Event
 from atelier.core.registry import Job
 from atelier.images import write
@@ -23,20 +23,10 @@ from atelier.methods.optimise.strotss import draw, first_picture, mask_at, merge
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
+METHOD = "strotss"
+FEW = {"iterations": 3, "coarse_iterations": 2, "smallest": 32, "places": 200, "style_places": 300}
 # Style alone, and enough steps to get there.
 PAINTED: dict[str, Any] = {"smallest": 999, "iterations": 40, "step_size": 0.03, "content_weight": 0}
-
-
-@pytest.fixture
-def make(photo: Floats, painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few steps."""
-
-    def call(content: Any = photo, style: Any = painting, **settings: Any) -> Picture:
-        few = {"encoder": str(tiny_encoder), "iterations": 3, "coarse_iterations": 2, "smallest": 32}
-        some = {"places": 200, "style_places": 300, "device": "cpu", "half": False}
-        return stylize(content, style, method="strotss", **few | some | settings)
-
-    return call
 
 
 def test_events_count_all_sizes_and_name_their_terms(make: Make) -> None:

@@ -11,23 +11,23 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import Picture, UsageError, stylize
+from atelier import Picture, UsageError, features
 from atelier.core.progress import Event
 from atelier.images import write
 from atelier.methods.optimise.texture import _wrapped_resize
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
+METHOD = "texture"
+FEW = {"iterations": 3, "coarse_iterations": 2, "smallest": 999}
 
 
 @pytest.fixture
-def make(painting: Floats, tiny_encoder: Path) -> Make:
-    """`stylize` with the tiny encoder and few iterations; the content gives the size alone."""
+def make(make: Make) -> Make:
+    """The shared one; the content gives the size alone."""
 
-    def call(content: Any = None, style: Any = painting, **settings: Any) -> Picture:
-        content = np.zeros((48, 48, 3), np.float32) if content is None else content
-        few = {"encoder": str(tiny_encoder), "iterations": 3, "coarse_iterations": 2, "smallest": 999}
-        return stylize(content, style, method="texture", **few | {"device": "cpu", "half": False} | settings)
+    def call(content: Any = None, **settings: Any) -> Picture:
+        return make(np.zeros((48, 48, 3), np.float32) if content is None else content, **settings)
 
     return call
 
@@ -45,6 +45,20 @@ def test_every_loss_falls(make: Make, style_loss: str) -> None:
     make(style_loss=style_loss, iterations=40, smoothness=0, progress=events.append)
     found = [event.losses["style"] for event in events]
     assert np.mean(found[-5:]) < 0.3 * found[0]
+
+
+def test_the_loss_of_the_paper(make: Make, painting: Floats, tiny_encoder: Path) -> None:
+    def first(scale: str) -> float:
+        events: list[Event] = []
+        few = {"style_layers": ("relu2_1",), "style_loss": "gram", "iterations": 1}
+        make(scale=scale, progress=events.append, **few)
+        return events[0].losses["style"]
+
+    # Equation 4 divides the squared differences of the Gram matrices by 4 N^2, not by the sample's squares.
+    seen = features.load(tiny_encoder, padding="replicate")(Picture.of(painting).tensor(), ["relu2_1"])
+    flat = seen["relu2_1"][0].flatten(1).double()
+    squares = (flat @ flat.T / flat.shape[1]).square().sum().item()
+    assert first("published") == pytest.approx(first("relative") * squares / (4 * 8**2), rel=1e-4)
 
 
 def test_the_content_gives_only_its_size(make: Make, photo: Floats) -> None:

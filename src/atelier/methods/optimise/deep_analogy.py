@@ -12,7 +12,7 @@ optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import EncoderKnobs
+from atelier.maths.coarse_to_fine import EncoderKnobs, size_of
+from atelier.methods.optimise.common import _Optimising
 
 if TYPE_CHECKING:
     from atelier.maths.patchmatch import Field, Floats
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 
 # How sharply a feature's response decides whether the content's structure is kept (section 4.3).
 _KAPPA, _TAU = 300.0, 0.05
+# Steps that L-BFGS remembers: features of the first layer are many times a picture, and each step is two.
+_HISTORY = 5
+# Its first step, as a part of the features' mean size.
+_FIRST_STEP = 1e-2
 
 
-class DeepAnalogy(Method):
+class DeepAnalogy(_Optimising):
     """Rebuild the photo from patches of a painting of similar things, matched by what they mean."""
 
     name = "deep_analogy"
@@ -53,11 +58,11 @@ class DeepAnalogy(Method):
         )
         content_weights: tuple[float, ...] = knob(
             (0.8, 0.7, 0.6, 0.1),
-            "How much of the content's structure each level but the first keeps, 0 to 1.",
+            "How much of the content's structure each level but the deepest keeps, 0 to 1.",
         )
         patches: tuple[int, ...] = knob((3, 3, 3, 5, 5), "Positions along a patch's side at each level.")
         reaches: tuple[int, ...] = knob(
-            (6, 6, 4, 4), "Reach of the random search at each level but the first, which searches all."
+            (6, 6, 4, 4), "Reach of the random search at each level but the deepest, which searches all."
         )
         centred: bool = knob(
             True, "Match features from each picture's own mean, so that its colours count for less."
@@ -77,16 +82,9 @@ class DeepAnalogy(Method):
         },
     }
 
-    def weights(self, knobs: DeepAnalogy.Knobs) -> Sequence[str]:
-        return knobs.files()
-
-    def transfer(self, job: Job, knobs: DeepAnalogy.Knobs) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
-        with torch.inference_mode(False):
-            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
-            _check(knobs, encoder)
-            return Analogy(job, knobs, encoder).run()
+    def paint(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> torch.Tensor:
+        _check(knobs, encoder)
+        return Analogy(job, knobs, encoder).run()
 
 
 def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
@@ -125,7 +123,7 @@ class Analogy:
 
     def __init__(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
         self.job, self.knobs, self.encoder = job, knobs, encoder
-        self.size = (int(job.content.shape[2]), int(job.content.shape[3]))
+        self.size = size_of(job.content)
         levels = len(knobs.layers)
         self.total = levels * knobs.search_iterations + 2 * (levels - 1) * knobs.rebuild_iterations
         self.done = 0
@@ -190,17 +188,17 @@ class Analogy:
         tap = self.knobs.layers[index]
         photo, painting = self.photo[tap], self.painting[tap]
         factor = self.encoder.scale(above.tap) // self.encoder.scale(tap)
-        sizes = [(int(some.shape[2]), int(some.shape[3])) for some in (photo, painting)]
+        here, there = size_of(photo), size_of(painting)
         finer = (
-            enlarge(fields[0], sizes[0], sizes[1], factor),
-            enlarge(fields[1], sizes[1], sizes[0], factor),
+            enlarge(fields[0], here, there, factor),
+            enlarge(fields[1], there, here, factor),
         )
         weight = self.knobs.content_weights[index - 1]
         rebuilt = [
-            self._rebuild(above.tap, tap, _warped(deep, field), _warped(plain, fine), fields[0])
-            for deep, field, plain, fine in (
-                (above.painting, fields[0], painting, finer[0]),
-                (above.photo, fields[1], photo, finer[1]),
+            self._rebuild(stage, (above.tap, tap), _warped(deep, field), _warped(plain, fine), fields[0])
+            for stage, deep, field, plain, fine in (
+                (f"{above.tap} to {tap}", above.painting, fields[0], painting, finer[0]),
+                (f"{above.tap} to {tap}, back", above.photo, fields[1], photo, finer[1]),
             )
         ]
         styled, plain = (
@@ -209,16 +207,17 @@ class Analogy:
         return Level(tap, photo, painting, styled, plain), finer
 
     def _rebuild(
-        self, above: str, tap: str, target: torch.Tensor, start: torch.Tensor, field: Field
+        self, stage: str, taps: tuple[str, str], target: torch.Tensor, start: torch.Tensor, field: Field
     ) -> torch.Tensor:
-        """Features at `tap`, from `start`, that the network takes to `target` at the tap above (eq. 5)."""
+        """Features at the second of `taps`, from `start`, that become `target` at the first (eq. 5)."""
         from atelier.losses import ContentLoss
         from atelier.maths.free_descent import FreeDescent
 
-        first, last = (self.encoder.taps.index(name) for name in (tap, above))
+        last, first = (self.encoder.taps.index(tap) for tap in taps)
         near = ContentLoss(target, relative=True)
 
         def objective(values: torch.Tensor) -> dict[str, torch.Tensor]:
+            values = values.to(self.encoder.dtype)
             for step in self.encoder.taps[first + 1 : last + 1]:
                 values = self.encoder._advance(values, step, keep=True)
             return {"rebuild": near(values)}
@@ -226,10 +225,16 @@ class Analogy:
         before = self.done
 
         def report(evaluation: int, terms: Mapping[str, float], values: Any) -> bool:
-            return self._report(f"{above} to {tap}", terms, field, above, at=before + evaluation)
+            return self._report(stage, terms, field, taps[0], at=before + evaluation)
 
+        start = start.float()
         descent = FreeDescent(
-            objective, optimiser="lbfgs", iterations=self.knobs.rebuild_iterations, report=report
+            objective,
+            optimiser="lbfgs",
+            iterations=self.knobs.rebuild_iterations,
+            history=_HISTORY,
+            first_step=_FIRST_STEP * float(start.abs().mean()) or None,
+            report=report,
         )
         if not self.job.progress.stopped:
             start = descent.run(start)
@@ -246,16 +251,14 @@ class Analogy:
 
     def _preview(self, field: Field, tap: str) -> torch.Tensor:
         """The painting's colours where the field puts them, at the size of the layer at `tap`."""
-        height, width = self.painting[tap].shape[-2:]
-        return _warped(resize(self.job.styles[0], (height, width)), field)
+        return _warped(resize(self.job.styles[0], size_of(self.painting[tap])), field)
 
     def _picture(self, field: Field, factor: int, size: tuple[int, int]) -> torch.Tensor:
         """The mean of the painting's patches that the field names."""
         from atelier.maths.patchmatch import enlarge, vote
 
         style = self.job.styles[0]
-        key = (int(style.shape[2]), int(style.shape[3]))
-        fine = enlarge(field, size, key, factor)
+        fine = enlarge(field, size, size_of(style), factor)
         values = vote(_array(style), fine, self.knobs.patches[-1])
         return torch.from_numpy(values).permute(2, 0, 1)[None].to(style.device)
 

@@ -4,28 +4,33 @@ Where Gatys et al. match statistics of all places at once, a Markov random field
 3x3 patch of the deeper layers is drawn to its most similar style patch, turned and scaled copies of the style
 included, so that eyes stay eyes and brush marks hold together. Content and smoothness are terms of their own.
 
-This differs from the paper as `gatys` does (coarse to fine from the content, losses relative to the style's
-own size, Adam with averaged iterates), and patches are matched anew at every tenth step instead of at each:
-matches hardly change from one step to the next, and matching costs a hundred times the rest.
+This differs from the paper as `gatys` does (losses relative to the style's own size, replicate padding, Adam
+with averaged iterates), and patches are matched anew at every tenth step instead of at each: matches hardly
+change from one step to the next, and matching costs a hundred times the rest. `--quality published` has the
+paper's layers, copies, sizes and steps with L-BFGS; the losses stay relative, because the authors' weights
+count differently at every size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import DescentKnobs, coarse_to_fine, shares, style_at
+from atelier.maths.coarse_to_fine import coarse_to_fine
+from atelier.methods.optimise.common import EFFORTS, PLAIN, ContentKnobs, _Optimising, style_and_content
 
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term
 
 
-class MRF(Method):
+class MRF(_Optimising):
     """Optimise the picture until each patch of its features is one of the style's."""
 
     name = "mrf"
@@ -37,81 +42,49 @@ class MRF(Method):
     )
     native = frozenset({"styles", "strength"})
 
-    class Knobs(DescentKnobs):
-        """Where patches are matched, with what copies of the style, and the weights."""
+    class Knobs(ContentKnobs):
+        """Where patches are matched, and with what copies of the style."""
 
         style_layers: tuple[str, ...] = knob(("relu3_1", "relu4_1"), "Taps whose patches are matched.")
-        style_layer_weights: tuple[float, ...] = knob(
-            (), "Weight of each style tap; equal when none is given."
-        )
         patch: int = knob(3, "Positions along a patch's side.", ge=1, le=9)
         stride: int = knob(1, "Positions from one patch to the next.", ge=1, le=9)
         rotations: tuple[float, ...] = knob((0.0,), "Degrees by which copies of the style are turned.")
         scales: tuple[float, ...] = knob((1.0,), "Factors by which copies of the style are scaled.")
         match_every: int = knob(10, "Evaluations from one matching to the next.", ge=1)
-        content_layers: tuple[str, ...] = knob(("relu4_1",), "Taps whose features are the content.")
-        style_weight: float = knob(1.0, "Weight of the patches.", ge=0)
         content_weight: float = knob(0.1, "Weight of the content's features.", ge=0)
-        smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
 
     qualities = {  # noqa: RUF012
-        "draft": {"iterations": 12, "coarse_iterations": 36},
-        "good": {},
-        "best": {"iterations": 200, "coarse_iterations": 300},
+        **EFFORTS,
         "published": {
-            "encoder": "vgg19.imagenet",
-            "padding": "zeros",
-            "half": False,
+            **PLAIN,
             "smallest": 96,
             "iterations": 100,
             "coarse_iterations": 100,
-            "optimiser": "lbfgs",
             "stride": 2,
             "rotations": (-15.0, -7.5, 0.0, 7.5, 15.0),
-            "scales": (0.85, 1.0, 1.15),
+            "scales": (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15),
             "match_every": 1,
             "content_layers": ("relu4_2",),
+            "smoothness": 1.0,
         },
     }
 
-    def weights(self, knobs: MRF.Knobs) -> Sequence[str]:
-        return knobs.files()
-
-    def transfer(self, job: Job, knobs: MRF.Knobs) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
-        with torch.inference_mode(False):
-            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
-            return coarse_to_fine(job, knobs, lambda content: _objective(job, knobs, encoder, content))
+    def paint(self, job: Job, knobs: MRF.Knobs, encoder: features.VGG) -> torch.Tensor:
+        return coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
 
 
-def _objective(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
-    """The objective at the content's size: patches of the style, content and smoothness."""
-    from atelier.losses.objective import Objective, content_terms
-
-    height, width = content.shape[-2:]
-    # Strength scales the style's weight; squared, its effect on the picture is about even.
-    strength = knobs.style_weight * job.strength**2
-    with torch.no_grad():
-        style = [
-            term
-            for weight, picture in zip(job.style_weights, job.styles, strict=True)
-            if weight
-            for term in _patch_terms(
-                knobs, encoder, style_at(job, picture, (height, width)), strength * weight
-            )
-        ]
-        kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight)
-    return Objective(encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness)
+def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
+    """The objective at the content's size: patches of the style, the content's features, smoothness."""
+    return style_and_content(job, knobs, encoder, content, partial(_patch_terms, knobs, encoder))
 
 
-def _patch_terms(knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor, weight: float) -> list[Term]:
+def _patch_terms(knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor) -> list[Term]:
     """The patch loss of one style at each style tap."""
     from atelier.losses.objective import Term
     from atelier.losses.patches import PatchLoss
 
-    taps = shares(knobs.style_layers, knobs.style_layer_weights)
-    copies = list(style_copies(style, knobs.rotations, knobs.scales))
+    taps = knobs.style_shares()
+    copies = style_copies(style, knobs.rotations, knobs.scales)
     found = [encoder(picture, list(taps)) for picture, _ in copies]
     terms = []
     for tap, share in taps.items():
@@ -124,7 +97,7 @@ def _patch_terms(knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor, w
             every=knobs.match_every,
             relative=True,
         )
-        terms.append(Term(tap, weight * share, loss))
+        terms.append(Term(tap, share, loss))
     return terms
 
 
@@ -145,8 +118,6 @@ def style_copies(
 
 def turned(picture: torch.Tensor, degrees: float) -> tuple[torch.Tensor, torch.Tensor]:
     """A picture (1, 3, H, W) turned anticlockwise about its middle, and a mask (1, 1, H, W) of its inside."""
-    import math
-
     from torch.nn import functional
 
     height, width = picture.shape[-2:]

@@ -22,10 +22,11 @@ from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.core.registry import Job, Paper
 from atelier.images import Picture
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
+from atelier.maths.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
+from atelier.methods.optimise.common import _Optimising
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ Masks = Sequence[tuple["torch.Tensor", "torch.Tensor"]]
 _LEVELS = 6
 
 
-class Strotss(Method):
+class Strotss(_Optimising):
     """Move the picture's features onto the style's by optimal transport, keeping its self-similarity."""
 
     name = "strotss"
@@ -88,44 +89,24 @@ class Strotss(Method):
         },
     }
 
-    def weights(self, knobs: Strotss.Knobs) -> Sequence[str]:
-        return knobs.files()
+    def paint(self, job: Job, knobs: Strotss.Knobs, encoder: features.VGG) -> torch.Tensor:
+        from atelier.maths import sizes
 
-    def transfer(self, job: Job, knobs: Strotss.Knobs) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
-        with torch.inference_mode(False):
-            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
-            return _paint(job, knobs, encoder)
-
-
-def _paint(job: Job, knobs: Strotss.Knobs, encoder: features.VGG) -> torch.Tensor:
-    """The picture, through all sizes."""
-    from atelier.maths import sizes
-
-    height, width = job.content.shape[-2:]
-    areas = _areas(job, knobs)
-    scales = sizes((height, width), smallest=knobs.smallest)
-    total = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
-    weight, done, picture, previous = 16 * knobs.content_weight, 0, job.content, None
-    for size in scales:
-        final = size == (height, width)
-        content = resize(job.content, size)
-        styles = [style_at(job, style, size) for style in job.styles]
-        objective = _objective(job, knobs, encoder, content, styles, areas, weight)
-        descent = pyramid_descent(
-            objective,
-            iterations=knobs.iterations if final else knobs.coarse_iterations,
-            step_size=knobs.step_size / 2 if final else knobs.step_size,
-            average=knobs.average,
-            report=reporter(job, size, done, total),
-        )
-        picture = descent.run(first_picture(content, mean_colour(styles, areas), previous, final=final))
-        if job.progress.stopped:
-            break
-        previous = picture if descent.failed else descent.image.detach()
-        done, weight = done + descent.iterations, weight / 2
-    return resize(picture, (height, width))
+        areas, final = _areas(job, knobs), size_of(job.content)
+        weight, picture, previous = 16 * knobs.content_weight, job.content, None
+        for stage in stages(job, knobs, sizes(final, smallest=knobs.smallest)):
+            styles = [style_at(job, style, stage.size) for style in job.styles]
+            start = first_picture(stage.content, mean_colour(styles, areas), previous, final=stage.final)
+            step_size = knobs.step_size / 2 if stage.final else knobs.step_size
+            descent = pyramid_descent(
+                _objective(job, knobs, encoder, stage.content, styles, areas, weight),
+                **{**stage.options, "step_size": step_size},
+            )
+            picture = descent.run(start)
+            # The next size begins with the last evaluation, as in the published code, not with the average.
+            previous = picture if descent.failed else descent.image.detach()
+            weight /= 2
+        return resize(picture, final)
 
 
 # the picture at one size

@@ -6,28 +6,37 @@ through): give the sample itself twice and say `--size`; `--style-scale` sets ho
 against the result, 0.5 for a result of twice its sides.
 
 This differs from the paper as `gatys` does: coarse to fine, because structure larger than the encoder's view
-does not form from noise at the final size; Wasserstein statistics; replicate padding; Adam with averaged
-iterates. `--quality published` takes that away. With `seamless`, every convolution goes on at the opposite
-border, so that no seam is seen where copies meet; sides that are multiples of 16 make that exact.
+does not form from noise at the final size; Wasserstein statistics, relative to the sample's own size;
+replicate padding; Adam with averaged iterates. `--quality published` takes that away. With `seamless`, every
+convolution goes on at the opposite border, so that no seam is seen where copies meet; sides that are
+multiples of 16 make that exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING
 
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import DescentKnobs, coarse_to_fine, shares, style_at
+from atelier.maths.coarse_to_fine import coarse_to_fine, size_of
+from atelier.methods.optimise.common import (
+    PLAIN,
+    Scale,
+    Statistics,
+    StyleKnobs,
+    _Optimising,
+    style_terms,
+)
 
 if TYPE_CHECKING:
-    from atelier.losses.objective import Objective
+    from atelier.losses.objective import Objective, Term
 
 
-class Texture(Method):
+class Texture(_Optimising):
     """Make a new texture with the statistics of a sample, of the content's size, tileable if wanted."""
 
     name = "texture"
@@ -39,19 +48,14 @@ class Texture(Method):
     )
     native = frozenset({"styles"})
 
-    class Knobs(DescentKnobs):
+    class Knobs(StyleKnobs):
         """What is matched, and whether the result can be tiled."""
 
         start: str = knob("noise", "Start from 'noise', 'content', 'style', or a picture's file.")
         seamless: bool = knob(False, "Make a texture whose copies can be laid side by side.")
-        style_layers: tuple[str, ...] = knob(
-            ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "Taps whose statistics are the texture."
-        )
-        style_layer_weights: tuple[float, ...] = knob(
-            (), "Weight of each style tap; equal when none is given."
-        )
-        style_loss: Literal["gram", "centred-gram", "moments", "wasserstein"] = knob(
-            "wasserstein", "Statistics that are matched."
+        style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
+        scale: Scale = knob(
+            "relative", "Unit of the loss: relative to its target, or as the tutorial or the paper has it."
         )
         smoothness: float = knob(0.1, "Weight of total variation, against grain.", ge=0)
 
@@ -60,59 +64,39 @@ class Texture(Method):
         "good": {},
         "best": {"iterations": 200, "coarse_iterations": 300},
         "published": {
-            "encoder": "vgg19.imagenet",
-            "padding": "zeros",
+            **PLAIN,
             "pooling": "average",
-            "half": False,
-            "smallest": 100_000,
             "iterations": 1000,
-            "optimiser": "lbfgs",
             "style_layers": ("conv1_1", "pool1", "pool2", "pool3", "pool4"),
             "style_loss": "gram",
-            "smoothness": 0.0,
+            "scale": "published",
         },
     }
 
-    def weights(self, knobs: Texture.Knobs) -> Sequence[str]:
-        return knobs.files()
-
-    def transfer(self, job: Job, knobs: Texture.Knobs) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
-        with torch.inference_mode(False):
-            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
-            enlarge = _wrapped_resize if knobs.seamless else resize
-            return coarse_to_fine(
-                job, knobs, lambda content: _objective(job, knobs, encoder, content), enlarge=enlarge
-            )
+    def paint(self, job: Job, knobs: Texture.Knobs, encoder: features.VGG) -> torch.Tensor:
+        enlarge = _wrapped_resize if knobs.seamless else resize
+        return coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder), enlarge=enlarge)
 
 
-def _objective(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
-    """The objective at the content's size: the sample's statistics and smoothness."""
-    from atelier.losses.objective import Objective, Term, statistics_loss
+def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
+    """The objective at the content's size: the samples' statistics and smoothness."""
+    from atelier.losses.objective import Objective, statistics_terms
 
-    height, width = content.shape[-2:]
-    taps = shares(knobs.style_layers, knobs.style_layer_weights)
-    terms = []
+    def terms(sample: torch.Tensor) -> list[Term]:
+        return statistics_terms(encoder, sample, knobs.style_shares(), knobs.style_loss, scale=knobs.scale)
+
     # The sample has borders, whether or not the texture will have any.
     encoder.padding = knobs.padding
-    for weight, picture in zip(job.style_weights, job.styles, strict=True):
-        if weight:
-            with torch.no_grad():
-                found = encoder(style_at(job, picture, (height, width)), list(taps))
-                terms += [
-                    Term(tap, weight * share, statistics_loss(knobs.style_loss, found[tap]))
-                    for tap, share in taps.items()
-                ]
+    style = style_terms(job, content, terms)
     if knobs.seamless:
         encoder.padding = "circular"
-    return Objective(encoder, {"style": terms}, smoothness=knobs.smoothness, wrap=knobs.seamless)
+    return Objective(encoder, {"style": style}, smoothness=knobs.smoothness, wrap=knobs.seamless)
 
 
 def _wrapped_resize(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """A tileable picture (1, 3, H, W) at `size`, still tileable: the middle one of nine copies."""
-    height, width = size
-    if picture.shape[-2:] == (height, width):
+    if size_of(picture) == size:
         return picture
+    height, width = size
     nine = resize(picture.repeat(1, 1, 3, 3), (3 * height, 3 * width))
     return nine[..., height : 2 * height, width : 2 * width].contiguous()
