@@ -50,3 +50,30 @@ def test_another_c_library_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert allocator.keep_freed_memory() is False
+
+
+RELEASED = """
+from pathlib import Path
+from atelier.core.allocator import keep_freed_memory, release_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+kept = keep_freed_memory()
+blocks = [bytearray(b"x") * (20 << 20) for _ in range(10)]
+full = resident()
+del blocks
+held = resident()
+done = release_freed_memory()
+print(int(kept and done), full - held, full - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_what_was_kept_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", RELEASED], capture_output=True, text=True, check=True)
+    worked, before, after = map(int, done.stdout.split())
+    if not worked:
+        pytest.skip("this C library has no mallopt")
+    assert before < 20e6
+    assert after > 180e6

@@ -11,23 +11,36 @@ from __future__ import annotations
 import sys
 
 # glibc's malloc.h: give the top of the heap back, extend it, blocks that get a mapping of their own.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
 
 
-def release_freed_memory() -> None:
-    """Give what is freed at this moment back to the system, where there is glibc."""
-    if sys.platform == "linux":
-        import ctypes
-
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-
-
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed, for the rest of the process; False where there is no glibc."""
+    return _set((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
+
+
+def release_freed_memory() -> bool:
+    """Undo `keep_freed_memory`, and give back what is kept; False where there is no glibc.
+
+    For pictures so large that their pieces leave gaps that nothing fits into again.
+    """
+    defaults = (
+        (_TRIM_THRESHOLD, 1 << 17),
+        (_TOP_PAD, 1 << 17),
+        (_MMAP_MAX, 1 << 16),
+        (_MMAP_THRESHOLD, 1 << 17),
+    )
+    done = _set(*defaults)
+    if done:
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+    return done
+
+
+def _set(*wishes: tuple[int, int]) -> bool:
     if sys.platform != "linux":
         return False
     import ctypes
@@ -35,5 +48,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return False
-    wishes = ((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
     return all(mallopt(option, value) == 1 for option, value in wishes)
