@@ -145,6 +145,9 @@ def test_colours_are_lent_by_share_and_strength() -> None:
         lend_colours(image, [one], [1.0], 0.5), (image + match(image, one)) / 2
     )
     assert torch.equal(lend_colours(image, [one], [1.0], 0.0), image)
+    itself = image.clone()
+    assert lend_colours(itself, [one, other], [0.25, 0.75], out=itself) is itself
+    assert torch.equal(itself, lent)
     shares = torch.zeros(2, 1, *image.shape[-2:])
     shares[0, :, :3] = 1
     parts = lend_colours(image, [one, other], shares)

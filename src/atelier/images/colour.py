@@ -96,13 +96,19 @@ def match_moments(
 
 
 def lend_colours(
-    picture: Tensor, styles: Sequence[Tensor], shares: Sequence[float] | Tensor, strength: float = 1.0
+    picture: Tensor,
+    styles: Sequence[Tensor],
+    shares: Sequence[float] | Tensor,
+    strength: float = 1.0,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """A picture (1, 3, H, W) with the colour moments of its styles, as much as `strength` says; 0..1.
 
     `shares` are the styles' weights, which sum to 1, or their share of every pixel (K, 1, H, W): the
     moments of each style's part of the picture are then that style's, and what is no style's stays. What is
-    nearly flat or grey stays so: noise would be all that could be stretched.
+    nearly flat or grey stays so: noise would be all that could be stretched. `out`, which may be the picture
+    itself, is where the result goes.
     """
     maps = []
     for style, share in zip(styles, shares, strict=True):
@@ -111,7 +117,7 @@ def lend_colours(
             # The share of each strip: of its pixels, or of them all.
             of_strips: Iterator[Any] = itertools.repeat(share) if where is None else iter(_strips(where))
             maps.append((_between(picture, style, where, _NOISE), of_strips))
-    lent = torch.empty_like(picture)
+    lent = torch.empty_like(picture) if out is None else out
     for strip, place in zip(_strips(picture), _strips(lent), strict=True):
         change = torch.zeros_like(strip)
         for found, of_strips in maps:

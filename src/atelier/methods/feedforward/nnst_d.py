@@ -135,7 +135,7 @@ class NNSTD(Method):
         if not knobs.colours:
             return picture
         parts = job.style_weights if job.regions is None else job.regions
-        return images.lend_colours(picture, job.styles, parts, job.strength)
+        return images.lend_colours(picture, job.styles, parts, job.strength, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
