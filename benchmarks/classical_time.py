@@ -1,4 +1,4 @@
-"""The classical methods at 1024 px: seconds of each look and manner, the peak of memory; and a sheet to look at.
+"""The classical methods at 1024 px: seconds of each look and manner, peak of memory; a sheet to look at.
 
     python benchmarks/classical_time.py [--size 1024] [--methods filters strokes quilting ...]
     python benchmarks/classical_time.py --photos a.jpg b.jpg --style painting.jpg --size 512 --sheet sheet.png

@@ -26,7 +26,7 @@ from atelier.core.registry import Job
 from atelier.features.vgg import VGG, VGG19
 from atelier.images import Picture
 from atelier.maths import Descent
-from atelier.methods.optimise.gatys import Gatys, Objective
+from atelier.methods.optimise.gatys import Gatys, objective_at
 
 STYLE_WEIGHT, CONTENT_WEIGHT, STEP_SIZE, BETAS = 1.0, 0.05, 0.02, (0.9, 0.99)
 
@@ -133,7 +133,7 @@ def race(
     job = Job(content, [style], [1.0], device, devices.compute_dtype(device))
     encoder = VGG(VGG19, padding="zeros", seed=seed)
     reference = Reference(encoder.state_dict(), content, style, knobs)
-    objective = Objective(job, knobs, encoder.prepare(device, job.dtype), content)
+    objective = objective_at(job, knobs, encoder.prepare(device, job.dtype), content)
     seconds: dict[str, list[float]] = {"atelier": [], "reference": []}
     losses: dict[str, list[float]] = {"atelier": [], "reference": []}
     since = time.perf_counter()

@@ -141,9 +141,7 @@ def test_colours_are_lent_by_share_and_strength() -> None:
     lent = lend_colours(image, [one, other], [0.25, 0.75])
     expected = 0.25 * match(image, one) + 0.75 * match(image, other)
     torch.testing.assert_close(lent, expected)
-    torch.testing.assert_close(
-        lend_colours(image, [one], [1.0], 0.5), (image + match(image, one)) / 2
-    )
+    torch.testing.assert_close(lend_colours(image, [one], [1.0], 0.5), (image + match(image, one)) / 2)
     assert torch.equal(lend_colours(image, [one], [1.0], 0.0), image)
     itself = image.clone()
     assert lend_colours(itself, [one, other], [0.25, 0.75], out=itself) is itself

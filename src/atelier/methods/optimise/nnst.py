@@ -29,8 +29,9 @@ from atelier.core.progress import Event, Progress
 from atelier.core.registry import Job, Method, Paper
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.maths.coarse_to_fine import EncoderKnobs, reporter, style_at
+from atelier.maths.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE, turned_copies
+from atelier.methods.optimise.common import _Optimising
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
 #: and so the later ones, which find little that is not near what was chosen before.
@@ -40,7 +41,7 @@ _LEVELS = 5
 _LIGHT = (0.299, 0.587, 0.114)
 
 
-class NNST(Method):
+class NNST(_Optimising):
     """Draw every place of the picture to the place of the painting that was chosen for it, step by step."""
 
     name = "nnst"
@@ -109,20 +110,13 @@ class NNST(Method):
         },
     }
 
-    def weights(self, knobs: NNST.Knobs) -> Sequence[str]:
-        return knobs.files()
-
-    def transfer(self, job: Job, knobs: NNST.Knobs) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
-        with torch.inference_mode(False):
-            eyes = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            eyes.prepare(job.device, job.dtype if knobs.half else torch.float32)
-            picture = (_published if knobs.published else _paint)(job, knobs, eyes)
-            # All but the hues knows of the strength already; the program knows nothing of it.
-            base = job.content if knobs.published else picture
-            if knobs.hues == "photo":
-                picture = _with_hues(job, picture)
-            return torch.lerp(base, picture, job.strength)
+    def paint(self, job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
+        picture = (_published if knobs.published else _paint)(job, knobs, encoder)
+        # All but the hues knows of the strength already; the program knows nothing of it.
+        base = job.content if knobs.published else picture
+        if knobs.hues == "photo":
+            picture = _with_hues(job, picture)
+        return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
         if knobs.start == "nnst_d" and not knobs.published:
@@ -154,31 +148,24 @@ def _paint(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
     """The picture, (1, 3, H, W), from its start through the sizes."""
     from atelier.maths.free_descent import PyramidDescent
 
-    final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
+    final = size_of(job.content)
     scales = maths.sizes(final, smallest=knobs.coarsest)
     if knobs.start == "nnst_d":
         scales = scales[-1:]
-    total = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
-    picture, done = _first_picture(job, knobs, total)
+    more = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
+    picture, done = _first_picture(job, knobs, more)
     if job.progress.stopped:
         return picture
-    total += done
     painter = Painter(job, knobs, features.Hypercolumns(eyes))
-    for size in scales:
+    for stage in stages(job, knobs, scales, done=done):
         descent = PyramidDescent(
-            Canvas(painter, resize(job.content, size)),
+            Canvas(painter, stage.content),
             split=partial(maths.split, levels=_LEVELS),
             merge=maths.merge,
             rule="adam",
-            iterations=knobs.iterations if size == final else knobs.coarse_iterations,
-            step_size=knobs.step_size,
-            average=knobs.average,
-            report=reporter(job, size, done, total),
+            **stage.options,
         )
-        picture = descent.run(resize(picture, size))
-        done += descent.iterations
-        if job.progress.stopped:
-            break
+        picture = descent.run(resize(picture, stage.size))
     return resize(picture, final)
 
 

@@ -1,0 +1,132 @@
+"""Efros-Leung: grow a new picture out of the style, pixel by pixel, each with the neighbours it has there.
+
+The style is the sample, the content gives the canvas, and `guidance` says how far its tones lead the growth:
+0 is a texture that knows no content at all. What differs from the paper: the guidance; pieces go on where
+nothing is much better (`coherence`, after Hertzmann et al. 2001), so that brush marks stay whole; and the
+picture grows small (`grown`), because the time goes with the pixels of both. Every grown pixel knows its
+place in the style, and the full-size picture is pieced together out of the style there, as sharp as that is.
+With `--quality published`, a canvas no larger than `grown` and a style no larger than `sample`, it is the
+paper's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+from atelier.images.resize import fit, resize
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from atelier.maths.growing import Growth
+
+    Floats = npt.NDArray[np.float32]
+
+
+class EfrosLeung(Method):
+    """Grow a picture out of the style pixel by pixel, led by the photo's tones as far as you like."""
+
+    name = "efros_leung"
+    paper = Paper(
+        "Efros & Leung",
+        1999,
+        "Texture synthesis by non-parametric sampling",
+        "https://doi.org/10.1109/ICCV.1999.790383",
+    )
+
+    class Knobs(AnyKnobs):
+        """What leads the growth, and how far each pixel looks."""
+
+        guidance: float = knob(
+            1.0, "How far the photo leads; 0 is as published, a texture that knows no photo.", ge=0, le=100
+        )
+        guide: Literal["lightness", "colours"] = knob(
+            "colours", "What of the photo leads: its lights and darks, or its colours too."
+        )
+        window: int = knob(11, "Side of the neighbourhood that is compared, in grown pixels.", ge=3, le=41)
+        tolerance: float = knob(
+            0.1, "How much worse than the best a match may be that is drawn from.", ge=0, le=2
+        )
+        coherence: float = knob(
+            1.0, "How much worse than the best a piece may be that goes on beside its neighbour.", ge=0, le=20
+        )
+        grown: int = knob(192, "Long side at which the picture grows.", ge=16, le=1024)
+        sample: int = knob(128, "Long side at which the style is sampled, at most.", ge=8, le=1024)
+
+    qualities = {  # noqa: RUF012
+        "draft": {"grown": 128, "sample": 96},
+        "good": {},
+        "best": {"grown": 288, "sample": 192},
+        "published": {"guidance": 0.0, "coherence": 0.0},
+    }
+
+    def transfer(self, job: Job, knobs: EfrosLeung.Knobs) -> torch.Tensor:
+        from atelier.maths.growing import enlarged
+        from atelier.maths.kernels import floats
+
+        height, width = job.content.shape[-2:]
+        canvas = fit((height, width), min(knobs.grown, max(height, width)))
+        ratio = max(canvas) / max(height, width)
+        longest = max(job.styles[0].shape[-2:])
+        # Marks keep their size against the picture where the sample can be as large as that needs.
+        few = fit(_size(job.styles[0]), max(1, min(round(longest * ratio), knobs.sample)))
+        full = fit(few, max(1, round(max(few) / ratio)))
+        sample, style = (_array(resize(job.styles[0], size)) for size in (few, full))
+        growth = _growth(_array(resize(job.content, canvas)), sample, knobs, job.seed)
+
+        def picture() -> torch.Tensor:
+            made = enlarged(_filled(growth), floats(style), few, (height, width))
+            return torch.from_numpy(made.transpose(2, 0, 1)[None].copy()).clamp(0, 1).to(job.device)
+
+        for done in growth.run():
+            if not job.progress.report(done, canvas[0] * canvas[1], stage="growing", preview=picture):
+                break
+        return picture()
+
+
+def _growth(photo: Floats, sample: Floats, knobs: EfrosLeung.Knobs, seed: int) -> Growth:
+    from atelier.maths.growing import Growth
+    from atelier.maths.guides import guides
+
+    goal, guide = guides(photo, sample, knobs.guide, blur=0.7, seed=seed) if knobs.guidance else (None, None)
+    return Growth(
+        sample,
+        photo.shape[:2],
+        window=knobs.window,
+        tolerance=knobs.tolerance,
+        coherence=knobs.coherence,
+        goal=goal,
+        guide=guide,
+        guidance=knobs.guidance,
+        seed=seed,
+    )
+
+
+def _filled(growth: Growth) -> npt.NDArray[np.int32]:
+    """Where each pixel comes from; what has not grown yet goes on from the nearest that has."""
+    import numpy as np
+    from scipy.ndimage import distance_transform_edt
+
+    empty = growth.source[..., 0] < 0
+    if not empty.any():
+        return growth.source
+    near = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    limits = np.array(growth.planes.shape[1:]) - 1
+    filled: npt.NDArray[np.int32] = growth.source[near[0], near[1]].clip(0, limits)
+    return filled
+
+
+def _array(picture: torch.Tensor) -> Floats:
+    from atelier.maths.kernels import floats
+
+    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
+
+
+def _size(picture: torch.Tensor) -> tuple[int, int]:
+    height, width = picture.shape[-2:]
+    return int(height), int(width)

@@ -1,0 +1,235 @@
+"""Elad-Milanfar: repaint the photo with patches of the style from coarse to fine, and keep what matters.
+
+At each size, patches of the picture so far are replaced by the nearest of the style, the overlapping ones
+agree on a picture, the photo comes back where it stands out, and colours are moved to the style's; large
+patches first, then small ones. What differs from the paper: the mask of what stands out is computed from
+regions, where the paper offers several ways; the first size is the same for pictures of all sizes, so there
+are more of them for a large one; the last round of all leaves the photo out, so that the surface is the
+style's alone; the style's patches are looked for on a grid, then moved to the best beside it; and patches
+count less towards their border and are averaged less (`robustness`, 0.8 in the paper), because squares show
+and brush marks go first.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from atelier.core.errors import UsageError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+from atelier.images.resize import resize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+_NOISE = 50 / 255  # deviation, on the first picture: large patches should not see the photo alone
+
+
+class EladMilanfar(Method):
+    """Repaint the photo with patches of the style from coarse to fine, keeping what stands out in it."""
+
+    name = "elad_milanfar"
+    paper = Paper(
+        "Elad & Milanfar",
+        2017,
+        "Style Transfer Via Texture Synthesis",
+        "https://arxiv.org/abs/1609.03057",
+    )
+
+    class Knobs(AnyKnobs):
+        """The patches, and how much of the photo stays."""
+
+        content_weight: float = knob(
+            1.0, "How much the photo counts against the patches where it stands out.", ge=0, le=100
+        )
+        background: float = knob(
+            0.4, "How much it counts elsewhere, as a share of that; 1 is the same everywhere.", ge=0, le=1
+        )
+        patches: tuple[int, ...] = knob((33, 21, 13, 9), "Pixels along a patch's side, from large to small.")
+        gaps: tuple[int, ...] = knob((28, 18, 8, 5), "Pixels from one patch to the next, for each size.")
+        smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
+        iterations: int = knob(3, "Rounds with each size of patch.", ge=1, le=100)
+        robustness: float = knob(
+            0.3, "Exponent of the vote: 2 is the patches' mean, less leaves odd ones out.", gt=0, le=2
+        )
+        votes: int = knob(10, "Rounds of each vote.", ge=1, le=100)
+        energy: float = knob(0.95, "Share of the patches' variance that they are compared by.", gt=0, le=1)
+        smoothing: float = knob(
+            0.2, "Smoothing inside edges after each round; 1 reaches 5 pixels, 0 is none.", ge=0, le=10
+        )
+
+    qualities = {  # noqa: RUF012
+        "draft": {"iterations": 1, "votes": 5},
+        "good": {},
+        "best": {"iterations": 5},
+    }
+    sizes = {"draft": 512, "good": 1024, "best": 1536}  # noqa: RUF012
+
+    def transfer(self, job: Job, knobs: EladMilanfar.Knobs) -> torch.Tensor:
+        _check(knobs)
+        return Repainting(job, knobs).run().to(job.device)
+
+
+def _check(knobs: EladMilanfar.Knobs) -> None:
+    """Raises UsageError where patches would leave holes."""
+    if not knobs.patches or len(knobs.patches) != len(knobs.gaps):
+        raise UsageError(
+            f"patches and gaps belong together, and there are {len(knobs.patches)} and {len(knobs.gaps)}: "
+            "give one gap for each size of patch"
+        )
+    if min(knobs.patches) < 3 or max(knobs.patches) > 99:
+        raise UsageError("patches are from 3 to 99 pixels")
+    if min(knobs.gaps) < 1 or any(a > b for a, b in zip(knobs.gaps, knobs.patches, strict=True)):
+        raise UsageError("gaps are at least 1 pixel, and none is larger than its patch")
+
+
+class Repainting:
+    """The work on one pair, from the coarsest size to the last."""
+
+    def __init__(self, job: Job, knobs: EladMilanfar.Knobs) -> None:
+        from atelier.maths.colour_transfer import regularised, sliced
+        from atelier.maths.foreground import foreground
+        from atelier.maths.pyramid import sizes
+
+        self.job, self.knobs = job, knobs
+        photo, self.style = job.content.cpu(), job.styles[0].cpu()
+        self.size = _size(photo)
+        moved = sliced(photo, self.style, iterations=8, seed=job.seed)
+        radius = round(max(self.size) / 128)
+        self.content = regularised(moved, photo, radius=radius, strength=0.5).clamp(0, 1)
+        standing = torch.from_numpy(foreground(_array(photo)))[None, None]
+        self.keep = knobs.content_weight * (knobs.background + (1 - knobs.background) * standing)
+        self.levels = [self._level(size) for size in sizes(self.size, smallest=knobs.smallest)]
+
+    def run(self) -> torch.Tensor:
+        """The picture (1, 3, H, W), on the CPU."""
+        first = self.levels[0].content
+        generator = torch.Generator().manual_seed(self.job.seed)
+        picture = first + _NOISE * torch.randn(first.shape, generator=generator)
+        done, total = 0, sum(len(level.patches) for level in self.levels) * self.knobs.iterations
+        for level in self.levels:
+            for painted in level.rounds(picture):
+                picture, done = painted, done + 1
+                stage = f"{level.size[1]} x {level.size[0]}"
+                if not self.job.progress.report(
+                    done, total, stage=stage, preview=partial(torch.clamp, picture, 0, 1)
+                ):
+                    return resize(picture, self.size).clamp(0, 1)
+        return picture.clamp(0, 1)
+
+    def _level(self, size: tuple[int, int]) -> Level:
+        ratio = max(size) / max(self.size)
+        height, width = (max(1, round(side * ratio)) for side in _size(self.style))
+        return Level(
+            resize(self.content, size),
+            resize(self.style, (height, width)),
+            resize(self.keep, size),
+            self.knobs,
+            self.job.seed,
+            last=size == self.size,
+        )
+
+
+class Level:
+    """One size: photo, style and what is kept of the photo (1, C, h, w), and the patches that fit."""
+
+    def __init__(
+        self,
+        content: torch.Tensor,
+        style: torch.Tensor,
+        keep: torch.Tensor,
+        knobs: EladMilanfar.Knobs,
+        seed: int,
+        *,
+        last: bool,
+    ) -> None:
+        self.content, self.knobs, self.seed, self.last = content, knobs, seed, last
+        self.size = _size(content)
+        self.colours = style
+        self.keep = _array(keep)
+        least = min(knobs.patches)
+        self.style, self.photo = (_at_least(_array(one), least) for one in (style, content))
+        limit = min(*self.style.shape[:2], *self.photo.shape[:2])
+        self.patches = [
+            (patch, gap) for patch, gap in zip(knobs.patches, knobs.gaps, strict=True) if patch <= limit
+        ]
+
+    def rounds(self, before: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The picture (1, 3, h, w) after each round, from one of any size."""
+        from atelier.maths.kernels import floats
+        from atelier.maths.patch_space import PatchSpace
+        from atelier.maths.patch_votes import corners, robust_vote
+
+        picture = resize(before, self.size)
+        for patch, gap in self.patches:
+            space = PatchSpace(self.style, patch, energy=self.knobs.energy, seed=self.seed)
+            places = corners(self.photo.shape[:2], patch, gap)
+            for index in range(self.knobs.iterations):
+                canvas = _at_least(_array(picture), min(self.knobs.patches))
+                voted = robust_vote(
+                    canvas,
+                    self.style,
+                    places,
+                    space.match(canvas, places),
+                    patch,
+                    power=self.knobs.robustness,
+                    iterations=self.knobs.votes,
+                )
+                closing = self.last and patch == self.patches[-1][0] and index == self.knobs.iterations - 1
+                picture = self._finished(floats(voted[: self.size[0], : self.size[1]]), closing)
+                yield picture
+
+    def _finished(self, voted: Floats, closing: bool) -> torch.Tensor:
+        """The photo where it is kept, the style's colours, and less grain; (1, 3, h, w)."""
+        from atelier.maths.colour_transfer import monge_kantorovich
+        from atelier.maths.kernels import floats
+
+        if not closing:
+            photo = self.photo[: self.size[0], : self.size[1]]
+            voted = floats((voted + self.keep * photo) / (1 + self.keep))
+        picture = monge_kantorovich(_tensor(voted), self.colours).clamp(0, 1)
+        return _tensor(_smooth(_array(picture), self.knobs.smoothing))
+
+
+def _smooth(picture: Floats, amount: float) -> Floats:
+    """The domain transform filter (Gastal & Oliveira, 2011); 1 is 5 pixels and a fifth of the range."""
+    import cv2
+
+    from atelier.maths.kernels import floats
+
+    if not amount:
+        return picture
+    return floats(cv2.ximgproc.dtFilter(picture, picture, 5.0 * amount, 0.2 * amount))
+
+
+def _at_least(picture: Floats, side: int) -> Floats:
+    """A picture (H, W, C) whose sides are at least `side`: mirrored as often as that takes."""
+    import numpy as np
+
+    from atelier.maths.kernels import floats
+
+    border = [(0, max(0, side - length)) for length in picture.shape[:2]]
+    return floats(np.pad(picture, (*border, (0, 0)), mode="symmetric"))
+
+
+def _array(picture: torch.Tensor) -> Floats:
+    from atelier.maths.kernels import floats
+
+    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
+
+
+def _tensor(picture: Floats) -> torch.Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
+
+
+def _size(picture: torch.Tensor) -> tuple[int, int]:
+    height, width = picture.shape[-2:]
+    return int(height), int(width)

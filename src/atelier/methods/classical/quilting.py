@@ -1,0 +1,116 @@
+"""Quilting: sew the photo anew from square pieces of the style, cut where neighbours differ least.
+
+A piece should suit its neighbours and, by its lights and darks, the photo; it is sewn in several passes with
+smaller and smaller pieces, and from pass to pass what is sewn counts more than the photo, as published. What
+differs from the paper: sizes follow the picture, so that a larger one is not sewn from smaller pieces; they
+fall to `smallest` in equal ratios, where the paper takes a third off; colours lead as well as tones, and more
+than published, because faces were lost; and pieces are looked for in a small copy of the style, only the best
+few in full, and fade a little at their cuts. With `guidance` 0 it is the paper's synthesis, which knows no
+photo.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+
+class Quilting(Method):
+    """Sew the photo anew from pieces of the style, cut along seams where they differ least."""
+
+    name = "quilting"
+    paper = Paper(
+        "Efros & Freeman",
+        2001,
+        "Image quilting for texture synthesis and transfer",
+        "https://doi.org/10.1145/383259.383296",
+    )
+
+    class Knobs(AnyKnobs):
+        """The pieces, and what they should suit."""
+
+        guidance: float = knob(
+            5.0, "How far the photo leads; 1 is as published, 0 a texture that knows no photo.", ge=0, le=100
+        )
+        guide: Literal["lightness", "colours"] = knob(
+            "colours", "What of the photo leads: its lights and darks, or its colours too."
+        )
+        block: float = knob(
+            48.0, "Side of the first pass's pieces, in pixels of a picture of 512.", ge=4, le=512
+        )
+        smallest: float = knob(
+            12.0, "Side of the last pass's pieces, in pixels of a picture of 512.", ge=4, le=512
+        )
+        passes: int = knob(4, "Passes from large pieces to small ones.", ge=1, le=12)
+        blur: float = knob(
+            1.0, "Blur of the maps that are compared, in pixels of a picture of 512.", ge=0, le=32
+        )
+        softness: float = knob(
+            1.0,
+            "Width over which pieces fade in at a cut, in pixels of a picture of 512; 0 cuts.",
+            ge=0,
+            le=8,
+        )
+        tolerance: float = knob(
+            0.1, "How much worse than the best a piece may be that is drawn from.", ge=0, le=2
+        )
+
+    qualities = {  # noqa: RUF012
+        "draft": {"passes": 3},
+        "good": {},
+        "best": {"passes": 6},
+        "published": {"guidance": 1.0, "guide": "lightness", "softness": 0.0},
+    }
+    sizes = {"draft": 512, "good": 1024, "best": 2048}  # noqa: RUF012
+
+    def transfer(self, job: Job, knobs: Quilting.Knobs) -> torch.Tensor:
+        from atelier.maths.guides import guides
+        from atelier.maths.quilts import Quilt, starts
+
+        photo, style = (_array(picture) for picture in (job.content, job.styles[0]))
+        unit = max(photo.shape[:2]) / 512
+        goal, guide = guides(photo, style, knobs.guide, blur=knobs.blur * unit, seed=job.seed)
+        quilt = Quilt(
+            style, goal, guide, tolerance=knobs.tolerance, softness=knobs.softness * unit, seed=job.seed
+        )
+        sides, done, picture = _sides(knobs, unit), 0, photo
+        total = sum(len(starts(photo.shape[0], side)) for side in sides)
+        for index, side in enumerate(sides):
+            # Equation of section 4: 0.1 in the first pass, 0.9 in the last.
+            alpha = 0.1 + 0.8 * index / max(1, len(sides) - 1)
+            for picture in quilt.sew(side, seams=alpha, guidance=knobs.guidance * (1 - alpha)):
+                done += 1
+                if not job.progress.report(
+                    done, total, stage=f"pieces of {side}", preview=partial(_tensor, picture)
+                ):
+                    break
+            if job.progress.stopped:
+                break
+        return _tensor(picture).to(job.device)
+
+
+def _sides(knobs: Quilting.Knobs, unit: float) -> list[int]:
+    """The pieces' sides in pixels, pass by pass."""
+    ratio = (min(knobs.smallest, knobs.block) / knobs.block) ** (1 / max(1, knobs.passes - 1))
+    return [max(4, round(knobs.block * unit * ratio**index)) for index in range(knobs.passes)]
+
+
+def _array(picture: torch.Tensor) -> Floats:
+    from atelier.maths.kernels import floats
+
+    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
+
+
+def _tensor(picture: Floats) -> torch.Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())

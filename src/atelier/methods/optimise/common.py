@@ -1,0 +1,114 @@
+"""What the methods that iterate on the picture share: the encoder they look through, knobs, the objective.
+
+No method is here. The run through the sizes is `maths/coarse_to_fine.py`, the steps `maths/descent.py`, the
+losses `losses/`; a method's own file says what its picture should look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier import features
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method
+from atelier.maths.coarse_to_fine import DescentKnobs, shares, size_of, style_at
+
+if TYPE_CHECKING:
+    from atelier.losses.objective import Objective, Term
+
+    #: The terms of one style (1, 3, H, W), already as small as the picture asks for; weights that sum to 1.
+    Terms = Callable[[torch.Tensor], Iterable[Term]]
+
+Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
+Scale = Literal["relative", "tutorial", "published"]
+
+#: How far to descend, by quality.
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
+    "draft": {"iterations": 12, "coarse_iterations": 36},
+    "good": {},
+    "best": {"iterations": 200, "coarse_iterations": 300},
+}
+#: What the programs of 2015 to 2017 have in common, for `--quality published`.
+PLAIN: Mapping[str, Any] = {
+    "encoder": "vgg19.imagenet",
+    "padding": "zeros",
+    "half": False,
+    "optimiser": "lbfgs",
+    "smallest": 100_000,
+    "smoothness": 0.0,
+}
+
+
+class _Optimising(Method):
+    """A method that differentiates through an encoder; what it does with it is its `paint`."""
+
+    def weights(self, knobs: Any) -> Sequence[str]:
+        files: Sequence[str] = knobs.files()
+        return files
+
+    def transfer(self, job: Job, knobs: Any) -> torch.Tensor:
+        # Tensors born in a caller's inference mode could not be differentiated through.
+        with torch.inference_mode(False):
+            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
+            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
+            return self.paint(job, knobs, encoder)
+
+    def paint(self, job: Job, knobs: Any, encoder: features.VGG) -> torch.Tensor:
+        """The picture, (1, 3, H, W) of the content's size."""
+        raise NotImplementedError
+
+
+class StyleKnobs(DescentKnobs):
+    """The knobs of a method that matches the style at some taps of the encoder."""
+
+    style_layers: tuple[str, ...] = knob(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "Taps whose features are the style."
+    )
+    style_layer_weights: tuple[float, ...] = knob((), "Weight of each style tap; equal when none is given.")
+    smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+
+    def style_shares(self) -> dict[str, float]:
+        """The weight of each style tap, summing to 1. Raises UsageError where the two knobs do not fit."""
+        return shares(self.style_layers, self.style_layer_weights)
+
+
+class ContentKnobs(StyleKnobs):
+    """The knobs of a method that weighs the style against the content's features."""
+
+    content_layers: tuple[str, ...] = knob(("relu4_1",), "Taps whose features are the content.")
+    style_weight: float = knob(1.0, "Weight of the style.", ge=0)
+    content_weight: float = knob(0.03, "Weight of the content's features.", ge=0)
+
+
+def style_terms(job: Job, content: torch.Tensor, terms: Terms, *, weight: float = 1.0) -> list[Term]:
+    """The terms of all styles that have a weight, shrunk as the content was to have its size here."""
+    # Strength scales the style's weight; squared, its effect on the picture is about even.
+    whole = weight * job.strength**2
+    with torch.no_grad():
+        return [
+            replace(term, weight=whole * share * term.weight)
+            for share, style in zip(job.style_weights, job.styles, strict=True)
+            if share
+            for term in terms(style_at(job, style, size_of(content)))
+        ]
+
+
+def style_and_content(
+    job: Job,
+    knobs: ContentKnobs,
+    encoder: features.VGG,
+    content: torch.Tensor,
+    terms: Terms,
+    *,
+    scale: Scale = "relative",
+) -> Objective:
+    """The objective at the content's size: the styles' `terms`, the content's features, smoothness."""
+    from atelier.losses.objective import Objective, content_terms
+
+    style = style_terms(job, content, terms, weight=knobs.style_weight)
+    with torch.no_grad():
+        kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight, scale=scale)
+    return Objective(encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness)
