@@ -245,7 +245,7 @@ TABLE = [
     Row("size-0", f"{PAIR} --size 0", USAGE, "--size 0 is not allowed"),
     Row("size-huge", f"{PAIR} --size 99999999", USAGE, "less than or equal to 32768"),
     Row("size-text", f"{PAIR} --size large", USAGE, "--size large is not allowed"),
-    Row("size-5", f"{PAINT} --size 5 --style-layers relu5_1 --padding reflect", INPUT, "px is too small for relu5_1"),
+    Row("size-5", f"{PAINT} --size 5 --style-layers relu5_1 --padding reflect", INPUT, "px is too small"),
     Row("colour", f"{PAIR} --colour contents", USAGE, "it should be 'style' or 'content'"),
     Row(
         "weights-count",

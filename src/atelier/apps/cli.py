@@ -172,7 +172,7 @@ def examples(
 
 def demo(
     folder: arguments.DemoFolder = Path("out/demo"),
-    quality: arguments.Quality = "draft",
+    quality: arguments.Quality = "good",
 ) -> None:
     """Make four pictures from the bundled examples and a contact sheet of them."""
     from atelier.apps import demo as show

@@ -17,7 +17,7 @@ CELL = 384
 GAP = 12
 
 
-def run(folder: Path, quality: str = "draft") -> tuple[Path, bool]:
+def run(folder: Path, quality: str = "good") -> tuple[Path, bool]:
     """Write the results and `contact-sheet.jpg`; the sheet's path, and whether all were made."""
     api.by_quality(quality)  # a wrong name fails before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
