@@ -1,0 +1,294 @@
+"""Analogies: what was done to A to make A' is done to the photo B, with pixels of A' alone.
+
+A' is the style. Every pixel of the result is that of the style whose surroundings are most like its own: in
+the photo, in what is made already, and at a coarser size; or the one that continues what its neighbours were
+given, where that is nearly as like (Hertzmann et al. 2001). One call for all of the paper's uses: a painting;
+a filter learned from one pair of pictures (`--quality filter --unfiltered BEFORE`, best at their own size);
+texture by numbers, where the photo and `unfiltered` are maps of coloured regions (`--quality numbers`).
+
+This differs from the paper (`--quality published` is nearest to it) in its search: above 200 x 200 pixels it
+is PatchMatch, whose matches are then chosen or continued by the same rule, twice, to and fro. Where the
+picture that the style was made from is not known, A is the style without its strokes: an anisotropic Kuwahara
+filter as wide as the strokes are, where the paper blurs. Colours are compared and taken from the style: the
+photo's are first moved to A's, half by a linear map and half as whole distributions, where the paper moves
+the luminances of A and A' to B's and keeps B's colours (`--channels luminance`). The photo counts five times
+as much as the paint, so that faces survive, and its tones are made a little uneven. Learning a filter also compares what the best linear filter would
+make, and adds what that says of a pixel and its match, so that one pair teaches a blur nearly without error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from atelier.core.errors import InputError, UsageError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.core.registry import Job, Method, Paper
+from atelier.images import Picture
+from atelier.images.resize import resize
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from atelier.maths.analogy import Level, Rules
+    from atelier.maths.analogy_channels import Prediction
+
+    Floats = npt.NDArray[np.float32]
+
+_COARSEST = 16  # pixels of the shortest side
+_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
+
+class Analogies(Method):
+    """Rebuild the photo from pixels of the style, chosen as by analogy with what the style was made from."""
+
+    name = "analogies"
+    paper = Paper(
+        "Hertzmann, Jacobs, Oliver, Curless & Salesin",
+        2001,
+        "Image analogies",
+        "https://doi.org/10.1145/383259.383295",
+    )
+
+    class Knobs(AnyKnobs):
+        """What is compared, and how matches are found."""
+
+        unfiltered: str = knob(
+            "", "Picture that the style was made from, in its proportions; else the style is smoothed."
+        )
+        smoothing: float = knob(
+            1.2, "Width of that smoothing, relative to the style's strokes; 0 is none.", ge=0, le=8
+        )
+        channels: Literal["colour", "luminance"] = knob(
+            "colour", "Colours of the style, or its luminance with the photo's colours."
+        )
+        remap: bool = knob(True, "Move colours or luminances to each other's before they are compared.")
+        coherence: float = knob(
+            2.0, "How much worse a match may be that continues its neighbours' (kappa).", ge=0, le=100
+        )
+        structure: float = knob(
+            5.0, "How much the photo counts, relative to what is painted already.", gt=0, le=100
+        )
+        orientation: float = knob(
+            0.5, "How much the direction of edges counts, relative to colours.", ge=0, le=10
+        )
+        variation: float = knob(
+            0.25,
+            "Unevenness given to the photo's tones, so that flat surfaces do not repeat one piece; 0 is none.",
+            ge=0,
+            le=2,
+        )
+        prediction: bool = knob(
+            False, "Also compare what the linear filter would make that is most like the style's."
+        )
+        window: int = knob(5, "Pixels along a side of the surroundings that are compared, odd.", ge=1, le=15)
+        levels: int = knob(
+            0,
+            "Sizes from coarse to fine, each twice the one before; 0: from about 16 pixels on.",
+            ge=0,
+            le=12,
+        )
+        search: Literal["patchmatch", "tree"] = knob(
+            "patchmatch", "Search for matches: quick, or the published way, which takes ten times as long."
+        )
+        rounds: int = knob(2, "Rounds of PatchMatch and painting at each size.", ge=1, le=20)
+
+    qualities = {  # noqa: RUF012
+        "draft": {"rounds": 1},
+        "good": {},
+        "best": {"rounds": 4},
+        "filter": {
+            "remap": False,
+            "coherence": 0.0,
+            "structure": 10.0,
+            "orientation": 0.0,
+            "variation": 0.0,
+            "prediction": True,
+            "window": 1,
+            "levels": 1,
+            "search": "tree",
+        },
+        "numbers": {
+            "remap": False,
+            "coherence": 5.0,
+            "structure": 3.0,
+            "orientation": 0.0,
+            "variation": 0.0,
+        },
+        "published": {
+            "channels": "luminance",
+            "coherence": 5.0,
+            "structure": 1.0,
+            "orientation": 0.0,
+            "variation": 0.0,
+            "search": "tree",
+        },
+    }
+    sizes = {  # noqa: RUF012
+        "draft": 512,
+        "good": 768,
+        "best": 1024,
+        "filter": 1024,
+        "numbers": 768,
+        "published": 512,
+    }
+
+    def weights(self, knobs: Analogies.Knobs) -> Sequence[str]:
+        return (knobs.unfiltered,) if knobs.unfiltered else ()
+
+    def transfer(self, job: Job, knobs: Analogies.Knobs) -> torch.Tensor:
+        from atelier.maths.analogy import synthesise
+
+        if knobs.window % 2 == 0:
+            raise UsageError(f"window = {knobs.window} has no middle: {knobs.window + 1} has")
+        trio = prepared(job, knobs)
+        levels = knobs.levels or _levels(trio)
+        made = trio.filtered
+
+        def preview() -> torch.Tensor:
+            return _picture(job, knobs, made)
+
+        for done, total, level in synthesise(
+            trio.source, trio.filtered, trio.target, _rules(knobs), levels=levels, seed=job.seed
+        ):
+            made = trio.finished(level)
+            if not job.progress.report(done, total, stage="matching", preview=preview):
+                break
+        return _picture(job, knobs, made)
+
+
+@dataclass
+class Trio:
+    """A, A' (H', W', C) and B (H, W, C) as they are compared: three colours, or luminance alone."""
+
+    source: Floats
+    filtered: Floats
+    target: Floats
+    prediction: Prediction | None = None
+
+    def finished(self, level: Level) -> Floats:
+        """B' of a level; of the last with what the linear filter has to add."""
+        if self.prediction is None or level.made.shape != self.prediction.target.shape:
+            return level.made
+        return self.prediction.corrected(level.made, level.field)
+
+
+def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
+    """The three pictures of the analogy. Raises InputError where `unfiltered` is not the style's."""
+    from atelier.maths.analogy_channels import predicted
+
+    style, photo = _array(job.styles[0]), _array(job.content)
+    trio = Trio(_unfiltered(style, knobs), style, photo)
+    trio = _in_luminance(trio, knobs) if knobs.channels == "luminance" else _in_colour(trio, knobs, job.seed)
+    if knobs.variation:
+        trio.target = trio.target + knobs.variation * _uneven(trio, job.seed)
+    if knobs.prediction:
+        trio.prediction = predicted(trio.source, trio.filtered, trio.target, job.seed)
+        first, second = trio.prediction.trusted()
+        trio.source = np.concatenate([trio.source, first], 2)
+        trio.target = np.concatenate([trio.target, second], 2)
+    return trio
+
+
+def _unfiltered(style: Floats, knobs: Analogies.Knobs) -> Floats:
+    """A: the file's picture, or the style without its strokes."""
+    from atelier.maths.kuwahara import anisotropic_kuwahara
+    from atelier.maths.stroke_width import stroke_width
+
+    if not knobs.unfiltered:
+        if not knobs.smoothing:
+            return style
+        # Forms are wider than strokes, but no wider than this.
+        most = max(2.0, max(style.shape[:2]) / 40)
+        return anisotropic_kuwahara(style, knobs.smoothing * min(max(stroke_width(style), 2.0), most))
+    picture = Picture.open(knobs.unfiltered)
+    height, width = style.shape[:2]
+    (own_width, own_height), slack = picture.size, 0.02 + 1 / min(height, width)
+    if abs(math.log(own_width * height / (own_height * width))) > slack:
+        raise InputError(
+            f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) has other proportions than the style "
+            f"({width} x {height}): give the picture that the style was made from, uncropped"
+        )
+    return picture.resized((height, width)).pixels
+
+
+def _in_colour(trio: Trio, knobs: Analogies.Knobs, seed: int) -> Trio:
+    """The photo in A's colours, where they are to be moved."""
+    from atelier.images import match_moments
+    from atelier.maths.colour_transfer import sliced
+
+    if not knobs.remap:
+        return trio
+    photo, source = _tensor(trio.target), _tensor(trio.source)
+    moved = 0.5 * (match_moments(photo, source) + sliced(photo, source, iterations=8, seed=seed))
+    return Trio(trio.source, trio.filtered, _array(moved))
+
+
+def _in_luminance(trio: Trio, knobs: Analogies.Knobs) -> Trio:
+    """Luminances (H, W, 1); those of A and A' with the mean and deviation of B's (section 3.4)."""
+    source, filtered, target = (one @ _matrix()[0] for one in (trio.source, trio.filtered, trio.target))
+    if knobs.remap:
+        mean, goal = source.mean(), target.mean()
+        # A flat photo would leave nothing of the style, and a flat style nothing but its noise.
+        scale = np.clip(target.std() / max(float(source.std()), 1e-6), 0.25, 4.0)
+        source, filtered = ((one - mean) * scale + goal for one in (source, filtered))
+    planes = [np.ascontiguousarray(one[..., None], np.float32) for one in (source, filtered, target)]
+    return Trio(planes[0], planes[1], planes[2])
+
+
+def _uneven(trio: Trio, seed: int) -> Floats:
+    """Noise (H, W, 1) of all sizes, as deep as the tones of A vary."""
+    from atelier.maths.grain import noise
+
+    height, width = trio.target.shape[:2]
+    hills = noise((height, width), 32.0, seed, octaves=4)[..., None]
+    return hills * np.float32(trio.source.mean(axis=2).std())
+
+
+def _levels(trio: Trio) -> int:
+    shortest = min(*trio.source.shape[:2], *trio.target.shape[:2])
+    return 1 + max(0, math.floor(math.log2(shortest / _COARSEST)))
+
+
+def _rules(knobs: Analogies.Knobs) -> Rules:
+    from atelier.maths.analogy import Rules
+
+    return Rules(
+        coherence=knobs.coherence,
+        window=knobs.window,
+        structure=knobs.structure,
+        orientation=knobs.orientation,
+        exact=math.inf if knobs.search == "tree" else Rules.exact,
+        rounds=knobs.rounds,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _picture(job: Job, knobs: Analogies.Knobs, made: Floats) -> torch.Tensor:
+    """What was made, at the photo's size and with its colours where only luminance was made."""
+    height, width = job.content.shape[-2:]
+    picture = resize(_tensor(made).to(job.device), (height, width))
+    if knobs.channels == "luminance":
+        matrix = torch.from_numpy(_matrix()).to(job.content)
+        yiq = torch.einsum("ij,bjhw->bihw", matrix, job.content)
+        yiq = torch.cat([picture, yiq[:, 1:]], 1)
+        picture = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(matrix), yiq)
+    return picture.clamp(0, 1)
+
+
+def _matrix() -> Floats:
+    return np.array(_YIQ, np.float32)
+
+
+def _array(picture: torch.Tensor) -> Floats:
+    return np.ascontiguousarray(picture[0].permute(1, 2, 0).float().cpu().numpy())
+
+
+def _tensor(picture: Floats) -> torch.Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
