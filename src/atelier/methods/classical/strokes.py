@@ -74,7 +74,7 @@ class Strokes(Method):
         opacity: float = knob(0.0, "Opacity of the strokes; 0 is the manner's own.", ge=0, le=1)
         texture: float = knob(0.6, "Marks of the bristles.", ge=0, le=1)
         impasto: float = knob(0.25, "Light on the thickness of the paint.", ge=0, le=1)
-        iterations: int = knob(3, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
+        iterations: int = knob(2, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
         svg: str = knob("", "File to write the strokes to, .svg.")
         timelapse: str = knob("", "File to write the painting's making to, .gif or .webp.")
 
