@@ -148,6 +148,15 @@ def test_strokes_are_smoothed_away_for_a() -> None:
     assert _unfiltered(style, Analogies.Knobs(smoothing=0)) is style
 
 
+def test_uneven_tones_take_more_of_the_style(painting: Floats) -> None:
+    flat = np.full((40, 56, 3), 0.5, np.float32)
+    even, uneven, other = (
+        made(flat, painting, variation=variation, seed=seed) for variation, seed in ((0, 0), (1, 0), (1, 1))
+    )
+    assert len(np.unique(uneven.reshape(-1, 3), axis=0)) > 1.1 * len(np.unique(even.reshape(-1, 3), axis=0))
+    assert not np.array_equal(uneven, other)
+
+
 @pytest.mark.parametrize("channels", ["colour", "luminance"])
 def test_flat_photos_and_flat_styles(photo: Floats, painting: Floats, channels: str) -> None:
     flat = np.full((40, 56, 3), (0.7, 0.2, 0.4), np.float32)

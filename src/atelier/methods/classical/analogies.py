@@ -12,8 +12,9 @@ picture that the style was made from is not known, A is the style without its st
 filter as wide as the strokes are, where the paper blurs. Colours are compared and taken from the style: the
 photo's are first moved to A's, half by a linear map and half as whole distributions, where the paper moves
 the luminances of A and A' to B's and keeps B's colours (`--channels luminance`). The photo counts five times
-as much as the paint, so that faces survive, and its tones are made a little uneven. Learning a filter also compares what the best linear filter would
-make, and adds what that says of a pixel and its match, so that one pair teaches a blur nearly without error.
+as much as the paint, so that faces survive, and its tones are made a little uneven, so that flat surfaces do
+not repeat one piece. Learning a filter also compares what the best linear filter would make, and adds what
+that says of a pixel and its match, so that one pair teaches a blur nearly without error.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Analogies(Method):
         )
         variation: float = knob(
             0.25,
-            "Unevenness given to the photo's tones, so that flat surfaces do not repeat one piece; 0 is none.",
+            "Unevenness given to the photo's tones, so that flat surfaces repeat no one piece; 0 is none.",
             ge=0,
             le=2,
         )
