@@ -39,7 +39,7 @@ bench: $(VENV)/dev  ## speed and memory; leave the machine alone meanwhile
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/encoder_peak.py
 	$(BIN)/python benchmarks/gatys_vgg19.py
-	$(BIN)/python benchmarks/gatys_time.py
+	$(BIN)/python benchmarks/optimise_time.py
 
 clean:
 	rm -rf $(VENV) out dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache

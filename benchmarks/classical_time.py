@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from gatys_time import GIB, RSS_UNIT
-from measure import Promise, arguments, report, set_threads
+from measure import GIB, RSS_UNIT, Promise, arguments, report, set_threads
 from pairs import sheet
 
 from atelier import api, examples

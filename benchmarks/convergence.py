@@ -18,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 from measure import Promise, Row, arguments, report, set_threads
+from pairs import pairs
 
 from atelier import api
 from atelier.core import registry
@@ -149,12 +150,6 @@ def promises(rows: Sequence[Row]) -> Iterator[Promise]:
             yield Promise(f"{method}: loss left of the start's", float(left), REST)
 
 
-def pairs(listed: Path, data: Path, count: int) -> list[Pair]:
-    """The first photos and paintings of a list."""
-    lines = [line.split() for line in listed.read_text().splitlines() if line and not line.startswith("#")]
-    return [(Picture.of(data / photo), Picture.of(data / painting)) for photo, painting in lines[:count]]
-
-
 def main() -> int:
     known = [name for name, kind in registry.methods().items() if kind.family() == "optimise"]
     parser = arguments(__doc__)
@@ -167,7 +162,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, default=6, help="the first so many pairs")
     options = parser.parse_args()
     set_threads(options)
-    given = pairs(options.pairs, options.data, options.only)
+    given = pairs(options.pairs, options.data)[: options.only]
     rows = [
         judged(given, method, options.size, options.quality, options.iterations) for method in options.methods
     ]

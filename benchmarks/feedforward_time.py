@@ -17,8 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from gatys_time import timed
-from measure import Promise, arguments, in_turns, report, set_threads
+from measure import Promise, arguments, in_turns, report, set_threads, timed
 
 from atelier import api, examples
 from atelier.apps.doctor import convolution_rate

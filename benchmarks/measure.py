@@ -10,6 +10,9 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 Row = Sequence[str | float]
+
+GIB = 2**30
+# macOS counts the peak in bytes, Linux in KiB.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,20 @@ def in_turns(
             if repetition >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def timed(command: list[str]) -> tuple[float, float, float]:
+    """Seconds, processor seconds and the peak in GiB of a command; its errors end the benchmark."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)}\nended with {process.returncode}:\n{errors.read().decode()}")
+    seconds = time.perf_counter() - start
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT / GIB
 
 
 def machine() -> str:

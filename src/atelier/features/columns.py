@@ -26,7 +26,7 @@ def layers(encoder: VGG, picture: Tensor, taps: Sequence[str]) -> list[Tensor]:
     for step in encoder.taps[: max(map(encoder.taps.index, taps)) + 1]:
         if step.startswith("pool") and min(values.shape[-2:]) < 2:
             continue
-        values = encoder._advance(values, step, keep=any(values is tap for tap in found.values()))
+        values = encoder.advance(values, step, keep=any(values is tap for tap in found.values()))
         if step in taps:
             found[step] = values
     return [picture, *(found[tap] for tap in taps)]

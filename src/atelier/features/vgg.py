@@ -144,7 +144,7 @@ class VGG(nn.Module):
         self._check_image(image, steps)
         features, found = self.normalise(image), dict[str, Tensor]()
         for step in steps:
-            features = self._advance(features, step, keep=any(features is tap for tap in found.values()))
+            features = self.advance(features, step, keep=any(features is tap for tap in found.values()))
             if step in wanted:
                 found[step] = features
         return {tap: found[tap] for tap in wanted}
@@ -156,6 +156,22 @@ class VGG(nn.Module):
         if self.plan.mean is not None:
             image = (image - self.mean) / self.std
         return image.to(self.dtype, memory_format=torch.channels_last) if not self.plan.colour else image
+
+    def advance(self, features: Tensor, step: str, *, keep: bool) -> Tensor:
+        """The output (B, C', H', W') of one of `taps` from that of the one before it, (B, C, H, W).
+
+        Without `keep` a ReLU overwrites `features`.
+        """
+        if step == "colour":
+            bias = self.get_parameter("colour.bias").to(features.dtype)
+            features = F.conv2d(features, self._weight("colour").to(features.dtype), bias)
+            return features.to(self.dtype, memory_format=torch.channels_last)
+        if step.startswith("conv"):
+            return self._convolve(features, step)
+        if step.startswith("relu"):
+            return features.relu() if keep else features.relu_()
+        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
+        return pool(features, 2, ceil_mode=self.plan.ceil_pool)
 
     def prepare(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to `device` and compute in `dtype`; normalisation and colour stay in float32."""
@@ -224,18 +240,6 @@ class VGG(nn.Module):
             elif step.startswith("conv") and self.padding == "reflect":
                 need = max(need, 2)
         return need
-
-    def _advance(self, features: Tensor, step: str, *, keep: bool) -> Tensor:
-        if step == "colour":
-            bias = self.get_parameter("colour.bias").to(features.dtype)
-            features = F.conv2d(features, self._weight("colour").to(features.dtype), bias)
-            return features.to(self.dtype, memory_format=torch.channels_last)
-        if step.startswith("conv"):
-            return self._convolve(features, step)
-        if step.startswith("relu"):
-            return features.relu() if keep else features.relu_()
-        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
-        return pool(features, 2, ceil_mode=self.plan.ceil_pool)
 
     def _convolve(self, features: Tensor, name: str) -> Tensor:
         bias = self.get_parameter(f"{name}.bias")

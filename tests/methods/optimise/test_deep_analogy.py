@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import Picture, UsageError
+from atelier import Picture, UsageError, features
+from atelier.core.knobs import parse
 from atelier.core.progress import Event
+from atelier.core.registry import Job
 from atelier.maths.free_descent import FreeDescent
-from atelier.methods.optimise.deep_analogy import blended
+from atelier.methods.optimise.deep_analogy import Analogy, DeepAnalogy, blended
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
@@ -69,6 +72,21 @@ def test_a_shuffled_style_is_put_in_order(make: Make, photo: Floats) -> None:
     style = np.roll(photo, 28, axis=1)
     made = make(photo, style, search_iterations=10, rebuild_iterations=20)
     assert np.abs(made.pixels - photo).mean() < 0.5 * np.abs(style - photo).mean()
+
+
+def test_the_analogy_goes_both_ways(photo: Floats, painting: Floats, tiny_encoder: Path) -> None:
+    # B of a pair is A' of the pair exchanged. In float64, so that no tie is broken by the order of a sum.
+    first, second = (torch.from_numpy(one).permute(2, 0, 1)[None] for one in (photo, painting[:, :31]))
+    encoder = features.load(str(tiny_encoder)).double()
+    knobs = parse(DeepAnalogy.Knobs, FEW)
+    pairs = []
+    for content, style in ((first, second), (second, first)):
+        job = Job(content.double(), [style.double()], [1.0], torch.device("cpu"), torch.float64, seed=3)
+        pairs.append(Analogy(job, knobs, encoder).run())
+    (styled, plain), (swapped_styled, swapped_plain) = pairs
+    assert plain.shape == second.shape
+    torch.testing.assert_close(swapped_styled, plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(swapped_plain, styled, atol=1e-6, rtol=0)
 
 
 def test_every_colour_is_the_styles(make: Make, photo: Floats) -> None:

@@ -28,11 +28,11 @@ def losses(make: Make, **settings: Any) -> list[dict[str, float]]:
 
 def test_the_energy_falls(make: Make) -> None:
     found = [terms["style"] for terms in losses(make, iterations=40, content_weight=0, smoothness=0)]
-    assert np.mean(found[-5:]) < 0.6 * found[0]
+    assert np.mean(found[-5:]) < 0.7 * found[0]
 
 
 def test_copies_can_only_bring_patches_nearer(make: Make) -> None:
-    some = {"iterations": 1, "style_layers": ("relu2_1",)}
+    some = {"iterations": 1, "style_layers": ("relu2_1",), "stride": 1}
     (plain,), (turned_too,) = losses(make, **some), losses(make, rotations=(-20, 20), scales=(0.8, 1), **some)
     assert turned_too["style"] != plain["style"]
     assert turned_too["style"] < 1.05 * plain["style"]
@@ -40,7 +40,14 @@ def test_copies_can_only_bring_patches_nearer(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("knob", "value"),
-    [("patch", 2), ("stride", 2), ("match_every", 1), ("rotations", (90,)), ("scales", (0.7,))],
+    [
+        ("patch", 2),
+        ("stride", 1),
+        ("colours", False),
+        ("match_every", 1),
+        ("rotations", (90,)),
+        ("scales", (0.7,)),
+    ],
 )
 def test_a_knob_changes_the_picture(make: Make, knob: str, value: Any) -> None:
     plain = make(style_layers=("relu2_1",), iterations=6, step_size=0.1)
@@ -104,7 +111,7 @@ def test_small_and_flat_pictures(make: Make, painting: Floats, shape: tuple[int,
     [
         ({"style_layers": ()}, "style_layers needs at least one tap"),
         ({"style_layers": ("relu3_9",)}, "has no tap 'relu3_9'"),
-        ({"style_layer_weights": (1,)}, "style_layer_weights has 1 numbers for 2 style_layers"),
+        ({"style_layer_weights": (1,)}, "style_layer_weights has 1 numbers for 3 style_layers"),
         ({"patch": 0}, "patch = 0 is not allowed"),
     ],
 )

@@ -17,6 +17,7 @@ from atelier.core import knobs as knob_rules
 from atelier.core.errors import UsageError
 from atelier.core.progress import Event
 from atelier.core.registry import Job, knobs_for
+from atelier.images.resize import resize
 from atelier.methods.optimise import nnst
 from atelier.methods.optimise.nnst import NNST, Canvas, Painter
 
@@ -240,11 +241,15 @@ def test_the_start_is_the_picture_of_nnst_d(
         return call(self, picture)
 
     monkeypatch.setattr(Canvas, "__call__", noted)
-    paint(content, style, settings)
     common = {name: settings[name] for name in ("encoder", "device", "half")}
     first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
+    paint(content, style, settings)
     assert len(begun) == settings["iterations"]
     assert torch.allclose(begun[0], tensor(first.pixels), atol=1e-5)
+    begun.clear()
+    paint(content, style, settings, refined_from=40, coarse_iterations=3)
+    assert [tuple(one.shape[-2:]) for one in begun] == [(30, 40)] * 3 + [(60, 80)] * settings["iterations"]
+    assert torch.allclose(begun[0], resize(tensor(first.pixels), (30, 40)), atol=1e-5)
 
 
 def test_from_the_photo_it_goes_coarse_to_fine(settings: dict[str, Any]) -> None:

@@ -8,6 +8,9 @@ It is for pairs with the same things in them: two portraits, two landscapes. Thi
 features are compared from each picture's own mean, because else skin finds whatever has its colour; those of
 the layer below begin with the painting's, taken to the same places, and not with noise, so that the
 optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, whatever the device.
+
+The analogy goes both ways at once: B, the painting as a photo of it would be, is what the method gives when
+the two pictures change places.
 """
 
 from __future__ import annotations
@@ -84,7 +87,8 @@ class DeepAnalogy(_Optimising):
 
     def paint(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> torch.Tensor:
         _check(knobs, encoder)
-        return Analogy(job, knobs, encoder).run()
+        styled, _ = Analogy(job, knobs, encoder).run()
+        return styled
 
 
 def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
@@ -123,7 +127,6 @@ class Analogy:
 
     def __init__(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
         self.job, self.knobs, self.encoder = job, knobs, encoder
-        self.size = size_of(job.content)
         levels = len(knobs.layers)
         self.total = levels * knobs.search_iterations + 2 * (levels - 1) * knobs.rebuild_iterations
         self.done = 0
@@ -132,8 +135,8 @@ class Analogy:
                 encoder(picture, knobs.layers) for picture in (job.content, job.styles[0])
             )
 
-    def run(self) -> torch.Tensor:
-        """The picture A', (1, 3, H, W) of the photo's size."""
+    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A', the photo as a painting, and B, the painting as a photo: (1, 3, H, W), each of its size."""
         first = self.knobs.layers[0]
         known = self.photo[first], self.painting[first]
         # At the deepest level style is no matter: A' is like A, and B like B'.
@@ -146,7 +149,11 @@ class Analogy:
             if self.job.progress.stopped:
                 break
         assert fields is not None
-        return self._picture(fields[0], self.encoder.scale(level.tap), self.size)
+        photo, painting, factor = self.job.content, self.job.styles[0], self.encoder.scale(level.tap)
+        return (
+            self._voted(painting, fields[0], size_of(photo), factor),
+            self._voted(photo, fields[1], size_of(painting), factor),
+        )
 
     def _match(self, index: int, level: Level, start: Fields | None) -> Fields:
         """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
@@ -154,15 +161,16 @@ class Analogy:
 
         one = self._stacked(level.photo, level.photo_styled)
         other = self._stacked(level.painting_plain, level.painting)
+        # One seed for both ways: with the pictures exchanged, each draws what the other drew.
         options: dict[str, Any] = {
             "patch": self.knobs.patches[index],
             "radius": self.knobs.reaches[index - 1] if index else None,
         }
-        seed = 2 * (self.job.seed + index)
+        options["seed"] = self.job.seed + index
         there, back = start or (None, None)
         matches = [
-            PatchMatch(one, other, start=there, seed=seed, **options),
-            PatchMatch(other, one, start=back, seed=seed + 1, **options),
+            PatchMatch(one, other, start=there, **options),
+            PatchMatch(other, one, start=back, **options),
         ]
         unit = 4 * self.knobs.patches[index] ** 2  # two unit vectors are at most 4 apart
         for _ in range(self.knobs.search_iterations):
@@ -219,7 +227,7 @@ class Analogy:
         def objective(values: torch.Tensor) -> dict[str, torch.Tensor]:
             values = values.to(self.encoder.dtype)
             for step in self.encoder.taps[first + 1 : last + 1]:
-                values = self.encoder._advance(values, step, keep=True)
+                values = self.encoder.advance(values, step, keep=True)
             return {"rebuild": near(values)}
 
         before = self.done
@@ -253,14 +261,12 @@ class Analogy:
         """The painting's colours where the field puts them, at the size of the layer at `tap`."""
         return _warped(resize(self.job.styles[0], size_of(self.painting[tap])), field)
 
-    def _picture(self, field: Field, factor: int, size: tuple[int, int]) -> torch.Tensor:
-        """The mean of the painting's patches that the field names."""
+    def _voted(self, picture: torch.Tensor, field: Field, size: tuple[int, int], factor: int) -> torch.Tensor:
+        """The mean of the patches of `picture` that the field, `factor` times finer, names: of `size`."""
         from atelier.maths.patchmatch import enlarge, vote
 
-        style = self.job.styles[0]
-        fine = enlarge(field, size, size_of(style), factor)
-        values = vote(_array(style), fine, self.knobs.patches[-1])
-        return torch.from_numpy(values).permute(2, 0, 1)[None].to(style.device)
+        values = vote(_array(picture), enlarge(field, size, size_of(picture), factor), self.knobs.patches[-1])
+        return torch.from_numpy(values).permute(2, 0, 1)[None].to(picture.device)
 
 
 def blended(own: torch.Tensor, rebuilt: torch.Tensor, weight: float) -> torch.Tensor:

@@ -6,9 +6,11 @@ included, so that eyes stay eyes and brush marks hold together. Content and smoo
 
 This differs from the paper as `gatys` does (losses relative to the style's own size, replicate padding, Adam
 with averaged iterates), and patches are matched anew at every tenth step instead of at each: matches hardly
-change from one step to the next, and matching costs a hundred times the rest. `--quality published` has the
-paper's layers, copies, sizes and steps with L-BFGS; the losses stay relative, because the authors' weights
-count differently at every size.
+change from one step to the next, and matching costs a hundred times the rest. relu2_1 is matched as well, and
+the finished picture's colours get the style's mean and covariance: the mean of patches that overlap is paler
+than each, and the deep layers leave colours to chance. `--quality published` has the paper's layers, copies,
+sizes and steps with L-BFGS; the losses stay relative, because the authors' weights count differently at every
+size.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atelier import features
+from atelier import features, images
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.registry import Job, Paper
@@ -45,13 +47,19 @@ class MRF(_Optimising):
     class Knobs(ContentKnobs):
         """Where patches are matched, and with what copies of the style."""
 
-        style_layers: tuple[str, ...] = knob(("relu3_1", "relu4_1"), "Taps whose patches are matched.")
+        style_layers: tuple[str, ...] = knob(
+            ("relu2_1", "relu3_1", "relu4_1"), "Taps whose patches are matched."
+        )
         patch: int = knob(3, "Positions along a patch's side.", ge=1, le=9)
-        stride: int = knob(1, "Positions from one patch to the next.", ge=1, le=9)
+        stride: int = knob(2, "Positions from one patch to the next.", ge=1, le=9)
         rotations: tuple[float, ...] = knob((0.0,), "Degrees by which copies of the style are turned.")
         scales: tuple[float, ...] = knob((1.0,), "Factors by which copies of the style are scaled.")
         match_every: int = knob(10, "Evaluations from one matching to the next.", ge=1)
-        content_weight: float = knob(0.1, "Weight of the content's features.", ge=0)
+        content_weight: float = knob(0.5, "Weight of the content's features.", ge=0)
+        smoothness: float = knob(2.0, "Weight of total variation, against grain.", ge=0)
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
@@ -60,17 +68,21 @@ class MRF(_Optimising):
             "smallest": 96,
             "iterations": 100,
             "coarse_iterations": 100,
-            "stride": 2,
+            "style_layers": ("relu3_1", "relu4_1"),
             "rotations": (-15.0, -7.5, 0.0, 7.5, 15.0),
             "scales": (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15),
             "match_every": 1,
             "content_layers": ("relu4_2",),
             "smoothness": 1.0,
+            "colours": False,
         },
     }
 
     def paint(self, job: Job, knobs: MRF.Knobs, encoder: features.VGG) -> torch.Tensor:
-        return coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
+        picture = coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
+        if not knobs.colours:
+            return picture
+        return images.lend_colours(picture, job.styles, job.style_weights, job.strength)
 
 
 def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:

@@ -5,11 +5,12 @@ are chosen anew from time to time, by what the photo shows there and by what has
 et al. 2022, the optimising variant). The picture's Laplacian pyramid is what is optimised.
 
 It differs from the paper in what makes it quick and keeps the photo: it starts from the picture of `nnst_d`,
-so that a few dozen steps at the final size are enough; half of each query is the photo's; features are
-centred where they are compared, each layer counts the same, and mirrored places of the style can be chosen;
-the encoder runs in bfloat16, and the search in the directions in which the style varies most. Above
-`stroke_size` the style is not enlarged any further. Feature splitting and the colour step are left out.
-`--quality published` is the authors' program, with VGG-16, and with its conventions.
+made small again, so that a few dozen steps at each size are enough, and what that got wrong in large areas is
+mended where it costs little; half of each query is the photo's; features are centred where they are compared,
+each layer counts the same, and mirrored places of the style can be chosen; the encoder runs in bfloat16, and
+the search in the directions in which the style varies most. Above `stroke_size` the style is not enlarged any
+further. Feature splitting and the colour step are left out. `--quality published` is the authors' program,
+with VGG-16, and with its conventions.
 """
 
 from __future__ import annotations
@@ -65,19 +66,20 @@ class NNST(_Optimising):
         keep: float = knob(0.5, "The photo's own share in what is searched for.", ge=0, le=1)
         light: float = knob(0.1, "How much the photo's light and dark count in the search.", ge=0)
         coarsest: int = knob(64, "Long side of the first size; larger keeps larger shapes.", ge=16)
+        refined_from: int = knob(
+            128, "Long side at which the picture of nnst_d is taken up; large means one size only.", ge=16
+        )
         stroke_size: int = knob(
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
             "no", "Turned copies of the style that are searched as well."
         )
-        iterations: int = knob(50, "Evaluations at the final size.", ge=1)
-        coarse_iterations: int = knob(
-            100, "Evaluations at each coarser size, where the photo is the start.", ge=1
-        )
+        iterations: int = knob(40, "Evaluations at the final size.", ge=1)
+        coarse_iterations: int = knob(50, "Evaluations at each coarser size.", ge=1)
         rematch: int = knob(20, "Evaluations from one search to the next.", ge=1)
         step_size: float = knob(
-            2e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
+            4e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
         )
         average: float = knob(0.8, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
         contrast: float = knob(0.0, "Weight of the photo's own differences of colour between places.", ge=0)
@@ -92,9 +94,9 @@ class NNST(_Optimising):
             return (*super().files(), self.decoder) if decoded else super().files()
 
     qualities = {  # noqa: RUF012
-        "draft": {"iterations": 15, "coarse_iterations": 40},
+        "draft": {"iterations": 15, "coarse_iterations": 25},
         "good": {},
-        "best": {"iterations": 60, "coarse_iterations": 150},
+        "best": {"iterations": 80, "coarse_iterations": 100},
         "published": {
             "encoder": "vgg16.imagenet",
             "padding": "zeros",
@@ -104,6 +106,7 @@ class NNST(_Optimising):
             "turned": "all",
             "iterations": 200,
             "coarse_iterations": 200,
+            "step_size": 2e-3,
             "average": 0.0,
             "hues": "photo",
             "published": True,
@@ -149,9 +152,8 @@ def _paint(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
     from atelier.maths.free_descent import PyramidDescent
 
     final = size_of(job.content)
-    scales = maths.sizes(final, smallest=knobs.coarsest)
-    if knobs.start == "nnst_d":
-        scales = scales[-1:]
+    smallest = knobs.refined_from if knobs.start == "nnst_d" else knobs.coarsest
+    scales = maths.sizes(final, smallest=smallest)
     more = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
     picture, done = _first_picture(job, knobs, more)
     if job.progress.stopped:
