@@ -221,6 +221,14 @@ def test_hues_of_the_photo(settings: dict[str, Any]) -> None:
     assert likeness["photo"] > max(0.5, likeness["painted"] + 0.1)
 
 
+def test_the_finished_picture_has_the_styles_colours(settings: dict[str, Any]) -> None:
+    style = 0.35 + 0.3 * waves(48, 64, 1)
+    lent, own = (paint(waves(48, 64), style, settings, colours=colours) for colours in (True, False))
+    for moment in (np.mean, np.std):
+        far, near = (np.abs(moment(one, (0, 1)) - moment(style, (0, 1))).max() for one in (own, lent))
+        assert near < 0.5 * far
+
+
 def test_contrast_is_one_of_the_terms(settings: dict[str, Any]) -> None:
     events: list[Event] = []
     paint(waves(40, 40), waves(40, 40, 1), settings, contrast=2.0, progress=events.append)

@@ -9,8 +9,8 @@ made small again, so that a few dozen steps at each size are enough, and what th
 mended where it costs little; half of each query is the photo's; features are centred where they are compared,
 each layer counts the same, and mirrored places of the style can be chosen; the encoder runs in bfloat16, and
 the search in the directions in which the style varies most. Above `stroke_size` the style is not enlarged any
-further. Feature splitting and the colour step are left out. `--quality published` is the authors' program,
-with VGG-16, and with its conventions.
+further; and the finished picture's colours get the style's mean and covariance. Feature splitting and the
+colour step are left out. `--quality published` is the authors' program, with VGG-16 and its conventions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from atelier import features, maths
+from atelier import features, images, maths
 from atelier.core import knobs as knob_rules
 from atelier.core import registry
 from atelier.core.errors import UsageError
@@ -77,14 +77,17 @@ class NNST(_Optimising):
         )
         iterations: int = knob(40, "Evaluations at the final size.", ge=1)
         coarse_iterations: int = knob(50, "Evaluations at each coarser size.", ge=1)
-        rematch: int = knob(20, "Evaluations from one search to the next.", ge=1)
+        rematch: int = knob(10, "Evaluations from one search to the next.", ge=1)
         step_size: float = knob(
             4e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
         )
         average: float = knob(0.8, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
-        contrast: float = knob(0.0, "Weight of the photo's own differences of colour between places.", ge=0)
+        contrast: float = knob(0.3, "Weight of the photo's own differences of colour between places.", ge=0)
         hues: Literal["painted", "photo"] = knob(
             "painted", "'photo' takes the photo's hues, as widely spread as the style's."
+        )
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
         )
         dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' program in everything; for --quality published.")
@@ -108,7 +111,9 @@ class NNST(_Optimising):
             "coarse_iterations": 200,
             "step_size": 2e-3,
             "average": 0.0,
+            "contrast": 0.0,
             "hues": "photo",
+            "colours": False,
             "published": True,
         },
     }
@@ -119,6 +124,10 @@ class NNST(_Optimising):
         base = job.content if knobs.published else picture
         if knobs.hues == "photo":
             picture = _with_hues(job, picture)
+        elif knobs.colours:
+            # Directions of features are compared, not their lengths: nothing else holds the contrast.
+            shares = job.style_weights if job.regions is None else job.regions
+            picture = images.lend_colours(picture, job.styles, shares)
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
