@@ -86,7 +86,12 @@ class DeepAnalogy(_Optimising):
     }
 
     def paint(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> torch.Tensor:
+        from atelier.core.allocator import release_freed_memory
+
         _check(knobs, encoder)
+        # Every level's tensors have other sizes: what malloc keeps of one leaves gaps that fit no other, and
+        # at 1024 px the gaps were two gigabytes.
+        release_freed_memory()
         styled, _ = Analogy(job, knobs, encoder).run()
         return styled
 
