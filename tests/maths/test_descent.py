@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,6 +150,16 @@ def test_lbfgs_may_leap_and_come_back() -> None:
     descent = Descent(objective, optimiser="lbfgs", iterations=6)
     assert torch.equal(descent.run(START), objective.seen[4])
     assert not descent.failed
+
+
+def test_adams_step_cools() -> None:
+    # Under a constant gradient Adam's step is its step size.
+    objective = Scripted(*[1.0] * 10)
+    Descent(objective, iterations=10, step_size=0.01, cooling=0.5).run(START)
+    values = [float(image.mean()) for image in objective.seen]
+    steps = [before - after for before, after in pairwise(values)]
+    shares = [1.0] * 6 + [0.3 + 0.7 * share for share in (0.8, 0.6, 0.4)]
+    assert steps == pytest.approx([0.01 * share for share in shares], rel=1e-3)
 
 
 def test_adam_may_climb_and_come_back() -> None:

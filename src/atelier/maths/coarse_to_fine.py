@@ -42,13 +42,14 @@ class DescentKnobs(EncoderKnobs):
 
     start: str = knob("content", "Start from 'content', 'noise', 'style', or a picture's file.")
     smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
-    iterations: int = knob(100, "Evaluations at the final size.", ge=1)
-    coarse_iterations: int = knob(150, "Evaluations at each coarser size.", ge=1)
+    iterations: int = knob(120, "Evaluations at the final size.", ge=1)
+    coarse_iterations: int = knob(180, "Evaluations at each coarser size.", ge=1)
     optimiser: Literal["adam", "lbfgs"] = knob("adam", "Optimiser of the picture.")
     step_size: float = knob(0.03, "Adam's step, in units of the pixel range.", gt=0, le=1)
     average: float = knob(
         0.9, "Decay of the average over Adam's iterates; 0 takes the best iterate.", ge=0, lt=1
     )
+    cooling: float = knob(0.4, "Part of each size, its end, over which Adam's step shrinks.", ge=0, le=1)
 
     def files(self) -> tuple[str, ...]:
         return (self.encoder,) if self.start in _STARTS else (self.encoder, self.start)
@@ -72,7 +73,9 @@ def coarse_to_fine(
     scales = sizes(final, smallest=knobs.smallest)
     picture = start_picture(job, knobs.start, scales[0])
     for stage in stages(job, knobs, scales):
-        descent = Descent(objective(stage.content), optimiser=knobs.optimiser, **stage.options)
+        descent = Descent(
+            objective(stage.content), optimiser=knobs.optimiser, cooling=knobs.cooling, **stage.options
+        )
         picture = descent.run(enlarge(picture, stage.size))
     return enlarge(picture, final)
 

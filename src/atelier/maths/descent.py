@@ -14,6 +14,9 @@ Optimiser = Literal["adam", "lbfgs"]
 Objective = Callable[[Tensor], Mapping[str, Tensor]]
 Report = Callable[[int, Mapping[str, float], Callable[[], Tensor]], bool]
 
+#: What is left of Adam's step at the end, where it cools.
+_COLD = 0.3
+
 
 class Descent:
     """Minimises the sum of `objective`'s terms over an image (B, 3, H, W) with values in 0..1.
@@ -24,7 +27,8 @@ class Descent:
 
     What counts is not the last iterate: `best` is the one of the lowest loss, and with `average` > 0 Adam's
     result is the exponential average of its iterates, which has less grain (as Polyak averaging has in
-    training). The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap
+    training). Over the last `cooling` of the evaluations Adam's step shrinks to 0.3 of its size: at a constant
+    one the loss ends by going up and down. The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap
     to many times the lowest loss and come down to a lower one within a few evaluations; it stops when it
     has stayed above `diverged` times the lowest for more than `patience` of them, for then it never does.
     Its first step, along the gradient, is 1 over all values together as in torch, which rounding swallows
@@ -43,12 +47,14 @@ class Descent:
         iterations: int = 300,
         step_size: float = 0.02,
         average: float = 0.0,
+        cooling: float = 0.0,
         history: int = 100,
         first_step: float | None = None,
         report: Report | None = None,
     ) -> None:
         self.objective, self.optimiser, self.iterations = objective, optimiser, iterations
         self.step_size, self.average = step_size, average if optimiser == "adam" else 0.0
+        self.cooling = cooling
         self.history, self.first_step, self.report = history, first_step, report
         self.done = 0
         self.lowest = math.inf
@@ -105,8 +111,11 @@ class Descent:
     def _adam(self) -> None:
         # The short memory of the squares lets it follow a loss whose scale falls a thousandfold.
         optimiser = torch.optim.Adam([self.image], lr=self.step_size, betas=(0.9, 0.99))
-        for _ in range(self.iterations):
+        cooled = max(1.0, self.cooling * self.iterations)
+        for done in range(self.iterations):
             self._evaluate()
+            warm = min(1.0, (self.iterations - done) / cooled)
+            optimiser.param_groups[0]["lr"] = self.step_size * (_COLD + (1 - _COLD) * warm)
             optimiser.step()
 
     def _lbfgs(self) -> None:
