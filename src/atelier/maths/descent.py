@@ -27,12 +27,14 @@ class Descent:
 
     What counts is not the last iterate: `best` is the one of the lowest loss, and with `average` > 0 Adam's
     result is the exponential average of its iterates, which has less grain (as Polyak averaging has in
-    training). Over the last `cooling` of the evaluations Adam's step shrinks to 0.3 of its size: at a constant
-    one the loss ends by going up and down. The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap
-    to many times the lowest loss and come down to a lower one within a few evaluations; it stops when it
-    has stayed above `diverged` times the lowest for more than `patience` of them, for then it never does.
-    Its first step, along the gradient, is 1 over all values together as in torch, which rounding swallows
-    where they are many; or `first_step`, the mean over the values.
+    training). Over the last `cooling` of the evaluations Adam's step shrinks to 0.3 of its size: at a
+    constant one the loss ends by going up and down.
+
+    The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap to many
+    times the lowest loss and come down to a lower one within a few evaluations; it stops when it has stayed
+    above `diverged` times the lowest for more than `patience` of them, for then it never does. Its first
+    step, along the gradient, is 1 over all values together as in torch, which rounding swallows where they
+    are many; or `first_step`, the mean over the values.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
