@@ -19,8 +19,8 @@ from measure import GIB, RSS_UNIT, Promise, arguments, report, set_threads
 from pairs import sheet
 
 from atelier import api, examples
-from atelier.core import registry
 from atelier.images import Picture, write
+from atelier.methods import registry
 
 #: The most seconds at 1024 px on two cores, by method.
 SECONDS = {"filters": 2.0, "strokes": 6.0, "quilting": 20.0, "analogies": 30.0, "elad_milanfar": 90.0}

@@ -21,10 +21,10 @@ from measure import Promise, Row, arguments, report, set_threads
 from pairs import pairs
 
 from atelier import api
-from atelier.core import registry
 from atelier.core.knobs import parse
 from atelier.core.progress import Event
 from atelier.images import Picture
+from atelier.methods import registry
 
 #: The term that matches statistics, by method.
 STATISTICS = {"gatys": "style", "mmd": "style", "texture": "style"}
@@ -151,7 +151,7 @@ def promises(rows: Sequence[Row]) -> Iterator[Promise]:
 
 
 def main() -> int:
-    known = [name for name, kind in registry.methods().items() if kind.family() == "optimise"]
+    known = [name for name, kind in registry.list_methods().items() if kind.family() == "optimise"]
     parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the pictures of the pairs")
     parser.add_argument("--pairs", type=Path, default=Path(__file__).with_name("pairs.txt"))

@@ -21,10 +21,10 @@ from measure import Promise, arguments, in_turns, report, set_threads, timed
 
 from atelier import api, examples
 from atelier.apps.doctor import convolution_rate
-from atelier.core import cache
 from atelier.core import device as devices
 from atelier.core.allocator import keep_freed_memory
 from atelier.images import Picture, write
+from atelier.store import cache
 
 #: The most seconds at 512 px on two cores: with a new style, and with one that was seen before.
 SECONDS = {"nnst_d": (0.8, 0.5), "adain": (0.3, 0.3), "cap_vstnet": (1.0, 1.0)}

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from atelier import examples
 from atelier.core import device as devices
 from atelier.core.allocator import keep_freed_memory
-from atelier.core.registry import Job
 from atelier.features.vgg import VGG, VGG19
 from atelier.images import Picture
 from atelier.maths import Descent
+from atelier.methods.base import Job
 from atelier.methods.optimise.gatys import Gatys, objective_at
 
 STYLE_WEIGHT, CONTENT_WEIGHT, STEP_SIZE, BETAS = 1.0, 0.05, 0.02, (0.9, 0.99)

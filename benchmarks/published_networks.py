@@ -25,7 +25,7 @@ from atelier.features.vgg import VGG, VGG_NORMALISED
 from atelier.maths.cholesky import gaussian, recoloured
 from atelier.maths.moments import channel_moments
 from atelier.maths.whitening import adain, colouring, whiten_and_colour
-from atelier.networks.mirror import MirrorPlan, Mirrors
+from atelier.networks.decoder import MirrorPlan, Mirrors
 from atelier.networks.reversible import ART, PHOTO, Reversible
 
 Work = Callable[[], Tensor]

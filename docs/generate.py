@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from atelier.api import Controls
 from atelier.apps.flags import default_of, flag, kind_of
-from atelier.core import errors, registry, weights
+from atelier.core import errors
+from atelier.methods import registry
+from atelier.store.records import records as all_records
 from atelier.training.encoder import EncoderSettings
 from atelier.training.pairs import PairSettings
 
@@ -60,7 +62,7 @@ def exit_codes() -> str:
 def records() -> str:
     """One row per known weights file."""
     rows = [
-        (f"`{known.name}`", known.file, known.licence, known.paper, known.note) for known in weights.records()
+        (f"`{known.name}`", known.file, known.licence, known.paper, known.note) for known in all_records()
     ]
     return table(("name", "file", "licence", "paper", "note"), rows)
 
@@ -69,7 +71,7 @@ def training() -> str:
     """The settings of the encoder's training, those of every training on pairs, and each method's own."""
     parts = [f"## encoder\n\n{fields(EncoderSettings)}"]
     parts.append(f"## Every method that learns from photos and paintings\n\n{fields(PairSettings)}")
-    for kind in registry.methods().values():
+    for kind in registry.list_methods().values():
         if kind.Training is not None:
             name = kind.name.replace("_", "-")
             parts.append(f"## {name}\n\n`atelier train {name}` also takes:\n\n{fields(kind.Training)}")
@@ -79,7 +81,7 @@ def training() -> str:
 def pages() -> dict[str, str]:
     """The generated files' names and texts."""
     return {
-        "methods.md": "\n".join(method(kind) for kind in registry.methods().values()),
+        "methods.md": "\n".join(method(kind) for kind in registry.list_methods().values()),
         "controls.md": fields(Controls),
         "errors.md": exit_codes(),
         "weights.md": records(),

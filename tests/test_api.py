@@ -17,9 +17,10 @@ from PIL import Image
 
 import atelier
 from atelier import InputError, Picture, ResourceError, UsageError
-from atelier.core import registry
 from atelier.images import write
 from atelier.images.receipts import exif
+from atelier.methods import registry
+from atelier.methods.base import Job
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,7 +28,7 @@ SHIFT = '''
 """A method that needs nothing: the photo's colours move towards the painting's mean."""
 
 from atelier.core.knobs import Knobs, knob
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 
 class Shift(Method):
@@ -58,9 +59,9 @@ def _shift(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     folder = tmp_path_factory.mktemp("methods")
     (folder / "shift.py").write_text(SHIFT, encoding="utf-8")
     monkeypatch.setenv("ATELIER_METHODS", str(folder))
-    registry.methods.cache_clear()
+    registry.list_methods.cache_clear()
     yield
-    registry.methods.cache_clear()
+    registry.list_methods.cache_clear()
 
 
 def shift(content: Any, style: Any, **settings: Any) -> Picture:
@@ -152,7 +153,7 @@ def test_style_scale_is_the_size_of_the_style(photo: Floats, painting: Floats, m
     seen: list[tuple[int, ...]] = []
     transfer = registry.find("shift").transfer
 
-    def spy(self: Any, job: registry.Job, knobs: Any) -> torch.Tensor:
+    def spy(self: Any, job: Job, knobs: Any) -> torch.Tensor:
         seen.append(tuple(job.styles[0].shape[-2:]))
         return transfer(self, job, knobs)
 
@@ -376,15 +377,18 @@ def test_public_names_are_frozen() -> None:
 def test_methods_stay_a_function_when_the_package_is_imported() -> None:
     import atelier.methods.optimise.gatys as module
 
-    assert atelier.methods()["gatys"] is module.Gatys
-    assert atelier.methods().keys() == registry.methods().keys()
+    assert atelier.list_methods()["gatys"] is module.Gatys
+    assert atelier.list_methods().keys() == registry.list_methods().keys()
 
 
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
         ("import atelier", ["torch", "numpy", "PIL", "pydantic", "scipy"]),
-        ("import atelier; atelier.methods(); atelier.Controls; atelier.stylize", ["torch", "scipy", "cv2"]),
+        (
+            "import atelier; atelier.list_methods(); atelier.Controls; atelier.stylize",
+            ["torch", "scipy", "cv2"],
+        ),
         ("import atelier; atelier.Picture; atelier.Event; atelier.UsageError", ["torch", "scipy", "cv2"]),
     ],
 )

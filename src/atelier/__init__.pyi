@@ -9,8 +9,8 @@ from .core.errors import (
     WeightsError,
 )
 from .core.progress import Event
-from .core.registry import methods
 from .images.picture import Picture
+from .methods.registry import list_methods
 
 __version__: str
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "WeightsError",
-    "methods",
+    "list_methods",
     "replay",
     "save_style",
     "stylize",

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from atelier import images  # loads nothing yet: `--help` reads the controls below
-from atelier.core import cache, registry, weights
+from atelier import colour, images  # loads nothing yet: `--help` reads the controls below
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
 from atelier.core.allocator import release_freed_memory
 from atelier.core.errors import InputError, UsageError, WeightsError, did_you_mean
 from atelier.core.progress import Listener, Progress
+from atelier.methods import registry
+from atelier.methods.base import Job, Method
+from atelier.store import cache, weights
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +197,7 @@ def save_style(
     import torch
 
     content = torch.zeros((1, 3, long_side, long_side), device=device)
-    job = registry.Job(
+    job = Job(
         content=content,
         styles=[_style_tensor(picture, (long_side, long_side), controls.style_scale, device)],
         style_weights=[1.0],
@@ -208,7 +210,7 @@ def save_style(
 
 
 def _settings(
-    kind: type[registry.Method], quality: str, settings: dict[str, Any]
+    kind: type[Method], quality: str, settings: dict[str, Any]
 ) -> tuple[Controls, knob_rules.Knobs]:
     """The controls and the method's knobs, checked."""
     mine = {name: value for name, value in settings.items() if name in Controls.model_fields}
@@ -223,7 +225,7 @@ def _settings(
 
 
 def _make(
-    method: registry.Method,
+    method: Method,
     knobs: knob_rules.Knobs,
     controls: Controls,
     inputs: Inputs,
@@ -238,7 +240,7 @@ def _make(
     if controls.strength == 0:
         return images.Picture(content.pixels.copy(), content.alpha)
     styles = [_style_tensor(style, size, controls.style_scale, device) for style in inputs.styles]
-    job = registry.Job(
+    job = Job(
         content=content.tensor(device, share=True),
         styles=styles,
         style_weights=inputs.weights,
@@ -255,7 +257,7 @@ def _make(
     if regions is not None:
         result = images.blend(job.content, result, regions.sum(0)[0])
     if controls.colour == "content":
-        result = images.keep_colour(result, job.content)
+        result = colour.keep_colour(result, job.content)
     if "strength" not in method.native:
         result = job.content + controls.strength * (result - job.content)
     if mask is not None:
@@ -288,7 +290,7 @@ def _regions(masks: Sequence[images.Floats], device: torch.device) -> torch.Tens
     return shares / shares.sum(0).clamp(min=1)
 
 
-def _transfer(method: registry.Method, job: registry.Job, knobs: knob_rules.Knobs) -> torch.Tensor:
+def _transfer(method: Method, job: Job, knobs: knob_rules.Knobs) -> torch.Tensor:
     """One run of the method, or one for each style and their mean by weights or regions."""
     import dataclasses
 
@@ -334,7 +336,7 @@ def _source(picture: Picture) -> recipes.Source:
 
 
 def _recipe(
-    method: registry.Method,
+    method: Method,
     knobs: knob_rules.Knobs,
     controls: Controls,
     inputs: Inputs,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from atelier.apps import cli
-from atelier.core import registry
 from atelier.images import Picture, write
+from atelier.methods import registry
 
 
 class Shown(NamedTuple):
@@ -44,9 +44,9 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a command line, its words parted by single spaces."""
 
     def command(line: str) -> Shown:
-        registry.methods.cache_clear()
+        registry.list_methods.cache_clear()
         code = cli.main(line.split(" ") if line else [])
         return Shown(code, *capsys.readouterr())
 
     yield command
-    registry.methods.cache_clear()
+    registry.list_methods.cache_clear()

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from atelier.core import weights
 from atelier.images import Picture, write
+from atelier.store import weights
 
 Prepare = Callable[[Path, pytest.MonkeyPatch], object]
 
@@ -33,7 +33,7 @@ PAINT = f"{PAIR} {TINY}"
 RECIPE = {"method": "gatys", "knobs": {}, "controls": {}, "versions": {}, "machine": {}}
 METHOD = '''
 from atelier.core.knobs import Knobs, knob
-from atelier.core.registry import Method, Paper
+from atelier.methods.base import Method, Paper
 
 class Brush(Method):
     """Paints."""

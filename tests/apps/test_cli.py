@@ -18,9 +18,10 @@ from PIL import Image
 import atelier
 from atelier.api import Controls
 from atelier.apps.flags import flag
-from atelier.core import registry, weights
 from atelier.images import Picture, read_recipe
+from atelier.methods import registry
 from atelier.methods.optimise.gatys import Gatys
+from atelier.store import records
 
 TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 2 --device cpu --threads 1"
 PAINT = f"stylize photo.png -s style.png -o out.png {TINY}"
@@ -30,7 +31,7 @@ COMMANDS = ("stylize", "replay", "methods", "examples", "demo", "doctor", "weigh
 HURRIED = '''
 import os, signal
 from atelier.core.knobs import Knobs, knob
-from atelier.core.registry import Method, Paper
+from atelier.methods.base import Method, Paper
 
 class Hurried(Method):
     """Is interrupted."""
@@ -218,7 +219,7 @@ def test_methods_are_listed(run: Any, hurried: None) -> None:
     shown = run("methods")
     assert shown.code == 0
     names = [line.split()[0] for line in shown.out.splitlines()[1:] if line[0] != " "]
-    assert names == list(registry.methods())
+    assert names == list(registry.list_methods())
     assert {"gatys", "hurried"} < set(names)
 
 
@@ -239,10 +240,10 @@ def test_methods_as_json(run: Any) -> None:
 
 def test_weights_are_listed(run: Any) -> None:
     rows = json.loads(run("weights list --json").out)
-    assert {row["name"] for row in rows} == {record.name for record in weights.records()}
+    assert {row["name"] for row in rows} == {record.name for record in records.records()}
     assert all(row["path"].endswith(".safetensors") for row in rows)
     table = run("weights list").out
-    assert all(record.name in table for record in weights.records())
+    assert all(record.name in table for record in records.records())
 
 
 def test_weights_are_added_and_verified(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +328,7 @@ def test_help_of_stylize_is_grouped_and_whole(
 
 LIGHT = [
     "import atelier",
-    "import atelier; atelier.methods()",
+    "import atelier; atelier.list_methods()",
     "from atelier.apps.cli import main; main(['--help'])",
     "from atelier.apps.cli import main; main(['methods'])",
     "from atelier.apps.cli import main; main(['stylize', '--help'])",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from atelier import features
-from atelier.core import registry
+from atelier.methods import registry
 
 SMALL = (
     "train encoder --photos a.npz --validation a.npz --out run --widths 4 --widths 6 --depths 1 --depths 1 "
@@ -93,6 +93,6 @@ def test_a_method_is_trained_and_paints(run: Any, folder: Path) -> None:
 
 def test_every_method_that_learns_has_a_command(run: Any) -> None:
     text = run("train --help").out
-    for name, kind in registry.methods().items():
+    for name, kind in registry.list_methods().items():
         assert (f"\n  {name.replace('_', '-')} " in text) == (kind.Training is not None)
     assert "--match-weight" in run("train nnst-d --help").out

@@ -15,21 +15,23 @@ import torch
 from safetensors.torch import save_file
 
 import atelier
-from atelier.core import registry
+from atelier.colour import rgb_to_lab
 from atelier.core.errors import InputError, UsageError
 from atelier.core.knobs import Knobs, parse
 from atelier.core.progress import Event
-from atelier.images import Picture, rgb_to_lab, write
+from atelier.images import Picture, write
 from atelier.images.regions import feather
+from atelier.methods import registry
+from atelier.methods.base import Method
 
 Floats = npt.NDArray[np.float32]
-Kind = type[registry.Method]
+Kind = type[Method]
 
 FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", "baseline"}
 #: What keeps a method small where the general rule of `tiny` does not.
 SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
 
-pytestmark = pytest.mark.parametrize("kind", registry.methods().values(), ids=registry.methods())
+pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ import pytest
 
 import atelier
 from atelier.apps import cli
-from atelier.core import registry
 from atelier.core.progress import Event
-from atelier.methods import TEMPLATE
+from atelier.methods import TEMPLATE, registry
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,14 +26,14 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     folder.mkdir()
     shutil.copy(TEMPLATE.__file__, folder / "palette.py")
     monkeypatch.setenv("ATELIER_METHODS", str(folder))
-    registry.methods.cache_clear()
+    registry.list_methods.cache_clear()
     yield "palette"
-    registry.methods.cache_clear()
+    registry.list_methods.cache_clear()
 
 
 def test_the_template_itself_is_not_listed() -> None:
-    registry.methods.cache_clear()
-    assert TEMPLATE.Palette.name not in registry.methods()
+    registry.list_methods.cache_clear()
+    assert TEMPLATE.Palette.name not in registry.list_methods()
 
 
 def test_a_copy_is_listed_in_its_folders_family(copied: str, capsys: pytest.CaptureFixture[str]) -> None:

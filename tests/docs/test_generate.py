@@ -10,7 +10,9 @@ import pytest
 
 from atelier.api import Controls
 from atelier.apps.flags import flag
-from atelier.core import errors, registry, weights
+from atelier.core import errors
+from atelier.methods import registry
+from atelier.store import records
 from atelier.training.encoder import EncoderSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,7 +29,7 @@ def pages() -> dict[str, str]:
 
 
 def test_every_method_and_knob_is_there(pages: dict[str, str]) -> None:
-    for name, kind in registry.methods().items():
+    for name, kind in registry.list_methods().items():
         assert f"## {name}\n" in pages["methods.md"]
         assert kind.paper.url in pages["methods.md"]
         for knob in kind.Knobs.model_fields:
@@ -37,7 +39,7 @@ def test_every_method_and_knob_is_there(pages: dict[str, str]) -> None:
 def test_every_control_setting_and_weight_is_there(pages: dict[str, str]) -> None:
     assert all(f"`{flag(name)}`" in pages["controls.md"] for name in Controls.model_fields)
     assert all(f"`{flag(name)}`" in pages["training.md"] for name in EncoderSettings.model_fields)
-    assert all(f"`{known.name}`" in pages["weights.md"] for known in weights.records())
+    assert all(f"`{known.name}`" in pages["weights.md"] for known in records.records())
 
 
 def test_every_exit_code_is_told_once(pages: dict[str, str]) -> None:

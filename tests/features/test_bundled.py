@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from atelier import examples
-from atelier.core import weights
 from atelier.features import vgg
 from atelier.images import Picture
 from atelier.maths import channel_moments
+from atelier.store import weights
 
 NAME = "encoder.atelier"
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from atelier.colour import rgb_to_lab
 from atelier.features import TINY, VGG
-from atelier.images import rgb_to_lab
 from atelier.images.resize import resize
 from atelier.metrics.content import light_similarity, structure_similarity
 from atelier.metrics.style import style_distance

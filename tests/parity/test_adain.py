@@ -16,11 +16,12 @@ from torch import Tensor
 from atelier import features
 from atelier.core.errors import WeightsError
 from atelier.core.knobs import parse
-from atelier.core.registry import Batch, Job, find, knobs_for
-from atelier.core.weights import load
 from atelier.maths.moments import channel_moments
 from atelier.maths.whitening import adain, coral
-from atelier.networks.mirror import from_state, recognise
+from atelier.methods.base import Batch, Job
+from atelier.methods.registry import find, knobs_for
+from atelier.networks.decoder import from_state, recognise
+from atelier.store.weights import load
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

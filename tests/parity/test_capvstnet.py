@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.core.convert import check_state, converter
 from atelier.core.errors import WeightsError
-from atelier.core.registry import Batch, Job
 from atelier.images import labels
 from atelier.losses.matting import MattingLoss
 from atelier.losses.temporal import TemporalLoss, warp
 from atelier.maths.cholesky import gaussian, interpolated, recoloured
 from atelier.maths.matting import MattingLaplacian
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.cap_vstnet import CapVstnet, Loaded, cycle, stylised, unsteadiness
 from atelier.networks.reversible import ART, PHOTO, SPREAD, Reversible, from_state, recognise
+from atelier.store.checkpoints import check_state, converter
 
 HERE = Path(__file__).parent
 PLANS = {"photo": PHOTO, "art": ART}

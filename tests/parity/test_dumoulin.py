@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.core.convert import converter
 from atelier.core.errors import WeightsError
-from atelier.core.registry import Job
+from atelier.methods.base import Job
 from atelier.methods.feedforward.cin import Cin
 from atelier.networks.conditional import load_pastiche
+from atelier.store.checkpoints import converter
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -20,10 +20,11 @@ from torch import Tensor
 import atelier
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
-from atelier.core.registry import Job, knobs_for
 from atelier.losses.objective import Objective
 from atelier.maths import Descent
+from atelier.methods.base import Job
 from atelier.methods.optimise import gatys
+from atelier.methods.registry import knobs_for
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.core.convert import converter
 from atelier.core.errors import WeightsError
-from atelier.core.registry import Batch, Job
 from atelier.features.vgg import VGG16, from_official, recognise
 from atelier.losses.pastiche import STYLE, Pastiche
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.ghiasi import Ghiasi
 from atelier.networks.conditional import Arbitrary, load_arbitrary
 from atelier.networks.tensorflow import translate
+from atelier.store.checkpoints import converter
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

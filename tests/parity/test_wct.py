@@ -13,13 +13,14 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from atelier.core.convert import converter
 from atelier.core.errors import WeightsError
 from atelier.core.knobs import parse
-from atelier.core.registry import Job, find, knobs_for
-from atelier.core.weights import load, record
 from atelier.maths.whitening import colouring, whiten_and_colour
+from atelier.methods.base import Job
 from atelier.methods.feedforward.wct import Levels
+from atelier.methods.registry import find, knobs_for
+from atelier.store.checkpoints import converter
+from atelier.store.weights import load, record
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

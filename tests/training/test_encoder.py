@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from atelier import features
 from atelier.core.errors import TrainingError
 from atelier.core.progress import Event, Progress
-from atelier.core.weights import metadata
+from atelier.store.weights import metadata
 from atelier.training.encoder import DEVIATION, MEAN, EncoderTask
 from atelier.training.loop import Run
 

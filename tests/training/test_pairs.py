@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from atelier.core import registry
 from atelier.core.errors import TrainingError
 from atelier.core.knobs import Knobs, knob
 from atelier.core.progress import Progress
-from atelier.core.registry import Batch, Job, Method, Paper
+from atelier.methods import registry
+from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.training.loop import Run
 from atelier.training.pairs import PairTask, settings_of
 

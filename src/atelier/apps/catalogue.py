@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from atelier.apps.flags import default_of, flag, kind_of
-from atelier.core import weights
-from atelier.core.registry import Method
+from atelier.methods.base import Method
+from atelier.store import records, weights
 
 
 def many(methods: Iterable[type[Method]]) -> str:
@@ -53,7 +53,7 @@ def as_json(methods: Sequence[type[Method]]) -> str:
 def weights_table() -> str:
     """One line per weights record: its name, whether it is here, licence, what it is."""
     table = _table("weights", "here", "licence", "paper", "note")
-    for record in weights.records():
+    for record in records.records():
         table.add_row(record.name, _state(record), record.licence, record.paper, record.note)
     return _drawn(table)
 
@@ -66,12 +66,12 @@ def weights_as_json() -> str:
             "path": str(weights.where(record.name)),
             "here": weights.where(record.name).is_file(),
         }
-        for record in weights.records()
+        for record in records.records()
     ]
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
-def _state(record: weights.Record) -> str:
+def _state(record: records.Record) -> str:
     if not weights.where(record.name).is_file():
         return "no"
     return "bundled" if record.bundled else "yes"

@@ -16,13 +16,13 @@ from atelier import __version__
 from atelier.apps import arguments
 from atelier.apps.failures import INTERRUPTED, Asked, failed
 from atelier.apps.layout import Command, Group
-from atelier.apps.shelf import COMMANDS as SHELF
+from atelier.apps.weights import COMMANDS as SHELF
 from atelier.core.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
-    from atelier.core.registry import Method
     from atelier.images import Picture
+    from atelier.methods.base import Method
 
 
 def _root(
@@ -135,9 +135,9 @@ def methods(
 ) -> None:
     """List the methods, or one method's knobs."""
     from atelier.apps import catalogue
-    from atelier.core import registry
+    from atelier.methods import registry
 
-    chosen = [registry.find(name)] if name else list(registry.methods().values())
+    chosen = [registry.find(name)] if name else list(registry.list_methods().values())
     if as_json:
         typer.echo(catalogue.as_json(chosen))
     elif name:
@@ -270,7 +270,7 @@ def application(args: Sequence[str]) -> typer.Typer:
 def _trainers(words: Sequence[str]) -> typer.Typer:
     """A command for the encoder and one for each method with a network of its own."""
     from atelier.apps.flags import with_parameters
-    from atelier.core import registry
+    from atelier.methods import registry
 
     trainers = _typer("train", "Train networks on your own pictures.")
     asked = words[1:2] if words[:1] == ["train"] else None
@@ -278,7 +278,7 @@ def _trainers(words: Sequence[str]) -> typer.Typer:
     trainers.command("encoder", cls=Command)(with_parameters(train_encoder, flags))
     if asked is None:
         return trainers
-    for kind in registry.methods().values():
+    for kind in registry.list_methods().values():
         if kind.Training is not None:
             name = kind.name.replace("_", "-")
             flags = _training_flags(kind) if asked == [name] else []
@@ -303,7 +303,7 @@ def _typer(name: str, sentence: str) -> typer.Typer:
 def _painting_flags(args: Sequence[str]) -> list[Parameter]:
     from atelier.api import Controls, by_quality
     from atelier.apps.flags import parameters
-    from atelier.core import registry
+    from atelier.methods import registry
 
     quality = _value(args, "--quality", "-q") or "good"
     kind = registry.find(_value(args, "--method", "-m") or by_quality(quality))

@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 
 from atelier.core import device as devices
-from atelier.core import recipe, store, weights
+from atelier.core import recipe
+from atelier.store import installation, weights
 
 GIB = 2**30
 
@@ -33,7 +34,7 @@ def examine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "convolution_gflops": {name: round(rate / 1e9) for name, rate in rates.items()},
         "memory_gib": {"total": round(memory.total / GIB, 1), "free": round(memory.available / GIB, 1)},
-        "cache": str(store.home()),
+        "cache": str(installation.home()),
         "weights": dict(weights.verify()),
     }
 

@@ -151,10 +151,10 @@ def _called(parameter: Any) -> str:
 def _nearest(option: str, asked: Asked) -> str:
     """The method that has a knob of this name, or the nearest flag."""
     if asked.command.name == "stylize":
-        from atelier.core import registry
+        from atelier.methods import registry
 
         field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
-        for name, kind in registry.methods().items():
+        for name, kind in registry.list_methods().items():
             if field in kind.Knobs.model_fields:
                 return f"it is a knob of another method, so add --method {name}, or leave it out"
     known = [name for parameter in asked.command.params for name in parameter.opts if name.startswith("--")]

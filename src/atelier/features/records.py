@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier.core.weights import Record, register
+from atelier.store.records import Record, register
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _VGG_PAPER = "Simonyan and Zisserman 2015, Very Deep Convolutional Networks, arXiv:1409.1556"

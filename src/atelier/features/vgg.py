@@ -273,7 +273,7 @@ def load(
 
     Raises `WeightsError` where there is none, or where the tensors are not a VGG's.
     """
-    from atelier.core.weights import load as read
+    from atelier.store.weights import load as read
 
     state = read(name)
     try:

@@ -1,4 +1,3 @@
-from .colour import keep_colour, lab_to_rgb, lend_colours, luminance, match_moments, rgb_to_lab
 from .decode import MAX_PIXELS, READABLE
 from .encode import WRITABLE
 from .files import check_style_writable, check_writable, read, read_recipe, write, write_style
@@ -18,15 +17,9 @@ __all__ = [
     "check_writable",
     "feather",
     "fit",
-    "keep_colour",
-    "lab_to_rgb",
-    "lend_colours",
-    "luminance",
-    "match_moments",
     "read",
     "read_mask",
     "read_recipe",
-    "rgb_to_lab",
     "style_entries",
     "write",
     "write_style",

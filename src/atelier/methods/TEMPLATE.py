@@ -11,12 +11,12 @@ brushes are wider than pixels.
 
 from __future__ import annotations
 
+from atelier.colour import match_moments
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch  # loaded at first use: listing the methods must stay quick
-from atelier.core.registry import Job, Method, Paper
-from atelier.images import match_moments
 from atelier.images.resize import resize
+from atelier.methods.base import Job, Method, Paper
 
 
 class Palette(Method):

@@ -6,8 +6,8 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from atelier.colour import rgb_to_lab
 from atelier.features import VGG
-from atelier.images import rgb_to_lab
 from atelier.images.resize import resize
 
 

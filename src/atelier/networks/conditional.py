@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atelier.core.convert import check_state
 from atelier.core.errors import WeightsError
 from atelier.networks import inception
 from atelier.networks.tensorflow import Convolution, fold, translate
+from atelier.store.checkpoints import check_state
 
 Widths = tuple[int, int, int]
 Norms = Iterator[tuple[Tensor, Tensor]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.doubling import double, doubling_kernel
+from atelier.networks.upsampling import double, doubling_kernel
 
 
 class HypercolumnDecoder(nn.Module):

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atelier.core.convert import check_state
 from atelier.core.errors import InputError, WeightsError
+from atelier.store.checkpoints import check_state
 
 # Positions of the three convolutions in the published `nn.Sequential`; padding and ReLUs lie between.
 _CONVS = ("1", "4", "7")

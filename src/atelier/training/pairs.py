@@ -19,10 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from atelier.core import knobs, registry
+from atelier.core import knobs
 from atelier.core.atomic import atomic
 from atelier.core.device import compute_dtype
 from atelier.core.errors import TrainingError
+from atelier.methods.base import Batch, Job, Method
 from atelier.training import data
 from atelier.training.loop import Settings, portable
 
@@ -56,7 +57,7 @@ class PairSettings(Settings):
     steps: int = Field(20_000, ge=1, description="Optimiser steps in all; a resumed run may be given more.")
 
 
-def settings_of(kind: type[registry.Method]) -> type[PairSettings]:
+def settings_of(kind: type[Method]) -> type[PairSettings]:
     """The settings of a method's training: its own knobs before those of every run on pairs."""
     if kind.Training is None:
         raise TrainingError(f"{kind.name} has no network of its own to train")
@@ -66,7 +67,7 @@ def settings_of(kind: type[registry.Method]) -> type[PairSettings]:
 class PairTask:
     """Builds, feeds and judges a method's network. All pictures are held in memory as uint8."""
 
-    def __init__(self, kind: type[registry.Method], settings: Any) -> None:
+    def __init__(self, kind: type[Method], settings: Any) -> None:
         self.method, self.settings, self.name = kind(), settings, kind.name
         self.photos, self.judged_photos = _split(_read(settings.photos, 512), settings.held_back)
         self.paintings, self.judged_paintings = _split(_read(settings.paintings, 640), settings.held_back)
@@ -94,13 +95,13 @@ class PairTask:
         step: int,
         generator: torch.Generator,
         device: torch.device,
-    ) -> registry.Batch:
+    ) -> Batch:
         def crops(pictures: Sequence[data.Array], zoom: float) -> Tensor:
             rows = torch.randint(len(pictures), (self.settings.batch,), generator=generator).tolist()
             some = data.random_crops(pictures, rows, self.settings.crop, zoom, generator)
             return (some.float() / 255).to(device)
 
-        return registry.Batch(
+        return Batch(
             photos=crops(photos, self.settings.photo_zoom),
             paintings=crops(paintings, self.settings.painting_zoom),
             step=step,
@@ -145,7 +146,7 @@ class PairTask:
     def _row(self, photo: data.Array, painting: data.Array, given: knobs.Knobs) -> data.Array:
         device = torch.device("cpu")
         content, style = (_tensor(picture) for picture in (photo, painting))
-        job = registry.Job(
+        job = Job(
             content=content, styles=[style], style_weights=[1.0], device=device, dtype=compute_dtype(device)
         )
         made = (self.method.transfer(job, given)[0].permute(1, 2, 0) * 255).round().byte().numpy()

@@ -14,9 +14,10 @@ from skimage.metrics import structural_similarity
 
 import atelier
 from atelier import examples
+from atelier.colour import rgb_to_lab
 from atelier.core.errors import InputError, UsageError
 from atelier.core.progress import Event
-from atelier.images import Picture, rgb_to_lab, write
+from atelier.images import Picture, write
 
 Floats = npt.NDArray[np.float32]
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from atelier import Picture, UsageError, WeightsError, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
-from atelier.core.registry import Batch, Job
-from atelier.core.weights import load, record
 from atelier.features.vgg import TINY, VGG
 from atelier.maths.moments import channel_moments
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.adain import Adain
-from atelier.networks.mirror import Mirror, MirrorPlan
+from atelier.networks.decoder import Mirror, MirrorPlan
+from atelier.store.weights import load, record
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]

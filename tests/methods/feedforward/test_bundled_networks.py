@@ -9,10 +9,11 @@ import torch
 import atelier
 from atelier import examples, features
 from atelier.api import BY_QUALITY
-from atelier.core import registry, weights
 from atelier.images import Picture
+from atelier.methods import registry
 from atelier.metrics.content import light_similarity
 from atelier.metrics.style import style_distance
+from atelier.store import records, weights
 
 #: The largest mean error of a picture in its own style; the most of the style's distance (moments, Gram
 #: matrices) that is left; the least likeness of light and dark to the photo.
@@ -63,7 +64,7 @@ def test_every_quality_needs_nothing_but_the_package(quality: str) -> None:
     kind = registry.find(BY_QUALITY[quality])
     used = kind().weights(kind.Knobs(**kind.qualities[quality]))
     assert used
-    assert all(weights.record(name).bundled for name in used)
+    assert all(records.record(name).bundled for name in used)
 
 
 def test_what_ships_is_small() -> None:

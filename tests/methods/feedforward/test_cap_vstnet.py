@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier.core import weights
 from atelier.core.errors import InputError, UsageError, WeightsError
 from atelier.core.knobs import parse
-from atelier.core.registry import Batch, Job
 from atelier.images import Picture, write
 from atelier.maths.cholesky import gaussian
 from atelier.maths.moments import mean_and_covariance
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward import cap_vstnet
 from atelier.methods.feedforward.cap_vstnet import CapVstnet, Loaded
 from atelier.networks.reversible import SLIM, TINY, Reversible
+from atelier.store import records, weights
 
 
 @pytest.fixture(scope="session")
@@ -392,5 +392,5 @@ def test_steps_lower_the_losses(tiny_encoder: Path) -> None:
 
 def test_its_records() -> None:
     for tag, file in (("photo", "photo_image.pt"), ("art", "art_image.pt"), ("art-video", "art_video.pt")):
-        assert weights.record(f"cap_vstnet.{tag}").file == file
-    assert "atelier train cap-vstnet" in weights.record("cap_vstnet.atelier").note
+        assert records.record(f"cap_vstnet.{tag}").file == file
+    assert "atelier train cap-vstnet" in records.record("cap_vstnet.atelier").note

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atelier import Picture, UsageError, WeightsError, stylize
-from atelier.core import weights
-from atelier.core.registry import Batch, Job
 from atelier.images import write
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.cin import Cin, look_of
 from atelier.networks.conditional import Pastiche
+from atelier.store import records
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
@@ -142,7 +142,7 @@ def test_weights_of_another_network(make: Make, tiny_encoder: Path) -> None:
 
 def test_its_records() -> None:
     for tag in ("varied", "monet"):
-        record = weights.record(f"cin.{tag}")
+        record = records.record(f"cin.{tag}")
         assert record.sources[0].endswith(f"/multistyle-pastiche-generator-{tag}.ckpt")
         assert record.converter == "cin"
 

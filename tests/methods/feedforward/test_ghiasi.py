@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 import atelier
 from atelier import InputError, Picture, UsageError, WeightsError, stylize
-from atelier.core import weights
 from atelier.core.knobs import parse
-from atelier.core.registry import Batch, Job
 from atelier.images import write
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.ghiasi import Ghiasi, Painter, save_vector
 from atelier.networks.conditional import Arbitrary
 from atelier.networks.inception import Trunk
+from atelier.store import records
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
@@ -266,7 +266,7 @@ def test_weights_that_are_not_here(make: Make) -> None:
 
 
 def test_its_record() -> None:
-    record = weights.record("ghiasi.published")
+    record = records.record("ghiasi.published")
     assert record.licence.startswith("Apache-2.0")
     assert record.sources[0].endswith("/models/arbitrary_style_transfer.tar.gz")
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 import atelier
-from atelier.core import registry
 from atelier.core.errors import WeightsError
+from atelier.methods.base import Job
 from atelier.methods.feedforward import nnst_d
 from atelier.methods.feedforward.nnst_d import NNSTD
 
@@ -87,7 +87,7 @@ def test_strength_falls_to_the_photo(settings: dict[str, Any]) -> None:
 
 def test_a_picture_in_its_own_style_chooses_itself(settings: dict[str, Any]) -> None:
     content = torch.from_numpy(waves(64, 96)).permute(2, 0, 1)[None]
-    job = registry.Job(
+    job = Job(
         content=content,
         styles=[content],
         style_weights=[1.0],

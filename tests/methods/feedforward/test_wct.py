@@ -16,10 +16,11 @@ from torch import Tensor
 from atelier import Picture, UsageError, WeightsError, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Event
-from atelier.core.registry import Batch, Job, find, knobs_for
 from atelier.maths.moments import mean_and_covariance
+from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.wct import WCT, Levels
-from atelier.networks.mirror import levels_from_state
+from atelier.methods.registry import find, knobs_for
+from atelier.networks.decoder import levels_from_state
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]

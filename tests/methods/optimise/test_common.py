@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from atelier.core.errors import UsageError
-from atelier.core.registry import Job
 from atelier.features import TINY, VGG
 from atelier.losses import TotalVariation
 from atelier.losses.objective import Term
+from atelier.methods.base import Job
 from atelier.methods.optimise.common import ContentKnobs, StyleKnobs, style_and_content, style_terms
 
 CONTENT = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(1))

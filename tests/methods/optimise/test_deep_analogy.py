@@ -14,8 +14,8 @@ import torch
 from atelier import Picture, UsageError, features
 from atelier.core.knobs import parse
 from atelier.core.progress import Event
-from atelier.core.registry import Job
 from atelier.maths.free_descent import FreeDescent
+from atelier.methods.base import Job
 from atelier.methods.optimise.deep_analogy import Analogy, DeepAnalogy, blended
 
 Floats = npt.NDArray[np.float32]

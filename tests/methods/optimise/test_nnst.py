@@ -16,10 +16,11 @@ from atelier import features
 from atelier.core import knobs as knob_rules
 from atelier.core.errors import UsageError
 from atelier.core.progress import Event
-from atelier.core.registry import Job, knobs_for
 from atelier.images.resize import resize
+from atelier.methods.base import Job
 from atelier.methods.optimise import nnst
 from atelier.methods.optimise.nnst import NNST, Canvas, Painter
+from atelier.methods.registry import knobs_for
 
 Floats = npt.NDArray[np.float32]
 
@@ -211,7 +212,7 @@ def test_hues_of_the_photo(settings: dict[str, Any]) -> None:
     content = waves(48, 64)
     content = 0.5 + 0.2 * (content - content.mean(2, keepdims=True))
     style = waves(60, 60, 1)
-    from atelier.images.oklab import rgb_to_oklab
+    from atelier.colour.oklab import rgb_to_oklab
 
     wanted = rgb_to_oklab(tensor(content))[0, 1:].flatten()
     likeness = {}

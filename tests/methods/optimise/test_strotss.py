@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from atelier import InputError, Picture, UsageError
 from atelier.core.progress import Event
-from atelier.core.registry import Job
 from atelier.images import write
+from atelier.methods.base import Job
 from atelier.methods.optimise import strotss
 from atelier.methods.optimise.strotss import draw, first_picture, mask_at, merge, split
 

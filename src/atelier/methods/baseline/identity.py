@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 
 class Identity(Method):

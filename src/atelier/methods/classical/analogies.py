@@ -30,15 +30,15 @@ from atelier.core.errors import InputError, UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
 from atelier.images import Picture
 from atelier.images.resize import resize
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atelier.maths.analogy import Level, Rules
-    from atelier.maths.analogy_channels import Prediction
+    from atelier.patches.analogy import Level, Rules
+    from atelier.patches.analogy_channels import Prediction
 
     Floats = npt.NDArray[np.float32]
 
@@ -144,7 +144,7 @@ class Analogies(Method):
         return (knobs.unfiltered,) if knobs.unfiltered else ()
 
     def transfer(self, job: Job, knobs: Analogies.Knobs) -> torch.Tensor:
-        from atelier.maths.analogy import synthesise
+        from atelier.patches.analogy import synthesise
 
         if knobs.window % 2 == 0:
             raise UsageError(f"window = {knobs.window} has no middle: {knobs.window + 1} has")
@@ -182,7 +182,7 @@ class Trio:
 
 def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
     """The three pictures of the analogy. Raises InputError where `unfiltered` is not the style's."""
-    from atelier.maths.analogy_channels import predicted
+    from atelier.patches.analogy_channels import predicted
 
     style, photo = _array(job.styles[0]), _array(job.content)
     trio = Trio(_unfiltered(style, knobs), style, photo)
@@ -199,8 +199,8 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
 
 def _unfiltered(style: Floats, knobs: Analogies.Knobs) -> Floats:
     """A: the file's picture, or the style without its strokes."""
-    from atelier.maths.kuwahara import anisotropic_kuwahara
-    from atelier.maths.stroke_width import stroke_width
+    from atelier.filtering.kuwahara import anisotropic_kuwahara
+    from atelier.filtering.stroke_width import stroke_width
 
     if not knobs.unfiltered:
         if not knobs.smoothing:
@@ -221,8 +221,8 @@ def _unfiltered(style: Floats, knobs: Analogies.Knobs) -> Floats:
 
 def _in_colour(trio: Trio, knobs: Analogies.Knobs, seed: int) -> Trio:
     """The photo in A's colours, where they are to be moved."""
-    from atelier.images import match_moments
-    from atelier.maths.colour_transfer import sliced
+    from atelier.colour import match_moments
+    from atelier.colour.transfer import sliced
 
     if not knobs.remap:
         return trio
@@ -245,7 +245,7 @@ def _in_luminance(trio: Trio, knobs: Analogies.Knobs) -> Trio:
 
 def _uneven(trio: Trio, seed: int) -> Floats:
     """Noise (H, W, 1) of all sizes, as deep as the tones of A vary."""
-    from atelier.maths.grain import noise
+    from atelier.filtering.noise import noise
 
     height, width = trio.target.shape[:2]
     hills = noise((height, width), 32.0, seed, octaves=4)[..., None]
@@ -258,7 +258,7 @@ def _levels(trio: Trio) -> int:
 
 
 def _rules(knobs: Analogies.Knobs) -> Rules:
-    from atelier.maths.analogy import Rules
+    from atelier.patches.analogy import Rules
 
     return Rules(
         coherence=knobs.coherence,

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from atelier import images
+from atelier import colour
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 Convert = Callable[["torch.Tensor"], "torch.Tensor"]
 
@@ -56,7 +56,7 @@ class Colour(Method):
 
 def moved(content: torch.Tensor, style: torch.Tensor, knobs: Colour.Knobs, seed: int) -> torch.Tensor:
     """The content (1, 3, H, W) in the style's colours, not clamped."""
-    from atelier.maths import colour_transfer as ways
+    from atelier.colour import transfer as ways
 
     there, back = _space(knobs)
     image, reference = there(content), there(style)
@@ -80,10 +80,10 @@ def moved(content: torch.Tensor, style: torch.Tensor, knobs: Colour.Knobs, seed:
 
 def _space(knobs: Colour.Knobs) -> tuple[Convert, Convert]:
     """Into the space where colours are moved, and back."""
-    from atelier.maths import colour_transfer as ways
+    from atelier.colour import transfer as ways
 
     if knobs.space == "lab":
-        return images.rgb_to_lab, images.lab_to_rgb
+        return colour.rgb_to_lab, colour.lab_to_rgb
     if knobs.space == "published" and knobs.transfer == "reinhard":
         return ways.to_opponent, ways.from_opponent
     return (lambda image: image), (lambda image: image)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
 from atelier.images.resize import fit, resize
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from atelier.maths.growing import Growth
+    from atelier.patches.growing import Growth
 
     Floats = npt.NDArray[np.float32]
 
@@ -66,8 +66,8 @@ class EfrosLeung(Method):
     }
 
     def transfer(self, job: Job, knobs: EfrosLeung.Knobs) -> torch.Tensor:
-        from atelier.maths.growing import enlarged
-        from atelier.maths.kernels import floats
+        from atelier.maths.compiled import floats
+        from atelier.patches.growing import enlarged
 
         height, width = job.content.shape[-2:]
         canvas = fit((height, width), min(knobs.grown, max(height, width)))
@@ -90,8 +90,8 @@ class EfrosLeung(Method):
 
 
 def _growth(photo: Floats, sample: Floats, knobs: EfrosLeung.Knobs, seed: int) -> Growth:
-    from atelier.maths.growing import Growth
-    from atelier.maths.guides import guides
+    from atelier.patches.growing import Growth
+    from atelier.patches.guides import guides
 
     goal, guide = guides(photo, sample, knobs.guide, blur=0.7, seed=seed) if knobs.guidance else (None, None)
     return Growth(
@@ -122,7 +122,7 @@ def _filled(growth: Growth) -> npt.NDArray[np.int32]:
 
 
 def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     return floats(picture[0].permute(1, 2, 0).cpu().numpy())
 

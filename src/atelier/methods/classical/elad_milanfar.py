@@ -19,8 +19,8 @@ from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
 from atelier.images.resize import resize
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,8 +95,8 @@ class Repainting:
     """The work on one pair, from the coarsest size to the last."""
 
     def __init__(self, job: Job, knobs: EladMilanfar.Knobs) -> None:
-        from atelier.maths.colour_transfer import regularised, sliced
-        from atelier.maths.foreground import foreground
+        from atelier.colour.transfer import regularised, sliced
+        from atelier.filtering.saliency import foreground
         from atelier.maths.pyramid import sizes
 
         self.job, self.knobs = job, knobs
@@ -164,9 +164,9 @@ class Level:
 
     def rounds(self, before: torch.Tensor) -> Iterator[torch.Tensor]:
         """The picture (1, 3, h, w) after each round, from one of any size."""
-        from atelier.maths.kernels import floats
-        from atelier.maths.patch_space import PatchSpace
-        from atelier.maths.patch_votes import corners, robust_vote
+        from atelier.maths.compiled import floats
+        from atelier.patches.subspace import PatchSpace
+        from atelier.patches.voting import corners, robust_vote
 
         picture = resize(before, self.size)
         for patch, gap in self.patches:
@@ -189,8 +189,8 @@ class Level:
 
     def _finished(self, voted: Floats, closing: bool) -> torch.Tensor:
         """The photo where it is kept, the style's colours, and less grain; (1, 3, h, w)."""
-        from atelier.maths.colour_transfer import monge_kantorovich
-        from atelier.maths.kernels import floats
+        from atelier.colour.transfer import monge_kantorovich
+        from atelier.maths.compiled import floats
 
         if not closing:
             photo = self.photo[: self.size[0], : self.size[1]]
@@ -203,7 +203,7 @@ def _smooth(picture: Floats, amount: float) -> Floats:
     """The domain transform filter (Gastal & Oliveira, 2011); 1 is 5 pixels and a fifth of the range."""
     import cv2
 
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     if not amount:
         return picture
@@ -214,14 +214,14 @@ def _at_least(picture: Floats, side: int) -> Floats:
     """A picture (H, W, C) whose sides are at least `side`: mirrored as often as that takes."""
     import numpy as np
 
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     border = [(0, max(0, side - length)) for length in picture.shape[:2]]
     return floats(np.pad(picture, (*border, (0, 0)), mode="symmetric"))
 
 
 def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     return floats(picture[0].permute(1, 2, 0).cpu().numpy())
 

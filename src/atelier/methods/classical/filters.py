@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from atelier.maths.looks import Floats, Hand
+    from atelier.looks.base import Floats, Hand
 
 Look = Literal[
     "oil",
@@ -71,8 +71,8 @@ class Filters(Method):
     sizes = {"draft": 640, "good": 1024, "best": 2048}  # noqa: RUF012
 
     def transfer(self, job: Job, knobs: Filters.Knobs) -> torch.Tensor:
-        from atelier.maths.kernels import floats
-        from atelier.maths.looks import Hand
+        from atelier.looks.base import Hand
+        from atelier.maths.compiled import floats
 
         image = floats(job.content[0].permute(1, 2, 0).cpu().numpy())
         hand = Hand(
@@ -91,7 +91,10 @@ class Filters(Method):
 
 def looks() -> Mapping[str, Callable[[Floats, Hand], Floats]]:
     """What makes each look, by name."""
-    from atelier.maths import looks_drawn, looks_painted, looks_pieced, looks_printed
+    from atelier.looks import drawn as looks_drawn
+    from atelier.looks import painted as looks_painted
+    from atelier.looks import pieced as looks_pieced
+    from atelier.looks import printed as looks_printed
 
     return {
         "oil": looks_painted.oil,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,8 +75,8 @@ class Quilting(Method):
     sizes = {"draft": 512, "good": 1024, "best": 2048}  # noqa: RUF012
 
     def transfer(self, job: Job, knobs: Quilting.Knobs) -> torch.Tensor:
-        from atelier.maths.guides import guides
-        from atelier.maths.quilts import Quilt, starts
+        from atelier.patches.guides import guides
+        from atelier.patches.quilting import Quilt, starts
 
         photo, style = (_array(picture) for picture in (job.content, job.styles[0]))
         unit = max(photo.shape[:2]) / 512
@@ -107,7 +107,7 @@ def _sides(knobs: Quilting.Knobs, unit: float) -> list[int]:
 
 
 def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     return floats(picture[0].permute(1, 2, 0).cpu().numpy())
 

@@ -25,13 +25,13 @@ from atelier.core.errors import OutputError, UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atelier.maths.strokes import Strokes as Painted
-    from atelier.maths.strokes_layers import Manner
+    from atelier.strokes.canvas import Strokes as Painted
+    from atelier.strokes.layers import Manner
 
     Floats = npt.NDArray[np.float32]
     WeightedStyles = Sequence[tuple[torch.Tensor, float | Floats]]
@@ -98,8 +98,8 @@ class Easel:
     """The photo in the colours to paint with, the canvas, and what was painted so far."""
 
     def __init__(self, job: Job, knobs: Strokes.Knobs) -> None:
-        from atelier.maths.strokes import Canvas
-        from atelier.maths.strokes_layers import MANNERS
+        from atelier.strokes.canvas import Canvas
+        from atelier.strokes.layers import MANNERS
 
         self.job, self.knobs = job, knobs
         self.layered = _manner(MANNERS.get(knobs.manner), knobs)
@@ -122,7 +122,7 @@ class Easel:
         return self._layers(self.layered) if self.layered else self._numbers()
 
     def _layers(self, manner: Manner) -> Iterator[Painted]:
-        from atelier.maths.strokes_layers import layers
+        from atelier.strokes.layers import layers
 
         radii = tuple(max(radius * self.unit, 0.5) for radius in manner.radii)
         for done, strokes in enumerate(layers(self.source, self.canvas, manner, radii, self.job.seed), 1):
@@ -131,7 +131,7 @@ class Easel:
                 return
 
     def _numbers(self) -> Iterator[Painted]:
-        from atelier.maths.strokes_relaxation import Painting
+        from atelier.strokes.relaxation import Painting
 
         radius = max(3.0 * self.unit, 0.5)
         painting = Painting.by_numbers(self.source, radius, price=0.004 * radius**2, seed=self.job.seed)
@@ -152,8 +152,8 @@ class Easel:
 
     def mixed(self, colours: Floats) -> Floats:
         """Colours (N, 3) as the palette has them: hue and chroma of its nearest, lightness half way there."""
-        from atelier.maths.looks import from_lab, to_lab
-        from atelier.maths.palette import nearest
+        from atelier.colour.cielab import from_lab, to_lab
+        from atelier.colour.palette import nearest
 
         if self.palette is None or not len(colours):
             return colours
@@ -194,7 +194,7 @@ def _manner(published: Manner | None, knobs: Strokes.Knobs) -> Manner | None:
 
 
 def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     return floats(picture[0].permute(1, 2, 0).cpu().numpy())
 
@@ -216,7 +216,7 @@ def _styles(job: Job) -> WeightedStyles:
 
 def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float) -> float:
     """How much larger than the manner's the style's marks are: their width over that of the middle brush."""
-    from atelier.maths.stroke_width import stroke_width
+    from atelier.filtering.stroke_width import stroke_width
 
     if knobs.sizes == "manner" or not styles:
         return 1.0
@@ -229,10 +229,10 @@ def _in_palette(
     photo: Floats, styles: WeightedStyles, knobs: Strokes.Knobs, seed: int
 ) -> tuple[Floats, Floats | None]:
     """The photo in the styles' colours, and their palette (K, 3) in CIELAB where there is to be one."""
-    from atelier.maths.colour_transfer import sliced
-    from atelier.maths.kernels import floats
-    from atelier.maths.looks import to_lab
-    from atelier.maths.palette import palette
+    from atelier.colour.cielab import to_lab
+    from atelier.colour.palette import palette
+    from atelier.colour.transfer import sliced
+    from atelier.maths.compiled import floats
 
     if knobs.palette == "photo" or not styles:
         return photo, None
@@ -276,8 +276,8 @@ def check_exports(knobs: Strokes.Knobs) -> None:
 
 def write_exports(easel: Easel, knobs: Strokes.Knobs) -> None:
     """The strokes as SVG and the film of their making, where they are asked for."""
-    from atelier.maths.strokes import Strokes as Painted
-    from atelier.maths.strokes_svg import to_svg
+    from atelier.strokes.canvas import Strokes as Painted
+    from atelier.strokes.svg import to_svg
 
     if knobs.svg:
         text = to_svg(Painted.joined(easel.painted), easel.size, easel.ground, easel.canvas.opacity)
@@ -300,7 +300,7 @@ def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
     """A frame of the film, at most 640 pixels long."""
     import cv2
 
-    from atelier.maths.kernels import floats
+    from atelier.maths.compiled import floats
 
     scale = 640 / max(picture.shape[:2])
     if scale < 1:

@@ -22,18 +22,18 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import features, images, losses, maths
-from atelier.core import cache, weights
+from atelier import colour, features, losses, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.core.weights import Record, register
+from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.store import cache, weights
+from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.networks.mirror import Mirror, MirrorPlan
+    from atelier.networks.decoder import Mirror, MirrorPlan
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -137,7 +137,7 @@ class Adain(Method):
         with torch.inference_mode():
             picture = self.decoded(job, knobs).clamp(0, 1)
             if knobs.colours:
-                picture = images.lend_colours(picture, job.styles, job.style_weights, job.strength)
+                picture = colour.lend_colours(picture, job.styles, job.style_weights, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
@@ -164,7 +164,7 @@ class Adain(Method):
     # the training
 
     def network(self, training: Adain.Training) -> torch.nn.Module:
-        from atelier.networks.mirror import Mirror
+        from atelier.networks.decoder import Mirror
 
         return Mirror(self._plan(training, torch.device("cpu")), padding=training.padding)
 
@@ -188,7 +188,7 @@ class Adain(Method):
         return terms | _plain_terms(picture, content[:same], training)
 
     def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
-        from atelier.networks.mirror import MirrorPlan
+        from atelier.networks.decoder import MirrorPlan
 
         encoder = self._encoder(training, device).plan
         return MirrorPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
@@ -202,7 +202,7 @@ class Adain(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.mirror import Mirror, MirrorPlan
+        from atelier.networks.decoder import Mirror, MirrorPlan
 
         with torch.random.fork_rng(devices=[]):
             network = Mirror(MirrorPlan.of(features.TINY, 4, skips=2, blocks=1))
@@ -224,7 +224,7 @@ def _loaded(
     encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
 ) -> tuple[features.VGG, Mirror]:
     """As `_networks`; `files` makes changed files other ones."""
-    from atelier.networks.mirror import check_fit, from_state
+    from atelier.networks.decoder import check_fit, from_state
 
     with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
         eyes = features.load(encoder, padding=padding)

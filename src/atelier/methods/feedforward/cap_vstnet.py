@@ -24,15 +24,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from atelier import features, losses
-from atelier.core import cache, weights
-from atelier.core.convert import register_converter
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.core.weights import Record, register
 from atelier.images import labels
+from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.store import cache, weights
+from atelier.store.checkpoints import register_converter
+from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import features, images
-from atelier.core import convert, weights
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.core.weights import Record, register
 from atelier.images.resize import resize
+from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.store import checkpoints, weights
+from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,14 +41,14 @@ _MOST = 256
 _FOLDER = "https://storage.googleapis.com/download.magenta.tensorflow.org/models/"
 
 
-def _converted(state: convert.State) -> convert.State:
+def _converted(state: checkpoints.State) -> checkpoints.State:
     from atelier.networks.conditional import load_pastiche, pastiche_from_tensorflow
 
     load_pastiche(state)  # complete, or an error that says what is missing
     return pastiche_from_tensorflow(state)
 
 
-convert.register_converter("cin", _converted)
+checkpoints.register_converter("cin", _converted)
 for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten paintings by Monet.")):
     register(
         Record(

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import features, images, maths
-from atelier.core import cache, convert, weights
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.core.weights import Record, register
+from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.store import cache, checkpoints, weights
+from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
 _TENSOR = "style_vector"
 
 
-def _converted(state: convert.State) -> convert.State:
+def _converted(state: checkpoints.State) -> checkpoints.State:
     from atelier.networks.conditional import arbitrary_from_tensorflow, load_arbitrary
 
     load_arbitrary(state)  # complete, or an error that says what is missing
     return arbitrary_from_tensorflow(state)
 
 
-def _slim_vgg(state: convert.State) -> convert.State:
+def _slim_vgg(state: checkpoints.State) -> checkpoints.State:
     from atelier.networks.tensorflow import vgg_from_slim
 
     return vgg_from_slim(state)
 
 
-convert.register_converter("ghiasi", _converted)
-convert.register_converter("vgg16_slim", _slim_vgg)
+checkpoints.register_converter("ghiasi", _converted)
+checkpoints.register_converter("vgg16_slim", _slim_vgg)
 register(
     Record(
         name="ghiasi.published",

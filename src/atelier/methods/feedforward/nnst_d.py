@@ -17,19 +17,20 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from atelier import features, images, maths, networks
-from atelier.core import cache
-from atelier.core import weights as store
+from atelier import colour, features, maths, networks
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
+from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.methods.feedforward.nnst_d_lesson import NORM_EPS, Lesson
+from atelier.store import cache
+from atelier.store.records import Record, register
+from atelier.store.weights import fingerprint, load
 
-store.register(
-    store.Record(
+register(
+    Record(
         name="nnst_d.atelier",
         file="nnst_d.safetensors",
         licence="Apache-2.0; its training pictures are for research",
@@ -135,7 +136,7 @@ class NNSTD(Method):
         if not knobs.colours:
             return picture
         parts = job.style_weights if job.regions is None else job.regions
-        return images.lend_colours(picture, job.styles, parts, job.strength, out=picture)
+        return colour.lend_colours(picture, job.styles, parts, job.strength, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
@@ -203,7 +204,7 @@ class Painter:
 
 
 def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
-    files = tuple(store.fingerprint(name) for name in (encoder, weights))
+    files = tuple(fingerprint(name) for name in (encoder, weights))
     return _loaded(encoder, weights, files, job.device, job.dtype if half else torch.float32)
 
 
@@ -211,7 +212,7 @@ def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
 def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
     eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
     with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates
-        decoder = networks.HypercolumnDecoder.of(store.load(weights)).requires_grad_(False).eval()
+        decoder = networks.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
     scale = decoder.scale.clone()
     decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.scale = scale.to(device)  # a divisor must not be rounded

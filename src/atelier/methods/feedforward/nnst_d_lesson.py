@@ -11,7 +11,7 @@ from typing import Any
 
 from atelier import features, losses, maths
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch
+from atelier.methods.base import Batch
 
 Found = Mapping[str, Any]
 #: Added to the guidance's variance, here and where the decoder is used.

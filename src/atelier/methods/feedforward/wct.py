@@ -18,20 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from atelier import features, losses
-from atelier.core import weights
-from atelier.core.convert import register_converter
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Batch, Job, Method, Paper
-from atelier.core.weights import Record, register
+from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.store import weights
+from atelier.store.checkpoints import register_converter
+from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.maths.whitening import Colouring
-    from atelier.networks.mirror import Mirrors
+    from atelier.networks.decoder import Mirrors
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _PAPER = "Li et al. 2017, Universal Style Transfer via Feature Transforms, arXiv:1705.08086"
@@ -144,7 +144,7 @@ class WCT(Method):
     # the training
 
     def network(self, training: WCT.Training) -> torch.nn.Module:
-        from atelier.networks.mirror import MirrorPlan, Mirrors
+        from atelier.networks.decoder import MirrorPlan, Mirrors
 
         encoder = self._encoder(training, torch.device("cpu")).plan
         plans = [MirrorPlan.of(encoder, level) for level in _distinct(training.levels)]
@@ -179,7 +179,7 @@ class WCT(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.mirror import MirrorPlan, Mirrors
+        from atelier.networks.decoder import MirrorPlan, Mirrors
 
         with torch.random.fork_rng(devices=[]):
             network = Mirrors([MirrorPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
@@ -191,7 +191,7 @@ class Levels:
 
     def __init__(self, job: Job, knobs: WCT.Knobs) -> None:
         from atelier.maths.whitening import blend, colouring
-        from atelier.networks.mirror import check_fit
+        from atelier.networks.decoder import check_fit
 
         dtype = job.dtype if knobs.half else torch.float32
         self.knobs, self.eyes = knobs, _encoder(knobs.encoder, knobs.padding)
@@ -265,7 +265,7 @@ def _encoder(name: str, padding: Padding) -> features.VGG:
 
 
 def _decoders(name: str, padding: Padding) -> Mirrors:
-    from atelier.networks.mirror import levels_from_state
+    from atelier.networks.decoder import levels_from_state
 
     if name == _OWN and not weights.installed(name):
         raise WeightsError(
@@ -295,7 +295,7 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _official_names() -> Iterator[tuple[str, str]]:
     """PytorchWCT's names: each level counts its convolutions on from the encoder into the decoder."""
-    from atelier.networks.mirror import MirrorPlan
+    from atelier.networks.decoder import MirrorPlan
 
     layers = ["colour", *(name for name, _, _ in features.VGG_NORMALISED.layers())]
     for level in range(1, 6):

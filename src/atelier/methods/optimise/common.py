@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Method
-from atelier.maths.coarse_to_fine import DescentKnobs, shares, size_of, style_at
+from atelier.methods.base import Job, Method
+from atelier.methods.optimise.coarse_to_fine import DescentKnobs, shares, size_of, style_at
 
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term

@@ -23,13 +23,13 @@ from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import EncoderKnobs, size_of
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of
 from atelier.methods.optimise.common import _Optimising
 
 if TYPE_CHECKING:
-    from atelier.maths.patchmatch import Field, Floats
+    from atelier.patches.patchmatch import Field, Floats
 
     Fields = tuple[Field, Field]
 
@@ -165,7 +165,7 @@ class Analogy:
 
     def _match(self, index: int, level: Level, start: Fields | None) -> Fields:
         """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
-        from atelier.maths.patchmatch import PatchMatch, sweep_all
+        from atelier.patches.patchmatch import PatchMatch, sweep_all
 
         one = self._stacked(level.photo, level.photo_styled)
         other = self._stacked(level.painting_plain, level.painting)
@@ -199,7 +199,7 @@ class Analogy:
 
     def _descend(self, index: int, above: Level, fields: Fields) -> tuple[Level, Fields]:
         """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
-        from atelier.maths.patchmatch import enlarge
+        from atelier.patches.patchmatch import enlarge
 
         tap = self.knobs.layers[index]
         photo, painting = self.photo[tap], self.painting[tap]
@@ -271,7 +271,7 @@ class Analogy:
 
     def _voted(self, picture: torch.Tensor, field: Field, size: tuple[int, int], factor: int) -> torch.Tensor:
         """The mean of the patches of `picture` that the field, `factor` times finer, names: of `size`."""
-        from atelier.maths.patchmatch import enlarge, vote
+        from atelier.patches.patchmatch import enlarge, vote
 
         values = vote(_array(picture), enlarge(field, size, size_of(picture), factor), self.knobs.patches[-1])
         return torch.from_numpy(values).permute(2, 0, 1)[None].to(picture.device)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
-from atelier.maths.coarse_to_fine import coarse_to_fine
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine
 from atelier.methods.optimise.common import (
     EFFORTS,
     PLAIN,

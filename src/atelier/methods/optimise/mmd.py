@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from atelier import features, losses
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
-from atelier.maths.coarse_to_fine import coarse_to_fine, shares
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, shares
 from atelier.methods.optimise.common import EFFORTS, PLAIN, ContentKnobs, _Optimising, style_and_content
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atelier import features, images
+from atelier import colour, features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import coarse_to_fine
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine
 from atelier.methods.optimise.common import EFFORTS, PLAIN, ContentKnobs, _Optimising, style_and_content
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class MRF(_Optimising):
         picture = coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
         if not knobs.colours:
             return picture
-        return images.lend_colours(picture, job.styles, job.style_weights, job.strength)
+        return colour.lend_colours(picture, job.styles, job.style_weights, job.strength)
 
 
 def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:

@@ -20,18 +20,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from atelier import features, images, maths
+from atelier import colour, features, maths
 from atelier.core import knobs as knob_rules
-from atelier.core import registry
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.progress import Event, Progress
-from atelier.core.registry import Job, Method, Paper
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.maths.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
+from atelier.methods import registry
+from atelier.methods.base import Job, Method, Paper
 from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE, turned_copies
+from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
@@ -127,7 +127,7 @@ class NNST(_Optimising):
         elif knobs.colours:
             # Directions of features are compared, not their lengths: nothing else holds the contrast.
             shares = job.style_weights if job.regions is None else job.regions
-            picture = images.lend_colours(picture, job.styles, shares)
+            picture = colour.lend_colours(picture, job.styles, shares)
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
@@ -142,7 +142,7 @@ class NNST(_Optimising):
 
 def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
     """The picture with the photo's hues in the styles' spread."""
-    from atelier.images.oklab import photo_hues
+    from atelier.colour.oklab import photo_hues
 
     used = [style.flatten(2) for style, _ in _used(job)]
     return photo_hues(job.content, torch.cat(used, 2)[..., None], picture)
@@ -422,7 +422,7 @@ class Canvas:
 
 def _published(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
     """The picture of the authors' program. Raises UsageError for more than the one style that it knows."""
-    from atelier.methods.optimise.nnst_programme import Programme
+    from atelier.methods.optimise.nnst_published import Programme
 
     styles = _used(job)
     if len(styles) > 1:

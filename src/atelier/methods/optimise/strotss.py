@@ -23,10 +23,10 @@ from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
 from atelier.images import Picture
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.core.registry import Job, Paper
 from atelier.images.resize import resize
-from atelier.maths.coarse_to_fine import coarse_to_fine, size_of
+from atelier.methods.base import Job, Paper
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, size_of
 from atelier.methods.optimise.common import (
     PLAIN,
     Scale,

@@ -1,0 +1,138 @@
+"""Keeping the content's colours, and moving a picture to the colour moments of another.
+
+Everything takes and gives (B, C, H, W) in sRGB 0..1 unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atelier.colour.cielab import lab_to_rgb, rgb_to_lab
+from atelier.core.errors import InputError
+
+# Variances below these are rounding, not colour: a flat or grey picture has directions without any.
+_RELATIVE_FLOOR = 1e-10
+_ABSOLUTE_FLOOR = 1e-12
+#: Five shades of 255.
+_NOISE = 0.02
+#: Rows at a time where a copy in float64 would be large.
+_STRIP = 256
+
+
+def keep_colour(result: Tensor, content: Tensor) -> Tensor:
+    """The lightness of `result` with the chroma of `content`, both (B, 3, H, W) of one size.
+
+    Gatys et al., "Preserving color in neural artistic style transfer", 2016, section 3.2
+    (luminance-only transfer), in CIELAB where they use YIQ. Raises InputError where sizes differ.
+    """
+    if result.shape[-2:] != content.shape[-2:]:
+        raise InputError(
+            f"colours can be kept between pictures of one size, not {tuple(result.shape[-2:])} "
+            f"and {tuple(content.shape[-2:])}: resize one"
+        )
+    chroma = rgb_to_lab(content)[:, 1:].expand(result.shape[0], -1, -1, -1)
+    return lab_to_rgb(torch.cat([rgb_to_lab(result)[:, :1], chroma], dim=1))
+
+
+def match_moments(
+    image: Tensor, reference: Tensor, *, where: Tensor | None = None, noise: float = 0.0
+) -> Tensor:
+    """`image` moved linearly to the colour mean and covariance of `reference`; not clamped.
+
+    Both (B, C, H, W), sizes free; a `reference` of one serves the whole batch. The map is the
+    Monge-Kantorovich one, which moves colours least: T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 for
+    covariances A to B (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping
+    for example-based colour transfer", 2007), found in float64. Where `image` has no
+    variance in some direction (flat, grey) there is nothing to stretch and it gains none there.
+    `where` (B, 1, H, W), 0..1, says how much each place of the image counts for its moments. A deviation
+    of `noise` counts as such: directions with little more are not stretched to the reference's.
+    """
+    found = _between(image, reference, where, noise)
+    moved = torch.empty_like(image)
+    for strip, place in zip(_strips(image), _strips(moved), strict=True):
+        place.copy_(_moved(strip, *found))
+    return moved
+
+
+def lend_colours(
+    picture: Tensor,
+    styles: Sequence[Tensor],
+    shares: Sequence[float] | Tensor,
+    strength: float = 1.0,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """A picture (1, 3, H, W) with the colour moments of its styles, as much as `strength` says; 0..1.
+
+    `shares` are the styles' weights, which sum to 1, or their share of every pixel (K, 1, H, W): the
+    moments of each style's part of the picture are then that style's, and what is no style's stays. What is
+    nearly flat or grey stays so: noise would be all that could be stretched. `out`, which may be the picture
+    itself, is where the result goes.
+    """
+    maps = []
+    for style, share in zip(styles, shares, strict=True):
+        where = share[None] if isinstance(share, Tensor) else None
+        if where is None or bool(where.any()):
+            # The share of each strip: of its pixels, or of them all.
+            of_strips: Iterator[Any] = itertools.repeat(share) if where is None else iter(_strips(where))
+            maps.append((_between(picture, style, where, _NOISE), of_strips))
+    lent = torch.empty_like(picture) if out is None else out
+    for strip, place in zip(_strips(picture), _strips(lent), strict=True):
+        change = torch.zeros_like(strip)
+        for found, of_strips in maps:
+            change += (_moved(strip, *found) - strip) * next(of_strips)
+        place.copy_((strip + strength * change).clamp_(0, 1))
+    return lent
+
+
+def _between(
+    image: Tensor, reference: Tensor, where: Tensor | None, noise: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The image's mean, the Monge-Kantorovich map, and the reference's mean."""
+    mean, covariance = _moments(image, where)
+    covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
+    target_mean, target = _moments(reference)
+    root, inverse_root = _roots(covariance)
+    middle, _ = _roots(root @ target @ root)
+    return mean, inverse_root @ middle @ inverse_root, target_mean
+
+
+def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> Tensor:
+    flat = strip.to(matrix.device).flatten(2)
+    moved: Tensor = matrix.to(flat) @ (flat - mean.to(flat)) + target_mean.to(flat)
+    return moved.view(strip.shape).to(strip.device)
+
+
+def _moments(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(B, C, 1) mean and (B, C, C) covariance of the pixels, in float64, strip by strip."""
+    # Metal has no float64, and a 3 x 3 problem is no work for the processor.
+    home = torch.device("cpu") if image.device.type == "mps" else image.device
+    if where is None:
+        where = image.new_ones((1, 1, 1, 1)).expand(len(image), 1, *image.shape[2:])
+    strips = list(zip(_strips(image.to(home)), _strips(where.to(home)), strict=True))
+    parts = [(one.flatten(2), share.to(one).flatten(2)) for one, share in strips]
+    count = torch.stack([share.sum(2, keepdim=True).double() for _, share in parts]).sum(0)
+    sums = [(one @ share.mT).double() for one, share in parts]
+    mean = torch.stack(sums).sum(0) / count
+    # Of what is centred, short sums in float32 are exact enough, and their sum is in float64.
+    centred = ((one - mean.to(one), share) for one, share in parts)
+    return mean, torch.stack([((one * share) @ one.mT).double() for one, share in centred]).sum(0) / count
+
+
+def _strips(maps: Tensor) -> Sequence[Tensor]:
+    return torch.split(maps, _STRIP, 2)
+
+
+def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The square root of a symmetric positive matrix and its pseudo-inverse."""
+    values, vectors = torch.linalg.eigh(matrix)
+    floor = (values.amax(dim=-1, keepdim=True) * _RELATIVE_FLOOR).clamp_min(_ABSOLUTE_FLOOR)
+    solid = values > floor
+    root = torch.where(solid, values, 0.0).sqrt()
+    inverse = torch.where(solid, values.clamp_min(_ABSOLUTE_FLOOR) ** -0.5, 0.0)
+    return (vectors * root[:, None]) @ vectors.mT, (vectors * inverse[:, None]) @ vectors.mT

@@ -1,0 +1,1 @@
+"""Image filters: structure tensor, Kuwahara, XDoG, hatching, stippling, tessellation, noise."""

@@ -1,0 +1,1 @@
+"""Filter looks: painted, drawn, printed and pieced pictures."""

@@ -1,0 +1,191 @@
+"""Coarse to fine: what all methods share that iterate on the picture itself.
+
+Their common knobs, the run through the sizes, its events, the first picture and the style at each size;
+`Descent` does the work at one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from atelier.core.errors import UsageError, did_you_mean
+from atelier.core.knobs import Knobs, knob
+from atelier.core.lazy import torch  # the knobs below are read by every `--help`
+from atelier.images import Picture
+from atelier.images.resize import resize
+
+if TYPE_CHECKING:
+    from atelier.maths.descent import Objective, Report
+    from atelier.methods.base import Job
+
+_STARTS = ("content", "noise", "style")
+
+
+class EncoderKnobs(Knobs):
+    """The knobs of a method that looks through a VGG-like encoder; its own come after them."""
+
+    encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+    padding: Literal["replicate", "zeros", "reflect"] = knob("replicate", "Border of the convolutions.")
+    pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
+    half: bool = knob(True, "Run the encoder in bfloat16 where the device multiplies it in hardware.")
+
+    def files(self) -> tuple[str, ...]:
+        """The weights and other files that these knobs use, for the recipe."""
+        return (self.encoder,)
+
+
+class DescentKnobs(EncoderKnobs):
+    """The knobs of a method that iterates on the picture with `coarse_to_fine`."""
+
+    start: str = knob("content", "Start from 'content', 'noise', 'style', or a picture's file.")
+    smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
+    iterations: int = knob(120, "Evaluations at the final size.", ge=1)
+    coarse_iterations: int = knob(180, "Evaluations at each coarser size.", ge=1)
+    optimiser: Literal["adam", "lbfgs"] = knob("adam", "Optimiser of the picture.")
+    step_size: float = knob(0.03, "Adam's step, in units of the pixel range.", gt=0, le=1)
+    average: float = knob(
+        0.9, "Decay of the average over Adam's iterates; 0 takes the best iterate.", ge=0, lt=1
+    )
+    cooling: float = knob(0.4, "Part of each size, its end, over which Adam's step shrinks.", ge=0, le=1)
+
+    def files(self) -> tuple[str, ...]:
+        return (self.encoder,) if self.start in _STARTS else (self.encoder, self.start)
+
+
+def coarse_to_fine(
+    job: Job,
+    knobs: DescentKnobs,
+    objective: Callable[[torch.Tensor], Objective],
+    *,
+    enlarge: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize,
+) -> torch.Tensor:
+    """The picture (1, 3, H, W) after a descent at each size, from coarse to the content's own.
+
+    `objective` makes a size's objective from the content at that size, `enlarge` takes the picture to the
+    next. Stops where the job's listener asks to; the best so far then comes at the full size.
+    """
+    from atelier.maths import Descent, sizes
+
+    final = size_of(job.content)
+    scales = sizes(final, smallest=knobs.smallest)
+    picture = start_picture(job, knobs.start, scales[0])
+    for stage in stages(job, knobs, scales):
+        descent = Descent(
+            objective(stage.content), optimiser=knobs.optimiser, cooling=knobs.cooling, **stage.options
+        )
+        picture = descent.run(enlarge(picture, stage.size))
+    return enlarge(picture, final)
+
+
+class Steps(Protocol):
+    """The knobs that say how far to descend: evaluations at the final and at each coarser size, and how."""
+
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def coarse_iterations(self) -> int: ...
+    @property
+    def step_size(self) -> float: ...
+    @property
+    def average(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One size of a run: the content (1, 3, H, W) at it, and what its descent is to be told."""
+
+    size: tuple[int, int]
+    final: bool
+    content: torch.Tensor
+    options: Mapping[str, Any]
+
+
+def stages(job: Job, knobs: Steps, scales: Sequence[tuple[int, int]], *, done: int = 0) -> Iterator[Stage]:
+    """A run through `scales` (height, width), from coarse to fine, until the job's listener stops it.
+
+    The events of all descents count through, after `done` that came before.
+    """
+    total = done + knobs.coarse_iterations * (len(scales) - 1) + knobs.iterations
+    for size in scales:
+        final = size == scales[-1]
+        iterations = knobs.iterations if final else knobs.coarse_iterations
+        options = {
+            "iterations": iterations,
+            "step_size": knobs.step_size,
+            "average": knobs.average,
+            "report": reporter(job, size, done, total),
+        }
+        yield Stage(size, final, resize(job.content, size), options)
+        if job.progress.stopped:
+            return
+        done += iterations
+
+
+def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
+    """A descent's evaluations as the job's events; `done` of `total` came before it."""
+    stage = f"{size[1]} x {size[0]}"
+
+    def report(evaluation: int, terms: Mapping[str, float], picture: Any) -> bool:
+        return job.progress.report(done + evaluation, total, stage=stage, losses=terms, preview=picture)
+
+    return report
+
+
+def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
+    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture.
+
+    Raises UsageError for a word that is none of them and InputError for a file that is not there.
+    """
+    if start == "content":
+        return resize(job.content, size)
+    if start == "style":
+        return resize(job.styles[0], size)
+    if start == "noise":
+        generator = torch.Generator().manual_seed(job.seed)
+        return torch.rand((1, 3, *size), generator=generator).to(job.device)
+    if not Path(start).suffix and not Path(start).exists():
+        near = did_you_mean(start, _STARTS)
+        raise UsageError(f"start = '{start}' is not a picture's file nor a name: {near}")
+    return resize(Picture.open(start).tensor().to(job.device), size)
+
+
+def size_of(picture: torch.Tensor) -> tuple[int, int]:
+    """Height and width of (1, 3, H, W)."""
+    height, width = picture.shape[-2:]
+    return height, width
+
+
+def style_at(job: Job, style: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A style (1, 3, H, W) of the job, shrunk as much as the content was to have `size`."""
+    ratio = max(size) / max(size_of(job.content))
+    height, width = size_of(style)
+    if ratio >= 1:
+        return style
+    return resize(style, (max(1, round(height * ratio)), max(1, round(width * ratio))))
+
+
+def shares(
+    names: Sequence[str],
+    weights: Sequence[float],
+    *,
+    knob: str = "style_layers",
+    weights_knob: str = "style_layer_weights",
+    what: str = "tap",
+) -> dict[str, float]:
+    """The weight of each of `names`, summing to 1; equal where `weights` is empty.
+
+    Raises UsageError where there is no name, one comes twice, or the weights do not fit.
+    """
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"{knob} needs at least one {what}, and none of them twice")
+    weights = weights or (1.0,) * len(names)
+    if len(weights) != len(names):
+        raise UsageError(
+            f"{weights_knob} has {len(weights)} numbers for {len(names)} {knob}: give one each, or none"
+        )
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise UsageError(f"{weights_knob} must not be negative, and one must be above 0")
+    return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}

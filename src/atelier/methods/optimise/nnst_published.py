@@ -1,0 +1,145 @@
+"""The authors' program for NNST: its scales, its pyramid, its two stages, one after the other.
+
+Kolkin et al. 2022, and the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
+open. `nnst.py` is the method; this is what its `--quality published` runs. Sizes come from the caller, and
+the colour step is `images.oklab.photo_hues`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from atelier import features
+from atelier.core.lazy import torch
+from atelier.methods.base import Job
+from atelier.methods.optimise.coarse_to_fine import reporter
+
+if TYPE_CHECKING:
+    from atelier.methods.optimise.nnst import NNST
+
+Loss = Callable[["torch.Tensor", int], "torch.Tensor"]
+_DEPTH = 8
+#: Feature splitting leaves the content loss out after so many evaluations.
+_CONTRAST_UNTIL = 100
+
+
+class Programme:
+    """The published run: a pyramid's levels, optimised from the `scales`-th finest on, then all together."""
+
+    def __init__(
+        self,
+        job: Job,
+        knobs: NNST.Knobs,
+        eyes: features.VGG,
+        style: torch.Tensor,
+        *,
+        scales: int | None = None,
+        depth: int = _DEPTH,
+    ) -> None:
+        from atelier.features.corner_columns import CornerColumns
+        from atelier.losses.contrast import ContrastLoss
+        from atelier.maths.halving import halved
+
+        self.job, self.knobs, self.columns = job, knobs, CornerColumns(eyes)
+        large = max(job.content.shape[-2:]) >= 1024
+        self.content, self.style = halved(job.content, depth), halved(style, depth)
+        self.levels = list(self.content)
+        for index in range(min(2 if large else 3, len(self.levels) - 1)):
+            self.levels[index] = torch.zeros_like(self.levels[index])
+        self.scales = min(scales or (5 if large else 4), len(self.content), len(self.style))
+        self.contrast = ContrastLoss(job.content)
+        self.rotated = knobs.turned != "no"
+
+    def run(self) -> torch.Tensor:
+        """The picture (1, 3, H, W), unclamped."""
+        from atelier.maths.halving import halved, joined
+
+        stages: list[tuple[int, Callable[[], Loss]]] = [
+            (level, partial(self.matching, level)) for level in reversed(range(self.scales))
+        ]
+        stages.append((0, self.splitting))
+        for stage, (level, loss) in enumerate(stages):
+            image = self.descend(level, loss(), stage * self.knobs.iterations)
+            self.levels[level:] = halved(image, len(self.levels) - 1 - level)
+            if self.job.progress.stopped:
+                break
+        return joined(self.levels)
+
+    def mixed(self, level: int) -> torch.Tensor:
+        """What the neighbours are searched for at a level: the photo, then also what has been painted."""
+        from atelier.maths.halving import joined
+
+        content = joined(self.content[level:])
+        if level == self.scales - 1:
+            return content
+        # What was painted is not looked at on this level: the photo's is in its place.
+        painted = joined([self.content[level], *self.levels[level + 1 :]])
+        return (1 - self.knobs.keep) * painted + self.knobs.keep * content
+
+    def targets(self, level: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The style's hypercolumns (M, D) at a level, which of them each place takes, and how far it is."""
+        from atelier.features.corner_columns import neighbours, rows
+        from atelier.maths.halving import joined
+
+        with torch.no_grad():
+            style = rows(self.columns(joined(self.style[level:]), rotated=self.rotated))
+            return style, *neighbours(rows(self.columns(self.mixed(level))), style)
+
+    def matching(self, level: int) -> Loss:
+        """The loss of a level: distance from the neighbours, which are chosen once."""
+        from atelier.features.corner_columns import rows
+        from atelier.losses.cosine import chosen_distances, unit
+
+        style, index, _ = self.targets(level)
+        table = unit(style)
+
+        def loss(image: torch.Tensor, iteration: int) -> torch.Tensor:
+            match = chosen_distances(rows(self.columns(image)), table, index).mean()
+            return match + self.knobs.contrast * self.contrast(image) if self.knobs.contrast else match
+
+        return loss
+
+    def splitting(self) -> Loss:
+        """The loss of the last stage: each layer for itself."""
+        from atelier.losses.feature_splitting import SplittingLoss
+        from atelier.maths.halving import joined
+
+        drawn = random.Random(self.job.seed)
+        with torch.no_grad():
+            style = self.columns.maps(joined(self.style), rotated=self.rotated)
+        split = SplittingLoss(style, lambda step: (drawn.randrange(step), drawn.randrange(step)), stale=True)
+
+        def loss(image: torch.Tensor, iteration: int) -> torch.Tensor:
+            total = split(self.columns.maps(image)).sum()
+            if self.knobs.contrast and iteration <= _CONTRAST_UNTIL:
+                total = total + self.knobs.contrast * self.contrast(image)
+            return total
+
+        return loss
+
+    def descend(self, level: int, loss: Loss, done: int) -> torch.Tensor:
+        """The image that the last evaluation saw: as in the program, the step after it is lost.
+
+        A `Descent` would keep the best one, and Adam would have another memory.
+        """
+        from atelier.maths.halving import joined
+
+        levels = [one.clone().requires_grad_(True) for one in self.levels[level:]]
+        optimiser = torch.optim.Adam(levels, lr=self.knobs.step_size)
+        height, width = levels[0].shape[-2:]
+        report = reporter(self.job, (height, width), done, self.knobs.iterations * (self.scales + 1))
+        with torch.enable_grad():
+            for iteration in range(self.knobs.iterations):
+                image = joined(levels)
+                value = loss(image, iteration)
+                seen = image.detach()
+                optimiser.zero_grad()
+                torch.autograd.backward(value)
+                optimiser.step()
+                whole = partial(torch.clamp, seen, 0, 1)
+                if not report(iteration + 1, {"loss": float(value.detach())}, whole):
+                    break
+        return seen

@@ -1,0 +1,350 @@
+"""Decoders that undo a VGG-like encoder, layer by layer, from the first ReLU of a stage to the picture.
+
+The mirror of `conv3_2` is called `conv3_2` too and has its sizes turned round. So one class holds the
+published decoders of AdaIN (Huang & Belongie 2017, from relu4_1) and of WCT (Li et al. 2017, from relu1_1 to
+relu5_1), which mirror VGG-19, and slim ones for any other encoder. Beyond the papers a mirror may have skips,
+which let the features of earlier stages pass round the bottleneck, and residual blocks where the first of
+them joins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atelier.core.errors import UsageError, WeightsError, did_you_mean
+from atelier.features.vgg import VGG, VGG19, Plan
+from atelier.networks.upsampling import double, doubling_kernel
+from atelier.store.checkpoints import check_state
+
+_PADDINGS = ("replicate", "reflect", "zeros")
+
+
+@dataclass(frozen=True)
+class MirrorPlan:
+    """The sizes of a mirror: channels and convolutions of the encoder's stages up to the mirrored one.
+
+    `skips` counts the stages below the deepest whose features join on the way up, `blocks` the residual
+    blocks where the first of them does.
+    """
+
+    widths: tuple[int, ...]
+    convs: tuple[int, ...]
+    skips: int = 0
+    blocks: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.skips < len(self.widths):
+            raise UsageError(
+                f"A decoder of {len(self.widths)} stages has no {self.skips} skips: "
+                f"allowed are 0 to {len(self.widths) - 1}."
+            )
+        if self.blocks and not self.skips:
+            raise UsageError(
+                f"{self.blocks} blocks need a skip to join at: ask for one skip, or for no blocks."
+            )
+
+    @classmethod
+    def of(cls, encoder: Plan, stage: int = 4, *, skips: int = 0, blocks: int = 0) -> Self:
+        """The mirror of `encoder` from the first ReLU of `stage`. Raises UsageError where it has none."""
+        if not 1 <= stage <= len(encoder.widths):
+            raise UsageError(f"{encoder.name} has no stage {stage}: allowed are 1 to {len(encoder.widths)}.")
+        return cls(encoder.widths[:stage], (*encoder.convs[: stage - 1], 1), skips, blocks)
+
+    @property
+    def stage(self) -> int:
+        """The stage whose first ReLU is undone."""
+        return len(self.widths)
+
+    @property
+    def joins(self) -> tuple[int, ...]:
+        """The stages of the skips, in the order of computation."""
+        return tuple(range(self.stage - 1, self.stage - 1 - self.skips, -1))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The encoder's taps that the mirror needs, deepest first."""
+        return tuple(f"relu{stage}_1" for stage in (self.stage, *self.joins))
+
+    @property
+    def enlarging(self) -> str:
+        """How the picture grows: by nearest neighbours in the published sizes, else bilinearly.
+
+        Nearest neighbours leave a fine hatch in flat areas.
+        """
+        return "nearest" if self.widths == VGG19.widths[: self.stage] else "bilinear"
+
+    def layers(self) -> Iterator[tuple[int, int, int, int]]:
+        """Stage, number in the stage, input and output channels of each convolution, in order."""
+        for stage in range(self.stage, 0, -1):
+            width, below = self.widths[stage - 1], self.widths[stage - 2] if stage > 1 else 3
+            for number in range(self.convs[stage - 1], 0, -1):
+                yield stage, number, width, width if number > 1 else below
+
+    def official_names(self) -> dict[str, str]:
+        """Position in the published `nn.Sequential` (`"5.weight"`) to atelier's name."""
+        position, names = 1, {}
+        for stage, number, _, _ in self.layers():
+            for part in ("weight", "bias"):
+                names[f"{position}.{part}"] = f"conv{stage}_{number}.{part}"
+            # Padding, convolution, ReLU; and one enlargement after each stage.
+            position += 4 if number == 1 else 3
+        return names
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside the way straight through (He et al. 2016)."""
+
+    def __init__(self, width: int, padding: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3), nn.Conv2d(width, width, 3)
+        self.padding = padding
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = _convolve(features, self.first, self.padding).relu_()
+        return features + _convolve(inner, self.second, self.padding)
+
+
+class Mirror(nn.Module):
+    """The decoder of `plan`, new from torch's global seed; `padding` is the border of its convolutions.
+
+    >>> from atelier.features.vgg import TINY
+    >>> decoder = Mirror(MirrorPlan.of(TINY, 2))
+    >>> tuple(decoder({"relu2_1": torch.rand(1, 8, 5, 8)}).shape)
+    (1, 3, 10, 16)
+    """
+
+    def __init__(self, plan: MirrorPlan, *, padding: str = "replicate") -> None:
+        super().__init__()
+        if padding not in _PADDINGS:
+            raise UsageError(f"A decoder has no padding '{padding}': {did_you_mean(padding, _PADDINGS)}")
+        self.plan, self.padding = plan, padding
+        self._growing: dict[str, Tensor] = {}
+        for stage, number, before, after in plan.layers():
+            self.add_module(f"conv{stage}_{number}", nn.Conv2d(before, after, 3))
+        for stage in plan.joins:
+            width = plan.widths[stage - 1]
+            self.add_module(f"skip{stage}", nn.Conv2d(width, width, 1))
+        for index in range(1, plan.blocks + 1):
+            self.add_module(f"block{index}", Block(plan.widths[-2], padding))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The picture (B, 3, H, W), float32 and not clamped, of the features at `plan.taps`.
+
+        It is up to 2^(stage - 1) - 1 pixels larger each way than the picture that the encoder saw: crop it.
+        """
+        state = features[self.plan.taps[0]]
+        for stage, number, _, _ in self.plan.layers():
+            name = f"conv{stage}_{number}"
+            if name in self._growing:
+                kernel, zeros = self._growing[name], self.padding == "zeros"
+                state = double(state, kernel, self._part(name).bias, zeros=zeros).relu_()
+                continue
+            if self._enters(stage, number):
+                state = self._join(self._enlarge(state), features, stage)
+            if name != "conv1_1":
+                state = _convolve(state, self._part(name), self.padding).relu_()
+        return self._picture(state)
+
+    def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """Frozen on `device`, in `dtype` and channels-last."""
+        self.requires_grad_(False).eval()
+        colour = self._part("conv1_1").bias
+        assert colour is not None
+        exact = colour.detach().float().to(device, copy=True)
+        exact_weights = {name: self._part(name).weight.detach().float() for name in self._nearest()}
+        kernels = {name: doubling_kernel(weight, "nearest") for name, weight in exact_weights.items()}
+        self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The last bias is a colour, and half precision has not enough of them.
+        self._part("conv1_1").bias = nn.Parameter(exact, requires_grad=False)
+        self._growing = {name: kernel.to(device, dtype) for name, kernel in kernels.items()}
+        return self
+
+    def fill(self, seed: int) -> Self:
+        """Weights of He et al. 2015 from `seed`, with pictures round mid-grey: lively without training."""
+        generator = torch.Generator().manual_seed(seed)
+        for part in self.parameters():
+            if part.ndim == 1:
+                nn.init.zeros_(part)
+            else:
+                nn.init.kaiming_normal_(part, nonlinearity="relu", generator=generator)
+        last = self._part("conv1_1")
+        assert last.bias is not None
+        with torch.no_grad():
+            last.weight.mul_(0.2)
+            last.bias.fill_(0.5)
+        return self
+
+    def _part(self, name: str) -> nn.Conv2d:
+        part = self.get_submodule(name)
+        assert isinstance(part, nn.Conv2d)
+        return part
+
+    def _enters(self, stage: int, number: int) -> bool:
+        """Whether the picture has doubled before this convolution."""
+        return stage < self.plan.stage and number == self.plan.convs[stage - 1]
+
+    def _nearest(self) -> Iterator[str]:
+        """The convolutions that take what nearest neighbours have doubled, and nothing else."""
+        if self.plan.enlarging == "nearest":
+            for stage, number, _, _ in self.plan.layers():
+                if self._enters(stage, number) and stage not in self.plan.joins and (stage, number) != (1, 1):
+                    yield f"conv{stage}_{number}"
+
+    def _picture(self, state: Tensor) -> Tensor:
+        conv = self._part("conv1_1")
+        # In half precision numbers are finest round zero, so zero is mid-grey until the last moment.
+        assert conv.bias is not None
+        shift = conv.bias - 0.5
+        grey = _convolve(state, conv, self.padding, bias=shift.to(state.dtype))
+        lost = shift - shift.to(state.dtype)
+        return grey.to(lost.dtype) + (0.5 + lost)[:, None, None]
+
+    def _enlarge(self, state: Tensor) -> Tensor:
+        size = (2 * state.shape[-2], 2 * state.shape[-1])
+        return F.interpolate(state, size, mode=self.plan.enlarging)
+
+    def _join(self, state: Tensor, features: Mapping[str, Tensor], stage: int) -> Tensor:
+        if stage not in self.plan.joins:
+            return state
+        skip = features[f"relu{stage}_1"]
+        # The encoder's pooling rounds odd sides up.
+        state = state[..., : skip.shape[-2], : skip.shape[-1]] + self._part(f"skip{stage}")(skip)
+        if stage == self.plan.joins[0]:
+            for index in range(1, self.plan.blocks + 1):
+                state = self.get_submodule(f"block{index}")(state)
+        return state
+
+
+class Mirrors(nn.Module):
+    """Several mirrors of one encoder, one for each depth; the submodule `level3` undoes relu3_1."""
+
+    def __init__(self, plans: Sequence[MirrorPlan], *, padding: str = "replicate") -> None:
+        super().__init__()
+        self.levels = tuple(plan.stage for plan in plans)
+        for plan in plans:
+            self.add_module(f"level{plan.stage}", Mirror(plan, padding=padding))
+
+    def level(self, number: int) -> Mirror:
+        """The mirror of relu`number`_1."""
+        mirror = self.get_submodule(f"level{number}")
+        assert isinstance(mirror, Mirror)
+        return mirror
+
+    def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """Each as `Mirror.prepare` does."""
+        for number in self.levels:
+            self.level(number).prepare(device, dtype)
+        return self
+
+    def fill(self, seed: int) -> Self:
+        """Each as `Mirror.fill` does."""
+        for number in self.levels:
+            self.level(number).fill(seed)
+        return self
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """The picture of each level by its number, each from its own tap."""
+        return {number: self.level(number)(features) for number in self.levels}
+
+
+def recognise(state: Mapping[str, Tensor]) -> MirrorPlan:
+    """The plan that the names and shapes of `state` belong to. Raises WeightsError if none."""
+    names = {name.removeprefix("decoder.") for name in state}
+    if all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in names):
+        plans = [MirrorPlan.of(VGG19, stage) for stage in range(1, 6)]
+        near = max(plans, key=lambda plan: len(names & plan.official_names().keys()))
+        if "1.weight" in names:
+            return near
+    widths, convs = _sizes(state)
+    if not widths or len(widths) != max(widths):
+        raise WeightsError(
+            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are no decoder's that mirrors "
+            "an encoder; allowed: AdaIN's published decoder.pth, or one that atelier trained."
+        )
+    stages = range(1, len(widths) + 1)
+    return MirrorPlan(
+        tuple(widths[stage] for stage in stages),
+        tuple(convs[stage] for stage in stages),
+        sum(re.fullmatch(r"skip\d\.weight", name) is not None for name in state),
+        sum(re.fullmatch(r"block\d+\.first\.weight", name) is not None for name in state),
+    )
+
+
+def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Mirror:
+    """The mirror that holds `state`, whose names are atelier's or the published file's.
+
+    Raises WeightsError for a tensor that is missing, left over or of another shape.
+    """
+    plan = recognise(state)
+    official = plan.official_names()
+    named = {official.get(name.removeprefix("decoder."), name): tensor for name, tensor in state.items()}
+    # On no device: the usual constructor would draw from the global random state, the caller's.
+    with torch.device("meta"):
+        mirror = Mirror(plan, padding=padding)
+    check_state({name: part.shape for name, part in mirror.state_dict().items()}, named, "the decoder")
+    mirror.load_state_dict({name: tensor.float() for name, tensor in named.items()}, assign=True)
+    return mirror
+
+
+def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Mirrors:
+    """The mirrors of all levels in `state`, whose names begin with `level1.` to `level5.`.
+
+    Raises WeightsError as `from_state` does.
+    """
+    parts: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if found := re.fullmatch(r"level([1-9])\.(.+)", name):
+            parts.setdefault(int(found[1]), {})[found[2]] = tensor
+    if not parts or sum(map(len, parts.values())) != len(state):
+        raise WeightsError(
+            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are not the decoders of "
+            "several levels: take those of WCT."
+        )
+    mirrors = Mirrors(())
+    mirrors.levels = tuple(sorted(parts, reverse=True))
+    for number in mirrors.levels:
+        mirror = from_state(parts[number], padding=padding)
+        if mirror.plan.stage != number:
+            raise WeightsError(
+                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: mend its names."
+            )
+        mirrors.add_module(f"level{number}", mirror)
+    return mirrors
+
+
+def check_fit(plan: MirrorPlan, encoder: VGG) -> None:
+    """Nothing where `plan` mirrors `encoder`, else WeightsError."""
+    for tap, width in zip(plan.taps, plan.widths[::-1], strict=False):
+        if tap not in encoder.taps or encoder.channels(tap) != width:
+            there = f"{encoder.channels(tap)} channels" if tap in encoder.taps else "nothing"
+            raise WeightsError(
+                f"The decoder needs {width} channels at {tap} and the encoder ({encoder.plan.name}) gives "
+                f"{there}: take weights and an encoder that belong together."
+            )
+
+
+def _sizes(state: Mapping[str, Tensor]) -> tuple[dict[int, int], dict[int, int]]:
+    """Channels and number of convolutions by stage, read off the tensors."""
+    widths: dict[int, int] = {}
+    convs: dict[int, int] = {}
+    for name, tensor in state.items():
+        if (found := re.fullmatch(r"conv([1-9])_([1-9])\.weight", name)) and tensor.ndim == 4:
+            stage = int(found[1])
+            widths[stage] = tensor.shape[1]
+            convs[stage] = max(convs.get(stage, 0), int(found[2]))
+    return widths, convs
+
+
+def _convolve(state: Tensor, conv: nn.Conv2d, padding: str, *, bias: Tensor | None = None) -> Tensor:
+    """A 3x3 convolution that keeps the size, with its own bias or another."""
+    bias = conv.bias if bias is None else bias
+    if padding == "zeros":
+        return F.conv2d(state, conv.weight, bias, padding=1)
+    return F.conv2d(F.pad(state, (1, 1, 1, 1), mode=padding), conv.weight, bias)

@@ -1,0 +1,1 @@
+"""Patch search and synthesis: PatchMatch, image analogies, quilting, texture growing."""

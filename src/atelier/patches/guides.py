@@ -1,0 +1,55 @@
+"""Correspondence maps: what two pictures are compared by when pieces of one should stand for the other.
+
+Efros & Freeman, "Image quilting for texture synthesis and transfer", 2001, section 4: any map that both
+pictures have, such as blurred lightness. The photo's is brought to the range of the painting's, so that the
+darkest of one may be the darkest of the other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from atelier.colour.cielab import lightness, to_lab
+from atelier.colour.transfer import match_histograms, sliced
+from atelier.maths.compiled import floats
+
+Floats = npt.NDArray[np.float32]
+By = Literal["lightness", "colours"]
+
+_CHROMA = 0.7  # how much a and b count beside lightness
+
+
+def guides(photo: Floats, painting: Floats, by: By, blur: float, seed: int) -> tuple[Floats, Floats]:
+    """Maps (H, W, G) of the photo and (H', W', G) of the painting, both (., ., 3), in about 0..1.
+
+    `by` is lightness (G = 1), or all of the colour after the photo has been given the painting's (G = 3).
+    `blur` is the deviation of a Gaussian in pixels.
+    """
+    if by == "lightness":
+        theirs = lightness(painting)[None, None]
+        matched = match_histograms(torch.from_numpy(lightness(photo)[None, None]), torch.from_numpy(theirs))
+        return _soft(matched[0, 0].numpy()[..., None], blur), _soft(theirs[0, 0, ..., None], blur)
+    moved = sliced(_tensor(photo), _tensor(painting), iterations=8, seed=seed).clamp(0, 1)
+    graded = floats(moved[0].permute(1, 2, 0).numpy())
+    return _soft(_perceived(graded), blur), _soft(_perceived(painting), blur)
+
+
+def _perceived(image: Floats) -> Floats:
+    """CIELAB in units of 100, with less weight on chroma."""
+    return floats(to_lab(image) / 100 * (1, _CHROMA, _CHROMA))
+
+
+def _tensor(image: Floats) -> torch.Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
+
+
+def _soft(image: Floats, blur: float) -> Floats:
+    if blur <= 0:
+        return floats(image)
+    soft = cv2.GaussianBlur(image, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
+    return floats(soft.reshape(image.shape))

@@ -1,0 +1,1 @@
+"""Weights: records, the cache, downloads and checkpoint formats; bundled/ holds the files that ship."""

@@ -1,0 +1,236 @@
+"""One file over HTTP, picked up where a cut connection left it.
+
+What has arrived lies in `<file>.part`, and `<file>.part.json` says of which address and version,
+so that a later run goes on as well. Whether the bytes are the right ones is for the caller to check.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from atelier.core.atomic import full_sentence, is_full
+from atelier.core.errors import OutputError
+from atelier.store import checkpoints
+
+Progress = Callable[[int, int | None], object]
+
+TIMEOUT = 30.0  # seconds without a single byte
+PAUSES = (0.5, 1.0, 2.0)  # seconds before each new attempt of those that bring nothing new
+_CHUNK = 1 << 18
+_SCHEMES = ("http", "https", "file")
+_WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
+
+
+class SourceError(Exception):
+    """This source does not give the file; the text says why, to stand after its address."""
+
+
+class CutError(SourceError):
+    """The source broke off; asking again may help."""
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Which version of which file a `.part` is the beginning of."""
+
+    url: str
+    validator: str | None = None
+    total: int | None = None
+
+
+def download(url: str, part: Path, progress: Progress | None = None) -> bool:
+    """Bring the file at `url` into `part`; True if it was put together from several answers.
+
+    Raises `SourceError` when the source fails, with what has arrived kept for the next time, and
+    `OutputError` when the disk is full.
+    """
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise SourceError(f"is no address that can be fetched; allowed: {', '.join(_SCHEMES)}")
+    best, idle, joined = -1, 0, False
+    while True:
+        have = _size(part)
+        try:
+            return _attempt(url, part, progress) or joined
+        except CutError:
+            idle = 0 if _size(part) > max(best, have) else idle + 1
+            if idle > len(PAUSES):
+                raise
+            best, joined = max(best, _size(part)), True
+            time.sleep(PAUSES[max(idle - 1, 0)])
+
+
+def discard(part: Path) -> None:
+    """Forget what has arrived in `part`."""
+    part.unlink(missing_ok=True)
+    _mark_path(part).unlink(missing_ok=True)
+
+
+def _attempt(url: str, part: Path, progress: Progress | None) -> bool:
+    mark = _read_mark(part)
+    have = _size(part) if mark is not None and mark.url == url else 0
+    if mark is not None and have and mark.total == have:
+        return True
+    try:
+        with _open(url, have, mark) as response:
+            _receive(url, response, part, progress, have, mark.total if have and mark else None)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and have:
+            raise _start_anew(part) from error
+        raise _http_failure(error) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _failure(error, part) from error
+    return have > 0
+
+
+def _open(url: str, have: int, mark: _Mark | None) -> Any:
+    request = urllib.request.Request(url, headers={"User-Agent": _agent(), "Accept-Encoding": "identity"})
+    if have and mark is not None:
+        request.add_header("Range", f"bytes={have}-")
+        if mark.validator is not None:
+            request.add_header("If-Range", mark.validator)
+    return urllib.request.build_opener(_CarefulRedirects).open(request, timeout=TIMEOUT)
+
+
+def _receive(
+    url: str, response: Any, part: Path, progress: Progress | None, have: int, expected: int | None
+) -> None:
+    start, total = _position(response)
+    if start not in (0, have) or (start and expected not in (None, total)):
+        raise _start_anew(part)
+    first = response.read1(_CHUNK)
+    if start == 0:
+        # Before the old part is given up: a login page must not replace half a network.
+        _refuse_page(response, first)
+        _write_mark(part, _Mark(url, _validator(response), total))
+    _check_room(part, start, total)
+    done = start
+    with part.open("ab" if start else "wb") as file:
+        chunk = first
+        while chunk:
+            file.write(chunk)
+            file.flush()
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+            chunk = response.read1(_CHUNK)
+    if total is not None and done < total:
+        raise CutError(f"broke off after {done} of {total} bytes")
+    if total is None and checkpoints.is_cut(part):
+        raise CutError(f"broke off after {done} bytes")
+
+
+def _position(response: Any) -> tuple[int, int | None]:
+    """Where the answer begins in the file, and how long the file is."""
+    length = response.headers.get("Content-Length", "")
+    if getattr(response, "status", None) != 206:
+        return 0, int(length) if length.isdigit() else None
+    span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    first = span.partition("-")[0]
+    return int(first) if first.isdigit() else -1, int(whole) if whole.isdigit() else None
+
+
+def _start_anew(part: Path) -> CutError:
+    """What arrived belongs to no file that the source has now: there is nothing to go on from."""
+    discard(part)
+    return CutError("does not go on where the download stopped")
+
+
+def _refuse_page(response: Any, first: bytes) -> None:
+    kind = checkpoints.sniff(first[: checkpoints.HEAD])
+    declared = (response.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind == "html" or (kind == "unknown" and declared in ("text/html", "application/xhtml+xml")):
+        raise SourceError("sent a web page instead of the file (a login, consent or error page)")
+    if kind == "lfs":
+        raise SourceError("sent a Git LFS pointer instead of the file behind it")
+
+
+def _check_room(part: Path, start: int, total: int | None) -> None:
+    """Said before the first byte rather than after the last that fits."""
+    if total is None:
+        return
+    free = shutil.disk_usage(part.parent).free
+    need = total - start
+    if need > free:
+        raise OutputError(
+            f"{full_sentence(part)} {need / 1e6:.0f} MB are to come and {free / 1e6:.0f} MB are free."
+        )
+
+
+def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exception:
+    if is_full(error):
+        discard(part)
+        return OutputError(full_sentence(part))
+    if isinstance(error, http.client.HTTPException):
+        return CutError(f"broke off ({type(error).__name__})")
+    if isinstance(error, urllib.error.URLError):
+        reason = error.reason
+        text = getattr(reason, "strerror", None) or str(reason)
+        # With something already here a server that has just gone may come back; one that never
+        # answered is left at once for the next source.
+        failure = CutError if _size(part) or isinstance(reason, TimeoutError) else SourceError
+        return failure(f"cannot be reached ({text})")
+    if getattr(error, "filename", None):
+        return OutputError(f"{error.filename} cannot be written ({error.strerror}): check its permissions.")
+    return CutError(f"broke off ({error.strerror or str(error) or type(error).__name__})")
+
+
+def _http_failure(error: urllib.error.HTTPError) -> SourceError:
+    failure = CutError if error.code in _WORTH_RETRYING else SourceError
+    return failure(f"answered {error.code} {error.reason}".rstrip())
+
+
+class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in ("http", "https") or (before, after) == ("https", "http"):
+            raise SourceError(f"leads on to an address that is not safe ({newurl})")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _validator(response: Any) -> str | None:
+    tag = response.headers.get("ETag")
+    # A weak tag promises the same meaning, not the same bytes.
+    chosen = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    return str(chosen) if chosen else None
+
+
+def _mark_path(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_mark(part: Path) -> _Mark | None:
+    try:
+        return _Mark(**json.loads(_mark_path(part).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_mark(part: Path, mark: _Mark) -> None:
+    # The part first: a new mark must never describe old bytes.
+    part.unlink(missing_ok=True)
+    _mark_path(part).write_text(json.dumps(asdict(mark)), encoding="utf-8")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _agent() -> str:
+    try:
+        return f"atelier/{version('atelier')}"
+    except PackageNotFoundError:
+        return "atelier"

@@ -1,0 +1,1 @@
+"""Brush strokes: canvas, layers, relaxation and SVG."""
