@@ -1,4 +1,4 @@
-from .api import Controls, replay, save_style, stylize
+from .api import Controls, generate, replay, save_style, stylize
 from .core.errors import (
     AtelierError,
     InputError,
@@ -9,8 +9,11 @@ from .core.errors import (
     WeightsError,
 )
 from .core.progress import Event
+from .core.recipe import Recipe, Request
 from .images.picture import Picture
 from .methods.registry import list_methods
+from .session.inputs import PictureStyle, TextStyle, TrainedStyle
+from .session.stylizer import Stylizer
 
 __version__: str
 __all__ = [
@@ -20,10 +23,17 @@ __all__ = [
     "InputError",
     "OutputError",
     "Picture",
+    "PictureStyle",
+    "Recipe",
+    "Request",
     "ResourceError",
+    "Stylizer",
+    "TextStyle",
+    "TrainedStyle",
     "TrainingError",
     "UsageError",
     "WeightsError",
+    "generate",
     "list_methods",
     "replay",
     "save_style",

@@ -217,7 +217,7 @@ TABLE = [
     Row("photo-absent", "stylize", USAGE, "PHOTO is missing: see 'atelier stylize --help'"),
     Row("photo-second", "stylize photo.png style.png", USAGE, "the painting goes behind --style"),
     # the style and the mask
-    Row("style-absent", "stylize photo.png -o out.png", USAGE, "a style is needed"),
+    Row("style-absent", "stylize photo.png -o out.png", USAGE, "needs a style"),
     Row("style-missing", "stylize photo.png -s styl.png -o out.png", INPUT, "did you mean 'style.png'?"),
     Row(
         "style-cut", "stylize photo.png -s a.webp", INPUT, "'a.webp' cannot", _cut(0.4, "photo.png", "a.webp")
@@ -336,7 +336,7 @@ TABLE = [
         "replay-broken", "replay made.png", INPUT, "the recipe in made.png cannot be read", _recipe(styles=3)
     ),
     Row("replay-knob", "replay made.png", USAGE, "no knob 'widht'", _recipe(knobs={"widht": 1})),
-    Row("replay-gone", "replay made.png", INPUT, "'photo.png' is not there any more", _input_gone),
+    Row("replay-gone", "replay made.png", INPUT, "'photo.png' is missing", _input_gone),
     Row("replay-changed", "replay made.png", INPUT, "is not the picture that was used", _input_changed),
     Row("replay-exists", "replay made.png", OUTPUT, "'made-replay.png' exists", _replay_exists),
     Row("replay-styles", "replay made.png -s a.png -s b.png", USAGE, "made with 1 style", _recipe()),

@@ -193,8 +193,8 @@ def test_listing_loads_no_torch(add: Add) -> None:
     add("half.py", HALF)
     code = (
         "import sys; from atelier.methods.registry import list_methods; "
-        "schemas = [kind.Knobs.model_json_schema() for kind in methods().values()]; "
-        "assert {'half', 'gatys'} <= set(methods()); "
+        "schemas = [kind.Knobs.model_json_schema() for kind in list_methods().values()]; "
+        "assert {'half', 'gatys'} <= set(list_methods()); "
         "heavy = {'torch', 'scipy', 'cv2', 'skimage', 'accelerate'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

@@ -63,8 +63,20 @@ Bits = Annotated[
         "--bits", metavar="8|16", help="Bits a channel; 16 for PNG and TIFF. [default: 16 for TIFF, else 8]"
     ),
 ]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="WORDS", help="A style in words; repeat for several."),
+]
+GeneratedSize = Annotated[
+    str | None,
+    typer.Option("--size", metavar="SIDE|WxH", help="Size in pixels. [default: the quality's]"),
+]
+Generator = Annotated[str, _argument("METHOD", "A method that needs no photo; see 'atelier methods'.")]
+NoReceipt = Annotated[
+    bool, typer.Option("--no-receipt", help="Write no receipt into the picture; it cannot be replayed.")
+]
 MaxPixels = Annotated[
-    int | None, _number("--max-pixels", "Largest picture to open, in pixels. [default: 100000000]")
+    int | None, _number("--max-pixels", "Largest input picture that is read. [default: 100 million]")
 ]
 MovedContent = Annotated[Path | None, _file("--content", says="The photo, where it has moved.")]
 MovedStyles = Annotated[

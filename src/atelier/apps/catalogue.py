@@ -27,18 +27,38 @@ def one(kind: type[Method]) -> str:
     for name, field in kind.Knobs.model_fields.items():
         table.add_row(flag(name), kind_of(field), default_of(field), field.description or "")
     paper = f"{kind.paper.authors} ({kind.paper.year}): {kind.paper.title}\n{kind.paper.url}"
-    qualities = f"Qualities: {', '.join(kind.qualities)}"
-    return f"{kind.name} ({kind.family()})\n{kind.summary()}\n\n{paper}\n{qualities}\n\n{_drawn(table)}"
+    facts = [paper, takes(kind), f"Qualities: {', '.join(kind.qualities)}"]
+    if kind.extra:
+        facts.append(f"Needs: pip install 'atelier[{kind.extra}]'")
+    return f"{kind.name} ({kind.family()})\n{kind.summary()}\n\n" + "\n".join(facts) + f"\n\n{_drawn(table)}"
+
+
+_STYLES = {"picture": "pictures", "text": "words", "trained": "names"}
+
+
+def takes(kind: type[Method]) -> str:
+    """What a method takes, in one line."""
+    rules = kind.takes
+    content = {"required": "a photo", "size": "a photo for its size, or none", "none": "no photo"}
+    styles = " or ".join(_STYLES[one] for one in sorted(rules.styles))
+    most = "" if rules.most is None else f", at most {rules.most}"
+    least = "optional" if rules.least == 0 else f"at least {rules.least}"
+    style = f"styles as {styles} ({least}{most})" if styles else "no style"
+    return f"Takes: {content[rules.content]}; {style}" + ("; a mask" if rules.mask == "required" else "")
 
 
 def facts(kind: type[Method]) -> dict[str, Any]:
-    """A method as data: paper, qualities and the JSON schema of its knobs."""
+    """A method as data: paper, what it takes, qualities, and the JSON schemas of knobs and training."""
     return {
         "name": kind.name,
         "family": kind.family(),
         "summary": kind.summary(),
         "paper": vars(kind.paper),
+        "takes": {**vars(kind.takes), "styles": sorted(kind.takes.styles)},
         "native": sorted(kind.native),
+        "extra": kind.extra,
+        "multiple": kind.multiple,
+        "training": None if kind.Training is None else kind.Training.model_json_schema(),
         "qualities": {name: dict(knobs) for name, knobs in kind.qualities.items()},
         "sizes": dict(kind.sizes),
         "knobs": kind.Knobs.model_json_schema(),

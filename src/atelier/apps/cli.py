@@ -39,45 +39,104 @@ def _root(
 def stylize(
     photo: arguments.Photo,
     style: arguments.Styles = None,
+    text: arguments.Texts = None,
     output: arguments.Output = None,
     method: arguments.MethodName = None,
     quality: arguments.Quality = "good",
     mask: arguments.Mask = None,
     region: arguments.Regions = None,
     bits: arguments.Bits = None,
-    max_pixels: arguments.MaxPixels = None,
+    no_receipt: arguments.NoReceipt = False,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
     **settings: Any,
 ) -> None:
     """Paint a photo in the style of a painting."""
     from atelier import api
+
+    styles = style or []
+    target = output or Path(f"{photo.stem}-{Path(styles[0]).stem if styles else method or quality}.png")
+    _write(
+        lambda watch: api.stylize(
+            photo,
+            styles,
+            text=text or None,
+            method=method,
+            quality=quality,
+            mask=mask,
+            regions=region or [],
+            progress=watch,
+            **_settings(settings, no_receipt),
+        ),
+        target,
+        bits=bits,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+def generate(
+    method: arguments.Generator,
+    style: arguments.Styles = None,
+    text: arguments.Texts = None,
+    size: arguments.GeneratedSize = None,
+    output: arguments.Output = None,
+    quality: arguments.Quality = "good",
+    bits: arguments.Bits = None,
+    no_receipt: arguments.NoReceipt = False,
+    overwrite: arguments.Overwrite = False,
+    as_json: arguments.Json = False,
+    **settings: Any,
+) -> None:
+    """Make a picture without a photo: a texture from a sample, for instance."""
+    from atelier import api
+
+    _write(
+        lambda watch: api.generate(
+            method,
+            style or [],
+            text=text or None,
+            size=_size(size),
+            quality=quality,
+            progress=watch,
+            **_settings(settings, no_receipt),
+        ),
+        output or Path(f"{method}.png"),
+        bits=bits,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+def _settings(settings: dict[str, Any], no_receipt: bool) -> dict[str, Any]:
     from atelier.apps.flags import given
+
+    return given(settings) | ({"receipt": "none"} if no_receipt else {})
+
+
+def _size(words: str | None) -> int | tuple[int, int] | None:
+    """A side, or width and height as WxH. Raises UsageError for anything else."""
+    from atelier.core.errors import UsageError
+
+    sides = [] if words is None else words.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise UsageError(f"size = '{words}' is not a size: give a side (512) or width x height (640x480)")
+    return None if not sides else int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _write(
+    make: Callable[[Watch], Picture], target: Path, *, bits: int | None, overwrite: bool, as_json: bool
+) -> None:
+    """Make a picture, write it, and say so."""
     from atelier.apps.show import Clock, watching
     from atelier.images import check_writable, write
 
-    styles = style or []
-    target = output or Path(f"{photo.stem}-{styles[0].stem if styles else method or quality}.png")
     check_writable(target, overwrite=overwrite, bits=bits)
     clock = Clock()
     with watching(quiet=as_json) as watch:
-        picture = api.stylize(
-            *(_opened(photo, max_pixels), [_opened(one, max_pixels) for one in styles]),
-            method=method,
-            quality=quality,
-            mask=None if mask is None else _opened(mask, max_pixels),
-            regions=[_opened(one, max_pixels) for one in region or []],
-            progress=watch,
-            **given(settings),
-        )
+        picture = make(watch)
         write(picture, target, overwrite=overwrite, bits=bits)
     _finished(picture, target, clock.seconds, watch, as_json)
-
-
-def _opened(path: Path, max_pixels: int | None) -> Picture:
-    from atelier.images import MAX_PIXELS, Picture
-
-    return Picture.open(path, max_pixels=max_pixels or MAX_PIXELS)
 
 
 def _finished(picture: Picture, target: Path, seconds: float, watch: Watch, as_json: bool) -> None:
@@ -105,28 +164,35 @@ def replay(
     style: arguments.MovedStyles = None,
     mask: arguments.MovedMask = None,
     region: arguments.MovedRegions = None,
+    max_pixels: arguments.MaxPixels = None,
     bits: arguments.Bits = None,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
 ) -> None:
     """Make a picture again from the recipe inside it: the same pixels on the same machine."""
     from atelier import api
-    from atelier.apps.show import Clock, say, watching
+    from atelier.apps.show import say
     from atelier.core import recipe as recipes
-    from atelier.images import check_writable, read_recipe, write
+    from atelier.images import read_recipe
 
     recipe = recipes.parse(read_recipe(made), str(made))
-    target = output or made.with_name(f"{made.stem}-replay{made.suffix}")
-    check_writable(target, overwrite=overwrite, bits=bits)
     if different := recipes.changes(recipe, recipes.versions()):
-        say(f"note: pixels may differ, for since then changed: {', '.join(different)}")
-    clock = Clock()
-    with watching(quiet=as_json) as watch:
-        picture = api.replay(
-            made, content=content, style=style or None, mask=mask, regions=region, progress=watch
-        )
-        write(picture, target, overwrite=overwrite, bits=bits)
-    _finished(picture, target, clock.seconds, watch, as_json)
+        say(f"note: pixels may differ, because versions have changed: {', '.join(different)}")
+    _write(
+        lambda watch: api.replay(
+            made,
+            content=content,
+            style=style or None,
+            mask=mask,
+            regions=region,
+            max_pixels=max_pixels,
+            progress=watch,
+        ),
+        output or made.with_name(f"{made.stem}-replay{made.suffix}"),
+        bits=bits,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
 
 
 def methods(
@@ -252,6 +318,8 @@ def application(args: Sequence[str]) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     painting = _painting_flags(args) if words[:1] == ["stylize"] else []
     app.command(cls=Command)(with_parameters(stylize, painting))
+    making = _painting_flags(["--method", *words[1:2]], generates=True) if words[:1] == ["generate"] else []
+    app.command(cls=Command)(with_parameters(generate, making))
     others: tuple[Callable[..., None], ...] = (replay, methods, examples, demo, doctor)
     for function in others:
         app.command(cls=Command)(function)
@@ -300,14 +368,19 @@ def _typer(name: str, sentence: str) -> typer.Typer:
     )
 
 
-def _painting_flags(args: Sequence[str]) -> list[Parameter]:
+def _painting_flags(args: Sequence[str], *, generates: bool = False) -> list[Parameter]:
     from atelier.api import Controls, by_quality
     from atelier.apps.flags import parameters
     from atelier.methods import registry
 
     quality = _value(args, "--quality", "-q") or "good"
     kind = registry.find(_value(args, "--method", "-m") or by_quality(quality))
-    return [*parameters(Controls, "Controls"), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
+    skip = GENERATED if generates else ()
+    return [*parameters(Controls, "Controls", skip), *parameters(kind.Knobs, f"Knobs of {kind.name}")]
+
+
+#: Controls that have no meaning without a photo; the size is a flag of its own.
+GENERATED = ("size", "strength", "colour", "feather")
 
 
 def _training_flags(kind: type[Method] | None) -> list[Parameter]:

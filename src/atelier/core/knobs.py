@@ -15,7 +15,7 @@ atelier.core.errors.UsageError: there is no knob 'widht': did you mean 'width'?
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,12 +23,16 @@ from atelier.core.errors import UsageError, did_you_mean
 
 
 class Knobs(BaseModel):
-    """Base of every method's knobs: frozen, and deaf to names it does not know."""
+    """Base of every method's knobs: frozen; unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 K = TypeVar("K", bound=BaseModel)
+
+
+#: What a file knob names: a picture, a picture read as numbers, a NumPy array, or weights.
+Holds = Literal["picture", "data", "array", "weights"]
 
 
 def knob(
@@ -39,9 +43,46 @@ def knob(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    file: Holds | None = None,
+    words: tuple[str, ...] = (),
+    writes: tuple[str, ...] = (),
 ) -> Any:
-    """A knob's default, its sentence, and its range: from (`ge`), above (`gt`), to (`le`), below (`lt`)."""
-    return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt)
+    """A knob's default, its sentence, and its range: from (`ge`), above (`gt`), to (`le`), below (`lt`).
+
+    `file` says what a knob that names a file holds: it is opened before the method runs and given to it as
+    `job.files[name]`, except weights, which are named. `words` are values of such a knob that are no file.
+    `writes` lists the extensions of a knob that asks for an artifact: a method returns the bytes, and the
+    caller writes them. Methods read and write no paths themselves.
+    """
+    facts: dict[str, Any] = {"file": file, "words": list(words), "writes": list(writes)}
+    extra = {name: value for name, value in facts.items() if value}
+    field: Any = Field
+    return field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra or None)
+
+
+def files_of(kind: type[BaseModel]) -> dict[str, Holds]:
+    """What each knob that names a file holds, by the knob's name."""
+    return {name: extra["file"] for name, extra in _extras(kind).items() if "file" in extra}
+
+
+def words_of(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    """The words that each such knob takes instead of a file, by the knob's name."""
+    return {name: tuple(extra["words"]) for name, extra in _extras(kind).items() if "words" in extra}
+
+
+def artifacts_of(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    """The extensions of each knob that asks for an artifact, by the knob's name."""
+    return {name: tuple(extra["writes"]) for name, extra in _extras(kind).items() if "writes" in extra}
+
+
+def is_file(kind: type[BaseModel], name: str, value: Any) -> bool:
+    """Whether the value of a file knob names a file: it is neither empty nor one of the knob's words."""
+    return bool(value) and value not in _extras(kind)[name].get("words", ())
+
+
+def _extras(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    fields = kind.model_fields.items()
+    return {name: dict(f.json_schema_extra) for name, f in fields if isinstance(f.json_schema_extra, dict)}
 
 
 def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:

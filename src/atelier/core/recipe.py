@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atelier.core.errors import InputError
 
@@ -16,7 +18,7 @@ PACKAGES = ("atelier", "torch", "numpy", "pillow", "opencv-contrib-python-headle
 
 
 class Source(BaseModel):
-    """An input picture: its path as it was given (empty for one from memory) and its hash."""
+    """An input picture: its name (empty for one from memory) and its hash."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,22 +26,65 @@ class Source(BaseModel):
     sha256: str
 
 
-class Recipe(BaseModel):
-    """Everything that decides a picture's pixels."""
+class Text(BaseModel):
+    """A style in words, with its weight among the styles."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
+    text: str
+    weight: float = 1.0
+
+
+#: The layout of requests that this version writes. Receipts without a number are of layout 1.
+SCHEMA = 2
+
+
+class Request(BaseModel):
+    """One picture to make, before the run: equal requests make equal pictures on the same machine.
+
+    It holds names and hashes instead of pixels, so it is small, hashable and serialisable: the core of a
+    receipt, the key of a grid's cell, what a worker or a page sends. `files` are the inputs that knobs name.
+
+    >>> a = Request(method="identity", controls={"seed": 1})
+    >>> a == Request.model_validate_json(a.model_dump_json(by_alias=True)), len(a.key)
+    (True, 64)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    layout: int = Field(SCHEMA, alias="schema")
     method: str
-    knobs: dict[str, Any]
-    controls: dict[str, Any]
-    content: Source
+    knobs: dict[str, Any] = {}
+    controls: dict[str, Any] = {}
+    content: Source | None = None
     styles: tuple[Source, ...] = ()
+    texts: tuple[Text, ...] = ()
+    trained: tuple[str, ...] = ()
     mask: Source | None = None
     regions: tuple[Source, ...] = ()
+    files: dict[str, tuple[Source, ...]] = {}
+
+    @property
+    def key(self) -> str:
+        """The sha256 of the request in canonical JSON."""
+        facts = self.model_dump(mode="json", include=set(Request.model_fields))
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Recipe(Request):
+    """A request and what was found while it ran: everything that decides a picture's pixels."""
+
+    layout: int = Field(1, alias="schema")
     weights: dict[str, str] = {}
     versions: dict[str, str]
     machine: dict[str, str | int]
     stopped_after: int | None = None
+    source_type: str = ""
+
+    __hash__ = Request.__hash__
 
 
 def versions() -> dict[str, str]:
@@ -68,6 +113,10 @@ def parse(data: Mapping[str, Any] | None, where: str) -> Recipe:
     if data is None:
         raise InputError(
             f"{where} carries no atelier recipe: only pictures that atelier wrote can be replayed"
+        )
+    if isinstance(number := data.get("schema"), int) and number > SCHEMA:
+        raise InputError(
+            f"the recipe in {where} has layout {number}, newer than this atelier reads ({SCHEMA}): update it"
         )
     try:
         return Recipe.model_validate(data)

@@ -1,6 +1,7 @@
 from .decode import MAX_PIXELS, READABLE
 from .encode import WRITABLE
 from .files import check_style_writable, check_writable, read, read_recipe, write, write_style
+from .hidden import fill_hidden
 from .picture import Picture
 from .regions import Floats, blend, feather, read_mask
 from .resize import fit  # not `resize`: that name is the module, imported first or last
@@ -16,6 +17,7 @@ __all__ = [
     "check_style_writable",
     "check_writable",
     "feather",
+    "fill_hidden",
     "fit",
     "read",
     "read_mask",

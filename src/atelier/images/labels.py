@@ -7,7 +7,7 @@ Paris, Shechtman & Bala 2017 (Deep Photo Style Transfer).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,24 +23,25 @@ _FEWEST = 10
 _LOPSIDED = 100
 
 
-def read(file: str, size: Sequence[int]) -> Tensor:
+def read(file: Any, size: Sequence[int]) -> Tensor:
     """The map in a picture's file, at `size`: greys are the numbers of their shades, colours larger ones."""
-    colours = torch.from_numpy(Picture.open(file).pixels).mul(255).round().long()
+    colours = torch.from_numpy(Picture.of(file).pixels).mul(255).round().long()
     red, green, blue = colours.unbind(2)
     grey = (red == green) & (green == blue)
     return resized(torch.where(grey, red, (red << 16) | (green << 8) | blue), size)
 
 
-def read_affinity(file: str) -> Tensor:
+def read_affinity(file: Any) -> Tensor:
     """The table (K, K) in a .npy file, whose column s lists the labels by their likeness to s."""
     try:
-        table = np.load(file, allow_pickle=False)
+        table = file if isinstance(file, np.ndarray) else np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"the table of labels {file} cannot be read as .npy: {first_line(error)}") from error
+    label = "the table of labels" if isinstance(file, np.ndarray) else f"'{file}'"
     whole = isinstance(table, np.ndarray) and np.issubdtype(table.dtype, np.integer)
     if not whole or table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise InputError(
-            f"{file} is not a square table of whole numbers, where column s lists the labels by likeness to s"
+            f"{label} is not a square table of whole numbers, where column s lists the labels by likeness to s"
         )
     return torch.from_numpy(table.astype(np.int64))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Picture:
     """`pixels` float32 (H, W, 3) sRGB 0..1, `alpha` float32 (H, W) 0..1 or None.
 
     `name` is the path as it was given, `sha256` that of the file's bytes (of the pixels where there
-    is no file), `recipe` what made the picture where it says so.
+    is no file), `recipe` what made the picture where it says so, `artifacts` what a method made beside it.
 
     Raises InputError where the arrays are empty or of other shapes.
 
@@ -41,6 +42,7 @@ class Picture:
     name: str = ""
     sha256: str = ""
     recipe: dict[str, Any] | None = None
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pixels = np.ascontiguousarray(self.pixels, dtype=np.float32)

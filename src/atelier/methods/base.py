@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from atelier.core.knobs import Knobs
 from atelier.core.progress import Progress
@@ -25,14 +25,99 @@ class Paper:
     url: str
 
 
+@dataclass(frozen=True)
+class Takes:
+    """What a method takes, as data: flags, schema, errors and docs are made from it.
+
+    `content` is "required", "size" (only its size is used) or "none"; methods of the last two kinds also
+    make pictures without a content (`generate`). `styles` are the kinds of style that it understands,
+    "picture", "text" and "trained" (by name), of which it needs at least `least` and takes at most `most`.
+    `mask` is "optional" (the shared control), or "required" where the method itself needs the region to
+    work on, as harmonisation of a composite does.
+    """
+
+    content: Literal["required", "size", "none"] = "required"
+    styles: frozenset[StyleKind] = frozenset({"picture"})
+    least: int = 1
+    most: int | None = None
+    mask: Literal["optional", "required"] = "optional"
+
+
+StyleKind = Literal["picture", "text", "trained"]
+
+
+@dataclass(frozen=True)
+class Styles:
+    """The styles of a run, ready for the method.
+
+    `pictures` are (1, 3, H, W) sRGB 0..1 on the device, hidden pixels filled with the nearest visible
+    colour; `seen` holds their alpha (1, 1, H, W), or None where all is visible; `texts` are prompts and
+    `trained` names. Each kind has its weights; over all kinds they sum to 1.
+    """
+
+    pictures: Sequence[torch.Tensor] = ()
+    weights: Sequence[float] = ()
+    seen: Sequence[torch.Tensor | None] = ()
+    texts: Sequence[str] = ()
+    text_weights: Sequence[float] = ()
+    trained: Sequence[str] = ()
+    trained_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stays the same over all pictures of a run.
+
+    `size` is the long side in pixels, `dtype` what networks compute in, `files` what the file knobs name:
+    a Picture, a NumPy array, or a tuple of them.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    seed: int = 0
+    size: int = 512
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Frame:
+    """One picture to paint: `content` (1, 3, H, W) with its alpha `seen` (1, 1, H, W) or None.
+
+    For a method whose content is "none", `content` is a grey canvas of the size that is asked for.
+    `strength` is 1 unless the method declares that it handles strength itself, and `regions`, each style's
+    share of every pixel (K, 1, H, W), is None unless it handles those. `mask` (1, 1, H, W) is given to a
+    method that requires one. In a video, `previous` is the last result (1, 3, H, W) and `flow`
+    (1, 2, H, W) says for each pixel how many pixels right and down of it its colour was in `previous`.
+    """
+
+    content: torch.Tensor
+    seen: torch.Tensor | None = None
+    strength: float = 1.0
+    progress: Progress = field(default_factory=Progress)
+    regions: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    previous: torch.Tensor | None = None
+    flow: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The picture (1, 3, H, W) that a method made, and artifacts as bytes by the knob that asks for each."""
+
+    picture: torch.Tensor
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+
+
+#: Paints one picture; made by `Method.prepare`.
+Painter = Callable[[Frame], Result]
+
+
 @dataclass
 class Job:
-    """One picture to make: what every method gets, already prepared.
+    """One picture to make, styles and frame together: what `Method.transfer` gets.
 
     `content` is (1, 3, H, W) and each of `styles` (1, 3, H', W'), float32 sRGB in 0..1 on `device`;
-    `style_weights` sum to 1. `dtype` is what networks should compute in. `strength` is 1 unless the
-    method declares that it handles strength itself, and `regions`, each style's share of every pixel
-    (K, 1, H, W), is None unless it handles those.
+    `style_weights` sum to 1 with those of the texts and trained styles. See `Styles`, `Context` and `Frame`.
     """
 
     content: torch.Tensor
@@ -44,6 +129,73 @@ class Job:
     strength: float = 1.0
     progress: Progress = field(default_factory=Progress)
     regions: torch.Tensor | None = None
+    content_seen: torch.Tensor | None = None
+    styles_seen: Sequence[torch.Tensor | None] = ()
+    texts: Sequence[str] = ()
+    text_weights: Sequence[float] = ()
+    trained: Sequence[str] = ()
+    trained_weights: Sequence[float] = ()
+    mask: torch.Tensor | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+    previous: torch.Tensor | None = None
+    flow: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, styles: Styles, context: Context, frame: Frame) -> Job:
+        """The job of one frame."""
+        return cls(
+            content=frame.content,
+            styles=styles.pictures,
+            style_weights=styles.weights,
+            device=context.device,
+            dtype=context.dtype,
+            seed=context.seed,
+            strength=frame.strength,
+            progress=frame.progress,
+            regions=frame.regions,
+            content_seen=frame.seen,
+            styles_seen=styles.seen,
+            texts=styles.texts,
+            text_weights=styles.text_weights,
+            trained=styles.trained,
+            trained_weights=styles.trained_weights,
+            mask=frame.mask,
+            files=context.files,
+            previous=frame.previous,
+            flow=frame.flow,
+        )
+
+    @property
+    def looks(self) -> Styles:
+        """The styles, as `prepare` takes them."""
+        return Styles(
+            pictures=self.styles,
+            weights=self.style_weights,
+            seen=self.styles_seen or [None] * len(self.styles),
+            texts=self.texts,
+            text_weights=self.text_weights,
+            trained=self.trained,
+            trained_weights=self.trained_weights,
+        )
+
+    @property
+    def context(self) -> Context:
+        """What stays the same over all pictures, as `prepare` takes it."""
+        return Context(self.device, self.dtype, self.seed, max(self.content.shape[-2:]), self.files)
+
+    @property
+    def frame(self) -> Frame:
+        """The picture to paint, as a painter takes it."""
+        return Frame(
+            self.content,
+            self.content_seen,
+            self.strength,
+            self.progress,
+            self.regions,
+            self.mask,
+            self.previous,
+            self.flow,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,16 +220,40 @@ class Method:
     Knobs: ClassVar[type[Knobs]]
     #: Controls that the method does itself, better than the shared way: "strength", "styles", "regions".
     native: ClassVar[frozenset[str]] = frozenset()
-    #: Whether there is nothing to do without a style picture; else one may be left out.
-    needs_style: ClassVar[bool] = True
+    #: What it takes: content, styles, mask.
+    takes: ClassVar[Takes] = Takes()
+    #: The extra that it needs (`pip install 'atelier[EXTRA]'`) and the packages that show that it is there.
+    extra: ClassVar[str] = ""
+    packages: ClassVar[Sequence[str]] = ()
+    #: Height and width are given to it as multiples of this; what is added is cut off again.
+    multiple: ClassVar[int] = 1
+    #: Whether it computes in half precision where the device is fast at that.
+    half: ClassVar[bool] = True
     #: Knobs by `--quality` name; "draft", "good" and "best" everywhere, more where a method has them.
     qualities: ClassVar[Mapping[str, Mapping[str, Any]]] = {"draft": {}, "good": {}, "best": {}}
     #: The long side in pixels by quality, when no size is asked for.
     sizes: ClassVar[Mapping[str, int]] = {"draft": 384, "good": 512, "best": 768}
 
-    def transfer(self, job: Job, knobs: Any) -> torch.Tensor:
-        """The picture, (1, 3, H, W) of the content's size."""
-        raise NotImplementedError
+    def transfer(self, job: Job, knobs: Any) -> torch.Tensor | Result:
+        """The picture, (1, 3, H, W) of the content's size, alone or with artifacts.
+
+        A method overrides this, which is simple, or `prepare`, which reads the styles once for many pictures.
+        """
+        return self.prepare(job.looks, knobs, job.context)(job.frame)
+
+    def prepare(self, styles: Styles, knobs: Any, context: Context) -> Painter:
+        """What paints pictures of one size in these styles: networks are loaded, styles looked at once."""
+
+        def paint(frame: Frame) -> Result:
+            made = self.transfer(Job.of(styles, context, frame), knobs)
+            return made if isinstance(made, Result) else Result(made)
+
+        return paint
+
+    def picture(self, job: Job, knobs: Any) -> torch.Tensor:
+        """The picture alone, (1, 3, H, W)."""
+        made = self.transfer(job, knobs)
+        return made.picture if isinstance(made, Result) else made
 
     def weights(self, knobs: Any) -> Sequence[str]:
         """Names or paths of the weights and other files that these knobs use, for the recipe."""

@@ -64,6 +64,10 @@ def _declared(module: ModuleType) -> Iterator[type[Method]]:
         for needed in ("name", "paper", "Knobs"):
             if not hasattr(value, needed):
                 raise AtelierError(f"the method {value.__name__} in {module.__file__} declares no '{needed}'")
+        if value.transfer is Method.transfer and value.prepare is Method.prepare:
+            raise AtelierError(
+                f"the method {value.__name__} in {module.__file__} has no transfer and no prepare"
+            )
         yield value
 
 

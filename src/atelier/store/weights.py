@@ -134,7 +134,7 @@ def _condition(known: Record) -> Condition:
 
 
 def _resolve(name_or_path: str | Path) -> Path:
-    if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
+    if isinstance(name_or_path, str) and not is_path(name_or_path):
         return locate(name_or_path)
     path = Path(name_or_path).expanduser()
     if not path.is_file():
@@ -144,7 +144,8 @@ def _resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def _looks_like_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether `text` means a file rather than the name of a record."""
     if text in (known.name for known in records()):
         return False
     return os.sep in text or "/" in text or text.lower().endswith(_SUFFIXES) or Path(text).is_file()

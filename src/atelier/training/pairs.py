@@ -149,7 +149,7 @@ class PairTask:
         job = Job(
             content=content, styles=[style], style_weights=[1.0], device=device, dtype=compute_dtype(device)
         )
-        made = (self.method.transfer(job, given)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+        made = (self.method.picture(job, given)[0].permute(1, 2, 0) * 255).round().byte().numpy()
         tall = cv2.resize(
             painting, (round(painting.shape[1] * photo.shape[0] / painting.shape[0]), photo.shape[0])
         )

@@ -143,10 +143,10 @@ def test_strokes_are_smoothed_away_for_a() -> None:
     from atelier.methods.classical.analogies import Analogies, _unfiltered
 
     style = examples.style("nocturne", size=128)
-    smooth, smoother = (_unfiltered(style, Analogies.Knobs(smoothing=width)) for width in (1.0, 3.0))
+    smooth, smoother = (_unfiltered(style, Analogies.Knobs(smoothing=width), None) for width in (1.0, 3.0))
     rough = [np.abs(np.diff(one, axis=0)).mean() for one in (style, smooth, smoother)]
     assert rough[0] > 1.2 * rough[1] > 1.2 * rough[2]
-    assert _unfiltered(style, Analogies.Knobs(smoothing=0)) is style
+    assert _unfiltered(style, Analogies.Knobs(smoothing=0), None) is style
 
 
 def test_uneven_tones_take_more_of_the_style(painting: Floats) -> None:
@@ -200,7 +200,9 @@ def test_the_recipe_names_the_unfiltered(photo: Floats, painting: Floats, tmp_pa
     write(Picture.of(painting), path)
     result = atelier.stylize(photo, painting, method="analogies", unfiltered=str(path))
     assert result.recipe is not None
-    assert list(result.recipe["weights"]) == [str(path)]
+    assert result.recipe["files"]["unfiltered"] == [
+        {"name": "before.png", "sha256": Picture.open(path).sha256}
+    ]
 
 
 @pytest.mark.parametrize(

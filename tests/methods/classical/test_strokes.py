@@ -106,9 +106,9 @@ def test_exports(photo: np.ndarray, tmp_path: Path, suffix: str) -> None:
         (
             {"svg": "strokes.png"},
             UsageError,
-            "svg = 'strokes.png' has no extension that can be written: .svg is",
+            "svg = 'strokes.png' has no extension that can be written: use .svg",
         ),
-        ({"timelapse": "film.mp4"}, UsageError, ".gif or .webp is"),
+        ({"timelapse": "film.mp4"}, UsageError, "use .gif or .webp"),
         ({"svg": "nowhere/strokes.svg"}, OutputError, "the folder 'nowhere' does not exist"),
     ],
 )

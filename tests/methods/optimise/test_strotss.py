@@ -154,7 +154,7 @@ def test_regions_take_their_own_colours(make: Make, photo: Floats, tmp_path: Pat
     assert left[0] > left[2] + 0.2
     assert right[2] > right[0] + 0.2
     assert made.recipe is not None
-    assert set(regions.values()) < made.recipe["weights"].keys()
+    assert made.recipe["files"].keys() == regions.keys()
 
 
 def test_each_region_has_its_own_style(make: Make, photo: Floats) -> None:

@@ -20,7 +20,6 @@ that says of a pixel and its match, so that one pair teaches a blur nearly witho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +60,9 @@ class Analogies(Method):
         """What is compared, and how matches are found."""
 
         unfiltered: str = knob(
-            "", "Picture that the style was made from, in its proportions; else the style is smoothed."
+            "",
+            "Picture that the style was made from, in its proportions; else the style is smoothed.",
+            file="picture",
         )
         smoothing: float = knob(
             1.2, "Width of that smoothing, relative to the style's strokes; 0 is none.", ge=0, le=8
@@ -140,9 +141,6 @@ class Analogies(Method):
         "published": 512,
     }
 
-    def weights(self, knobs: Analogies.Knobs) -> Sequence[str]:
-        return (knobs.unfiltered,) if knobs.unfiltered else ()
-
     def transfer(self, job: Job, knobs: Analogies.Knobs) -> torch.Tensor:
         from atelier.patches.analogy import synthesise
 
@@ -185,7 +183,7 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
     from atelier.patches.analogy_channels import predicted
 
     style, photo = _array(job.styles[0]), _array(job.content)
-    trio = Trio(_unfiltered(style, knobs), style, photo)
+    trio = Trio(_unfiltered(style, knobs, job.files.get("unfiltered")), style, photo)
     trio = _in_luminance(trio, knobs) if knobs.channels == "luminance" else _in_colour(trio, knobs, job.seed)
     if knobs.variation:
         trio.target = trio.target + knobs.variation * _uneven(trio, job.seed)
@@ -197,18 +195,17 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
     return trio
 
 
-def _unfiltered(style: Floats, knobs: Analogies.Knobs) -> Floats:
+def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) -> Floats:
     """A: the file's picture, or the style without its strokes."""
     from atelier.filtering.kuwahara import anisotropic_kuwahara
     from atelier.filtering.stroke_width import stroke_width
 
-    if not knobs.unfiltered:
+    if picture is None:
         if not knobs.smoothing:
             return style
         # Forms are wider than strokes, but no wider than this.
         most = max(2.0, max(style.shape[:2]) / 40)
         return anisotropic_kuwahara(style, knobs.smoothing * min(max(stroke_width(style), 2.0), most))
-    picture = Picture.open(knobs.unfiltered)
     height, width = style.shape[:2]
     (own_width, own_height), slack = picture.size, 0.02 + 1 / min(height, width)
     if abs(math.log(own_width * height / (own_height * width))) > slack:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper, Takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class Filters(Method):
         "https://doi.org/10.1109/TVCG.2012.160",
     )
     native = frozenset({"styles", "regions"})  # with or without styles, there is one picture to make
-    needs_style = False
+    takes = Takes(least=0)
 
     class Knobs(AnyKnobs):
         """Which look, and how."""

@@ -15,17 +15,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from atelier.core.atomic import atomic
-from atelier.core.errors import OutputError, UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper, Result, Takes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,7 +47,7 @@ class Strokes(Method):
         "https://doi.org/10.1145/280814.280951",
     )
     native = frozenset({"styles", "regions"})
-    needs_style = False
+    takes = Takes(least=0)
 
     class Knobs(AnyKnobs):
         """Brush, paint and exports."""
@@ -75,8 +72,8 @@ class Strokes(Method):
         texture: float = knob(0.6, "Marks of the bristles.", ge=0, le=1)
         impasto: float = knob(0.25, "Light on the thickness of the paint.", ge=0, le=1)
         iterations: int = knob(2, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
-        svg: str = knob("", "File to write the strokes to, .svg.")
-        timelapse: str = knob("", "File to write the painting's making to, .gif or .webp.")
+        svg: str = knob("", "File for the strokes as vectors, .svg.", writes=(".svg",))
+        timelapse: str = knob("", "File for a film of the painting, .gif or .webp.", writes=(".gif", ".webp"))
 
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 1},
@@ -85,13 +82,11 @@ class Strokes(Method):
     }
     sizes = {"draft": 640, "good": 1024, "best": 2048}  # noqa: RUF012
 
-    def transfer(self, job: Job, knobs: Strokes.Knobs) -> torch.Tensor:
-        check_exports(knobs)
+    def transfer(self, job: Job, knobs: Strokes.Knobs) -> Result:
         easel = Easel(job, knobs)
         for strokes in easel.work():
             easel.paint(strokes)
-        write_exports(easel, knobs)
-        return easel.tensor()
+        return Result(easel.tensor(), exports(easel, knobs))
 
 
 class Easel:
@@ -259,41 +254,18 @@ def _ground(source: Floats, manner: str) -> Floats:
 # exports
 
 
-def check_exports(knobs: Strokes.Knobs) -> None:
-    """Raises UsageError or OutputError for a file that could not be written, before any work."""
-    for name, allowed in (("svg", (".svg",)), ("timelapse", (".gif", ".webp"))):
-        target = getattr(knobs, name)
-        if not target:
-            continue
-        path = Path(target)
-        if path.suffix.lower() not in allowed:
-            raise UsageError(
-                f"{name} = '{target}' has no extension that can be written: {' or '.join(allowed)} is"
-            )
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder '{path.parent}' does not exist: make it, or write elsewhere")
-
-
-def write_exports(easel: Easel, knobs: Strokes.Knobs) -> None:
+def exports(easel: Easel, knobs: Strokes.Knobs) -> dict[str, bytes]:
     """The strokes as SVG and the film of their making, where they are asked for."""
     from atelier.strokes.canvas import Strokes as Painted
     from atelier.strokes.svg import to_svg
 
+    made: dict[str, bytes] = {}
     if knobs.svg:
         text = to_svg(Painted.joined(easel.painted), easel.size, easel.ground, easel.canvas.opacity)
-        _write(Path(knobs.svg), text.encode())
+        made["svg"] = text.encode()
     if knobs.timelapse:
-        _write(Path(knobs.timelapse), _film(easel.frames, Path(knobs.timelapse).suffix.lower()))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none. One that is there already must be the same, as when a recipe is replayed."""
-    if path.exists():
-        if not path.is_file() or path.read_bytes() != data:
-            raise OutputError(f"'{path}' exists: choose another name, or move it away")
-        return
-    with atomic(path) as beside:
-        beside.write_bytes(data)
+        made["timelapse"] = _film(easel.frames, knobs.timelapse.lower())
+    return made
 
 
 def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
@@ -309,18 +281,20 @@ def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
     return whole
 
 
-def _film(frames: Sequence[npt.NDArray[np.uint8]], suffix: str) -> bytes:
+def _film(frames: Sequence[npt.NDArray[np.uint8]], name: str) -> bytes:
+    """An animation, WebP or GIF by the extension of `name`."""
     import io
 
     from PIL import Image
 
+    webp = name.endswith(".webp")
     images = [Image.fromarray(frame) for frame in frames]
     durations = [70] * (len(images) - 1) + [2500]
     buffer = io.BytesIO()
-    more: dict[str, Any] = {"quality": 85, "method": 2} if suffix == ".webp" else {"optimize": False}
+    more: dict[str, Any] = {"quality": 85, "method": 2} if webp else {"optimize": False}
     images[0].save(
         buffer,
-        "WEBP" if suffix == ".webp" else "GIF",
+        "WEBP" if webp else "GIF",
         save_all=True,
         append_images=images[1:],
         duration=durations,

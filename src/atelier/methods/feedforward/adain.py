@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import colour, features, losses, maths
@@ -28,6 +28,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.store import cache, weights
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
@@ -76,8 +77,12 @@ class Adain(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
 
-        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
-        weights: str = knob("adain.atelier", "Decoder trained for that encoder: a name, or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
+        )
+        weights: str = knob(
+            "adain.atelier", "Decoder trained for that encoder: a name, or a file.", file="weights"
+        )
         padding: Padding = knob("replicate", "Border of the convolutions.")
         recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
         colours: bool = knob(
@@ -104,7 +109,9 @@ class Adain(Method):
     class Training(AnyKnobs):
         """The decoder's shape and its losses."""
 
-        encoder: str = knob("encoder.atelier", "Encoder whose features are decoded: a name, or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
+        )
         padding: Padding = knob("replicate", "Border of the convolutions.")
         skips: int = knob(1, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
         blocks: int = knob(1, "Residual blocks where the first of them joins.", ge=0, le=16)
@@ -219,7 +226,7 @@ def _files(knobs: Adain.Knobs) -> tuple[str, ...]:
     return tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
 
 
-@lru_cache(maxsize=2)
+@kept
 def _loaded(
     encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
 ) -> tuple[features.VGG, Mirror]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from atelier import features, losses
@@ -32,6 +31,7 @@ from atelier.images import labels
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.store import cache, weights
 from atelier.store.checkpoints import register_converter
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
@@ -98,19 +98,22 @@ class CapVstnet(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
 
-        weights: str = knob("cap_vstnet.atelier", "Reversible network: a name, or a file.")
+        weights: str = knob("cap_vstnet.atelier", "Reversible network: a name, or a file.", file="weights")
         network: Literal["auto", "photo", "art"] = knob(
             "auto", "Which network a published file is that was not installed by its name."
         )
         content_labels: str = knob(
-            "", "Picture of the content's regions, a colour each: a file without loss, such as PNG."
+            "",
+            "Picture of the content's regions, a colour each, in a lossless format such as PNG.",
+            file="data",
         )
         style_labels: tuple[str, ...] = knob(
-            (), "The same for each style: regions of one colour take each other's style."
+            (), "The same for each style: regions of one colour take each other's style.", file="data"
         )
         label_affinity: str = knob(
             "",
             "Square .npy whose column s lists the labels most like s: what stands in where one is missing.",
+            file="array",
         )
         half: bool = knob(True, "Compute in bfloat16 where the device can and a trial shows no harm.")
 
@@ -128,7 +131,9 @@ class CapVstnet(Method):
         body: Literal["slim", "photo", "art"] = knob(
             "slim", "Network: a slim one for photographs, a sixth of the work, or one of the published two."
         )
-        encoder: str = knob("encoder.atelier", "Encoder that the losses look through: a name, or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder that the losses look through: a name, or a file.", file="weights"
+        )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the encoder's losses: relative to their targets, or as the paper has them."
         )
@@ -157,8 +162,7 @@ class CapVstnet(Method):
         self._encoders: dict[tuple[str, torch.device], features.VGG] = {}
 
     def weights(self, knobs: CapVstnet.Knobs) -> Sequence[str]:
-        files = (knobs.content_labels, *knobs.style_labels, knobs.label_affinity)
-        return (knobs.weights, *dict.fromkeys(filter(None, files)))
+        return (knobs.weights,)
 
     # the transfer
 
@@ -282,7 +286,7 @@ def _of(job: Job, knobs: CapVstnet.Knobs) -> Loaded:
     return _loaded(knobs.weights, weights.fingerprint(knobs.weights), knobs.network, job.device, dtype)
 
 
-@lru_cache(maxsize=2)
+@kept
 def _loaded(name: str, fingerprint: str, kind: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     """The network of these weights; `fingerprint` makes a changed file another one."""
     from atelier.networks.reversible import from_state
@@ -412,13 +416,14 @@ def _maps(job: Job, knobs: CapVstnet.Knobs) -> list[Tensor]:
             f"regions need content_labels and one of style_labels for each of the {len(job.styles)} styles: "
             f"{len(knobs.style_labels)} were given"
         )
-    files, pictures = (knobs.content_labels, *knobs.style_labels), (job.content, *job.styles)
+    files = (job.files["content_labels"], *job.files["style_labels"])
+    pictures = (job.content, *job.styles)
     maps = [
         labels.read(file, picture.shape[-2:]).to(picture.device)
         for file, picture in zip(files, pictures, strict=True)
     ]
     if knobs.label_affinity:
-        affinity = labels.read_affinity(knobs.label_affinity)
+        affinity = labels.read_affinity(job.files["label_affinity"])
         maps = [labels.without_slivers(one, affinity) for one in maps]
         maps[0] = labels.with_stand_ins(maps[0], torch.cat([one.flatten() for one in maps[1:]]), affinity)
     return maps

@@ -14,7 +14,6 @@ vgg16.slim --pooling average --scale published --style-weight 1e-4 --smoothness 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +26,7 @@ from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.store import checkpoints, weights
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ class Cin(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
 
-        weights: str = knob("cin.varied", "Network: a name from 'atelier weights list', or a file.")
+        weights: str = knob(
+            "cin.varied", "Network: a name from 'atelier weights list', or a file.", file="weights"
+        )
         numbers: tuple[int, ...] = knob(
             (), "Styles of the network, counted from 0, several to be mixed; when none, the picture chooses."
         )
@@ -93,13 +95,15 @@ class Cin(Method):
         )
         held_back: int = knob(4, "Photos that are judged by and never learnt.", ge=1)
         style_side: int = knob(256, "Long side in pixels at which the paintings are seen.", ge=16, le=4096)
-        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name or a file.")
+        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name or a file.", file="weights")
         pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
         widths: tuple[int, int, int] = knob(
             (24, 48, 96), "Channels of the transformer at full, half and quarter size."
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
-        weights: str = knob("", "Weights whose transformer is taken over for the new styles; else a new one.")
+        weights: str = knob(
+            "", "Weights whose transformer is taken over for the new styles; else a new one.", file="weights"
+        )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
@@ -238,7 +242,7 @@ def _paintings(training: Cin.Training) -> list[Tensor]:
 
 
 # The fingerprint is there for its change: other weights under the same name are loaded anew.
-@lru_cache(maxsize=2)
+@kept
 def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Pastiche:
     from atelier.networks.conditional import load_pastiche
 

@@ -17,7 +17,6 @@ published --style-weight 5e-4 --smoothness 1e4 --identity-share 0 --crop 256 --l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +27,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.store import cache, checkpoints, weights
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
@@ -97,9 +97,15 @@ class Ghiasi(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
 
-        weights: str = knob("ghiasi.published", "Network: a name from 'atelier weights list', or a file.")
-        encoder: str = knob("encoder.atelier", "Encoder that a network without Inception was trained with.")
-        style_vector: str = knob("", "File with a style vector that takes the place of the style pictures.")
+        weights: str = knob(
+            "ghiasi.published", "Network: a name from 'atelier weights list', or a file.", file="weights"
+        )
+        encoder: str = knob(
+            "encoder.atelier", "Encoder that a network without Inception was trained with.", file="weights"
+        )
+        style_vector: str = knob(
+            "", "File with a style vector that takes the place of the style pictures.", file="weights"
+        )
         restore: bool = knob(
             True, "Below full strength, give back in proportion what the network loses of the photo."
         )
@@ -120,7 +126,9 @@ class Ghiasi(Method):
             (24, 48, 96), "Channels of the transformer at full, half and quarter size."
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
-        weights: str = knob("", "Weights to go on from, which also say the shape; new ones when empty.")
+        weights: str = knob(
+            "", "Weights to go on from, which also say the shape; new ones when empty.", file="weights"
+        )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
@@ -343,12 +351,12 @@ def _has_statistics(network: torch.nn.Module) -> bool:
 # The fingerprint is there for its change: other weights under the same name are loaded anew.
 
 
-@lru_cache(maxsize=8)
+@kept
 def _needs_encoder(name: str, fingerprint: str) -> bool:
     return "predictor.hidden.weight" in weights.load(name)
 
 
-@lru_cache(maxsize=2)
+@kept
 def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Arbitrary:
     from atelier.networks.conditional import load_arbitrary
 
@@ -358,6 +366,6 @@ def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dty
         raise WeightsError(f"{name}: {error}") from error
 
 
-@lru_cache(maxsize=2)
+@kept
 def _encoder(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> features.VGG:
     return features.load(name).prepare(device, dtype)

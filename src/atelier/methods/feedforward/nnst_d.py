@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 from atelier import colour, features, maths, networks
@@ -26,6 +26,7 @@ from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.methods.feedforward.nnst_d_lesson import NORM_EPS, Lesson
 from atelier.store import cache
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
 
@@ -71,8 +72,12 @@ class NNSTD(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the search."""
 
-        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
-        weights: str = knob("nnst_d.atelier", "Decoder: a name from 'atelier weights list', or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
+        )
+        weights: str = knob(
+            "nnst_d.atelier", "Decoder: a name from 'atelier weights list', or a file.", file="weights"
+        )
         keep: float = knob(
             0.5,
             "The photo's own share in the search, between the first size and the last.",
@@ -95,7 +100,9 @@ class NNSTD(Method):
     class Training(AnyKnobs):
         """Weights of the losses, and the run's own defaults where other ones suit."""
 
-        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
+        )
         crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=1024)
         match_weight: float = knob(1.0, "Weight of likeness to the chosen features.", ge=0)
         near_weight: float = knob(0.5, "Weight of likeness to any of the style's features.", ge=0)
@@ -208,7 +215,7 @@ def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
     return _loaded(encoder, weights, files, job.device, job.dtype if half else torch.float32)
 
 
-@lru_cache(maxsize=2)
+@kept
 def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
     eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
     with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates

@@ -74,9 +74,13 @@ class WCT(Method):
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
 
-        encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
+        )
         weights: str = knob(
-            _OWN, "Decoders trained for that encoder ('atelier train wct'): a name, or a file."
+            _OWN,
+            "Decoders trained for that encoder ('atelier train wct'): a name, or a file.",
+            file="weights",
         )
         levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder, in the order of their turn.")
         ridge: float = knob(
@@ -108,7 +112,9 @@ class WCT(Method):
     class Training(AnyKnobs):
         """Decoders that reconstruct pictures; no style is seen."""
 
-        encoder: str = knob("encoder.atelier", "Encoder whose features are decoded: a name, or a file.")
+        encoder: str = knob(
+            "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
+        )
         levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder that get a decoder.")
         padding: Padding = knob("replicate", "Border of the convolutions.")
         scale: Literal["relative", "published"] = knob(

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from atelier.core.errors import UsageError, did_you_mean
+from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs, knob
 from atelier.core.lazy import torch  # the knobs below are read by every `--help`
-from atelier.images import Picture
 from atelier.images.resize import resize
 
 if TYPE_CHECKING:
     from atelier.maths.descent import Objective, Report
     from atelier.methods.base import Job
 
-_STARTS = ("content", "noise", "style")
+#: The words that a run may start from instead of a picture.
+STARTS = ("content", "noise", "style")
 
 
 class EncoderKnobs(Knobs):
     """The knobs of a method that looks through a VGG-like encoder; its own come after them."""
 
-    encoder: str = knob("encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.")
+    encoder: str = knob(
+        "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
+    )
     padding: Literal["replicate", "zeros", "reflect"] = knob("replicate", "Border of the convolutions.")
     pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
     half: bool = knob(True, "Run the encoder in bfloat16 where the device multiplies it in hardware.")
@@ -40,7 +41,9 @@ class EncoderKnobs(Knobs):
 class DescentKnobs(EncoderKnobs):
     """The knobs of a method that iterates on the picture with `coarse_to_fine`."""
 
-    start: str = knob("content", "Start from 'content', 'noise', 'style', or a picture's file.")
+    start: str = knob(
+        "content", "Start from 'content', 'noise', 'style', or a picture file.", file="picture", words=STARTS
+    )
     smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
     iterations: int = knob(120, "Evaluations at the final size.", ge=1)
     coarse_iterations: int = knob(180, "Evaluations at each coarser size.", ge=1)
@@ -50,9 +53,6 @@ class DescentKnobs(EncoderKnobs):
         0.9, "Decay of the average over Adam's iterates; 0 takes the best iterate.", ge=0, lt=1
     )
     cooling: float = knob(0.4, "Part of each size, its end, over which Adam's step shrinks.", ge=0, le=1)
-
-    def files(self) -> tuple[str, ...]:
-        return (self.encoder,) if self.start in _STARTS else (self.encoder, self.start)
 
 
 def coarse_to_fine(
@@ -135,10 +135,7 @@ def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
 
 
 def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
-    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture.
-
-    Raises UsageError for a word that is none of them and InputError for a file that is not there.
-    """
+    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture."""
     if start == "content":
         return resize(job.content, size)
     if start == "style":
@@ -146,10 +143,7 @@ def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
     if start == "noise":
         generator = torch.Generator().manual_seed(job.seed)
         return torch.rand((1, 3, *size), generator=generator).to(job.device)
-    if not Path(start).suffix and not Path(start).exists():
-        near = did_you_mean(start, _STARTS)
-        raise UsageError(f"start = '{start}' is not a picture's file nor a name: {near}")
-    return resize(Picture.open(start).tensor().to(job.device), size)
+    return resize(job.files["start"].tensor().to(job.device), size)
 
 
 def size_of(picture: torch.Tensor) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Job, Method
 from atelier.methods.optimise.coarse_to_fine import DescentKnobs, shares, size_of, style_at
+from atelier.store import weights
+from atelier.store.models import kept
 
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term
@@ -52,13 +54,21 @@ class _Optimising(Method):
     def transfer(self, job: Job, knobs: Any) -> torch.Tensor:
         # Tensors born in a caller's inference mode could not be differentiated through.
         with torch.inference_mode(False):
-            encoder = features.load(knobs.encoder, padding=knobs.padding, pooling=knobs.pooling)
-            encoder.prepare(job.device, job.dtype if knobs.half else torch.float32)
+            dtype = job.dtype if knobs.half else torch.float32
+            version = weights.fingerprint(knobs.encoder)
+            encoder = _encoder(knobs.encoder, version, knobs.padding, knobs.pooling, job.device, dtype)
             return self.paint(job, knobs, encoder)
 
     def paint(self, job: Job, knobs: Any, encoder: features.VGG) -> torch.Tensor:
         """The picture, (1, 3, H, W) of the content's size."""
         raise NotImplementedError
+
+
+@kept
+def _encoder(
+    name: str, fingerprint: str, padding: Any, pooling: Any, device: torch.device, dtype: torch.dtype
+) -> features.VGG:
+    return features.load(name, padding=padding, pooling=pooling).prepare(device, dtype)
 
 
 class StyleKnobs(DescentKnobs):

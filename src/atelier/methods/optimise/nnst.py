@@ -58,7 +58,9 @@ class NNST(_Optimising):
         """What can be changed about the search and the optimisation."""
 
         decoder: str = knob(
-            "nnst_d.atelier", "Decoder of the first picture: a name from 'atelier weights list', or a file."
+            "nnst_d.atelier",
+            "Decoder of the first picture: a name from 'atelier weights list', or a file.",
+            file="weights",
         )
         start: Literal["nnst_d", "content"] = knob(
             "nnst_d", "Start from the picture of the method nnst_d, or from the photo, coarse to fine."
@@ -195,7 +197,7 @@ def _first_picture(job: Job, knobs: NNST.Knobs, more: int) -> tuple[torch.Tensor
 
     kind, chosen = _decoding(knobs)
     # A clone, because what was made in inference mode can never be differentiated.
-    return kind.transfer(replace(job, progress=Progress(forward)), chosen).clone(), events
+    return kind.picture(replace(job, progress=Progress(forward)), chosen).clone(), events
 
 
 def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:

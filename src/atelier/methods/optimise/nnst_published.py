@@ -10,20 +10,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from atelier import features
 from atelier.core.lazy import torch
 from atelier.methods.base import Job
 from atelier.methods.optimise.coarse_to_fine import reporter
 
-if TYPE_CHECKING:
-    from atelier.methods.optimise.nnst import NNST
-
 Loss = Callable[["torch.Tensor", int], "torch.Tensor"]
 _DEPTH = 8
 #: Feature splitting leaves the content loss out after so many evaluations.
 _CONTRAST_UNTIL = 100
+
+
+class ProgrammeKnobs(Protocol):
+    """The knobs of `nnst` that the published program reads."""
+
+    @property
+    def turned(self) -> str: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def keep(self) -> float: ...
+    @property
+    def contrast(self) -> float: ...
+    @property
+    def step_size(self) -> float: ...
 
 
 class Programme:
@@ -32,7 +44,7 @@ class Programme:
     def __init__(
         self,
         job: Job,
-        knobs: NNST.Knobs,
+        knobs: ProgrammeKnobs,
         eyes: features.VGG,
         style: torch.Tensor,
         *,

@@ -23,7 +23,6 @@ from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.images import Picture
 from atelier.images.resize import resize
 from atelier.methods.base import Job, Paper
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
@@ -66,11 +65,12 @@ class Strotss(_Optimising):
         average: float = knob(0.9, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
         places: int = knob(1024, "Places of the picture that are compared at each step.", ge=16)
         style_places: int = knob(5000, "Places of the style that are looked at.", ge=16)
-        content_regions: str = knob("", "File with flat colours that mark regions of the content.")
-        style_regions: str = knob("", "File with the same colours on the matching regions of the style.")
-
-        def files(self) -> tuple[str, ...]:
-            return (*super().files(), *filter(None, (self.content_regions, self.style_regions)))
+        content_regions: str = knob(
+            "", "Picture whose flat colours mark regions of the content.", file="data"
+        )
+        style_regions: str = knob(
+            "", "Picture with the same colours on the matching regions of the style.", file="data"
+        )
 
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 25, "coarse_iterations": 60},
@@ -350,8 +350,7 @@ def _read_guides(job: Job, knobs: Strotss.Knobs) -> Masks:
     if len(job.styles) > 1 or job.regions is not None:
         raise UsageError("content_regions tie a content to one style: give one style and no other regions")
     content, style = (
-        (Picture.open(path).pixels * 255 + 0.5).astype("uint8")
-        for path in (knobs.content_regions, knobs.style_regions)
+        (job.files[name].pixels * 255 + 0.5).astype("uint8") for name in ("content_regions", "style_regions")
     )
     # The published code asks for more than 10000 pixels, of pictures of any size.
     masks = region_masks(content, style, smallest=max(1, style.shape[0] * style.shape[1] // 100))

@@ -14,6 +14,7 @@ multiples of 16 make that exact.
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
-from atelier.methods.base import Job, Paper
-from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, size_of
+from atelier.methods.base import Job, Paper, Takes
+from atelier.methods.optimise.coarse_to_fine import STARTS, coarse_to_fine, size_of
 from atelier.methods.optimise.common import (
     PLAIN,
     Scale,
@@ -47,11 +48,17 @@ class Texture(_Optimising):
         "https://arxiv.org/abs/1505.07376",
     )
     native = frozenset({"styles"})
+    takes = Takes(content="size")
 
     class Knobs(StyleKnobs):
         """What is matched, and whether the result can be tiled."""
 
-        start: str = knob("noise", "Start from 'noise', 'content', 'style', or a picture's file.")
+        start: str = knob(
+            "noise",
+            "Start from 'noise', 'content', 'style', or a picture file.",
+            file="picture",
+            words=STARTS,
+        )
         seamless: bool = knob(False, "Make a texture whose copies can be laid side by side.")
         style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
         scale: Scale = knob(
@@ -86,9 +93,9 @@ def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content:
         return statistics_terms(encoder, sample, knobs.style_shares(), knobs.style_loss, scale=knobs.scale)
 
     # The sample has borders, whether or not the texture will have any.
-    encoder.padding = knobs.padding
     style = style_terms(job, content, terms)
     if knobs.seamless:
+        encoder = copy.copy(encoder)  # the encoder itself is shared
         encoder.padding = "circular"
     return Objective(encoder, {"style": style}, smoothness=knobs.smoothness, wrap=knobs.seamless)
 

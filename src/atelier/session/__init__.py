@@ -1,0 +1,1 @@
+"""One picture's way: controls, inputs, the run, its receipt and its replay."""

@@ -1,0 +1,109 @@
+"""The controls that every method has, and what a quality stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from atelier.core import knobs as knob_rules
+from atelier.core.errors import UsageError, did_you_mean
+from atelier.methods import registry
+from atelier.methods.base import Method
+
+#: The method that a quality stands for when none is named.
+BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
+
+
+class Controls(knob_rules.Knobs):
+    """The settings that every method takes; words mean the same everywhere."""
+
+    size: int | None = Field(
+        None,
+        ge=1,
+        le=32768,
+        description="Long side of the result in pixels; by default the quality's, and at most the photo's.",
+    )
+    strength: float = Field(
+        1.0, ge=0, le=1, description="0 leaves the photo untouched, 1 is the method in full."
+    )
+    colour: Literal["style", "content"] = Field("style", description="Whose colours the result has.")
+    style_weights: tuple[float, ...] = Field(
+        (), description="Weight of each style, in the order of pictures, texts, trained; equal by default."
+    )
+    style_scale: float = Field(
+        1.0,
+        gt=0,
+        le=8,
+        description="Size of the style picture relative to the content's; a larger one has larger strokes.",
+    )
+    feather: float = Field(8.0, ge=0, description="Softness of the mask's edge in pixels.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Number of CPU threads; by default one for each core."
+    )
+    max_pixels: int | None = Field(
+        None, ge=1, description="Largest input picture that is read, in pixels; 100 million by default."
+    )
+    receipt: Literal["names", "paths", "none"] = Field(
+        "names", description="What the receipt calls the input files: by name, by full path, or no receipt."
+    )
+
+
+#: Controls that decide how a picture is written down, and none of its pixels.
+UNRECORDED = frozenset({"receipt"})
+
+
+def by_quality(quality: str) -> str:
+    """The method that a quality stands for. Raises UsageError for a quality that only some methods have."""
+    if quality not in BY_QUALITY:
+        raise UsageError(
+            f"there is no general quality '{quality}' ({did_you_mean(quality, BY_QUALITY)}): name the method "
+            "too if it is a quality of its own"
+        )
+    return BY_QUALITY[quality]
+
+
+def settle(
+    kind: type[Method], quality: str, settings: dict[str, Any]
+) -> tuple[Controls, knob_rules.Knobs, dict[str, Any]]:
+    """The controls, the method's knobs, and the files from memory that were given for knobs, checked.
+
+    Raises UsageError, with the nearest name, for a setting that is neither control nor knob.
+    """
+    mine = {name: value for name, value in settings.items() if name in Controls.model_fields}
+    chosen = {name: value for name, value in settings.items() if name not in mine}
+    known = [*Controls.model_fields, *kind.Knobs.model_fields]
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"{kind.name} has no knob '{name}': {did_you_mean(name, known)}")
+    controls = knob_rules.parse(Controls, mine, what="control")
+    chosen, files = _from_memory(kind, chosen)
+    return controls, knob_rules.parse(kind.Knobs, registry.knobs_for(kind, quality, chosen)), files
+
+
+def _from_memory(kind: type[Method], chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """File knobs given as pictures or arrays: their place in the knobs is a name, they go beside."""
+    files: dict[str, Any] = {}
+    plain = dict(chosen)
+    for name in knob_rules.files_of(kind.Knobs).keys() & chosen.keys():
+        value = chosen[name]
+        several = value if isinstance(value, (list, tuple)) else (value,)
+        if any(not _is_name(one) for one in several):
+            files[name] = value
+            names = tuple(getattr(one, "name", "") or MEMORY for one in several)
+            plain[name] = names if isinstance(value, (list, tuple)) else names[0]
+        else:
+            names = tuple(str(one) for one in several)
+            plain[name] = names if isinstance(value, (list, tuple)) else names[0]
+    return plain, files
+
+
+#: What a file knob says of something that has no name.
+MEMORY = "memory"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, Path))

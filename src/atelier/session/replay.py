@@ -1,0 +1,172 @@
+"""Replay: the inputs that a receipt names are found, checked by their hashes, and used again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atelier import images
+from atelier.core import knobs as knob_rules
+from atelier.core import recipe as recipes
+from atelier.core.errors import InputError, UsageError, WeightsError
+from atelier.core.progress import Listener
+from atelier.images import MAX_PIXELS, Picture
+from atelier.methods import registry
+from atelier.session.inputs import Anything, TextStyle, TrainedStyle
+from atelier.store import weights
+
+#: What a recipe names outside its controls and knobs.
+_NAMED = {"content", "style", "text", "method", "quality", "mask", "regions", "progress"}
+
+
+def settings_of(
+    made: str | Path,
+    *,
+    content: Anything | None,
+    style: Anything | None,
+    mask: Anything | None,
+    regions: Sequence[Anything] | None,
+    progress: Listener | None,
+    max_pixels: int | None,
+    files: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments of `stylize` or `generate` that make the picture `made` again."""
+    recipe = recipes.parse(images.read_recipe(Path(made)), str(made))
+    _check_names(recipe, made)
+    most = max_pixels or recipe.controls.get("max_pixels")
+    finder = Finder(Path(made).parent, most)
+    styles = finder.several(recipe.styles, style, "styles", made)
+    places = finder.several(recipe.regions, regions, "regions", made)
+    knobs = _knobs(recipe, finder, files)
+    texts = [TextStyle(one.text, one.weight) for one in recipe.texts]
+    trained = [TrainedStyle(name) for name in recipe.trained]
+    settings: dict[str, Any] = {
+        "style": [*styles, *trained],
+        "text": texts,
+        "method": recipe.method,
+        "progress": _until(recipe.stopped_after, progress),
+        **recipe.controls,
+        **knobs,
+    }
+    if most:
+        settings["max_pixels"] = most
+    if recipe.content is None:
+        return settings
+    return settings | {
+        "content": finder.one(recipe.content, content),
+        "mask": None if recipe.mask is None else finder.one(recipe.mask, mask),
+        "regions": places,
+    }
+
+
+def _check_names(recipe: recipes.Recipe, made: str | Path) -> None:
+    names = recipe.controls.keys() | recipe.knobs.keys()
+    if clash := names & _NAMED or recipe.controls.keys() & recipe.knobs:
+        raise InputError(
+            f"the recipe in {made} has '{min(clash)}' in a wrong place: it was not written by atelier"
+        )
+
+
+def _knobs(recipe: recipes.Recipe, finder: Finder, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's knobs, with the files that they name found again, and the weights checked."""
+    kind = registry.find(recipe.method).Knobs
+    knobs = dict(recipe.knobs)
+    weights_at: dict[str, str] = {}
+    for name, holds in knob_rules.files_of(kind).items():
+        if name not in knobs:
+            continue
+        if holds == "weights" and isinstance(knobs[name], str):
+            found = str(given.get(name) or finder.weights(knobs[name], recipe.weights))
+            weights_at[knobs[name]] = knobs[name] = found
+        elif name in given:
+            knobs[name] = given[name]
+        elif name in recipe.files:
+            knobs[name] = finder.files(recipe.files[name], knobs[name], holds)
+    for name, sha256 in recipe.weights.items():
+        if weights.fingerprint(weights_at.get(name, name)) != sha256:
+            raise WeightsError(f"'{name}' is not what it was when this picture was made: its hash differs")
+    return knobs
+
+
+class Finder:
+    """Looks for the inputs of a picture where they were, beside the picture and in the current folder."""
+
+    def __init__(self, beside: Path, max_pixels: int | None) -> None:
+        self.beside, self.max_pixels = beside, max_pixels or MAX_PIXELS
+
+    def places(self, name: str) -> list[Path]:
+        """The files that a recipe's name may mean, each once."""
+        options = (Path(name), self.beside / name, self.beside / Path(name).name, Path(Path(name).name))
+        return list(dict.fromkeys(path for path in options if _is_file(path)))
+
+    def several(
+        self, sources: Sequence[recipes.Source], given: Any, what: str, made: str | Path
+    ) -> list[Picture]:
+        """The pictures of a recipe's styles or regions."""
+        named = given if isinstance(given, (list, tuple)) else [given] * len(sources)
+        if len(named) != len(sources):
+            raise UsageError(f"{made} was made with {len(sources)} {what}, and {len(named)} were given")
+        return [self.one(source, one) for source, one in zip(sources, named, strict=True)]
+
+    def one(self, source: recipes.Source, given: Anything | None = None) -> Picture:
+        """The input that a recipe names, checked by its hash."""
+        if given is not None:
+            places: Sequence[Any] = [given]
+        elif source.name:
+            places = self.places(source.name)
+        else:
+            raise InputError(
+                "an input of this picture was not a file: give it again (content=, style=, mask=)"
+            )
+        pictures = [Picture.of(place, max_pixels=self.max_pixels) for place in places]
+        for picture in pictures:
+            if picture.sha256 == source.sha256:
+                return picture
+        if not pictures:
+            raise InputError(
+                f"the input '{source.name}' is missing: name it with --content, --style or --mask"
+            )
+        label = f"'{source.name}'" if source.name else "what was given for an input that was not a file"
+        raise InputError(f"{label} is not the picture that was used (its hash differs): find the original")
+
+    def files(self, sources: Sequence[recipes.Source], value: Any, holds: str) -> Any:
+        """What a file knob named, found again: one path or picture, or a tuple of them."""
+        found: list[Any] = []
+        for source in sources:
+            if holds == "array":
+                places = self.places(source.name)
+                if not places:
+                    raise InputError(f"the file '{source.name}' that this picture was made with is missing")
+                found.append(places[0])
+            else:
+                found.append(self.one(source))
+        return tuple(found) if isinstance(value, (list, tuple)) else found[0]
+
+    def weights(self, name: str, used: Mapping[str, str]) -> str:
+        """The path or record that a weights knob of the recipe names."""
+        if name not in used or not weights.is_path(name):
+            return name
+        for path in self.places(name):
+            if weights.fingerprint(path) == used[name]:
+                return str(path)
+        return name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long or impossible, in a recipe that somebody made up
+        return False
+
+
+def _until(stop: int | None, listener: Listener | None) -> Listener | None:
+    """A listener that stops where the recorded run was stopped."""
+    if stop is None:
+        return listener
+
+    def listen(event: Any) -> bool | None:
+        answer = listener(event) if listener is not None else None
+        return False if event.done >= stop else answer
+
+    return listen

@@ -1,0 +1,295 @@
+"""One run: the shared controls round a method's own work, and the receipt of what was done.
+
+Strength, several styles, regions, colour and mask are done here for every method; a method that declares
+a better way (`Method.native`) gets the control instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from atelier import colour, images
+from atelier.core import device as devices
+from atelier.core import knobs as knob_rules
+from atelier.core import recipe as recipes
+from atelier.core.allocator import release_freed_memory
+from atelier.core.progress import Progress
+from atelier.images import Picture
+from atelier.methods.base import Context, Frame, Method, Painter, Result, Styles
+from atelier.session import inputs as given
+from atelier.session.controls import UNRECORDED, Controls
+from atelier.session.inputs import Inputs
+from atelier.store import weights
+
+if TYPE_CHECKING:
+    import torch
+
+#: Pixels from which on it takes longer to paint a picture than to get memory anew.
+_LARGE = 4096 * 4096
+
+_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A method with its settings, on its device."""
+
+    kind: type[Method]
+    method: Method
+    controls: Controls
+    knobs: knob_rules.Knobs
+    device: torch.device
+
+    def prepare(self, inputs: Inputs, side: int) -> Painter:
+        """What paints pictures with a long side of `side` pixels in these styles."""
+        context = Context(
+            device=self.device,
+            dtype=devices.compute_dtype(self.device) if self.kind.half else _float32(),
+            seed=self.controls.seed,
+            size=side,
+            files=inputs.files,
+        )
+        styles = style_tensors(inputs, side, self.controls.style_scale, self.device)
+        native = "regions" if inputs.regions else "styles"
+        if native in self.kind.native or inputs.count <= 1:
+            return self.method.prepare(styles, self.knobs, context)
+        parts = _apart(styles)
+        shares = [*styles.weights, *styles.text_weights, *styles.trained_weights]
+        return mixed([self.method.prepare(one, self.knobs, context) for one in parts], shares)
+
+    def frame(self, inputs: Inputs, size: tuple[int, int], progress: Progress) -> Frame:
+        """What the painter gets of the inputs: everything at `size`, (height, width)."""
+        if inputs.content is None or self.kind.takes.content == "none":
+            content, seen = _canvas(size, self.device), None
+        else:
+            content, seen = seen_tensor(inputs.content.resized(size), self.device)
+        mask = None if inputs.mask is None else self._soft(inputs.mask, size)
+        return Frame(
+            content=content,
+            seen=seen,
+            strength=self.controls.strength if "strength" in self.kind.native else 1.0,
+            progress=progress,
+            regions=_regions([self._soft(region, size) for region in inputs.regions], self.device),
+            mask=None if mask is None else _tensor(mask, self.device),
+        )
+
+    def _soft(self, mask: Picture, size: tuple[int, int]) -> images.Floats:
+        """A mask at `size` with a soft edge, (H, W) in 0..1."""
+        return images.feather(images.read_mask(mask, size), self.controls.feather)
+
+    def make(self, frame: Frame, painter: Callable[[], Painter], content: Picture | None) -> Result:
+        """The result on a frame, with the shared controls applied."""
+        _make_room(frame)
+        if content is not None and self.controls.strength == 0:
+            return Result(frame.content)
+        required = self.kind.takes.mask == "required"
+        inner = frame if required else dataclasses.replace(frame, mask=None)
+        made = padded(painter(), inner, self.kind.multiple)
+        if content is None:
+            return made
+        picture, original = made.picture, frame.content
+        if frame.regions is not None:
+            picture = images.blend(original, picture, frame.regions.sum(0)[0])
+        if self.controls.colour == "content":
+            picture = colour.keep_colour(picture, original)
+        if "strength" not in self.kind.native:
+            picture = original + self.controls.strength * (picture - original)
+        if frame.mask is not None and not required:
+            picture = images.blend(original, picture, frame.mask[0, 0])
+        return dataclasses.replace(made, picture=picture)
+
+    def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:
+        """The run as data: what is made of what, with which settings."""
+        naming = self.controls.receipt
+        settled = self.controls.model_dump(exclude=set(UNRECORDED), exclude_none=True)
+        side = {"size": max(size)} if inputs.content is not None else {"size": [size[1], size[0]]}
+        knobs = self.knobs.model_dump(mode="json")
+        for name, holds in knob_rules.files_of(self.kind.Knobs).items():
+            if holds == "weights" and isinstance(knobs[name], str) and weights.is_path(knobs[name]):
+                knobs[name] = given.named(knobs[name], naming)
+            elif holds != "weights":
+                knobs[name] = _named(self.kind.Knobs, name, knobs[name], naming)
+        for name in knob_rules.artifacts_of(self.kind.Knobs):
+            knobs[name] = given.named(knobs[name], naming)
+        return recipes.Request(
+            method=self.kind.name,
+            knobs=knobs,
+            controls=settled | side | {"device": str(self.device), "threads": threads},
+            **given.sources(inputs, naming),
+        )
+
+    def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
+        """The request and what was found while it ran."""
+        naming = self.controls.receipt
+        idle = inputs.content is not None and self.controls.strength == 0
+        used = () if idle else self.method.weights(self.knobs)
+        return recipes.Recipe(
+            **request.model_dump(),
+            weights={
+                given.named(name, naming) if weights.is_path(name) else name: weights.fingerprint(name)
+                for name in map(str, used)
+            },
+            versions=recipes.versions(),
+            machine={name: request.controls[name] for name in ("device", "threads")},
+            stopped_after=progress.done if progress.stopped else None,
+            source_type="" if idle else _SOURCE_TYPES + source_type(self.kind, used),
+        ).model_dump(mode="json", by_alias=True)
+
+
+def source_type(kind: type[Method], used: Sequence[str]) -> str:
+    """IPTC's word for how a picture was made (newscodes, digital source type)."""
+    if not used:
+        return "algorithmicMedia" if kind.takes.content == "none" else "algorithmicallyEnhanced"
+    if kind.takes.content == "none":
+        return "trainedAlgorithmicMedia"
+    return "compositeWithTrainedAlgorithmicMedia"
+
+
+def mixed(painters: Sequence[Painter], shares: Sequence[float]) -> Painter:
+    """One painter out of one for each style: the mean of their pictures by weights, or by regions."""
+
+    def paint(frame: Frame) -> Result:
+        weights: Any = shares if frame.regions is None else _everywhere(frame.regions)
+        picture, artifacts = frame.content.new_zeros(()), dict[str, bytes]()
+        for index, (painter, share) in enumerate(zip(painters, weights, strict=True)):
+            progress = frame.progress.part(index, len(painters))
+            made = painter(dataclasses.replace(frame, progress=progress, regions=None))
+            picture = picture + share * made.picture
+            artifacts |= made.artifacts
+        return Result(picture, artifacts)
+
+    return paint
+
+
+def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
+    """The painter's result on a frame whose sides are multiples of `multiple`, cut to the frame's own."""
+    height, width = frame.content.shape[-2:]
+    more = (0, -width % multiple, 0, -height % multiple)
+    if not any(more):
+        return painter(frame)
+    import torch.nn.functional as F
+
+    larger: dict[str, Any] = {
+        name: F.pad(value, more, mode="replicate")
+        for name in ("content", "seen", "regions", "mask", "previous", "flow")
+        if (value := getattr(frame, name)) is not None
+    }
+    made = painter(dataclasses.replace(frame, **larger))
+    return dataclasses.replace(made, picture=made.picture[..., :height, :width])
+
+
+def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
+    """The styles for pictures with a long side of `side`; the pictures' long side is that times `scale`."""
+    long_side = max(1, round(side * scale))
+    resized = (style.resized(given.fit(style, long_side)) for style in inputs.styles)
+    seen = [seen_tensor(style, device) for style in resized]
+    return Styles(
+        pictures=[picture for picture, _ in seen],
+        weights=list(inputs.weights),
+        seen=[alpha for _, alpha in seen],
+        texts=[one.text for one in inputs.texts],
+        text_weights=[one.weight for one in inputs.texts],
+        trained=[one.name for one in inputs.trained],
+        trained_weights=[one.weight for one in inputs.trained],
+    )
+
+
+def seen_tensor(picture: Picture, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A picture (1, 3, H, W), its hidden pixels filled, and its alpha (1, 1, H, W) where any is hidden."""
+    if picture.alpha is None or picture.alpha.min() >= 1:
+        return picture.tensor(device, share=True), None
+    filled = images.fill_hidden(picture.pixels, picture.alpha)
+    return Picture(filled).tensor(device, share=True), _tensor(picture.alpha, device)
+
+
+def _apart(styles: Styles) -> list[Styles]:
+    """One `Styles` for each style."""
+    seen = styles.seen or [None] * len(styles.pictures)
+    return [
+        *(
+            Styles(pictures=[one], weights=[1.0], seen=[a])
+            for one, a in zip(styles.pictures, seen, strict=True)
+        ),
+        *(Styles(texts=[one], text_weights=[1.0]) for one in styles.texts),
+        *(Styles(trained=[one], trained_weights=[1.0]) for one in styles.trained),
+    ]
+
+
+def _named(kind: type[knob_rules.Knobs], name: str, value: Any, naming: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [given.named(one, naming) for one in value]
+    return given.named(value, naming) if knob_rules.is_file(kind, name, value) else value
+
+
+def _regions(masks: Sequence[images.Floats], device: torch.device) -> torch.Tensor | None:
+    """Each style's share of every pixel, (K, 1, H, W), in sum at most 1; overlapping masks share."""
+    if not masks:
+        return None
+    import torch
+
+    shares = torch.stack([torch.as_tensor(mask) for mask in masks])[:, None].to(device)
+    return shares / shares.sum(0).clamp(min=1)
+
+
+def _everywhere(regions: torch.Tensor) -> torch.Tensor:
+    """Shares (K, 1, H, W) that sum to 1; outside all regions the photo is put back afterwards anyway."""
+    return regions / regions.sum(0).clamp(min=1e-6)
+
+
+def _tensor(plane: images.Floats, device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.as_tensor(plane)[None, None].to(device)
+
+
+def _canvas(size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.full((1, 3, *size), 0.5, device=device)
+
+
+def _float32() -> torch.dtype:
+    import torch
+
+    return torch.float32
+
+
+def _make_room(frame: Frame) -> None:
+    height, width = frame.content.shape[-2:]
+    if height * width > _LARGE:
+        release_freed_memory()
+
+
+class threads:  # noqa: N801 - reads as a statement
+    """The number of CPU threads that torch uses in this thread, inside the block.
+
+    torch keeps one number for each Python thread (OpenMP), so jobs in several threads are apart.
+    """
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+
+    def __enter__(self) -> int:
+        import torch
+
+        self.before = torch.get_num_threads()
+        if self.count is not None:
+            torch.set_num_threads(self.count)
+        return self.count or self.before
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        if self.count is not None:
+            torch.set_num_threads(self.before)
+
+
+def picture_of(result: Result, content: Picture | None, size: tuple[int, int]) -> Picture:
+    """The result as a Picture with the content's alpha and its artifacts."""
+    alpha = None if content is None else content.resized(size).alpha
+    picture = Picture.from_tensor(result.picture, alpha=alpha)
+    picture.artifacts = result.artifacts
+    return picture

@@ -1,0 +1,144 @@
+"""A prepared method: styles are read and networks loaded once, then any number of pictures is painted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from atelier.core import device as devices
+from atelier.core import extras
+from atelier.core.errors import UsageError
+from atelier.core.progress import Listener, Progress
+from atelier.images import Picture
+from atelier.methods import registry
+from atelier.methods.base import Painter
+from atelier.session import artifacts
+from atelier.session import inputs as given
+from atelier.session.controls import by_quality, settle
+from atelier.session.inputs import Anything, Inputs
+from atelier.session.run import Setup, picture_of, threads
+
+if TYPE_CHECKING:
+    import torch
+
+#: Sizes for which styles stay prepared.
+_SIZES = 4
+
+
+class Stylizer:
+    """A method with its settings and styles, ready to paint picture after picture.
+
+    Arguments are those of `stylize` without the content. What depends on the styles alone is done once for
+    each long side. Folders, pages, servers and video build on this. Raises what `stylize` raises.
+
+    >>> import numpy as np
+    >>> paint = Stylizer(method="identity")
+    >>> [paint(np.zeros((8, side, 3))).size for side in (8, 12)]
+    [(8, 8), (12, 8)]
+    """
+
+    def __init__(
+        self,
+        style: Anything | Sequence[Anything] | None = None,
+        *,
+        method: str | None = None,
+        quality: str = "good",
+        text: Any = None,
+        **settings: Any,
+    ) -> None:
+        kind = registry.find(method or by_quality(quality))
+        controls, knobs, memory = settle(kind, quality, settings)
+        for package in kind.packages:
+            extras.require(package, kind.extra, f"the method {kind.name}")
+        artifacts.check(kind.Knobs, knobs)
+        self.quality = quality
+        self.setup = Setup(kind, kind(), controls, knobs, devices.choose(controls.device))
+        self._given = {"style": style, "text": text, "files": memory}
+        self._inputs: Inputs | None = None
+        self._painters: OrderedDict[int, Painter] = OrderedDict()
+
+    def __call__(
+        self,
+        content: Anything,
+        *,
+        mask: Anything | None = None,
+        regions: Sequence[Anything] = (),
+        progress: Listener | None = None,
+        previous: Anything | None = None,
+        flow: torch.Tensor | None = None,
+    ) -> Picture:
+        """The content in the manner of the styles, with a `recipe`.
+
+        In a video, `previous` is the result for the frame before, and `flow` (1, 2, H, W) says for each pixel
+        of this frame how many pixels right and down of it its colour was in `previous`.
+        """
+        inputs = self._read(content, mask, regions)
+        assert inputs.content is not None
+        size = given.fit(
+            inputs.content, given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
+        )
+        return self._paint(inputs, size, Progress(progress), previous, flow)
+
+    def generate(
+        self, size: int | tuple[int, int] | None = None, *, progress: Listener | None = None
+    ) -> Picture:
+        """A picture without a content, of a method that needs none. `size` is a side or (width, height)."""
+        takes = self.setup.kind.takes
+        if takes.content == "required":
+            raise UsageError(f"{self.setup.kind.name} restyles a photo: use stylize and give it one")
+        if self.setup.controls.colour == "content":
+            raise UsageError("there is no content whose colours could be kept: leave out colour='content'")
+        inputs = self._read(None, None, ())
+        side = size or given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
+        width, height = (side, side) if isinstance(side, int) else side
+        if min(width, height) < 1 or max(width, height) > 32768:
+            raise UsageError(f"a picture of {width} x {height} pixels cannot be made: sides are 1 to 32768")
+        return self._paint(inputs, (height, width), Progress(progress))
+
+    def _read(self, content: Anything | None, mask: Anything | None, regions: Sequence[Anything]) -> Inputs:
+        """The inputs of one picture; styles and files are opened at the first."""
+        setup = self.setup
+        if self._inputs is None or regions or self._inputs.regions:
+            self._painters.clear()
+            self._inputs = given.read(
+                setup.kind,
+                setup.controls,
+                setup.knobs,
+                content=content,
+                mask=mask,
+                regions=regions,
+                **self._given,
+            )
+            return self._inputs
+        return given.with_content(self._inputs, setup.kind, setup.controls, content, mask)
+
+    def _paint(
+        self,
+        inputs: Inputs,
+        size: tuple[int, int],
+        progress: Progress,
+        previous: Anything | None = None,
+        flow: torch.Tensor | None = None,
+    ) -> Picture:
+        setup = self.setup
+        with threads(setup.controls.threads) as count:
+            request = setup.request(inputs, size, count)
+            frame = setup.frame(inputs, size, progress)
+            if previous is not None:
+                frame.previous = Picture.of(previous).resized(size).tensor(setup.device)
+            frame.flow = None if flow is None else flow.to(setup.device)
+            result = setup.make(frame, lambda: self._painter(inputs, max(size)), inputs.content)
+            del frame  # its memory makes room for the copies below
+            picture = picture_of(result, inputs.content, size)
+        if setup.controls.receipt != "none":
+            picture.recipe = setup.receipt(request, inputs, progress)
+        return picture
+
+    def _painter(self, inputs: Inputs, side: int) -> Painter:
+        if side not in self._painters:
+            self._painters[side] = self.setup.prepare(inputs, side)
+        self._painters.move_to_end(side)
+        while len(self._painters) > _SIZES:
+            self._painters.popitem(last=False)
+        return self._painters[side]
