@@ -1,4 +1,4 @@
-from .api import Controls, generate, replay, save_style, stylize
+from .api import Controls, generate, replay, run, save_style, stylize
 from .core.errors import (
     AtelierError,
     InputError,
@@ -36,6 +36,7 @@ __all__ = [
     "generate",
     "list_methods",
     "replay",
+    "run",
     "save_style",
     "stylize",
 ]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier.core.progress import Listener
+from atelier.core.recipe import Request
 from atelier.session.controls import BY_QUALITY, Controls, by_quality
 from atelier.session.inputs import Anything
 
 if TYPE_CHECKING:
     from atelier.images import Picture
 
-__all__ = ["BY_QUALITY", "Controls", "by_quality", "generate", "replay", "save_style", "stylize"]
+__all__ = ["BY_QUALITY", "Controls", "by_quality", "generate", "replay", "run", "save_style", "stylize"]
 
 
 def stylize(
@@ -106,17 +107,62 @@ def replay(
     among them, by the knob's name. Raises InputError when one is missing
     or is not the file that the recipe names, and WeightsError when the weights are others.
     """
-    from atelier.session.replay import settings_of
+    from atelier.core import recipe as recipes
+    from atelier.images import read_recipe
 
-    settings = settings_of(
-        made,
+    recipe = recipes.parse(read_recipe(made), str(made))
+    return run(
+        recipe,
+        folder=Path(made).parent,
+        label=str(made),
         content=content,
         style=style,
         mask=mask,
         regions=regions,
-        progress=progress,
+        files=files,
         max_pixels=max_pixels,
+        progress=progress,
+    )
+
+
+def run(
+    request: Request,
+    *,
+    folder: str | Path = ".",
+    label: str = "the request",
+    content: Anything | None = None,
+    style: Anything | None = None,
+    mask: Anything | None = None,
+    regions: Sequence[Anything] | None = None,
+    files: Mapping[str, Any] | None = None,
+    max_pixels: int | None = None,
+    progress: Listener | None = None,
+) -> Picture:
+    """The picture that a request asks for, in this process or in a worker that was sent the request.
+
+    The inputs are looked for by their names, in `folder` and the current folder, and checked by their hashes;
+    the other arguments are as for `replay`, whose errors it raises. `label` is what errors call the request.
+
+    >>> import numpy as np
+    >>> from atelier import Request, Stylizer
+    >>> photo = np.zeros((8, 12, 3), np.float32)
+    >>> request = Stylizer(method="identity").request(photo)
+    >>> run(Request.model_validate_json(request.model_dump_json(by_alias=True)), content=photo).size
+    (12, 8)
+    """
+    from atelier.session.replay import settings_of
+
+    settings = settings_of(
+        request,
+        Path(folder),
+        label=label,
+        content=content,
+        style=style,
+        mask=mask,
+        regions=regions,
         files=files or {},
+        max_pixels=max_pixels,
+        progress=progress,
     )
     if "content" in settings:
         return stylize(**settings)

@@ -42,7 +42,7 @@ def test_colours_are_numbers_above_the_greys(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", [np.zeros((3, 3)), np.zeros((3, 4), int), np.zeros(9, int)])
 def test_a_table_is_square_and_whole(tmp_path: Path, table: np.ndarray) -> None:
     np.save(tmp_path / "table.npy", table)
-    with pytest.raises(InputError, match="not a square table of whole numbers"):
+    with pytest.raises(InputError, match="not a square table of integers"):
         read_affinity(str(tmp_path / "table.npy"))
 
 

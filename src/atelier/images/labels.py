@@ -41,7 +41,7 @@ def read_affinity(file: Any) -> Tensor:
     whole = isinstance(table, np.ndarray) and np.issubdtype(table.dtype, np.integer)
     if not whole or table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise InputError(
-            f"{label} is not a square table of whole numbers, where column s lists the labels by likeness to s"
+            f"{label} is not a square table of integers whose column s ranks the labels by likeness to s"
         )
     return torch.from_numpy(table.astype(np.int64))
 

@@ -283,8 +283,3 @@ def long_side(inputs: Inputs, kind: type[Method], controls: Controls, quality: s
     if controls.size or inputs.content is None:
         return controls.size or usual
     return min(usual, max(inputs.content.size))
-
-
-def fit(picture: Picture, side: int) -> tuple[int, int]:
-    """(height, width) of a picture whose long side becomes `side`."""
-    return images.fit(picture, side)

@@ -1,4 +1,4 @@
-"""Replay: the inputs that a receipt names are found, checked by their hashes, and used again."""
+"""Running a request: the inputs that it names are found and checked by their hashes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atelier import images
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
 from atelier.core.errors import InputError, UsageError, WeightsError
@@ -21,8 +20,10 @@ _NAMED = {"content", "style", "text", "method", "quality", "mask", "regions", "p
 
 
 def settings_of(
-    made: str | Path,
+    request: recipes.Request,
+    folder: Path,
     *,
+    label: str = "the request",
     content: Anything | None,
     style: Anything | None,
     mask: Anything | None,
@@ -31,59 +32,62 @@ def settings_of(
     max_pixels: int | None,
     files: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The arguments of `stylize` or `generate` that make the picture `made` again."""
-    recipe = recipes.parse(images.read_recipe(Path(made)), str(made))
-    _check_names(recipe, made)
-    most = max_pixels or recipe.controls.get("max_pixels")
-    finder = Finder(Path(made).parent, most)
-    styles = finder.several(recipe.styles, style, "styles", made)
-    places = finder.several(recipe.regions, regions, "regions", made)
-    knobs = _knobs(recipe, finder, files)
-    texts = [TextStyle(one.text, one.weight) for one in recipe.texts]
-    trained = [TrainedStyle(name) for name in recipe.trained]
+    """The arguments of `stylize` or `generate` that do what a request or a receipt says.
+
+    Inputs are looked for in `folder` too; `label` is what error sentences call the request.
+    """
+    _check_names(request, label)
+    most = max_pixels or request.controls.get("max_pixels")
+    finder = Finder(folder, most)
+    styles = finder.several(request.styles, style, "styles", label)
+    places = finder.several(request.regions, regions, "regions", label)
+    knobs = _knobs(request, finder, files)
+    texts = [TextStyle(one.text, one.weight) for one in request.texts]
+    trained = [TrainedStyle(name) for name in request.trained]
     settings: dict[str, Any] = {
         "style": [*styles, *trained],
         "text": texts,
-        "method": recipe.method,
-        "progress": _until(recipe.stopped_after, progress),
-        **recipe.controls,
+        "method": request.method,
+        "progress": _until(getattr(request, "stopped_after", None), progress),
+        **request.controls,
         **knobs,
     }
     if most:
         settings["max_pixels"] = most
-    if recipe.content is None:
+    if request.content is None:
         return settings
     return settings | {
-        "content": finder.one(recipe.content, content),
-        "mask": None if recipe.mask is None else finder.one(recipe.mask, mask),
+        "content": finder.one(request.content, content),
+        "mask": None if request.mask is None else finder.one(request.mask, mask),
         "regions": places,
     }
 
 
-def _check_names(recipe: recipes.Recipe, made: str | Path) -> None:
+def _check_names(recipe: recipes.Request, label: str) -> None:
     names = recipe.controls.keys() | recipe.knobs.keys()
     if clash := names & _NAMED or recipe.controls.keys() & recipe.knobs:
         raise InputError(
-            f"the recipe in {made} has '{min(clash)}' in a wrong place: it was not written by atelier"
+            f"the recipe in {label} has '{min(clash)}' in a wrong place: it was not written by atelier"
         )
 
 
-def _knobs(recipe: recipes.Recipe, finder: Finder, given: Mapping[str, Any]) -> dict[str, Any]:
+def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's knobs, with the files that they name found again, and the weights checked."""
     kind = registry.find(recipe.method).Knobs
     knobs = dict(recipe.knobs)
+    used: Mapping[str, str] = getattr(recipe, "weights", {})
     weights_at: dict[str, str] = {}
     for name, holds in knob_rules.files_of(kind).items():
         if name not in knobs:
             continue
         if holds == "weights" and isinstance(knobs[name], str):
-            found = str(given.get(name) or finder.weights(knobs[name], recipe.weights))
+            found = str(given.get(name) or finder.weights(knobs[name], used))
             weights_at[knobs[name]] = knobs[name] = found
         elif name in given:
             knobs[name] = given[name]
         elif name in recipe.files:
             knobs[name] = finder.files(recipe.files[name], knobs[name], holds)
-    for name, sha256 in recipe.weights.items():
+    for name, sha256 in used.items():
         if weights.fingerprint(weights_at.get(name, name)) != sha256:
             raise WeightsError(f"'{name}' is not what it was when this picture was made: its hash differs")
     return knobs
@@ -100,13 +104,11 @@ class Finder:
         options = (Path(name), self.beside / name, self.beside / Path(name).name, Path(Path(name).name))
         return list(dict.fromkeys(path for path in options if _is_file(path)))
 
-    def several(
-        self, sources: Sequence[recipes.Source], given: Any, what: str, made: str | Path
-    ) -> list[Picture]:
+    def several(self, sources: Sequence[recipes.Source], given: Any, what: str, label: str) -> list[Picture]:
         """The pictures of a recipe's styles or regions."""
         named = given if isinstance(given, (list, tuple)) else [given] * len(sources)
         if len(named) != len(sources):
-            raise UsageError(f"{made} was made with {len(sources)} {what}, and {len(named)} were given")
+            raise UsageError(f"{label} has {len(sources)} {what}, and {len(named)} were given")
         return [self.one(source, one) for source, one in zip(sources, named, strict=True)]
 
     def one(self, source: recipes.Source, given: Anything | None = None) -> Picture:

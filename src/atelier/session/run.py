@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Pixels from which on it takes longer to paint a picture than to get memory anew.
-_LARGE = 4096 * 4096
+LARGE = 4096 * 4096
 
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -184,7 +184,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
     """The styles for pictures with a long side of `side`; the pictures' long side is that times `scale`."""
     long_side = max(1, round(side * scale))
-    resized = (style.resized(given.fit(style, long_side)) for style in inputs.styles)
+    resized = (style.resized(images.fit(style, long_side)) for style in inputs.styles)
     seen = [seen_tensor(style, device) for style in resized]
     return Styles(
         pictures=[picture for picture, _ in seen],
@@ -259,7 +259,7 @@ def _float32() -> torch.dtype:
 
 def _make_room(frame: Frame) -> None:
     height, width = frame.content.shape[-2:]
-    if height * width > _LARGE:
+    if height * width > LARGE:
         release_freed_memory()
 
 

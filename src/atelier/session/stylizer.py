@@ -6,10 +6,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from atelier import images
 from atelier.core import device as devices
 from atelier.core import extras
 from atelier.core.errors import UsageError
 from atelier.core.progress import Listener, Progress
+from atelier.core.recipe import Request
 from atelier.images import Picture
 from atelier.methods import registry
 from atelier.methods.base import Painter
@@ -17,7 +19,7 @@ from atelier.session import artifacts
 from atelier.session import inputs as given
 from atelier.session.controls import by_quality, settle
 from atelier.session.inputs import Anything, Inputs
-from atelier.session.run import Setup, picture_of, threads
+from atelier.session.run import LARGE, Setup, picture_of, threads
 
 if TYPE_CHECKING:
     import torch
@@ -74,11 +76,23 @@ class Stylizer:
         of this frame how many pixels right and down of it its colour was in `previous`.
         """
         inputs = self._read(content, mask, regions)
-        assert inputs.content is not None
-        size = given.fit(
-            inputs.content, given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
-        )
-        return self._paint(inputs, size, Progress(progress), previous, flow)
+        return self._paint(inputs, self._size(inputs), Progress(progress), previous, flow)
+
+    def request(
+        self,
+        content: Anything | None = None,
+        *,
+        size: int | tuple[int, int] | None = None,
+        mask: Anything | None = None,
+        regions: Sequence[Anything] = (),
+    ) -> Request:
+        """What a call with these inputs would do, before it is done: hashable, and run by `atelier.run`.
+
+        `size` is for pictures that are generated without a content, as in `generate`.
+        """
+        inputs = self._read(content, mask, regions)
+        with threads(self.setup.controls.threads) as count:
+            return self.setup.request(inputs, self._size(inputs, size), count)
 
     def generate(
         self, size: int | tuple[int, int] | None = None, *, progress: Listener | None = None
@@ -90,11 +104,18 @@ class Stylizer:
         if self.setup.controls.colour == "content":
             raise UsageError("there is no content whose colours could be kept: leave out colour='content'")
         inputs = self._read(None, None, ())
-        side = size or given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
+        return self._paint(inputs, self._size(inputs, size), Progress(progress))
+
+    def _size(self, inputs: Inputs, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
+        """(height, width) of the result. Raises UsageError for a size that cannot be made."""
+        usual = given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
+        if inputs.content is not None:
+            return images.fit(inputs.content, usual)
+        side = size or usual
         width, height = (side, side) if isinstance(side, int) else side
         if min(width, height) < 1 or max(width, height) > 32768:
             raise UsageError(f"a picture of {width} x {height} pixels cannot be made: sides are 1 to 32768")
-        return self._paint(inputs, (height, width), Progress(progress))
+        return height, width
 
     def _read(self, content: Anything | None, mask: Anything | None, regions: Sequence[Anything]) -> Inputs:
         """The inputs of one picture; styles and files are opened at the first."""
@@ -130,6 +151,8 @@ class Stylizer:
             frame.flow = None if flow is None else flow.to(setup.device)
             result = setup.make(frame, lambda: self._painter(inputs, max(size)), inputs.content)
             del frame  # its memory makes room for the copies below
+            if size[0] * size[1] > LARGE:
+                self._painters.clear()
             picture = picture_of(result, inputs.content, size)
         if setup.controls.receipt != "none":
             picture.recipe = setup.receipt(request, inputs, progress)

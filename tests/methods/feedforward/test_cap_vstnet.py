@@ -264,8 +264,8 @@ def test_each_style_has_its_own_regions(network_file: Path, tmp_path: Path) -> N
         ({"content_labels": "map.png", "regions": True}, UsageError, "give no other regions"),
         ({"content_labels": "gone.png", "style_labels": ("map.png",)}, InputError, "gone.png"),
         ({"label_affinity": "map.png"}, InputError, r"cannot be read as \.npy"),
-        ({"label_affinity": "floats.npy"}, InputError, "not a square table of whole numbers"),
-        ({"label_affinity": "oblong.npy"}, InputError, "not a square table of whole numbers"),
+        ({"label_affinity": "floats.npy"}, InputError, "not a square table of integers"),
+        ({"label_affinity": "oblong.npy"}, InputError, "not a square table of integers"),
         ({"weights": "map.png"}, WeightsError, "map.png"),
     ],
 )

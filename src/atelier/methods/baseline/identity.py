@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper, Takes
 
 
 class Identity(Method):
@@ -17,6 +17,8 @@ class Identity(Method):
 
     name = "identity"
     paper = Paper("Nobody", 2024, "The photo itself", "https://en.wikipedia.org/wiki/Identity_function")
+
+    takes = Takes(least=0)
 
     class Knobs(AnyKnobs):
         """There is nothing to turn."""
