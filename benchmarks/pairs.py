@@ -40,8 +40,8 @@ def rows(
         start = time.perf_counter()
         made = api.stylize(photo, painting, method=method, quality=quality, size=size)
         seconds = time.perf_counter() - start
-        content = photo.resized(fit(photo, size)).tensor()
-        style = painting.resized(fit(painting, size)).tensor()
+        content = photo.resized(fit(photo.shape, size)).tensor()
+        style = painting.resized(fit(painting.shape, size)).tensor()
         result = made.tensor()
         before, after = (style_distance(one, style, encoder) for one in (content, result))
         values = [a / b for a, b in zip(after, before, strict=True)]
@@ -55,7 +55,7 @@ def sheet(columns: Sequence[Sequence[Picture]]) -> Picture:
     page = np.ones((len(columns[0]) * (CELL + 8), len(columns) * (CELL + 8), 3), np.float32)
     for column, pictures in enumerate(columns):
         for row, picture in enumerate(pictures):
-            small = picture.resized(fit(picture, CELL)).pixels
+            small = picture.resized(fit(picture.shape, CELL)).pixels
             top, left = row * (CELL + 8), column * (CELL + 8)
             page[top : top + small.shape[0], left : left + small.shape[1]] = small
     return Picture.of(page)

@@ -120,3 +120,39 @@ def test_core_loads_torch_late(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         module = node.module if isinstance(node, ast.ImportFrom) else None
         assert "torch" not in {name.split(".")[0] for name in [*names, module or ""]}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    modules = {module_of(path): path for path in FILES}
+    arrows = {name: set(files_imported(path, modules)) - {name} for name, path in modules.items()}
+    while leaves := [name for name, others in arrows.items() if not others & arrows.keys()]:
+        for name in leaves:
+            del arrows[name]
+    assert not arrows, f"these import one another, or are imported by files that do: {sorted(arrows)}"
+
+
+def files_imported(path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules of atelier that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "atelier":
+            continue
+        package = (node.module or "").partition(".")[2]
+        for alias in node.names:
+            inner = f"{package}.{alias.name}".lstrip(".")
+            if (found := inner if inner in modules else package) in modules and found:
+                yield found
+
+
+#: Methods are many small files by nature; any other room that grows beyond this holds two things.
+LARGEST_ROOM = 4000
+
+
+@pytest.mark.parametrize("name", sorted({room(path) for path in FILES} - {"methods"}))
+def test_no_room_holds_too_much(name: str) -> None:
+    lines = sum(len(path.read_text().splitlines()) for path in FILES if room(path) == name)
+    assert lines <= LARGEST_ROOM

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from atelier.core.errors import InputError, OutputError, ResourceError, UsageError
-from atelier.images import WRITABLE, Picture, check_writable, encode, files, read, read_recipe, write
+from atelier.images import WRITABLE, Picture, check_writable, encode, read, read_recipe, write
 
 RECIPE = {"method": "gatys", "knobs": {"strength": 0.5, "layers": ["relu1_1"]}, "note": "Öl auf Holz \u0000"}
 # Every format at every depth that it holds.
@@ -296,7 +296,7 @@ def test_folders_pipes_and_closed_files(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_longer_than_its_pixels_could_take_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(files._METADATA + 33)  # sparse: takes no room
+        file.truncate(reading._METADATA + 33)  # sparse: takes no room
     with pytest.raises(InputError, match="bytes"):
         read(tmp_path / "a.png", max_pixels=1)
 

@@ -61,7 +61,7 @@ def test_fit_keeps_proportions(h: int, w: int, long_side: int) -> None:
 
 
 def test_fit_of_a_picture() -> None:
-    assert fit(Picture(np.zeros((30, 40, 3))), 20) == (15, 20)
+    assert fit(Picture(np.zeros((30, 40, 3))).shape, 20) == (15, 20)
 
 
 def test_sizes_below_one_are_refused() -> None:

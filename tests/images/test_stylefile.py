@@ -54,3 +54,13 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
     write_style(painting(), path, {}, overwrite=True)
     with pytest.raises(OutputError, match="does not exist"):
         write_style(painting(), tmp_path / "none" / "style.safetensors", {})
+
+
+def test_alpha_is_kept(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype(np.float32) / 255
+    alpha = np.random.default_rng(1).integers(0, 256, (6, 5)).astype(np.float32) / 255
+    write_style(Picture(pixels, alpha), tmp_path / "style.safetensors", {})
+    found = Picture.open(tmp_path / "style.safetensors")
+    assert np.array_equal(found.pixels, pixels)
+    assert found.alpha is not None
+    assert np.array_equal(found.alpha, alpha)

@@ -1,8 +1,9 @@
 from .decode import MAX_PIXELS, READABLE
 from .encode import WRITABLE
-from .files import check_style_writable, check_writable, read, read_recipe, write, write_style
+from .files import check_style_writable, check_writable, read, write, write_style
 from .hidden import fill_hidden
 from .picture import Picture
+from .reading import read_recipe
 from .regions import Floats, blend, feather, read_mask
 from .resize import fit  # not `resize`: that name is the module, imported first or last
 from .stylefile import style_entries

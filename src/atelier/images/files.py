@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atelier.core.atomic import atomic
-from atelier.core.errors import InputError, OutputError, ResourceError, UsageError
+from atelier.core.errors import OutputError, ResourceError, UsageError
 from atelier.images import decode, encode, stylefile
 from atelier.images.picture import Picture
+from atelier.images.reading import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The largest uncompressed file: four channels of 64-bit floats, and room for metadata.
-_BYTES_PER_PIXEL = 32
-_METADATA = 64 * 2**20
 # File systems allow 255; the temporary file beside has some more letters than its target.
 _LONGEST_NAME = 235
 
 
 def read(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> Picture:
-    """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
-
-    Or the painting in a style file (.safetensors) that `save_style` wrote.
-
-    16-bit and float files keep their depth. Raises InputError for a file that is missing, no
-    picture, damaged, or larger than `max_pixels`, which is checked before decoding.
-    """
-    if Path(path).suffix.lower() == stylefile.SUFFIX:
-        return stylefile.read(Path(path))
-    data = _bytes(path, max_pixels)
-    made = decode.decode(data, str(path), max_pixels)
-    digest = hashlib.sha256(data).hexdigest()
-    return Picture(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
-
-
-def read_recipe(path: str | Path) -> dict[str, Any] | None:
-    """The recipe inside a picture file, None where it has none. Raises InputError as `read` does."""
-    return decode.decode_recipe(_bytes(path, decode.MAX_PIXELS), str(path))
+    """The picture in a file; see `Picture.open`."""
+    return Picture.open(path, max_pixels=max_pixels)
 
 
 def write(
@@ -89,7 +69,7 @@ def write_style(
     target = Path(path)
     check_style_writable(target, overwrite=overwrite)
     try:
-        stylefile.write(target, painting, entries)
+        stylefile.write(target, painting.pixels, painting.alpha, entries)
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
 
@@ -154,42 +134,4 @@ def _unwritten(target: Path, error: Exception) -> str:
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT):
         return f"'{target}' cannot be written: the disk is full; make room or write elsewhere"
-    return f"'{target}' cannot be written ({_reason(error)}): choose another place or name"
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _bytes(path: str | Path, max_pixels: int) -> bytes:
-    file = Path(path)
-    try:
-        status = file.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"'{path}' is a folder: give a picture file")
-        # A pipe would block and a device may never end.
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"'{path}' is not an ordinary file: copy it to one first")
-        if status.st_size > max_pixels * _BYTES_PER_PIXEL + _METADATA:
-            raise InputError(
-                f"'{path}' has {status.st_size} bytes, more than {max_pixels} pixels take: give it smaller"
-            )
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(_missing(file)) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"'{path}' cannot be read ({_reason(error)}): check its name and permissions"
-        ) from error
-
-
-def _missing(file: Path) -> str:
-    folder = file.parent
-    try:
-        names = sorted(entry.name for entry in folder.iterdir())
-    except OSError:
-        return f"'{file}' does not exist, nor does its folder '{folder}'"
-    near = difflib.get_close_matches(file.name, names, n=1)
-    return f"'{file}' does not exist: " + (
-        f"did you mean '{folder / near[0]}'?" if near else f"check the name in '{folder}'"
-    )
+    return f"'{target}' cannot be written ({reason(error)}): choose another place or name"

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from atelier.core.errors import InputError
-from atelier.images import decode
+from atelier.images import decode, reading, stylefile
+from atelier.images.resize import fit, resize_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -65,12 +66,24 @@ class Picture:
         """(width, height), as painters say it."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), as arrays and tensors say it."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
     @classmethod
     def open(cls, path: str | Path, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
-        """The picture in a file; see `files.read`."""
-        from atelier.images import files
+        """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
 
-        return files.read(path, max_pixels=max_pixels)
+        Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
+        their depth. Raises InputError for a file that is missing, no picture, damaged, or larger than
+        `max_pixels`, which is checked before decoding.
+        """
+        if Path(path).suffix.lower() == stylefile.SUFFIX:
+            pixels, alpha, digest = stylefile.read(Path(path))
+            return cls(pixels, alpha, name=str(path), sha256=digest)
+        made, digest = reading.read_decoded(path, max_pixels)
+        return cls(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
 
     @classmethod
     def of(cls, source: Any, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
@@ -134,12 +147,10 @@ class Picture:
 
         Where there is alpha, hidden colours do not bleed into visible ones.
         """
-        from atelier.images import resize
-
-        height, width = resize.fit(self, size) if isinstance(size, int) else size
+        height, width = fit(self.shape, size) if isinstance(size, int) else size
         if (width, height) == self.size:
             return self
-        pixels, alpha = resize.resize_arrays(self.pixels, self.alpha, (height, width))
+        pixels, alpha = resize_arrays(self.pixels, self.alpha, (height, width))
         return replace(self, pixels=pixels, alpha=alpha, sha256="")
 
 

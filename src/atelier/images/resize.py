@@ -12,8 +12,6 @@ from atelier.core.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.images.picture import Picture
-
 Floats = npt.NDArray[np.float32]
 
 
@@ -33,8 +31,8 @@ def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
     return scaled.clamp(tensor.detach().amin(), tensor.detach().amax())
 
 
-def fit(picture: Picture | tuple[int, int], long_side: int) -> tuple[int, int]:
-    """(height, width) in the proportions of a picture or an (h, w), the longer side `long_side`.
+def fit(size: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """(height, width) in the proportions of `size` (height, width), the longer side `long_side`.
 
     Each side is at least 1. Raises UsageError where `long_side` is below 1.
 
@@ -45,7 +43,7 @@ def fit(picture: Picture | tuple[int, int], long_side: int) -> tuple[int, int]:
     """
     if long_side < 1:
         raise UsageError(f"a size is at least 1 pixel, not {long_side}")
-    height, width = picture if isinstance(picture, tuple) else picture.size[::-1]
+    height, width = size
     longest = max(height, width)
     # In whole numbers: (2 n l + m) // 2 m rounds n l / m, without a float's surprises.
     return (

@@ -8,45 +8,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from atelier.core.atomic import atomic
 from atelier.core.errors import InputError
-from atelier.images.picture import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
 
 SUFFIX = ".safetensors"
 _PICTURE = "picture"
 
 
-def write(path: Path, painting: Picture, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Keep a painting (8 bits a channel) and cache entries by key. Raises OSError as files do."""
+def write(
+    path: Path, pixels: Floats, alpha: Floats | None, entries: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Keep a painting (8 bits a channel) with its alpha, and cache entries by key. Raises OSError."""
     import torch
     from safetensors.torch import save_file
 
-    tensors = {_PICTURE: torch.from_numpy(np.rint(painting.pixels * 255).astype(np.uint8))}
+    layers = pixels if alpha is None else np.dstack([pixels, alpha])
+    tensors = {_PICTURE: torch.from_numpy(np.rint(layers * 255).astype(np.uint8))}
     for key, entry in entries.items():
         tensors |= {f"{key}/{name}": tensor.cpu().contiguous() for name, tensor in entry.items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"atelier": "style"})
 
 
-def read(path: Path) -> Picture:
-    """The painting in a style file. Raises InputError where there is none."""
+def read(path: Path) -> tuple[Floats, Floats | None, str]:
+    """The painting in a style file: pixels (H, W, 3), alpha (H, W) or None, and the file's sha256.
+
+    Raises InputError where there is none.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             pixels = file.get_tensor(_PICTURE)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise InputError(_refusal(path))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:
         raise InputError(f"there is no style file '{path}': check its path") from error
     except (OSError, SafetensorError) as error:
         raise InputError(_refusal(path)) from error
-    return Picture(pixels.astype(np.float32) / 255, name=str(path), sha256=digest)
+    values = pixels.astype(np.float32) / 255
+    return values[..., :3], values[..., 3] if values.shape[2] == 4 else None, digest
 
 
 def style_entries(path: Path) -> dict[str, dict[str, Tensor]]:

@@ -184,7 +184,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
     """The styles for pictures with a long side of `side`; the pictures' long side is that times `scale`."""
     long_side = max(1, round(side * scale))
-    resized = (style.resized(images.fit(style, long_side)) for style in inputs.styles)
+    resized = (style.resized(images.fit(style.shape, long_side)) for style in inputs.styles)
     seen = [seen_tensor(style, device) for style in resized]
     return Styles(
         pictures=[picture for picture, _ in seen],

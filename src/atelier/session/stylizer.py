@@ -110,7 +110,7 @@ class Stylizer:
         """(height, width) of the result. Raises UsageError for a size that cannot be made."""
         usual = given.long_side(inputs, self.setup.kind, self.setup.controls, self.quality)
         if inputs.content is not None:
-            return images.fit(inputs.content, usual)
+            return images.fit(inputs.content.shape, usual)
         side = size or usual
         width, height = (side, side) if isinstance(side, int) else side
         if min(width, height) < 1 or max(width, height) > 32768:

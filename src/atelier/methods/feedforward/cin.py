@@ -238,7 +238,7 @@ def _paintings(training: Cin.Training) -> list[Tensor]:
             "files or folders of them; for any number of styles train ghiasi"
         )
     pictures = [images.Picture.open(path) for path in files]
-    return [one.resized(images.fit(one, training.style_side)).tensor() for one in pictures]
+    return [one.resized(images.fit(one.shape, training.style_side)).tensor() for one in pictures]
 
 
 # The fingerprint is there for its change: other weights under the same name are loaded anew.

@@ -321,7 +321,7 @@ def save_vector(
         raise UsageError(f"{len(several)} styles take as many weights, none negative and one above 0")
     painter = Painter(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
     with torch.inference_mode():
-        seen = [one.resized(images.fit(one, size)).tensor() for one in several]
+        seen = [one.resized(images.fit(one.shape, size)).tensor() for one in several]
         vector = painter.style(seen, [share / sum(shares) for share in shares])
     facts = {"network": Ghiasi.name, "weights": weights.fingerprint(painter.weights)}
     with atomic(Path(path)) as temporary:
