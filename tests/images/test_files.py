@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from atelier.core.errors import InputError, OutputError, ResourceError, UsageError
-from atelier.images import WRITABLE, Picture, check_writable, encode, read, read_recipe, write
+from atelier.images import WRITABLE, Picture, check_writable, encode, read, read_recipe, reading, write
 
 RECIPE = {"method": "gatys", "knobs": {"strength": 0.5, "layers": ["relu1_1"]}, "note": "Öl auf Holz \u0000"}
 # Every format at every depth that it holds.
