@@ -10,7 +10,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from atelier.core.errors import InputError
-from atelier.images.decode import decode, from_pil
+from atelier.images.decode import decode
+from atelier.images.pil import from_pil
 
 UPRIGHT = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 # What must be done to an upright picture to lay it down as EXIF orientation n describes (TIFF 6.0, tag 274:

@@ -57,7 +57,7 @@ def test_of_takes_grey_alpha_and_bool() -> None:
         (np.full((2, 2), np.nan), "not finite"),
         (np.full((2, 2), np.inf), "not finite"),
         (np.full((2, 2), 200.0), "scale them"),
-        (np.zeros((2, 2), np.int16), "uint8, uint16 or floats"),
+        (np.full((2, 2), -1, np.int16), "uint8, uint16 or floats"),
         (torch.zeros(2, 3, 4, 4), "(1, C, H, W)"),
     ],
 )

@@ -1,4 +1,5 @@
-from .decode import MAX_PIXELS, READABLE
+from .arrays import MAX_PIXELS
+from .decode import READABLE
 from .encode import WRITABLE
 from .files import check_style_writable, check_writable, read, write, write_style
 from .hidden import fill_hidden

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, ResourceError, UsageError
-from atelier.images import decode, encode, stylefile
+from atelier.images import encode, stylefile
+from atelier.images.arrays import MAX_PIXELS
 from atelier.images.picture import Picture
 from atelier.images.reading import reason
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 235
 
 
-def read(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+def read(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """The picture in a file; see `Picture.open`."""
     return Picture.open(path, max_pixels=max_pixels)
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from atelier.core.errors import InputError
-from atelier.images import decode, reading, stylefile
+from atelier.images import reading, stylefile
+from atelier.images.arrays import MAX_PIXELS, Decoded, channels_last, from_array
+from atelier.images.pil import from_pil
 from atelier.images.resize import fit, resize_arrays
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @classmethod
-    def open(cls, path: str | Path, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+    def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
 
         Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
@@ -86,7 +88,7 @@ class Picture:
         return cls(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
 
     @classmethod
-    def of(cls, source: Any, *, max_pixels: int = decode.MAX_PIXELS) -> Picture:
+    def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
         """A picture from a path, a PIL image, an array, a tensor or a picture.
 
         Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, an
@@ -98,11 +100,11 @@ class Picture:
         if isinstance(source, str | Path):
             return cls.open(source, max_pixels=max_pixels)
         if isinstance(source, Image.Image):
-            return _of_decoded(decode.from_pil(source, max_pixels))
+            return _of_decoded(from_pil(source, max_pixels))
         if isinstance(source, np.ndarray):
-            return _of_decoded(decode.from_array(source, "the array", max_pixels))
+            return _of_decoded(from_array(source, "the array", max_pixels))
         if _is_tensor(source):
-            return _of_decoded(decode.from_array(_channels_last(source), "the tensor", max_pixels))
+            return _of_decoded(from_array(channels_last(source), "the tensor", max_pixels))
         kind = type(source).__name__
         raise InputError(
             f"a picture cannot be made of {kind}: give a path, a PIL image, an array or a tensor"
@@ -121,10 +123,10 @@ class Picture:
 
         Raises InputError where values are not finite: the run that made them has diverged.
         """
-        values = _channels_last(tensor)
+        values = channels_last(tensor)
         if np.issubdtype(values.dtype, np.floating):
             values = np.clip(values, 0, 1)
-        made = decode.from_array(values, "the result", max_pixels=values.size)
+        made = from_array(values, "the result", max_pixels=values.size)
         return cls(made.pixels, alpha if made.alpha is None else made.alpha, name=name, recipe=recipe)
 
     def tensor(self, device: str | torch.device = "cpu", *, share: bool = False) -> Tensor:
@@ -177,20 +179,10 @@ def _hash(pixels: Floats, alpha: Floats | None) -> str:
     return digest.hexdigest()
 
 
-def _of_decoded(decoded: decode.Decoded) -> Picture:
+def _of_decoded(decoded: Decoded) -> Picture:
     return Picture(decoded.pixels, decoded.alpha, recipe=decoded.recipe)
 
 
 def _is_tensor(source: Any) -> bool:
     # By name, so that arrays and paths never pay for importing torch.
     return type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach")
-
-
-def _channels_last(tensor: Tensor) -> npt.NDArray[Any]:
-    if tensor.ndim == 4 and tensor.shape[0] == 1:
-        tensor = tensor[0]
-    if tensor.ndim != 3:
-        raise InputError(f"the tensor is no picture: (C, H, W) or (1, C, H, W) is, not {tuple(tensor.shape)}")
-    plain = tensor.detach().cpu()
-    array: npt.NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).permute(1, 2, 0).numpy()
-    return array

@@ -10,13 +10,14 @@ from typing import Any
 
 from atelier.core.errors import InputError
 from atelier.images import decode
+from atelier.images.arrays import MAX_PIXELS, Decoded
 
 # The largest uncompressed file: four channels of 64-bit floats, and room for metadata.
 _BYTES_PER_PIXEL = 32
 _METADATA = 64 * 2**20
 
 
-def read_decoded(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> tuple[decode.Decoded, str]:
+def read_decoded(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Decoded, str]:
     """The decoded picture in a file, and the sha256 of the file.
 
     Raises InputError for a file that is missing, no picture, damaged, or larger than `max_pixels`, which is
@@ -28,7 +29,7 @@ def read_decoded(path: str | Path, max_pixels: int = decode.MAX_PIXELS) -> tuple
 
 def read_recipe(path: str | Path) -> dict[str, Any] | None:
     """The recipe inside a picture file, None where it has none. Raises InputError as `read_decoded` does."""
-    return decode.decode_recipe(read_bytes(path, decode.MAX_PIXELS), str(path))
+    return decode.decode_recipe(read_bytes(path, MAX_PIXELS), str(path))
 
 
 def read_bytes(path: str | Path, max_pixels: int) -> bytes:
