@@ -1,6 +1,6 @@
 """TIFF: read by tifffile and imagecodecs, whatever the depth, layout and compression.
 
-Subsampled YCbCr without JPEG, and old-style JPEG, are the exception: libtiff decodes those, through Pillow.
+YCbCr is the exception unless it is JPEG: libtiff converts it, through imagecodecs.
 Tag numbers and values are those of TIFF 6.0 and its supplements.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from atelier.core.errors import InputError
 from atelier.images import receipts
-from atelier.images.arrays import Decoded, check_size, straight, to_unit
+from atelier.images.arrays import Decoded, check_size, straight, to_unit, upright
 from atelier.images.raster import Mode, Raster
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 4, 5, 6, 8, 9
@@ -36,7 +36,7 @@ _SPACES: dict[int, tuple[Mode, int]] = {
 # Uncompressed, CCITT (2, 3, 4), LZW, JPEG, Deflate (8, 32946), PackBits, LZMA, Zstandard, WebP.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 34926, 50000, 50001}
 _JPEG, _WEBP = 7, 50001
-_SUBFILE, _PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET, _REFERENCE = 254, 262, 274, 330, 332, 532
+_PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET = 262, 274, 330, 332
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 #: A file with more samples per pixel than this is a measurement, not a picture.
 _MOST_SAMPLES = 16
@@ -67,7 +67,7 @@ def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
         photometric = _photometric(page)
         _check_supported(page, photometric, name)
         if photometric == _YCBCR and (page.compression != _JPEG or page.extrasamples):
-            raster = _through_libtiff(data)
+            raster = _through_libtiff(data, page)
         else:
             _check_segments(page, len(data))
             raster = _raster(page, photometric, f"'{name}'")
@@ -202,7 +202,7 @@ def _palette(page: Any) -> npt.NDArray[Any]:
     return to_unit(table, "the palette")
 
 
-def _lab(colour: npt.NDArray[Any], photometric: int) -> npt.NDArray[np.uint8]:
+def _lab(colour: npt.NDArray[Any], photometric: int) -> npt.NDArray[Any]:
     """CIELAB as uint8, a* and b* as signed bytes; 16 bits are rounded to 8, which LittleCMS converts."""
     if colour.dtype.itemsize > 2 or colour.dtype.kind == "f":
         raise ValueError("CIELAB of more than 16 bits")
@@ -210,17 +210,31 @@ def _lab(colour: npt.NDArray[Any], photometric: int) -> npt.NDArray[np.uint8]:
         lightness = colour[..., :1].astype(np.float64) / (65535 if photometric == _CIELAB else 65280) * 255
         signed = colour[..., 1:].astype(np.uint16)
         hues = signed.view(np.int16) / 256 if photometric == _CIELAB else signed / 256 - 128
-        rounded = np.concatenate([lightness.clip(0, 255), hues.clip(-128, 127) % 256], axis=-1)
-        return np.rint(rounded).astype(np.uint8)
-    eight = colour.astype(np.uint8)
+        wrapped = np.rint(hues).clip(-128, 127) % 256
+        return np.concatenate([np.rint(lightness).clip(0, 255), wrapped], axis=-1).astype(
+            np.uint8, copy=False
+        )
+    eight: npt.NDArray[np.uint8] = colour.astype(np.uint8)
     if photometric == _ICCLAB:
         eight[..., 1:] ^= 128
     return eight
 
 
-def _through_libtiff(data: bytes) -> Raster:
-    """YCbCr that only libtiff converts. Pillow turns it upright when it loads it."""
-    image = Image.open(BytesIO(data), formats=["TIFF"])
-    image.load()
-    alpha = to_unit(np.asarray(image.getchannel("A")), "alpha") if "A" in image.getbands() else None
-    return Raster(np.asarray(image.convert("RGB")), "RGB", alpha)
+def _through_libtiff(data: bytes, page: Any) -> Raster:
+    """YCbCr that tifffile does not convert, as libtiff's RGBA interface does.
+
+    libtiff undoes mirroring and half turns (orientations 1 to 4), and for 5 to 8 only their mirrored part.
+    """
+    import imagecodecs
+
+    values = imagecodecs.tiff_decode(data, page.index, asrgb=True)
+    turn = int(page.tags.valueof(_ORIENTATION, 1))
+    if turn in (5, 6, 7, 8):
+        values = upright(values, turn - 4)
+    else:
+        turn = 1
+    colour, alpha = values[..., :3], None
+    if page.extrasamples:  # which libtiff multiplies the colours by
+        alpha = to_unit(values[..., 3], "alpha")
+        colour = straight(to_unit(colour, "the picture"), alpha)
+    return Raster(colour, "RGB", alpha, turn)
