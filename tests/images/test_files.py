@@ -408,3 +408,21 @@ def test_formats_say_when_a_side_is_too_long(tmp_path: Path) -> None:
         write(strip, tmp_path / "a.webp")
     write(strip, tmp_path / "a.png")
     assert read(tmp_path / "a.png").size == (16_384, 1)
+
+
+@pytest.mark.parametrize(("name", "longest"), [("a.webp", 16_383), ("a.jpg", 65_500), ("A.JPEG", 65_500)])
+def test_a_side_too_long_for_the_format_is_told_before_the_work(
+    tmp_path: Path, name: str, longest: int
+) -> None:
+    check_writable(tmp_path / "a.png", size=(10**6, 3))
+    check_writable(tmp_path / name, size=(3, longest))
+    for size in ((longest + 1, 3), (3, longest + 1)):
+        with pytest.raises(OutputError, match=f"{longest:,} pixels a side at most"):
+            check_writable(tmp_path / name, size=size)
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16_383), (".jpg", 65_500)])
+def test_the_longest_side_of_a_format_can_be_written(tmp_path: Path, suffix: str, longest: int) -> None:
+    strip = Picture(np.zeros((1, longest, 3)))
+    write(strip, tmp_path / f"a{suffix}")
+    assert read(tmp_path / f"a{suffix}").size == (longest, 1)

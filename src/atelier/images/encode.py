@@ -20,6 +20,7 @@ DEEP = (".png", ".tif", ".tiff")
 
 # A JPEG segment holds 65,533 bytes, of which the recipe's EXIF wrapping takes a few.
 _JPEG_RECIPE = 65_000
+# WebP stores 14 bits a side. JPEG stores 16, and libjpeg stops a little below them (JPEG_MAX_DIMENSION).
 _LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
@@ -28,17 +29,21 @@ def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
 
     Raises OutputError where the format cannot hold the picture's size or its recipe.
     """
-    longest = _LONGEST.get(suffix)
-    if longest and max(picture.size) > longest:
-        width, height = picture.size
-        raise OutputError(
-            f"{suffix} holds {longest} pixels a side, not {width} x {height}: write .png or .tif"
-        )
+    check_size(suffix, *picture.size)
     if suffix in (".jpg", ".jpeg"):
         return _jpeg(picture, quality)
     if suffix == ".webp":
         return _webp(picture, quality)
     return _png(picture, bits) if suffix == ".png" else _tiff(picture, bits)
+
+
+def check_size(suffix: str, width: int, height: int) -> None:
+    """Raises OutputError where the format of this suffix cannot hold a picture of width x height pixels."""
+    longest = _LONGEST.get(suffix)
+    if longest and max(width, height) > longest:
+        raise OutputError(
+            f"{suffix} holds {longest:,} pixels a side at most, not {width} x {height}: write .png or .tif"
+        )
 
 
 def _jpeg(picture: Picture, quality: int) -> bytes:

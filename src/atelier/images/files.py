@@ -85,18 +85,26 @@ def check_style_writable(path: Path, *, overwrite: bool = False) -> None:
         raise OutputError(_unwritten(path, error)) from error
 
 
-def check_writable(path: str | Path, *, overwrite: bool = False, bits: int | None = None) -> None:
+def check_writable(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    bits: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Raises what `write` would raise over this path, so that long work is not done in vain.
 
     UsageError for an extension that is not one of `encode.WRITABLE` or cannot hold `bits`;
-    OutputError where the file exists and `overwrite` is not given, or where its folder is missing
-    or closed.
+    OutputError where the file exists and `overwrite` is not given, where its folder is missing
+    or closed, or where the format cannot hold a picture of `size` (width, height), if that is known.
     """
     target = Path(path)
     if target.suffix.lower() not in encode.WRITABLE:
         allowed = ", ".join(encode.WRITABLE)
         raise UsageError(f"'{path}' has no extension that can be written: allowed are {allowed}")
     _depth(target.suffix.lower(), bits)
+    if size is not None:
+        encode.check_size(target.suffix.lower(), *size)
     try:
         _check_target(target, overwrite)
     except (OSError, ValueError) as error:

@@ -75,7 +75,7 @@ class Picture:
 
     @classmethod
     def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-        """The picture in a JPEG, PNG, WebP, TIFF, BMP or GIF (first frame), upright and in sRGB.
+        """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright and in sRGB.
 
         Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
         their depth. Raises InputError for a file that is missing, no picture, damaged, or larger than
