@@ -124,9 +124,7 @@ def raster(image: Image.Image, key: Any = None) -> Raster:
     colour, alpha = _split(image, key)
     if colour.mode not in _NATIVE:
         colour = colour.convert("L" if colour.mode == "1" else "RGB")
-    samples = np.asarray(colour)
-    if colour.mode == "LAB":
-        samples = samples ^ np.array([0, 128, 128], np.uint8)
+    samples = np.asarray(colour)  # of LAB, with a* and b* as signed bytes
     samples = samples[..., None] if samples.ndim == 2 else samples
     return Raster(samples, _NATIVE[colour.mode], alpha, turn)
 
