@@ -204,7 +204,7 @@ TABLE = [
         "photo-large",
         f"{PAIR} --max-pixels 100",
         INPUT,
-        "2,240 pixels, and the limit is 100: give it smaller, or raise --max-pixels",
+        "2,240 pixels, and the limit is 100: make it smaller, or raise --max-pixels",
     ),
     Row("photo-nan", "stylize photo.tif -s style.png", INPUT, "not finite", _nan_tiff),
     Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not an ordinary file"),

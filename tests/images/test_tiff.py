@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -423,6 +424,14 @@ def test_cut_files_are_refused_and_nothing_is_printed(
             decode(data[:cut], "a")
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_log_handlers_do_not_pile_up() -> None:
+    data = written(random("u1"))
+    decode(data, "a")
+    before = len(logging.getLogger("tifffile").handlers)
+    decode(data, "a")
+    assert len(logging.getLogger("tifffile").handlers) == before
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])

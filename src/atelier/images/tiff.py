@@ -40,6 +40,8 @@ _PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET = 262, 274, 330, 332
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 #: A file with more samples per pixel than this is a measurement, not a picture.
 _MOST_SAMPLES = 16
+# A logger without handlers prints to stderr, and tifffile logs every oddity of a damaged file.
+_SILENT = logging.NullHandler()
 
 
 @contextmanager
@@ -47,8 +49,7 @@ def opened(data: bytes) -> Iterator[Any]:
     """A `tifffile.TiffFile` on the bytes of a file."""
     import tifffile
 
-    # A logger without handlers prints to stderr, and tifffile logs every oddity of a damaged file.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    logging.getLogger("tifffile").addHandler(_SILENT)
     with tifffile.TiffFile(BytesIO(data)) as tiff:
         yield tiff
 
