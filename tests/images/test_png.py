@@ -136,6 +136,13 @@ def test_exif_behind_the_pixels_counts() -> None:
         assert made.recipe == decode_recipe(data, "a") == {"seed": 7}
 
 
+def test_a_broken_profile_is_ignored() -> None:
+    values = sample(8, 3)
+    profile = chunk(b"iCCP", b"name\0\0" + zlib.compress(b"junk" * 40))
+    made = decode(png(values, 8, RGB, profile), "a")
+    assert np.array_equal(np.rint(made.pixels * 255), values)
+
+
 def test_a_wrong_checksum_is_damage() -> None:
     data = bytearray(png(sample(8, 3), 8, RGB))
     data[data.index(b"IDAT") + 20] ^= 1

@@ -6,6 +6,7 @@ Pillow decodes JPEG, WebP, AVIF, GIF and BMP to 8 bits (`pil`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,10 @@ READABLE = (
     ".heif",
 )
 KINDS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC"
+
+# Loggers without handlers print to stderr, and these report every oddity of a file.
+for _library in ("tifffile", "imagecodecs"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
