@@ -285,6 +285,14 @@ def test_ycbcr_without_jpeg(subsampling: tuple[int, int]) -> None:
     np.testing.assert_allclose(made, np.broadcast_to(expected, (8, 8, 3)), atol=1.01)
 
 
+def test_ycbcr_in_separate_jpeg_planes_is_refused_and_not_taken_for_rgb() -> None:
+    planes = random("u1", (3, 16, 16))
+    data = bytearray(written(planes, planarconfig="separate", compression="jpeg"))
+    struct.pack_into("<H", data, data.index(struct.pack("<HHI", 262, 3, 1)) + 8, 6)
+    with pytest.raises(InputError, match="of a rare kind"):
+        decode(bytes(data), "a")
+
+
 @pytest.mark.parametrize("turn", LAID)
 def test_every_orientation_of_ycbcr(turn: int) -> None:
     luma = random("u1", (6, 9))
@@ -292,6 +300,15 @@ def test_every_orientation_of_ycbcr(turn: int) -> None:
     samples = np.stack([flat, np.full_like(flat, 128), np.full_like(flat, 128)], axis=-1).tobytes()
     data = ycbcr(flat.shape[1], flat.shape[0], samples, (1, 1), turn)
     np.testing.assert_allclose(decode(data, "a").pixels[..., 0] * 255, luma, atol=0.01)
+
+
+def test_an_uncompressed_strip_may_claim_more_bytes_than_the_file_has() -> None:
+    values = random("u1")
+    data = bytearray(written(values))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages.first.tags[279].valueoffset
+    struct.pack_into("<I", data, place, values.nbytes + 4096)
+    assert np.array_equal(np.rint(decode(bytes(data), "a").pixels * 255), values)
 
 
 def ycbcr(width: int, height: int, samples: bytes, subsampling: tuple[int, int], turn: int = 1) -> bytes:

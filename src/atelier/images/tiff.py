@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from atelier.core.errors import InputError
-from atelier.images import receipts
+from atelier.images import pil, receipts
 from atelier.images.arrays import Decoded, check_size, straight, to_unit, upright
 from atelier.images.raster import Mode, Raster
 
@@ -34,7 +33,7 @@ _SPACES: dict[int, tuple[Mode, int]] = {
 }
 # Uncompressed, CCITT (2, 3, 4), LZW, JPEG, Deflate (8, 32946), PackBits, LZMA, Zstandard, WebP.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 34926, 50000, 50001}
-_JPEG, _WEBP = 7, 50001
+_NONE, _JPEG, _WEBP = 1, 7, 50001
 _PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET = 262, 274, 330, 332
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 #: A file with more samples per pixel than this is a measurement, not a picture.
@@ -64,7 +63,7 @@ def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
             check_size((page.tilewidth, page.tilelength), f"a tile of '{name}'", max_pixels)
         photometric = _photometric(page)
         _check_supported(page, photometric, name)
-        if photometric == _YCBCR and (page.compression != _JPEG or page.extrasamples):
+        if photometric == _YCBCR and not _converted_by_tifffile(page):
             raster = _through_libtiff(data, page)
         else:
             _check_segments(page, len(data))
@@ -125,23 +124,31 @@ def _check_supported(page: Any, photometric: int, name: str) -> None:
         )
 
 
+def _converted_by_tifffile(page: Any) -> bool:
+    """Whether YCbCr comes out of tifffile as RGB."""
+    return page.compression == _JPEG and page.planarconfig == 1 and not page.extrasamples
+
+
 def _check_segments(page: Any, length: int) -> None:
     """Raises ValueError where strips or tiles are missing, lie outside the file, or hold a larger picture.
 
-    tifffile fills what is missing with zeros, and decoders of JPEG and WebP fill what is cut with grey.
+    tifffile fills missing parts with zeros; the decoders of JPEG, WebP and fax fill the end of a cut part.
+    Uncompressed files may claim more bytes than they have and still be whole; tifffile checks those.
     """
     across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     expected = across * -(-page.imagelength // max(rows, 1)) * planes
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if len(places) < expected or any(start + count > length for start, count in places):
+    cut = page.compression != _NONE and any(start + count > length for start, count in places)
+    if len(places) < expected or cut:
         raise ValueError("parts of the picture are missing")
     if page.compression in (_JPEG, _WEBP):
         width = page.tilewidth if page.is_tiled else page.imagewidth
         for start, count in places:
             page.parent.filehandle.seek(start)
-            part = Image.open(BytesIO(page.parent.filehandle.read(count)), formats=["JPEG", "WEBP"])
+            kind = "JPEG" if page.compression == _JPEG else "WEBP"
+            part = pil.opened(page.parent.filehandle.read(count), kind)
             if part.width > width or part.height > max(rows, 1):
                 raise ValueError("a part is larger than the header says")
 
