@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atelier.core.errors import ResourceError
+from atelier.core.extras import require
 from atelier.images import pil, receipts
 from atelier.images.arrays import Decoded, check_size, straight, to_unit
 from atelier.images.raster import Raster
@@ -21,12 +21,7 @@ def opened(data: bytes) -> Any:
 
     Raises ResourceError where pillow-heif is not installed, and ValueError over damaged data.
     """
-    try:
-        import pillow_heif
-    except ImportError:
-        raise ResourceError(
-            "HEIC pictures need pillow-heif: pip install 'atelier[heif]', or export the picture as JPEG"
-        ) from None
+    pillow_heif = require("pillow_heif", "heif", "a HEIC picture")
     with pil.quiet():
         return pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
 

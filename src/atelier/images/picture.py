@@ -75,7 +75,7 @@ class Picture:
 
     @classmethod
     def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-        """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright and in sRGB.
+        """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright, in sRGB.
 
         Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
         their depth. Raises InputError for a file that is missing, no picture, damaged, or larger than
@@ -91,9 +91,10 @@ class Picture:
     def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
         """A picture from a path, a PIL image, an array, a tensor or a picture.
 
-        Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, an
-        unsigned integer type (0..its maximum) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W).
-        Raises InputError for anything else.
+        Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, uint8 or
+        uint16 (0..their maximum), wider integers (0..255, or unsigned ones up to their maximum; see
+        `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). Raises InputError for
+        anything else.
         """
         if isinstance(source, Picture):
             return source
