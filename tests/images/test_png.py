@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -150,13 +151,29 @@ def test_a_wrong_checksum_is_damage() -> None:
         decode(bytes(data), "a")
 
 
-@pytest.mark.parametrize("bits", [2, 8, 16])
-def test_cut_files_are_refused(bits: int) -> None:
-    data = png(sample(bits, 1), bits, GREY)
-    for cut in range(len(data) - 12):  # the end chunk takes 12 bytes
-        with pytest.raises(InputError) as caught:
-            decode(data[:cut], "a")
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("bits", "colour"), [(2, GREY), (8, RGB), (16, GREY), (16, RGB), (16, RGBA)])
+def test_cut_files_are_refused_unless_all_pixels_are_there(bits: int, colour: int) -> None:
+    data = png(sample(bits, {GREY: 1, RGB: 3, RGBA: 4}[colour]), bits, colour)
+    whole = decode(data, "a").pixels
+    # The end chunk takes 12 bytes; before it come two checksums of 4, of the chunk and of zlib.
+    for cut in range(len(data)):
+        if cut < len(data) - 20:
+            with pytest.raises(InputError) as caught:
+                decode(data[:cut], "a")
+            assert "\n" not in str(caught.value)
+        elif cut >= len(data) - 12:
+            assert np.array_equal(decode(data[:cut], "a").pixels, whole)
+
+
+def test_damaged_files_leave_the_count_of_references_alone() -> None:
+    # imagecodecs releases None once too often where libpng fails, which ends the process at last.
+    data = bytearray(png(sample(16, 3), 16, RGB))
+    data[data.index(b"IDAT") + 20] ^= 1
+    before = sys.getrefcount(None)
+    for _ in range(300):
+        with pytest.raises(InputError):
+            decode(bytes(data), "a")
+    assert sys.getrefcount(None) > before - 150
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6), st.booleans())

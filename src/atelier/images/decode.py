@@ -1,7 +1,7 @@
 """Bytes to pixels: any supported file becomes upright float32 sRGB 0..1, or one error sentence.
 
-Each format has one decoder: TIFF has tifffile (`tiff`), PNG libpng (`png`), HEIC pillow-heif (`heif`), and
-Pillow decodes JPEG, WebP, AVIF, GIF and BMP to 8 bits (`pil`).
+Each format has one decoder: tifffile for TIFF (`tiff`), pillow-heif for HEIC (`heif`), and Pillow for the
+rest (`pil`), except for PNG of 16 bits in colour, which Pillow would reduce to 8 (`png`).
 """
 
 from __future__ import annotations
@@ -60,11 +60,10 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Decoded:
             return heif.decode(data, name, max_pixels)
         image = pil.opened(data, kind)
         check_size(image.size, f"'{name}'", max_pixels)
-        if kind == "PNG":
-            png.add_late_exif(image, data)
-            raster = png.decode(data, name, pil.orientation(image))
-        else:
-            raster = pil.raster(pil.loaded(image, data, kind))
+        key = pil.colour_key(image)
+        image = pil.loaded(image, data, kind)
+        deep = kind == "PNG" and png.is_deep(data)
+        raster = png.decode(data, name, pil.orientation(image)) if deep else pil.raster(image, key)
         return raster.to_srgb(image.info.get("icc_profile"), pil.recipe(image))
 
 
@@ -75,10 +74,7 @@ def decode_recipe(data: bytes, name: str) -> dict[str, Any] | None:
             return tiff.recipe(data)
         if kind == "HEIC":
             return heif.recipe(heif.opened(data))
-        image = pil.opened(data, kind)
-        if kind == "PNG":
-            png.add_late_exif(image, data)
-        return pil.recipe(image)
+        return pil.recipe(pil.opened(data, kind))
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Decoded:
     8 where no value exceeds 255. Raises InputError above `max_pixels`, and for files that fail to load.
     """
     check_size(image.size, "the image", max_pixels)
-    key = _colour_key(image)  # from the raw mode, which Pillow forgets when it loads
+    key = colour_key(image)  # from the raw mode, which Pillow forgets when it loads
     try:
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
@@ -129,7 +129,7 @@ def raster(image: Image.Image, key: Any = None) -> Raster:
     return Raster(samples, _NATIVE[colour.mode], alpha, turn)
 
 
-def _colour_key(image: Image.Image) -> Any:
+def colour_key(image: Image.Image) -> Any:
     """The transparent colour of a PNG that is not loaded, on the scale of the pixels to come."""
     key = image.info.get("transparency")
     tiles = getattr(image, "tile", None)
