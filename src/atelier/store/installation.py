@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier.core.atomic import atomic
+from atelier.core.caches import home as home
 from atelier.core.errors import OutputError, WeightsError
 from atelier.store import checkpoints
 
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 Condition = Literal["ok", "missing", "damaged"]
 
 PACKAGED = Path(__file__).resolve().parent / "bundled"
-
-
-def home() -> Path:
-    """The folder that keeps what is fetched: `ATELIER_HOME`, or the user's cache folder."""
-    chosen = os.environ.get("ATELIER_HOME")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("atelier", appauthor=False))
 
 
 def sha256(path: Path) -> str:
