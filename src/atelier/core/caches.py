@@ -102,14 +102,16 @@ class Cache:
                 path.unlink(missing_ok=True)
                 total -= size
 
-    def is_writable(self) -> bool:
-        """Whether a file can be made in the folder, which is created where it does not exist."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError:
-            return False
-        return True
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether a file can be made in `folder`, which is created where it does not exist."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
