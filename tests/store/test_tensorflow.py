@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from atelier.core.errors import WeightsError
+from atelier.store import checkpoints
 from atelier.store.tensorflow import is_table, read
 
 Array = npt.NDArray[Any]
@@ -193,6 +194,27 @@ def test_an_archive(tmp_path: Path, form: str) -> None:
         for path in sorted(tmp_path.glob("model.ckpt*")):
             archive.add(path, f"folder/{path.name}")
     assert same(read(tmp_path / "all.tar.gz"), some)
+
+
+def test_it_is_read_as_any_checkpoint_is(tmp_path: Path) -> None:
+    some = {name: ARRAYS[name] for name in ("Conv/weights", "Conv/biases")}
+    single(some, tmp_path / "single.ckpt")
+    bundle(some, tmp_path / "model.ckpt")
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        for path in sorted(tmp_path.glob("model.ckpt*")):
+            archive.add(path, path.name)
+    for name, kind in (("single.ckpt", "tensorflow"), ("model.ckpt.index", "tensorflow"), ("all.tar.gz", "tar")):
+        assert checkpoints.examine(tmp_path / name) == kind
+        state = checkpoints.read_checkpoint(tmp_path / name)
+        assert same({name: tensor.numpy() for name, tensor in state.items()}, some)
+
+
+def test_a_tar_archive_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "notes.txt", "notes.txt")
+    with pytest.raises(WeightsError, match="holds 0 TensorFlow checkpoints"):
+        checkpoints.read_checkpoint(tmp_path / "all.tar.gz")
 
 
 def test_two_checkpoints_in_an_archive(tmp_path: Path) -> None:
