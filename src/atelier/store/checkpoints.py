@@ -154,6 +154,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in (_header(path).get("__metadata__") or {}).items()}
 
 
+def read_tensors(path: Path) -> dict[str, dict[str, Any]]:
+    """The dtype, shape and data_offsets of each tensor of a safetensors file, from its header."""
+    return {key: value for key, value in _header(path).items() if key != "__metadata__"}
+
+
 def check_safetensors(path: Path) -> None:
     """Nothing if the safetensors file is sound, else `WeightsError`; no tensor is read."""
     from safetensors import SafetensorError, safe_open
