@@ -203,7 +203,11 @@ def test_it_is_read_as_any_checkpoint_is(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
         for path in sorted(tmp_path.glob("model.ckpt*")):
             archive.add(path, path.name)
-    for name, kind in (("single.ckpt", "tensorflow"), ("model.ckpt.index", "tensorflow"), ("all.tar.gz", "tar")):
+    for name, kind in (
+        ("single.ckpt", "tensorflow"),
+        ("model.ckpt.index", "tensorflow"),
+        ("all.tar.gz", "tar"),
+    ):
         assert checkpoints.examine(tmp_path / name) == kind
         state = checkpoints.read_checkpoint(tmp_path / name)
         assert same({name: tensor.numpy() for name, tensor in state.items()}, some)

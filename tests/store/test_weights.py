@@ -169,6 +169,15 @@ def test_bundled_weights_lie_in_the_package(
     assert not cache.exists()
 
 
+def test_every_bundled_file_is_the_one_that_was_listed() -> None:
+    """A new bundled file needs a line in SHA256SUMS: run sha256sum *.safetensors there."""
+    bundled = {record.bundled: record.name for record in records.records() if record.bundled}
+    assert set(installation._checksums()) == set(bundled)
+    assert {path.name for path in installation.PACKAGED.glob("*.safetensors")} == set(bundled)
+    for name in bundled.values():
+        assert weights.verify(name) == [(name, "verified")]
+
+
 def test_added_weights_are_converted_and_described(file: Path, cache: Path) -> None:
     known(sha256=hashlib.sha256(checkpoint()).hexdigest(), converter="features")
     path = weights.add("tiny.test", file)

@@ -718,7 +718,7 @@ def test_a_wrong_file_of_a_pipeline_is_refused(site: Site, cache: Path) -> None:
 def test_a_file_of_another_form_is_refused_without_a_hash_too(site: Site, cache: Path, name: str) -> None:
     pipeline(site, hashes=False)
     site.files[f"abc/{name}"] = b"x" * len(PIPELINE[name])
-    with pytest.raises(WeightsError, match="sent a file of no use: .*(is no JSON|is a damaged safetensors)"):
+    with pytest.raises(WeightsError, match=r"sent a file of no use: .*(is no JSON|is a damaged safetensors)"):
         weights.pull("net.test")
 
 

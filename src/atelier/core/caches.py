@@ -103,7 +103,6 @@ class Cache:
                 total -= size
 
 
-
 def can_be_written(folder: Path) -> bool:
     """Whether a file can be made in `folder`, which is created where it does not exist."""
     try:

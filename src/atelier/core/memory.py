@@ -21,7 +21,7 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available(device: torch.device | None = None) -> int:
-    """Bytes that can be allocated now: of a CUDA device, else of the machine and within its cgroup's limit."""
+    """Bytes that can be allocated now, on a CUDA device or on this machine within its cgroup's limit."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -36,7 +36,8 @@ def check(needed: int, what: str, *, remedy: str, device: torch.device | None = 
     room = available(device)
     if needed > room:
         raise ResourceError(
-            f"{what} would need {needed / GIB:.1f} GiB of memory, and {room / GIB:.1f} GiB are available: {remedy}"
+            f"{what} would need {needed / GIB:.1f} GiB of memory, and {room / GIB:.1f} GiB are available: "
+            f"{remedy}"
         )
 
 
@@ -55,7 +56,7 @@ def _cgroup_rooms(process: Path = _PROCESS, mount: Path = _MOUNT) -> Iterator[in
 
 
 def _rooms_above(root: Path, path: str, files: tuple[str, str, str]) -> Iterator[int]:
-    """The rooms of the group at `path` and of its parents; in a container, the root may be the group itself."""
+    """The rooms of the group at `path` and of its parents; in a container, `root` may be the group."""
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):
         if not group.is_relative_to(root):
@@ -71,7 +72,9 @@ def _room(group: Path, files: tuple[str, str, str]) -> int | None:
         allowed, used = (group / limit).read_text().strip(), int((group / use).read_text())
         if allowed == "max":
             return None
-        statistics = dict(line.split()[:2] for line in (group / "memory.stat").read_text().splitlines() if line)
+        statistics = dict(
+            line.split()[:2] for line in (group / "memory.stat").read_text().splitlines() if line
+        )
         return max(0, int(allowed) - used + int(statistics.get(reclaimable, 0)))
     except (OSError, ValueError):
         return None

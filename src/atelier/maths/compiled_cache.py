@@ -94,9 +94,7 @@ class _HarmlessCache(caching.FunctionCache):
         super().__init__(function)
         place = self._impl.locator
         self._own: Cache | None = place.own
-        self._cache_file = _Files(
-            place.get_cache_path(), self._impl.filename_base, place.get_source_stamp()
-        )
+        self._cache_file = _Files(place.get_cache_path(), self._impl.filename_base, place.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with harmless(f"read compiled code of {self._name}"):
@@ -119,4 +117,3 @@ class _HarmlessCache(caching.FunctionCache):
         except Exception:
             self.flush()  # an index that cannot be read would be in the way for ever
             super().save_overload(sig, data)
-

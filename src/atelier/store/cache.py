@@ -163,5 +163,5 @@ def _digest(tensor: Tensor) -> str:
 
     array = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{tuple(array.shape)} {array.dtype}".encode())
-    digest.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
+    digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -44,4 +44,4 @@ def _bytes(tensor: Mapping[str, Any], float_bytes: int | None) -> int:
     first, last = tensor["data_offsets"]
     if float_bytes is None or not kind.startswith(("F", "BF")):
         return int(last) - int(first)
-    return math.prod(tensor["shape"]) * float_bytes
+    return int(math.prod(tensor["shape"])) * float_bytes

@@ -102,6 +102,10 @@ class Shelf:
         """Whether the weights are there, whole, and the published ones, by hashing them anew."""
         raise NotImplementedError
 
+    def recorded(self) -> Condition:
+        """As `condition`, from what was recorded at installation: nothing is hashed, damage is not seen."""
+        raise NotImplementedError
+
     def has(self, part: File) -> bool:
         """Whether an earlier `pull` that did not end has already put this file in place."""
         raise NotImplementedError
@@ -164,7 +168,7 @@ class Shelf:
             temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
     def checked(self, hashes: Mapping[str, str]) -> Condition:
-        """"verified" if every published file has its published hash, else "unverified"."""
+        """ "verified" if every published file has its published hash, else "unverified"."""
         good = all(part.check(hashes.get(part.name, "")) == "verified" for part in self.record.parts)
         return "verified" if good else "unverified"
 
@@ -184,17 +188,20 @@ class TensorShelf(Shelf):
         return self.weights.is_file()
 
     def condition(self) -> Condition:
-        if not self.weights.is_file():
+        if not self.is_installed():
+            return "missing"
+        try:
+            whole = hash_anew(self.weights) == self.facts().get("sha256")
+        except OSError:
+            whole = False
+        return self.recorded() if whole else "damaged"
+
+    def recorded(self) -> Condition:
+        if not self.is_installed():
             return "missing"
         facts = self.facts()
-        try:
-            if hash_anew(self.weights) != facts.get("sha256"):
-                return "damaged"
-        except OSError:
-            return "damaged"
         # Sidecars of earlier versions know one file.
-        originals = facts.get("originals", {self.record.file: facts.get("original_sha256", "")})
-        return self.checked(originals)
+        return self.checked(facts.get("originals", {self.record.file: facts.get("original_sha256", "")}))
 
     def has(self, part: File) -> bool:
         return False
@@ -254,7 +261,9 @@ class TensorShelf(Shelf):
         for name, path in originals.items():
             more = checkpoints.read_checkpoint(path)
             if twice := state.keys() & more.keys():
-                raise WeightsError(f"{name} holds {min(twice)}, which another file of {self.record.name} has too.")
+                raise WeightsError(
+                    f"{name} holds {min(twice)}, which another file of {self.record.name} has too."
+                )
             state |= more
         return state
 

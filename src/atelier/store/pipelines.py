@@ -26,7 +26,9 @@ class PipelineShelf(Shelf):
 
     @property
     def weights(self) -> Path:
-        return self.folder / f"files-{self.record.revision}" if self.record.revision else self.folder / "files"
+        return (
+            self.folder / f"files-{self.record.revision}" if self.record.revision else self.folder / "files"
+        )
 
     @property
     def sidecar(self) -> Path:
@@ -46,6 +48,9 @@ class PipelineShelf(Shelf):
         if any(found[name] != known.get(name) for name in found):
             return "damaged"
         return self.checked(found)
+
+    def recorded(self) -> Condition:
+        return self.checked(self._hashes()) if self.is_installed() else "missing"
 
     def has(self, part: File) -> bool:
         path = self._place(part)

@@ -105,11 +105,13 @@ class Record:
         if self.kind == "pipeline":
             wrong += [name for name in names if not name.endswith(PIPELINE_SUFFIXES)]
             if self.file or self.converter != "plain":
-                raise WeightsError(f"The weights record {self.name} is a pipeline: it has `files` as published.")
+                raise WeightsError(
+                    f"The weights record {self.name} is a pipeline: it has `files` as published."
+                )
         if wrong:
             raise WeightsError(
-                f"The weights record {self.name} has '{wrong[0]}' for a file: allowed are relative paths, each "
-                f"once, in a pipeline with the endings {', '.join(PIPELINE_SUFFIXES)}."
+                f"The weights record {self.name} has '{wrong[0]}' for a file: allowed are relative paths, "
+                f"each once, in a pipeline with the endings {', '.join(PIPELINE_SUFFIXES)}."
             )
 
     @property
@@ -136,7 +138,8 @@ class Record:
     @property
     def what(self) -> str:
         """The published files in a few words."""
-        return self.file or f"{len(self.files)} files"
+        count = len(self.files)
+        return self.file or f"{count} file{'s' if count > 1 else ''}"
 
     def _sources_of(self, part: File) -> tuple[str, ...]:
         return part.sources or tuple(f"{folder.rstrip('/')}/{part.name}" for folder in self.sources)
