@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from atelier import api
 from atelier.images import Picture, write_style
+from atelier.methods.feedforward.adain import Adain
 from atelier.methods.feedforward.nnst_d import NNSTD, Styles
 from atelier.store import cache
 
@@ -57,7 +58,7 @@ def stored(tmp_path: Path) -> dict[str, bytes]:
 
 def lies(entry: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """An entry of the same layout with other values."""
-    return {name: tensor if name == "layout" else -3 * tensor.flip(0) for name, tensor in entry.items()}
+    return {name: 3 * tensor + 1 for name, tensor in entry.items()}
 
 
 def test_a_home_that_cannot_be_written_changes_no_pixel(
@@ -84,29 +85,28 @@ def test_entries_of_another_layout_change_no_pixel(
 
 
 def test_a_style_file_answers_for_its_own_picture_alone(
-    settings: dict[str, Any], photo: Floats, painting: Bytes, tmp_path: Path, looks: list[object]
+    tiny_encoder: Path, photo: Floats, painting: Bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds a picture, and false entries for another: their keys are those of the painting's."""
-    expected = api.stylize(photo, painting, **settings).pixels
-    for path in (tmp_path / "home" / "cache").rglob("*.safetensors"):
-        path.unlink()
+    """A file holds one picture, and false entries under the keys of another that is used beside it."""
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "home"))
+    save_file(dict(Adain.tiny()["weights"]), tmp_path / "adain.safetensors")
+    names = {"encoder": str(tiny_encoder), "weights": str(tmp_path / "adain.safetensors")}
+    settings: dict[str, Any] = {"method": "adain", "device": "cpu", "threads": 1, "size": 48, **names}
+    other = np.ascontiguousarray(painting[::-1])
     api.save_style(painting, tmp_path / "good.safetensors", **settings)
     entries: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in load_file(tmp_path / "good.safetensors").items():
         key, _, part = name.partition("/")
         if part:
             entries.setdefault(key, {})[part] = tensor
-    assert entries
-    before = stored(tmp_path)
-    for name in before:
-        next((tmp_path / "home" / "cache").rglob(name)).unlink()
-    other = Picture.of(np.ascontiguousarray(painting[::-1]))
-    write_style(other, tmp_path / "bad.safetensors", {key: lies(entry) for key, entry in entries.items()})
-    looks.clear()
-    both = api.stylize(photo, [str(tmp_path / "bad.safetensors"), painting], **settings)
-    assert looks  # nothing in the file counted
-    assert both.pixels.shape == expected.shape
-    assert np.array_equal(api.stylize(photo, painting, **settings).pixels, expected)
+    assert {f"{key}.safetensors" for key in entries} == set(stored(tmp_path))  # these are the painting's keys
+    write_style(Picture.of(other), tmp_path / "bad.safetensors", {key: lies(entries[key]) for key in entries})
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "another"))
+    mixed = api.stylize(photo, [str(tmp_path / "bad.safetensors"), painting], **settings)
+    alone = api.stylize(photo, painting, **settings)
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "clean"))
+    assert np.array_equal(mixed.pixels, api.stylize(photo, [other, painting], **settings).pixels)
+    assert np.array_equal(alone.pixels, api.stylize(photo, painting, **settings).pixels)
 
 
 def test_a_style_files_own_entries_are_used_and_not_kept(
