@@ -310,6 +310,32 @@ def test_a_fingerprint_follows_the_file(file: Path) -> None:
     assert weights.fingerprint(file) == hashlib.sha256(checkpoint() + b"more").hexdigest() != before
 
 
+def test_installed_weights_are_used_from_a_cache_that_cannot_be_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(sha256_prefix=hashlib.sha256(checkpoint()).hexdigest()[:8])
+    path = weights.add("tiny.test", file)
+
+    def refuse(*given: object) -> None:
+        raise OutputError("the folder cannot be written")
+
+    monkeypatch.setattr(installation.Shelf, "locked", refuse)
+    monkeypatch.setattr("atelier.core.atomic._beside", refuse)
+    assert weights.pull("tiny.test") == path
+    assert weights.load("tiny.test").keys() == tensors().keys()
+    assert weights.verify("tiny.test") == [("tiny.test", "verified")]
+    assert weights.fingerprint("tiny.test") == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_sidecar_of_an_earlier_version_is_understood(file: Path) -> None:
+    known(sha256_prefix=hashlib.sha256(checkpoint()).hexdigest()[:8])
+    path = weights.add("tiny.test", file).with_suffix(".json")
+    facts = json.loads(path.read_text())
+    del facts["originals"]
+    path.write_text(json.dumps(facts))
+    assert weights.verify("tiny.test") == [("tiny.test", "verified")]
+
+
 def test_a_home_that_is_a_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known()
     monkeypatch.setenv("ATELIER_HOME", str(file))
