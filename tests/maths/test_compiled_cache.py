@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,18 +42,32 @@ print(*results, hits)
 """
 
 
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "loops.py").write_text(SOURCE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where both kernels are already compiled."""
+    home = tmp_path_factory.mktemp("compiled")
+    assert run(code, home) == 0
+    return home
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "loops.py").write_text(SOURCE)
-    return tmp_path / "home"
+def filled(compiled: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return shutil.copytree(compiled, tmp_path / "filled")
 
 
-def run(home: Path, *, chosen: Path | None = None, limit: int = 0) -> int:
+def run(code: Path, home: Path, *, chosen: Path | None = None, limit: int = 0) -> int:
     """How many kernels a new process finds compiled; their results are checked."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"ATELIER_HOME": str(home)} | ({"NUMBA_CACHE_DIR": str(chosen)} if chosen else {})
-    command = [sys.executable, "-W", "error", "-c", RUN, str(home.parent / "code"), str(limit)]
+    command = [sys.executable, "-W", "error", "-c", RUN, str(code), str(limit)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -65,45 +80,42 @@ def stored(folder: Path, suffix: str) -> list[Path]:
     return sorted(folder.rglob(f"*{suffix}"))
 
 
-def test_compiled_once_and_found_in_our_folder(home: Path) -> None:
-    assert run(home) == 0
-    assert len(stored(home / "cache" / "kernels", ".nbc")) == 2
-    assert not list((home.parent / "code").rglob("*.nb?"))
-    assert run(home) == 2
+def test_compiled_once_and_found_in_our_folder(code: Path, filled: Path) -> None:
+    assert len(stored(filled / "cache" / "kernels", ".nbc")) == 2
+    assert not list(code.rglob("*.nb?"))
+    assert run(code, filled) == 2
 
 
-def test_the_folder_that_numba_is_told_comes_first(home: Path, tmp_path: Path) -> None:
-    assert run(home, chosen=tmp_path / "chosen") == 0
+def test_the_folder_that_numba_is_told_comes_first(code: Path, tmp_path: Path) -> None:
+    assert run(code, tmp_path / "home", chosen=tmp_path / "chosen") == 0
     assert len(stored(tmp_path / "chosen", ".nbc")) == 2
-    assert not home.exists()
-    assert run(home, chosen=tmp_path / "chosen") == 2
+    assert not (tmp_path / "home").exists()
 
 
-def test_a_chosen_folder_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
+def test_a_chosen_folder_that_cannot_be_written(code: Path, filled: Path, tmp_path: Path) -> None:
     (tmp_path / "chosen").write_text("in the way")
-    assert run(home, chosen=tmp_path / "chosen" / "below") == 0
-    assert run(home, chosen=tmp_path / "chosen" / "below") == 2  # it is kept in our own
+    assert run(code, filled, chosen=tmp_path / "chosen" / "below") == 2
 
 
-def test_no_folder_can_be_written(home: Path) -> None:
-    home.write_text("in the way")
-    assert run(home) == 0
-    assert run(home) == 0
+def test_no_folder_can_be_written(code: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("in the way")
+    assert run(code, tmp_path / "home") == 0
 
 
-def test_a_disk_that_fills_up(home: Path) -> None:
-    assert run(home, limit=600) == 0  # the indexes fit, the code does not
-    assert stored(home, ".nbc") == []
-    assert run(home) == 0
-    assert run(home) == 2
+def test_a_disk_that_fills_up(code: Path, tmp_path: Path) -> None:
+    assert run(code, tmp_path / "home", limit=600) == 0  # the indexes fit, the code does not
+    assert stored(tmp_path / "home", ".nbc") == []
+    assert run(code, tmp_path / "home") == 0
+    assert run(code, tmp_path / "home") == 2
 
 
 @pytest.mark.parametrize(
     ("suffix", "damage"), [(".nbi", "empty"), (".nbi", "garbage"), (".nbc", "cut"), (".nbc", "flipped")]
 )
-def test_damaged_files_are_made_again(home: Path, suffix: str, damage: str) -> None:
-    run(home)
-    for path in stored(home, suffix):
+def test_damaged_files_are_made_again(code: Path, filled: Path, suffix: str, damage: str) -> None:
+    damaged = stored(filled, suffix)
+    assert len(damaged) == 2
+    for path in damaged:
         whole = path.read_bytes()
         middle = len(whole) // 2
         path.write_bytes(
@@ -114,16 +126,18 @@ def test_damaged_files_are_made_again(home: Path, suffix: str, damage: str) -> N
                 "garbage": b"garbage" * 20,
             }[damage]
         )
-    assert run(home) == 0
-    assert run(home) == 2
+    assert run(code, filled) == 0
+    assert run(code, filled) == 2
 
 
-def test_another_source_is_compiled_anew(home: Path) -> None:
-    run(home)
-    source = home.parent / "code" / "loops.py"
+def test_another_source_is_compiled_anew(code: Path, filled: Path) -> None:
+    source = code / "loops.py"
     source.write_text(SOURCE + "# changed\n")
-    assert run(home) == 0
-    assert run(home) == 2
+    try:
+        assert run(code, filled) == 0
+        assert run(code, filled) == 2
+    finally:
+        source.write_text(SOURCE)
 
 
 def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

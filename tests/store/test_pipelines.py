@@ -207,7 +207,11 @@ def test_weights_larger_than_the_memory_are_refused(folder: Path, monkeypatch: p
     path = folder / "unet" / "model.safetensors"
     monkeypatch.setattr(memory, "available", lambda device=None: 4080)
     assert weights.load(path)["a"].shape == (10, 100)
+    weights.check_memory(folder)
     monkeypatch.setattr(memory, "available", lambda device=None: 4079)
+    with pytest.raises(ResourceError, match=r"Loading .*mine would need"):
+        weights.check_memory(folder)
+    weights.check_memory(folder, float_bytes=2)
     with pytest.raises(
         ResourceError, match=r"^Loading .*model\.safetensors would need .* available: close other"
     ):

@@ -86,8 +86,8 @@ def recording() -> Iterator[dict[str, Entry]]:
 def offered(styles: Iterable[tuple[Tensor, Mapping[str, Entry]]]) -> Iterator[None]:
     """Let style files answer inside the block: each style's tensor with the entries from its own file.
 
-    An entry counts only for keys made of that one tensor and no other, so a file can say what it likes about
-    its own picture and nothing about another.
+    An entry counts only for keys made of that one tensor and no other, so a file can change what is seen in
+    its own picture and in no other. Unlike entries on the disk, it may come from other package versions.
     """
     more = [(_digest(tensor), entries) for tensor, entries in styles if entries]
     token = _offers.set((*_offers.get(), *more))

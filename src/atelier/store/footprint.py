@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atelier.core import memory
 from atelier.store import checkpoints, pipelines
+
+if TYPE_CHECKING:
+    import torch
 
 
 def footprint(path: Path, float_bytes: int | None = None) -> int:
@@ -26,7 +29,7 @@ def footprint(path: Path, float_bytes: int | None = None) -> int:
     return sum(_bytes(tensor, float_bytes) for tensor in checkpoints.read_tensors(path).values())
 
 
-def check(path: Path, what: str, float_bytes: int | None = None, device: Any = None) -> None:
+def check(path: Path, what: str, float_bytes: int | None = None, device: torch.device | None = None) -> None:
     """Raises `ResourceError` if the weights at `path` do not fit into the available memory."""
     needed = footprint(path, float_bytes)
     remedy = "close other programs, or use smaller weights or a machine with more memory"

@@ -17,6 +17,7 @@ from atelier.store.installation import Condition, Shelf, TensorShelf
 from atelier.store.records import Record, record, records
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from atelier.store.download import Progress
@@ -82,6 +83,16 @@ def memory(name_or_path: str | Path, *, float_bytes: int | None = None) -> int:
     precision. Files that are not safetensors count as long as they are.
     """
     return footprint.footprint(_resolve(name_or_path), float_bytes)
+
+
+def check_memory(
+    name_or_path: str | Path, *, float_bytes: int | None = None, device: torch.device | None = None
+) -> None:
+    """Raises `ResourceError` if `memory` bytes are not available, on `device` if it is a CUDA device.
+
+    For those who load the files themselves, as pipelines do; `load` checks by itself.
+    """
+    footprint.check(_resolve(name_or_path), str(name_or_path), float_bytes, device)
 
 
 def fingerprint(name_or_path: str | Path) -> str:
