@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atelier.core.errors import WeightsError
-from atelier.store import download, installation, weights
+from atelier.store import download, installation
 from atelier.store.download import Progress
 from atelier.store.installation import Shelf
 from atelier.store.records import File, Record
@@ -91,8 +91,8 @@ def _mismatch(part: File, arrived: Path) -> str | None:
 
 def _nothing_came(known: Record, failures: Sequence[str]) -> str:
     if not failures:
-        return f"No address is known for the weights {known.name}: {weights.by_hand(known)}."
+        return f"No address is known for the weights {known.name}: {known.by_hand}."
     return (
         f"The weights {known.name} could not be fetched: {'; '.join(failures)}. Try again later (what has "
-        f"arrived is kept), or {weights.by_hand(known)}."
+        f"arrived is kept), or {known.by_hand}."
     )

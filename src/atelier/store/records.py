@@ -141,6 +141,14 @@ class Record:
         count = len(self.files)
         return self.file or f"{count} file{'s' if count > 1 else ''}"
 
+    @property
+    def by_hand(self) -> str:
+        """How to install the weights without a network, as the end of a sentence."""
+        add = f"run `atelier weights add {self.name}"
+        if self.file:
+            return f"bring {self.file} ({self.parts[0].hash}) and {add} FILE`"
+        return f"bring the folder with its {self.what} and {add} FOLDER`"
+
     def _sources_of(self, part: File) -> tuple[str, ...]:
         return part.sources or tuple(f"{folder.rstrip('/')}/{part.name}" for folder in self.sources)
 

@@ -239,23 +239,14 @@ def is_path(given: str | Path) -> bool:
         return True
     if given in (known.name for known in records()):
         return False
-    return (
-        os.sep in given or "/" in given or given.lower().endswith(_SUFFIXES) or Path(given).exists()
-    )
+    return os.sep in given or "/" in given or given.lower().endswith(_SUFFIXES) or Path(given).exists()
 
 
 def _missing(known: Record, path: Path) -> str:
     ways = []
     if all(part.sources for part in known.parts):
         ways.append(f"fetch them with `atelier weights pull {known.name}`")
-    ways.append(by_hand(known))
+    ways.append(known.by_hand)
     if known.bundled is not None:
         ways = ["they come with the package, so install atelier again", *ways]
     return f"The weights {known.name} are not here (looked at {path}): {', or '.join(ways)}."
-
-
-def by_hand(known: Record) -> str:
-    """How to install weights without a network, as the end of a sentence."""
-    if known.file:
-        return f"bring {known.file} ({known.parts[0].hash}) and run `atelier weights add {known.name} FILE`"
-    return f"bring the folder with its {known.what} and run `atelier weights add {known.name} FOLDER`"
