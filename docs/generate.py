@@ -62,7 +62,7 @@ def exit_codes() -> str:
 def records() -> str:
     """One row per known weights file."""
     rows = [
-        (f"`{known.name}`", known.file, known.licence, known.paper, known.note) for known in all_records()
+        (f"`{known.name}`", known.what, known.licence, known.paper, known.note) for known in all_records()
     ]
     return table(("name", "file", "licence", "paper", "note"), rows)
 

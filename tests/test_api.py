@@ -224,7 +224,7 @@ def test_threads_come_back(photo: Floats, painting: Floats) -> None:
             "colour = 'photo' is not allowed: it should be 'style' or 'content'",
         ),
         ({"device": "gpu"}, UsageError, "there is no device 'gpu'"),
-        ({"device": "cuda:77"}, ResourceError, "the device 'cuda:77' does not answer"),
+        ({"device": "cuda:77"}, ResourceError, "the device 'cuda:77' does not work"),
         ({"style_weights": (1, 2)}, UsageError, "2 style weights were given for 1 styles"),
         ({"style_weights": (-1,)}, UsageError, "style weights must not be negative"),
         ({"style_weights": (0,)}, UsageError, "at least one must be above 0"),

@@ -259,7 +259,7 @@ TABLE = [
     Row("seed", f"{PAIR} --seed -3", USAGE, "--seed -3 is not allowed"),
     Row("device-name", f"{PAIR} --device gpu", USAGE, "no device 'gpu': allowed are auto, cpu, cuda"),
     Row("device-absent", f"{PAIR} --device cuda", RESOURCE, "use --device cpu, or auto", _no_cuda),
-    Row("device-99", f"{PAIR} --device cuda:99", RESOURCE, "the device 'cuda:99' does not answer"),
+    Row("device-99", f"{PAIR} --device cuda:99", RESOURCE, "the device 'cuda:99' does not work"),
     Row("threads", f"{PAIR} --threads 0", USAGE, "--threads 0 is not allowed"),
     Row("knob-range", f"{PAIR} --method gatys --step-size 3", USAGE, "--step-size 3 is not allowed"),
     Row("knob-choice", f"{PAIR} --method gatys --optimiser sgd", USAGE, "'adam' or 'lbfgs'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -251,17 +252,26 @@ def test_weights_are_added_and_verified(run: Any, folder: Path, monkeypatch: pyt
     path = run("weights path vgg19.imagenet").out.strip()
     assert path.startswith(str(folder / "home"))
     assert not Path(path).exists()
-    assert run("weights verify vgg19.imagenet").out == "missing  vgg19.imagenet\n"
+    assert run("weights verify vgg19.imagenet").out == "missing    vgg19.imagenet\n"
     added = run("weights add vgg19.imagenet tiny.safetensors --force")
     assert (added.code, added.out.strip()) == (0, path)
     assert Path(path).is_file()
-    assert run("weights verify vgg19.imagenet").out == "ok       vgg19.imagenet\n"
+    # It is not the published file, and is never said to be.
+    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert added.err == f"note: vgg19.imagenet is unverified: it matches no known hash; sha256 {sha256}\n"
+    assert run("weights verify vgg19.imagenet").out == "unverified vgg19.imagenet\n"
+    rows = {row["name"]: row for row in json.loads(run("weights list --json").out)}
+    assert (rows["vgg19.imagenet"]["here"], rows["vgg19.imagenet"]["condition"]) == (True, "unverified")
+    assert rows["encoder.atelier"]["condition"] == "verified"
+    assert rows["wct.published"]["condition"] == "missing"
+    assert run("weights verify encoder.atelier").out == "verified   encoder.atelier\n"
 
 
 def test_doctor(run: Any) -> None:
     facts = json.loads(run("doctor --json").out)
     keys = {"versions", "device", "computes_in", "cores", "threads", "convolution_gflops", "memory_gib"}
-    assert facts.keys() == keys | {"cache", "weights"}
+    assert facts.keys() == keys | {"cache", "cache_writable", "weights"}
+    assert facts["cache_writable"] is True
     assert facts["versions"]["atelier"] == atelier.__version__
     assert facts["convolution_gflops"]["float32"] >= 1
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -39,6 +42,47 @@ def test_a_block_is_reused_without_page_faults() -> None:
     # The first of the five touches 12288 pages of 4 KiB, the others none.
     assert faults < 16_000
     assert plain > 2 * faults
+
+
+@pytest.fixture(autouse=True)
+def _unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has not asked, and what a test asks for is forgotten after it."""
+    monkeypatch.setattr(allocator, "_asked", False)
+
+
+def test_a_host_that_has_not_asked_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr("ctypes.CDLL", calls.append)
+    assert allocator.release_freed_memory() is False
+    assert calls == []
+
+
+def test_only_the_command_asks() -> None:
+    """No file of the library can set malloc: they do not name the function or the C library's own."""
+    source = Path(allocator.__file__).parents[1]
+    for path in source.rglob("*.py"):
+        if path.name != "allocator.py" and path.relative_to(source).parts[0] != "apps":
+            text = path.read_text()
+            assert "keep_freed_memory" not in text, path
+            assert "mallopt" not in text, path
+            assert "malloc_trim" not in text, path
+
+
+def test_a_picture_that_counts_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from atelier.methods.optimise import deep_analogy
+
+    calls: list[object] = []
+    monkeypatch.setattr(allocator, "_set", lambda *wishes: calls.append(wishes))
+    monkeypatch.setattr(deep_analogy, "_LARGE", 0)
+    monkeypatch.setattr(deep_analogy, "_check", lambda *given: None)
+    monkeypatch.setattr(deep_analogy.Analogy, "__init__", lambda *given: None)
+    monkeypatch.setattr(deep_analogy.Analogy, "run", lambda self: ("painted", None))
+    job: Any = SimpleNamespace(content=torch.zeros(1, 3, 4, 4))
+    method: Any = deep_analogy.DeepAnalogy()
+    assert method.paint(job, None, None) == "painted"
+    assert calls == []
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

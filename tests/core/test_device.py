@@ -28,13 +28,13 @@ def test_unknown_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cuda:99", "cuda:999"])
 def test_one_that_is_not_there(name: str) -> None:
-    with pytest.raises(ResourceError, match=rf"the device '{name}' does not answer \(.+\): use --device cpu"):
+    with pytest.raises(ResourceError, match=rf"the device '{name}' does not work \(.+\): use --device cpu"):
         choose(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_no_cuda_at_all() -> None:
-    with pytest.raises(ResourceError, match="does not answer") as caught:
+    with pytest.raises(ResourceError, match="does not work") as caught:
         choose("cuda")
     assert "\n" not in str(caught.value)
 

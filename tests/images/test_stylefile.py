@@ -24,7 +24,7 @@ def test_painting_and_entries_come_back(tmp_path: Path) -> None:
     again = Picture.of(path)
     assert np.array_equal(again.pixels, painting().pixels)
     assert again.name == str(path)
-    found = style_entries(path)
+    found = style_entries(path, again.sha256)
     assert found.keys() == entries.keys()
     assert all(torch.equal(found[k][n], entries[k][n]) for k in entries for n in entries[k])
 

@@ -1,15 +1,14 @@
-"""The compiled loops' wrapper: bands change nothing, and a machine without a place for code still works."""
+"""The compiled loops' wrapper: bands change nothing, and kernels get the arrays that they take."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
 
-from atelier.maths.compiled import floats, in_bands, kernel
+from atelier.maths.compiled import floats, in_bands
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -35,20 +34,6 @@ def test_an_error_in_a_band_is_raised() -> None:
 
     with pytest.raises(ValueError, match="in a band"):
         in_bands(fail, 64)
-
-
-def test_without_a_place_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def njit(**options: Any) -> Any:
-        calls.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert kernel(abs)(-2) == 2
-    assert [options.get("cache", False) for options in calls] == [True, False]
 
 
 def test_floats_are_what_kernels_take() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import tarfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from atelier.core.errors import WeightsError
+from atelier.store import checkpoints
 from atelier.store.tensorflow import is_table, read
 
 Array = npt.NDArray[Any]
@@ -38,6 +38,21 @@ def varint(value: int) -> bytes:
         digits.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*digits, value])
+
+
+def crc32c(content: bytes) -> int:
+    """CRC-32C bit by bit: the reflected Castagnoli polynomial, as in RFC 3720."""
+    value = 0xFFFFFFFF
+    for byte in content:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def masked(content: bytes) -> bytes:
+    value = crc32c(content)
+    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def field(number: int, value: int | bytes) -> bytes:
@@ -94,7 +109,8 @@ def table(entries: list[tuple[bytes, bytes]], per_block: int = 3, compressed: bo
         nonlocal content
         part = snapped(part) if compressed else part
         handle = varint(len(content)) + varint(len(part))
-        content += part + bytes([compressed]) + b"crc!"
+        trailed = part + bytes([compressed])
+        content += trailed + masked(trailed)
         return handle
 
     for start in range(0, len(entries), per_block):
@@ -111,7 +127,7 @@ def bundle(arrays: dict[str, Array], path: Path, shards: int = 1, **more: Any) -
     for turn, (name, array) in enumerate(sorted(arrays.items())):
         shard, raw = turn % shards, array.tobytes()
         entry = field(1, KINDS[array.dtype.name]) + field(2, shape(array)) + field(3, shard)
-        entry += field(4, len(data[shard])) + field(5, len(raw)) + varint(6 << 3 | 5) + b"crc!"
+        entry += field(4, len(data[shard])) + field(5, len(raw)) + varint(6 << 3 | 5) + masked(raw)
         data[shard] += raw
         entries.append((name.encode(), entry))
     entries.append((b"zz_graph", field(1, 7) + field(5, 3)))
@@ -180,13 +196,38 @@ def test_an_archive(tmp_path: Path, form: str) -> None:
     assert same(read(tmp_path / "all.tar.gz"), some)
 
 
+def test_it_is_read_as_any_checkpoint_is(tmp_path: Path) -> None:
+    some = {name: ARRAYS[name] for name in ("Conv/weights", "Conv/biases")}
+    single(some, tmp_path / "single.ckpt")
+    bundle(some, tmp_path / "model.ckpt")
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        for path in sorted(tmp_path.glob("model.ckpt*")):
+            archive.add(path, path.name)
+    for name, kind in (
+        ("single.ckpt", "tensorflow"),
+        ("model.ckpt.index", "tensorflow"),
+        ("all.tar.gz", "tar"),
+    ):
+        assert checkpoints.examine(tmp_path / name) == kind
+        state = checkpoints.read_checkpoint(tmp_path / name)
+        assert same({name: tensor.numpy() for name, tensor in state.items()}, some)
+
+
+def test_a_tar_archive_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "notes.txt", "notes.txt")
+    with pytest.raises(WeightsError, match="holds 0 TensorFlow checkpoints"):
+        checkpoints.read_checkpoint(tmp_path / "all.tar.gz")
+
+
 def test_two_checkpoints_in_an_archive(tmp_path: Path) -> None:
     for name in ("a.ckpt", "b.ckpt"):
         single({"x": np.ones(3, np.float32)}, tmp_path / name)
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         for name in ("a.ckpt", "b.ckpt"):
             archive.add(tmp_path / name, name)
-    with pytest.raises(WeightsError, match="holds 2 checkpoints of TensorFlow's where one is needed"):
+    with pytest.raises(WeightsError, match="holds 2 TensorFlow checkpoints where one is needed"):
         read(tmp_path / "all.tar")
 
 
@@ -214,7 +255,7 @@ def test_cut_data(tmp_path: Path) -> None:
     bundle(ARRAYS, tmp_path / "model.ckpt")
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match="no whole checkpoint"):
+    with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -229,16 +270,54 @@ def test_another_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
     assert not is_table(path)
-    with pytest.raises(WeightsError, match="no whole checkpoint"):
+    with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):
         read(path)
 
 
+def test_the_writers_checksum_is_the_published_one() -> None:
+    # RFC 3720, appendix B.4
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def flipped(whole: bytes, position: int) -> bytes:
+    return whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :]
+
+
+FEW = {name: ARRAYS[name] for name in ("Conv/biases", "global_step", "half")}
+
+
 @pytest.mark.parametrize("compressed", [False, True])
-def test_bits_turned_over(tmp_path: Path, compressed: bool) -> None:
-    bundle(ARRAYS, tmp_path / "model.ckpt", compressed=compressed)
+def test_a_flip_anywhere_in_the_index_is_found(tmp_path: Path, compressed: bool) -> None:
+    bundle(FEW, tmp_path / "model.ckpt", compressed=compressed)
     index = tmp_path / "model.ckpt.index"
-    whole = index.read_bytes()
-    for position in range(0, len(whole) - 8, 7):
-        index.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
-        with contextlib.suppress(WeightsError):  # and nothing else
-            read(index)
+    whole, unread = index.read_bytes(), []
+    for position in range(len(whole)):
+        index.write_bytes(flipped(whole, position))
+        try:
+            assert same(read(index), FEW)
+            unread.append(position)
+        except WeightsError:
+            continue
+    # The two handles in the footer have 6 bytes here; the rest of its first 40 is padding.
+    assert unread == list(range(len(whole) - 48 + 6, len(whole) - 8))
+
+
+@pytest.mark.parametrize("where", [0, 0.3, 0.9, 1])
+def test_a_flip_in_the_values_is_found(tmp_path: Path, where: float) -> None:
+    bundle(ARRAYS, tmp_path / "model.ckpt")
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    whole = data.read_bytes()
+    data.write_bytes(flipped(whole, round(where * (len(whole) - 1))))
+    with pytest.raises(WeightsError, match="no TensorFlow checkpoint, or damaged"):
+        read(tmp_path / "model.ckpt.index")
+
+
+def test_a_flip_in_an_older_file_is_found(tmp_path: Path) -> None:
+    single({"x": np.ones(9, np.float32)}, tmp_path / "model.ckpt")
+    whole = (tmp_path / "model.ckpt").read_bytes()
+    position = whole.index(np.ones(9, np.float32).tobytes()) + 6
+    (tmp_path / "model.ckpt").write_bytes(flipped(whole, position))
+    with pytest.raises(WeightsError, match="no TensorFlow checkpoint, or damaged"):
+        read(tmp_path / "model.ckpt")

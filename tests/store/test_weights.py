@@ -93,7 +93,7 @@ def test_a_second_record_of_one_name_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "../x.y", "Tiny.test", "a/b.c", "", "tiny."])
 def test_a_name_must_be_network_and_tag(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"called network\.tag"):
+    with pytest.raises(WeightsError, match=r"named network\.tag"):
         known(name)
 
 
@@ -153,17 +153,29 @@ def test_bundled_weights_lie_in_the_package(
     with pytest.raises(WeightsError, match="come with the package, so install atelier again"):
         weights.locate("small.atelier")
     save_file({"a": torch.ones(3)}, package / "small.safetensors")
+    assert weights.verify("small.atelier") == [("small.atelier", "unverified")]
+    whole = (package / "small.safetensors").read_bytes()
+    sums = {"small.safetensors": hashlib.sha256(whole).hexdigest()}
+    monkeypatch.setattr(installation, "_checksums", lambda: sums)
     assert weights.locate("small.atelier") == package / "small.safetensors"
     assert weights.pull("small.atelier") == package / "small.safetensors"
     assert torch.equal(weights.load("small.atelier")["a"], torch.ones(3))
-    assert weights.verify("small.atelier") == [("small.atelier", "ok")]
+    assert weights.verify("small.atelier") == [("small.atelier", "verified")]
     assert weights.installed("small.atelier")
     with pytest.raises(WeightsError, match="comes with the package"):
         weights.add("small.atelier", package / "small.safetensors")
-    whole = (package / "small.safetensors").read_bytes()
     (package / "small.safetensors").write_bytes(whole[:-2])
     assert weights.verify("small.atelier") == [("small.atelier", "damaged")]
     assert not cache.exists()
+
+
+def test_every_bundled_file_is_the_one_that_was_listed() -> None:
+    """A new bundled file needs a line in SHA256SUMS: run sha256sum *.safetensors there."""
+    bundled = {record.bundled: record.name for record in records.records() if record.bundled}
+    assert set(installation._checksums()) == set(bundled)
+    assert {path.name for path in installation.PACKAGED.glob("*.safetensors")} == set(bundled)
+    for name in bundled.values():
+        assert weights.verify(name) == [(name, "verified")]
 
 
 def test_added_weights_are_converted_and_described(file: Path, cache: Path) -> None:
@@ -179,7 +191,7 @@ def test_added_weights_are_converted_and_described(file: Path, cache: Path) -> N
     assert (
         facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == weights.fingerprint("tiny.test")
     )
-    assert weights.verify("tiny.test") == [("tiny.test", "ok")]
+    assert weights.verify("tiny.test") == [("tiny.test", "verified")]
     assert file.exists()
 
 
@@ -208,7 +220,7 @@ def test_the_wrong_file_is_not_added_unless_forced(file: Path, cache: Path) -> N
         weights.add("tiny.test", file)
     assert not cache.exists()
     weights.add("tiny.test", file, force=True)
-    assert weights.verify("tiny.test") == [("tiny.test", "ok")]
+    assert weights.verify("tiny.test") == [("tiny.test", "unverified")]
 
 
 def test_a_good_prefix_is_enough(file: Path) -> None:
@@ -266,7 +278,7 @@ def test_one_changed_bit_is_damage(file: Path) -> None:
     assert dict(weights.verify())["tiny.test"] == "damaged"
     assert dict(weights.verify())["vgg19.imagenet"] == "missing"
     weights.add("tiny.test", file)
-    assert weights.verify("tiny.test") == [("tiny.test", "ok")]
+    assert weights.verify("tiny.test") == [("tiny.test", "unverified")]
 
 
 @pytest.mark.parametrize("sidecar", [None, "", "[]", "{"])
@@ -296,6 +308,32 @@ def test_a_fingerprint_follows_the_file(file: Path) -> None:
     before = weights.fingerprint(file)
     file.write_bytes(checkpoint() + b"more")
     assert weights.fingerprint(file) == hashlib.sha256(checkpoint() + b"more").hexdigest() != before
+
+
+def test_installed_weights_are_used_from_a_cache_that_cannot_be_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(sha256_prefix=hashlib.sha256(checkpoint()).hexdigest()[:8])
+    path = weights.add("tiny.test", file)
+
+    def refuse(*given: object) -> None:
+        raise OutputError("the folder cannot be written")
+
+    monkeypatch.setattr(installation.Shelf, "locked", refuse)
+    monkeypatch.setattr("atelier.core.atomic._beside", refuse)
+    assert weights.pull("tiny.test") == path
+    assert weights.load("tiny.test").keys() == tensors().keys()
+    assert weights.verify("tiny.test") == [("tiny.test", "verified")]
+    assert weights.fingerprint("tiny.test") == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_sidecar_of_an_earlier_version_is_understood(file: Path) -> None:
+    known(sha256_prefix=hashlib.sha256(checkpoint()).hexdigest()[:8])
+    path = weights.add("tiny.test", file).with_suffix(".json")
+    facts = json.loads(path.read_text())
+    del facts["originals"]
+    path.write_text(json.dumps(facts))
+    assert weights.verify("tiny.test") == [("tiny.test", "verified")]
 
 
 def test_a_home_that_is_a_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import resource
 import shutil
@@ -24,7 +25,7 @@ from safetensors.torch import save
 
 from atelier.core.errors import OutputError, WeightsError
 from atelier.store import download, records, weights
-from atelier.store.records import Record
+from atelier.store.records import File, Record
 
 
 def checkpoint(seed: int = 0, *, legacy: bool = False) -> bytes:
@@ -47,6 +48,7 @@ class Site(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.sent, self.asked = DATA, 0, list[dict[str, str]]()
+        self.files: dict[str, bytes] = {}  # other data for some paths
         self.behaviours: list[Behaviour] = [whole]
 
     def url(self, path: str = "net.pth") -> str:
@@ -63,7 +65,9 @@ class Handler(BaseHTTPRequestHandler):
         number = len(self.server.asked)
         self.server.asked.append(dict(self.headers) | {"path": self.path})
         behaviours = self.server.behaviours
-        behaviours[min(number, len(behaviours) - 1)](self, self.server.data)
+        behaviours[min(number, len(behaviours) - 1)](
+            self, self.server.files.get(self.path.lstrip("/"), self.server.data)
+        )
 
     def head(self, code: int = 200, **headers: object) -> None:
         self.send_response(code)
@@ -207,10 +211,10 @@ def known(*sources: str, **facts: Any) -> Record:
     return records.register(Record(name="net.test", sources=sources, **(plain | facts)))
 
 
-def check_installed(cache: Path, data: bytes = DATA) -> None:
+def check_installed(cache: Path, data: bytes = DATA, condition: str = "verified") -> None:
     original = torch.load(io.BytesIO(data), weights_only=True)
     assert torch.equal(weights.load("net.test")["0.weight"], original["0.weight"])
-    assert weights.verify("net.test") == [("net.test", "ok")]
+    assert weights.verify("net.test") == [("net.test", condition)]
     assert {path.name for path in cache.iterdir()} <= {"net.safetensors", "net.json", "lock"}
 
 
@@ -349,7 +353,7 @@ def test_a_cut_without_announced_length_is_seen_in_the_file(site: Site, cache: P
     check_nothing_installed(cache, part=True)
     site.behaviours = [whole]
     weights.pull("net.test")
-    check_installed(cache)
+    check_installed(cache, condition="unverified")
 
 
 @pytest.mark.parametrize("size", [None, len(checkpoint(legacy=True))])
@@ -549,7 +553,7 @@ def test_a_disk_that_fills_up_while_converting(site: Site, cache: Path) -> None:
     check_nothing_installed(cache, part=True)
     weights.pull("net.test")
     assert len(site.asked) == 1
-    assert weights.verify("net.test") == [("net.test", "ok")]
+    assert weights.verify("net.test") == [("net.test", "unverified")]
 
 
 def test_a_disk_too_small_is_seen_before_the_download(
@@ -616,3 +620,162 @@ def test_a_killed_run_leaves_nothing_in_the_way(site: Site, cache: Path) -> None
     weights.pull("net.test")
     assert weights.locate("net.test").read_bytes() == site.data
     assert site.asked[-1]["Range"] == f"bytes={kept}-"
+
+
+# several files
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+PIPELINE = {
+    "model_index.json": b'{"_class_name": "Test"}',
+    "unet/config.json": b'{"channels": 4}',
+    "unet/model.safetensors": save({"a": torch.arange(40_000.0)}),
+    "vae/model.safetensors": save({"b": torch.ones(30)}),
+}
+
+
+def pipeline(site: Site, *, hashes: bool = True, **facts: Any) -> Record:
+    site.files = {f"abc/{name}": data for name, data in PIPELINE.items()}
+    files = [
+        File(name=name, bytes=len(data), sha256=digest(data) if hashes else None)
+        for name, data in PIPELINE.items()
+    ]
+    plain = {"licence": "MIT", "paper": "none", "kind": "pipeline", "revision": "abc"}
+    folder = (site.url("{revision}/"),)
+    return records.register(Record(name="net.test", sources=folder, files=tuple(files), **(plain | facts)))
+
+
+def asked(site: Site) -> list[str]:
+    return [one["path"].removeprefix("/abc/") for one in site.asked]
+
+
+def check_pipeline(cache: Path, condition: str = "verified") -> None:
+    folder = weights.locate("net.test")
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == PIPELINE
+    assert weights.verify("net.test") == [("net.test", condition)]
+    assert {path.name for path in cache.iterdir()} == {"files-abc", "files-abc.json", "lock"}
+
+
+def test_a_pipeline_comes_file_by_file(site: Site, cache: Path) -> None:
+    pipeline(site)
+    assert not weights.installed("net.test")
+    seen: list[tuple[int, int | None]] = []
+    folder = weights.pull("net.test", lambda done, total: seen.append((done, total)))
+    assert folder == weights.locate("net.test") == weights.folder("net.test")
+    check_pipeline(cache)
+    assert asked(site) == list(PIPELINE)
+    # One count over all files.
+    size = sum(map(len, PIPELINE.values()))
+    assert seen[-1] == (size, size)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    weights.pull("net.test")
+    assert len(site.asked) == 4
+
+
+def test_a_pipeline_is_resumed_in_the_middle_of_a_file(site: Site, cache: Path) -> None:
+    site.behaviours = [whole, whole, cut, absent]
+    pipeline(site)
+    with pytest.raises(WeightsError, match="404"):
+        weights.pull("net.test")
+    assert weights.verify("net.test") == [("net.test", "missing")]
+    with pytest.raises(WeightsError, match="are not here"):
+        weights.fingerprint("net.test")
+    site.behaviours = [whole]
+    weights.pull("net.test")
+    check_pipeline(cache)
+    assert asked(site)[4:] == ["unet/model.safetensors", "vae/model.safetensors"]
+    assert site.asked[4]["Range"] == f"bytes={len(PIPELINE['unet/model.safetensors']) // 2}-"
+    assert site.sent == sum(map(len, PIPELINE.values()))
+
+
+def test_a_damaged_file_of_a_pipeline_alone_is_fetched_again(site: Site, cache: Path) -> None:
+    pipeline(site, hashes=False)
+    folder = weights.pull("net.test")
+    check_pipeline(cache, "unverified")
+    path = folder / "unet" / "config.json"
+    path.write_bytes(path.read_bytes().replace(b"4", b"5"))
+    assert weights.verify("net.test") == [("net.test", "damaged")]
+    weights.pull("net.test")
+    check_pipeline(cache, "unverified")
+    assert asked(site)[4:] == ["unet/config.json"]
+    sources = json.loads((cache / "files-abc.json").read_text())["sources"]
+    assert sources == {name: site.url(f"abc/{name}") for name in PIPELINE}
+
+
+def test_a_wrong_file_of_a_pipeline_is_refused(site: Site, cache: Path) -> None:
+    pipeline(site)
+    site.files["abc/vae/model.safetensors"] = save({"b": torch.zeros(30)})
+    with pytest.raises(WeightsError, match=r"vae/model\.safetensors sent another file than the published"):
+        weights.pull("net.test")
+    assert weights.verify("net.test") == [("net.test", "missing")]
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "vae/model.safetensors"])
+def test_a_file_of_another_form_is_refused_without_a_hash_too(site: Site, cache: Path, name: str) -> None:
+    pipeline(site, hashes=False)
+    site.files[f"abc/{name}"] = b"x" * len(PIPELINE[name])
+    with pytest.raises(WeightsError, match=r"sent a file of no use: .*(is no JSON|is a damaged safetensors)"):
+        weights.pull("net.test")
+
+
+def test_another_revision_is_fetched_anew(site: Site, cache: Path) -> None:
+    pipeline(site, hashes=False)
+    weights.pull("net.test")
+    before = weights.fingerprint("net.test")
+    records._records.pop("net.test")
+    pipeline(site, hashes=False, revision="def")
+    site.files = {f"def/{name}": data for name, data in PIPELINE.items()}
+    site.files["def/vae/model.safetensors"] = save({"b": torch.zeros(30)})
+    assert weights.verify("net.test") == [("net.test", "missing")]
+    weights.pull("net.test")
+    assert len(site.asked) == 8
+    assert weights.fingerprint("net.test") != before
+    assert {path.name for path in cache.iterdir()} == {"files-def", "files-def.json", "lock"}
+
+
+def shards(site: Site, **facts: Any) -> dict[str, bytes]:
+    site.files = {
+        "one.safetensors": save({"a": torch.arange(20_000.0)}),
+        "two.safetensors": save({"b": torch.ones(5)}),
+    }
+    files = tuple(
+        File(name=name, sources=(site.url(name),), sha256=digest(data)) for name, data in site.files.items()
+    )
+    records.register(Record(name="net.test", files=files, licence="MIT", paper="none", **facts))
+    return site.files
+
+
+def test_tensors_in_several_files_become_one(site: Site, cache: Path) -> None:
+    shards(site)
+    path = weights.pull("net.test")
+    assert path == cache / "weights.safetensors"
+    state = weights.load("net.test")
+    assert torch.equal(state["a"], torch.arange(20_000.0))
+    assert torch.equal(state["b"], torch.ones(5))
+    assert weights.verify("net.test") == [("net.test", "verified")]
+    assert weights.fingerprint("net.test") == digest(path.read_bytes())
+    assert {one.name for one in cache.iterdir()} == {"weights.safetensors", "weights.json", "lock"}
+
+
+def test_tensors_in_several_files_are_resumed(site: Site, cache: Path) -> None:
+    site.behaviours = [whole, absent]
+    shards(site)
+    with pytest.raises(WeightsError, match="404"):
+        weights.pull("net.test")
+    site.behaviours = [whole]
+    weights.pull("net.test")
+    assert [one["path"] for one in site.asked] == ["/one.safetensors", "/two.safetensors", "/two.safetensors"]
+
+
+def test_one_tensor_in_two_files_is_an_error(site: Site, cache: Path) -> None:
+    data = save({"a": torch.ones(2)})
+    site.files = {"one.safetensors": data, "two.safetensors": data}
+    files = tuple(File(name=name, sources=(site.url(name),)) for name in site.files)
+    records.register(Record(name="net.test", files=files, licence="MIT", paper="none"))
+    with pytest.raises(WeightsError, match=r"two\.safetensors holds a, which another file"):
+        weights.pull("net.test")
+    assert weights.verify("net.test") == [("net.test", "missing")]

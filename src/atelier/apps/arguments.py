@@ -1,6 +1,6 @@
-"""What commands take, each with its help: arguments in capitals, and the flags written by hand.
+"""The arguments of the commands and the flags that are not generated, each with its help text.
 
-Typer's own check for readable files is off, for the library says it better and says why.
+Typer's own check for readable files is off, since the library's error message says more.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on the outpu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 
 # stylize and replay
-Photo = Annotated[Path, _argument("PHOTO", "The picture to paint anew.")]
-Made = Annotated[Path, _argument("PICTURE", "A picture that atelier wrote.")]
+Photo = Annotated[Path, _argument("PHOTO", "The photo to stylize.")]
+Made = Annotated[Path, _argument("PICTURE", "A picture written by atelier.")]
 Styles = Annotated[
-    list[Path] | None, _file("--style", "-s", says="The painting whose style it gets; repeat for several.")
+    list[Path] | None,
+    _file("--style", "-s", says="The style picture, such as a painting; repeat for several."),
 ]
 Output = Annotated[
     Path | None,
@@ -45,22 +46,24 @@ MethodName = Annotated[
         "--method",
         "-m",
         metavar="NAME",
-        help="How it is painted; see 'atelier methods'. [default: by quality]",
+        help="The method; see 'atelier methods'. [default: chosen by quality]",
     ),
 ]
 Quality = Annotated[
     str,
-    typer.Option("--quality", "-q", metavar="NAME", help="draft, good, best, or one of the method's own."),
+    typer.Option("--quality", "-q", metavar="NAME", help="draft, good, best, or one that the method adds."),
 ]
-Mask = Annotated[Path | None, _file("--mask", says="Style only where this picture is white.")]
+Mask = Annotated[Path | None, _file("--mask", says="Stylize only where this picture is white.")]
 Regions = Annotated[
     list[Path] | None,
-    _file("--region", says="Where a style goes: white in this picture. Repeat, one for each --style."),
+    _file("--region", says="Where a style applies: white in this picture. Repeat, one for each --style."),
 ]
 Bits = Annotated[
     int | None,
     typer.Option(
-        "--bits", metavar="8|16", help="Bits a channel; 16 for PNG and TIFF. [default: 16 for TIFF, else 8]"
+        "--bits",
+        metavar="8|16",
+        help="Bits per channel; 16 for PNG and TIFF only. [default: 16 for TIFF, else 8]",
     ),
 ]
 Texts = Annotated[
@@ -78,28 +81,34 @@ NoReceipt = Annotated[
 MaxPixels = Annotated[
     int | None, _number("--max-pixels", "Largest input picture that is read. [default: 100 million]")
 ]
-MovedContent = Annotated[Path | None, _file("--content", says="The photo, where it has moved.")]
+MovedContent = Annotated[Path | None, _file("--content", says="The photo, if it has moved.")]
 MovedStyles = Annotated[
-    list[Path] | None, _file("--style", "-s", says="The styles in their order, where they have moved.")
+    list[Path] | None,
+    _file("--style", "-s", says="The style pictures in their original order, if they have moved."),
 ]
 MovedRegions = Annotated[
-    list[Path] | None, _file("--region", says="The regions in their order, where they have moved.")
+    list[Path] | None,
+    _file("--region", says="The region pictures in their original order, if they have moved."),
 ]
-MovedMask = Annotated[Path | None, _file("--mask", says="The mask, where it has moved.")]
+MovedMask = Annotated[Path | None, _file("--mask", says="The mask, if it has moved.")]
 
 # the other commands
-Painting = Annotated[Path, _argument("PAINTING", "The picture of the style.")]
-StyleOutput = Annotated[Path, _file("--output", "-o", says="Where to write it: NAME.safetensors.")]
-Listed = Annotated[str | None, _argument("NAME", "Show one method with all its knobs.")]
-Folder = Annotated[Path, _argument("FOLDER", "Where to put them; made if it is not there.")]
+Painting = Annotated[Path, _argument("PAINTING", "The style picture.")]
+StyleOutput = Annotated[Path, _file("--output", "-o", says="The file to write: NAME.safetensors.")]
+Listed = Annotated[str | None, _argument("NAME", "Show this method with all its knobs.")]
+Folder = Annotated[Path, _argument("FOLDER", "The folder to write to; created if it does not exist.")]
 DemoFolder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", readable=False, help="Where to put the pictures.")
+    Path, typer.Argument(metavar="FOLDER", readable=False, help="The folder for the pictures.")
 ]
-Side = Annotated[int, typer.Option("--size", metavar="PIXELS", help="Side of the drawn styles, 64 to 4096.")]
+Side = Annotated[
+    int, typer.Option("--size", metavar="PIXELS", help="Side of the generated style pictures, 64 to 4096.")
+]
 Record = Annotated[str, _argument("NAME", "A name from 'atelier weights list'.")]
-AnyRecord = Annotated[str | None, _argument("NAME", "One name, or all.")]
-Brought = Annotated[Path, _argument("FILE", "The file that you brought.")]
-Force = Annotated[bool, typer.Option("--force", help="Take it although its hash is another.")]
+AnyRecord = Annotated[str | None, _argument("NAME", "One name; all if omitted.")]
+Brought = Annotated[Path, _argument("FILE", "Your file, or the folder of a record with several files.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Install it even if its hash differs from the published one.")
+]
 RunFolder = Annotated[
     Path | None,
     typer.Option(
@@ -109,5 +118,5 @@ RunFolder = Annotated[
         help="Folder of the run: checkpoints, log, the network. [default: runs/NAME]",
     ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Refuse a folder that holds checkpoints.")]
-Threads = Annotated[int | None, _number("--threads", "CPU threads; else one a core.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Fail if the folder already holds checkpoints.")]
+Threads = Annotated[int | None, _number("--threads", "CPU threads. [default: one per core]")]

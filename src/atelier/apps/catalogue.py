@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -82,9 +83,10 @@ def weights_as_json() -> str:
     """The weights records as a JSON array, with the path where each lies or would lie."""
     rows = [
         {
-            **vars(record),
+            **dataclasses.asdict(record),
             "path": str(weights.where(record.name)),
-            "here": weights.where(record.name).is_file(),
+            "here": weights.installed(record.name),
+            "condition": weights.recorded(record.name),
         }
         for record in records.records()
     ]
@@ -92,9 +94,10 @@ def weights_as_json() -> str:
 
 
 def _state(record: records.Record) -> str:
-    if not weights.where(record.name).is_file():
+    condition = weights.recorded(record.name)
+    if condition == "missing":
         return "no"
-    return "bundled" if record.bundled else "yes"
+    return "bundled" if record.bundled else condition
 
 
 def _table(*columns: str) -> Table:

@@ -1,4 +1,4 @@
-"""What this machine has, measured: for people before they start and for reports of trouble."""
+"""What this machine has, measured: to read before starting, and for bug reports."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import Any
 
 import psutil
 
+from atelier.core import caches, memory, recipe
 from atelier.core import device as devices
-from atelier.core import recipe
+from atelier.core.memory import GIB
 from atelier.store import installation, weights
-
-GIB = 2**30
 
 
 def examine() -> dict[str, Any]:
-    """Versions, device, the measured convolution rate, memory, cache folder and weights."""
+    """Versions, device, measured convolution rate, memory, cache folder and the condition of the weights."""
     import torch
 
     device = devices.choose("auto")
-    memory = psutil.virtual_memory()
     rates = {
         str(dtype).removeprefix("torch."): convolution_rate(device, dtype)
         for dtype in (torch.float32, torch.bfloat16)
@@ -33,16 +31,20 @@ def examine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "convolution_gflops": {name: round(rate / 1e9) for name, rate in rates.items()},
-        "memory_gib": {"total": round(memory.total / GIB, 1), "free": round(memory.available / GIB, 1)},
+        "memory_gib": {
+            "total": round(psutil.virtual_memory().total / GIB, 1),
+            "free": round(memory.available() / GIB, 1),
+        },
         "cache": str(installation.home()),
+        "cache_writable": caches.can_be_written(installation.home()),
         "weights": dict(weights.verify()),
     }
 
 
 def convolution_rate(device: Any, dtype: Any, *, seconds: float = 0.5) -> float:
-    """Floating-point operations a second of a 3x3 convolution, channels-last, 128 to 128 channels at 128 px.
+    """Operations per second of a 3x3 convolution, channels-last, from 128 to 128 channels at 128 x 128 px.
 
-    The best of the repetitions that fit in `seconds`: what the machine can do when nothing disturbs it.
+    The fastest of the repetitions that fit into `seconds`, which other load on the machine disturbs least.
     """
     import torch
 
@@ -64,7 +66,7 @@ def convolution_rate(device: Any, dtype: Any, *, seconds: float = 0.5) -> float:
 
 
 def report(facts: Mapping[str, Any]) -> str:
-    """The facts as lines for a person."""
+    """The facts as lines of text."""
     rates = "  ".join(f"{name} {rate} GFLOP/s" for name, rate in facts["convolution_gflops"].items())
     lines = {
         "versions": "  ".join(f"{name} {version}" for name, version in facts["versions"].items()),
@@ -72,14 +74,14 @@ def report(facts: Mapping[str, Any]) -> str:
         "processor": f"{facts['cores']} cores, {facts['threads']} threads",
         "convolution": rates,
         "memory": f"{facts['memory_gib']['free']} of {facts['memory_gib']['total']} GiB free",
-        "cache": facts["cache"],
+        "cache": facts["cache"] + ("" if facts["cache_writable"] else " (cannot be written: slower)"),
         "weights": "  ".join(f"{name} {state}" for name, state in facts["weights"].items()),
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
 
 
 def _finish(device: Any) -> None:
-    """Wait for what was sent to a GPU."""
+    """Wait until the GPU has finished."""
     import torch
 
     if device.type == "cuda":

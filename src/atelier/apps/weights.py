@@ -11,20 +11,21 @@ from atelier.core.errors import WeightsError
 
 
 def every(as_json: arguments.Json = False) -> None:
-    """Every known weights file: where it comes from and whether it is here."""
+    """List all known weights, and which of them are here."""
     from atelier.apps import catalogue
 
     typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
 
 
 def pull(name: arguments.Record) -> None:
-    """Fetch published weights, check their hash and keep them as safetensors."""
+    """Fetch published weights, check their hashes and keep them."""
     from atelier.apps.show import downloading
     from atelier.store import weights
 
     with downloading(name) as progress:
         installed = weights.pull(name, progress)
     typer.echo(installed)
+    _say_unverified(name)
 
 
 def add(
@@ -32,30 +33,46 @@ def add(
     file: arguments.Brought,
     force: arguments.Force = False,
 ) -> None:
-    """Install a weights file that you fetched yourself."""
+    """Install weights that you fetched yourself: a file, or a folder for several files."""
     from atelier.store import weights
 
     typer.echo(weights.add(name, file, force=force))
+    _say_unverified(name)
 
 
 def verify(name: arguments.AnyRecord = None) -> None:
-    """Hash the installed weights anew and say which are damaged."""
+    """Hash the installed weights again: verified, unverified (no published hash), missing or damaged."""
     from atelier.store import weights
 
     found = weights.verify(name)
     for known, state in found:
-        typer.echo(f"{state:8} {known}")
+        typer.echo(f"{state:10} {known}")
     damaged = [known for known, state in found if state == "damaged"]
     if damaged:
-        ways = " and ".join(f"'atelier weights pull {known}'" for known in damaged)
-        raise WeightsError(f"{', '.join(damaged)}: the file is damaged, so fetch it again with {ways}")
+        ways = " and ".join(_remedy(known) for known in damaged)
+        raise WeightsError(f"damaged: {', '.join(damaged)}; install again with {ways}")
 
 
 def path(name: arguments.Record) -> None:
-    """Print where the weights lie or would lie."""
+    """Print the path where the weights are or would be installed."""
     from atelier.store import weights
 
     typer.echo(weights.where(name))
+
+
+def _remedy(name: str) -> str:
+    from atelier.store import records
+
+    fetched = all(part.sources for part in records.record(name).parts)
+    return f"'atelier weights pull {name}'" if fetched else f"'atelier weights add {name} FILE'"
+
+
+def _say_unverified(name: str) -> None:
+    from atelier.apps.show import say
+    from atelier.store import weights
+
+    if weights.recorded(name) == "unverified":
+        say(f"note: {name} is unverified: it matches no known hash; sha256 {weights.fingerprint(name)}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -1,1 +1,1 @@
-"""What every room uses and what imports none of them: registry, knobs, weights, recipe, errors."""
+"""What every other package uses: errors, knobs, progress, recipes, devices, memory, caches."""

@@ -1,9 +1,9 @@
-"""Memory that was freed stays with the process: a command's big tensors need not be fetched anew.
+"""Settings of glibc's malloc for a process of our own: freed memory is kept, or given back.
 
-Every step of an optimisation frees and asks for the same hundreds of megabytes. glibc gives such
-blocks back to the system and gets them empty again, page by page; keeping them saves 5 to 9 percent
-of a step. It is for the start of a command, not of a library: a long-lived host may want its memory
-back.
+Every step of an optimisation frees and allocates the same hundreds of megabytes. glibc returns such blocks to
+the system and gets them back empty, page by page; keeping them saves 5 to 9 percent of a step. malloc belongs
+to the process, so only the command may set it: it calls `keep_freed_memory` at its start. In a host process
+that has not called it, `release_freed_memory` does nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +15,28 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
 
+# Whether this process has asked for it. malloc is the process's, so this is no more global than its subject.
+_asked = False
+
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed, for the rest of the process; False where there is no glibc."""
-    return _set((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
+    """Let malloc keep what is freed, for the rest of the process; False where there is no glibc.
+
+    For the start of a command. It also allows the library to call `release_freed_memory`.
+    """
+    global _asked
+    _asked = _set((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
+    return _asked
 
 
 def release_freed_memory() -> bool:
-    """Undo `keep_freed_memory`, and give back what is kept; False where there is no glibc.
+    """Undo `keep_freed_memory` and return the memory that it kept to the system.
 
-    For pictures so large that their pieces leave gaps that nothing fits into again.
+    For pictures so large that the blocks of one stage leave gaps into which those of the next do not fit.
+    Does nothing and returns False where `keep_freed_memory` was not called or had no effect.
     """
+    if not _asked:
+        return False
     defaults = (
         (_TRIM_THRESHOLD, 1 << 17),
         (_TOP_PAD, 1 << 17),

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes: a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and goes otherwise.
+    """A temporary path beside `path`, which replaces `path` when the block succeeds and is removed otherwise.
 
-    Raises `OutputError` where the folder is missing or closed to writing, or the disk is full.
+    Raises `OutputError` where the folder is missing or cannot be written, or the disk is full.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -27,10 +27,10 @@ def atomic(path: Path) -> Iterator[Path]:
     ...     [file.name for file in Path(folder).iterdir()]
     ['out.txt']
     """
-    # Through a link, as plain writing would go: renaming would put a file in the link's place.
+    # Links are followed, as in a plain write: a rename would replace the link itself.
     path = Path(os.path.realpath(path))
     temporary = _beside(path)
-    # Some writers put a file of their own in its place, which only the owner may read.
+    # Some writers replace the temporary file by one of their own that only the owner can read.
     mode = (path if path.exists() else temporary).stat().st_mode & 0o777
     try:
         yield temporary
@@ -44,9 +44,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` comes from a full disk, a used-up quota or a limit on the size of files.
+    """Whether `error` comes from a full disk, an exhausted quota or a limit on file sizes.
 
-    Libraries written in Rust or C++ raise errors of their own, with the number in the text.
+    Libraries written in Rust or C++ raise errors of their own, which have the number in the text.
     """
     if isinstance(error, OSError):
         return error.errno in _FULL
@@ -57,15 +57,15 @@ def is_full(error: BaseException) -> bool:
 
 
 def full_sentence(path: Path) -> str:
-    """What to tell the user when `path` could not be written for want of room."""
+    """The error sentence for a full disk."""
     return f"No room is left for {path}: free some space on that disk or choose another folder."
 
 
 def _beside(path: Path) -> Path:
-    # The suffix is kept since writers choose the format by it; the stem is cut since names have a limit.
+    # Writers choose the format by the suffix, so it stays; the stem is cut because names have a limit.
     temporary = path.with_name(f".{path.stem[:40]}.{os.urandom(4).hex()}{path.suffix}")
     try:
-        # Unlike those of `tempfile`, whose files only their owner may read, this one follows the umask.
+        # Follows the umask; files made by `tempfile` can be read by their owner only.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise OutputError(_unwritable(path, error)) from error

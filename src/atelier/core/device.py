@@ -1,4 +1,4 @@
-"""Where the work runs, and in which precision. The device is touched before work starts."""
+"""The device to compute on, and its precision. The device is tried before work starts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KINDS = ("auto", "cpu", "cuda", "mps")
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device called auto, cpu, cuda, cuda:N or mps, tried with one small sum.
+    """The device called auto, cpu, cuda, cuda:N or mps, tried with a small sum.
 
-    Raises UsageError for an unknown name and ResourceError for a device that does not answer.
+    Raises UsageError for an unknown name and ResourceError for a device that does not work.
     """
     import torch
 
@@ -29,15 +29,15 @@ def choose(name: str = "auto") -> torch.device:
         torch.ones(2, device=device).sum().item()
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ResourceError(
-            f"the device '{name}' does not answer ({first_line(error)}): use --device cpu, or auto"
+            f"the device '{name}' does not work ({first_line(error)}): use --device cpu, or auto"
         ) from None
     return device
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32.
+    """The dtype for convolutions: bfloat16 where the hardware supports it, else float32.
 
-    Optimisation and moments are float32 everywhere; this is for convolutions.
+    Optimisation and statistics are computed in float32 everywhere.
     """
     import torch
 
@@ -49,7 +49,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the processor has AVX512-BF16 or AMX: elsewhere bfloat16 is emulated and slow."""
+    """Whether the processor has AVX512-BF16 or AMX; without them bfloat16 is emulated and slow."""
     import torch
 
     checks = (

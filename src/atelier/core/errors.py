@@ -1,8 +1,7 @@
-"""What goes wrong, as one clear sentence with an exit code.
+"""Errors for users: one clear sentence and an exit code.
 
-Every error that a user can cause is an `AtelierError`: its text says what was wrong, what is
-allowed and the nearest remedy, and the command line prints that text alone. Anything else that
-escapes is a bug.
+Every error that a user can cause is an `AtelierError`. Its text says what is wrong, what is allowed and the
+nearest remedy, and the command line prints that text alone. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 
 
 class AtelierError(Exception):
-    """A problem that its own sentence explains. `exit_code` is what the command returns."""
+    """A problem that its text explains. `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -42,25 +41,25 @@ class OutputError(AtelierError):
 
 
 class ResourceError(AtelierError):
-    """The machine lacks something: the device, memory, or an optional package."""
+    """The machine lacks something: a device, memory, or an optional package."""
 
     exit_code = 6
 
 
 class TrainingError(AtelierError):
-    """A training run that cannot start or go on: the data, a checkpoint, a loss that is not finite."""
+    """A training run that cannot start or continue: the data, a checkpoint, a loss that is not finite."""
 
     exit_code = 7
 
 
-class Cancelled(AtelierError):  # noqa: N818 - it is a wish, not an error
-    """The work was stopped on request before there was anything worth keeping."""
+class Cancelled(AtelierError):  # noqa: N818 - a request, not an error
+    """The work was stopped on request before there was a result to keep."""
 
     exit_code = 130
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a foreign error's text (its type where it has none), for use in a sentence."""
+    """The first line of another library's error, or its type where it has no text, for use in a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -1,18 +1,48 @@
-"""Optional dependencies: asked for when they are needed, never when methods are only listed."""
+"""Optional packages: imported when they are first needed, or an error with the command that installs them."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from types import ModuleType
 
-from atelier.core.errors import ResourceError
+from atelier.core.errors import ResourceError, first_line
 
 
 def require(package: str, extra: str, what: str) -> ModuleType:
-    """The package, imported. Raises ResourceError with the pip command where it is not installed."""
+    """The module `package`, which `pip install 'atelier[extra]'` installs; `what` needs it.
+
+    Call it where the work starts, never at the top of a file, so that listing methods imports nothing.
+    Raises ResourceError, with the command, where the package or one that it imports is absent or broken.
+
+    >>> require("json", "diffusion", "Reading settings").loads("[1]")
+    [1]
+    """
+    command = f"pip install 'atelier[{extra}]'"
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        absent = (error.name or package).partition(".")[0]
         raise ResourceError(
-            f"{what} needs the package {package}, which is not installed: pip install 'atelier[{extra}]'"
+            f"{what} needs the package {absent}, which is not installed: {command}"
         ) from error
+    except Exception as error:  # a broken installation raises anything: ImportError, OSError, RuntimeError
+        raise ResourceError(
+            f"{what} needs the package {package}, which cannot be loaded ({first_line(error)}): "
+            f"{command} --force-reinstall"
+        ) from error
+
+
+def is_installed(package: str) -> bool:
+    """Whether the top-level package is there, without importing it or anything else.
+
+    >>> is_installed("json"), is_installed("no_such_package")
+    (True, False)
+    """
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    try:
+        return importlib.util.find_spec(package.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False

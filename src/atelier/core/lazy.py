@@ -1,7 +1,7 @@
-"""torch for files that must be listed quickly: loaded when one of its names is first used.
+"""torch, imported when one of its names is first used.
 
-Method files are read by every `--help`; importing torch there would cost seconds. They write
-`from atelier.core.lazy import torch` and use it as ever (in annotations too, which stay text).
+Every `--help` imports the method files, and importing torch there would take seconds. They write
+`from atelier.core.lazy import torch` and use it as usual; annotations are never evaluated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress as typed events through one callback, which can also stop the work."""
+"""Progress: typed events sent to one callback, which can also stop the work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """Where the work stands.
+    """The state of the work: `done` of `total` steps.
 
-    `losses` are weighted terms by name, as they enter the total. `preview` makes the picture of
-    this moment, (B, 3, H, W) in 0..1, and costs something only when it is called.
+    `losses` are the weighted terms of the objective by name. `preview` computes the current picture,
+    (B, 3, H, W) in 0..1, and takes time only when it is called.
     """
 
     done: int
@@ -29,10 +29,10 @@ Listener = Callable[[Event], bool | None]
 
 
 class Progress:
-    """Tells a listener how far the work is and remembers when it asked to stop.
+    """Sends events to a listener and records its request to stop.
 
-    The listener returns False to stop; the method then returns the best picture so far, and
-    `stopped` says that it did not finish.
+    The listener returns False to stop. The method then returns the best picture so far, and `stopped` is
+    True.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
@@ -49,7 +49,7 @@ class Progress:
         losses: Mapping[str, float] | None = None,
         preview: Callable[[], torch.Tensor] | None = None,
     ) -> bool:
-        """Send an event; True while the work should go on. Nothing is sent after a stop."""
+        """Send an event; True while the work should continue. Nothing is sent after a stop."""
         if self.stopped:
             return False
         self.done = done
@@ -59,7 +59,7 @@ class Progress:
         return not self.stopped
 
     def part(self, index: int, count: int) -> Progress:
-        """The progress of part `index` of `count` equal ones: its events count on from the parts before.
+        """The progress of part `index` of `count` equal parts; its events continue those of earlier parts.
 
         >>> Progress(lambda event: print(event.done, event.total)).part(1, 2).report(3, 10)
         13 20

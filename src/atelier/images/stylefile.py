@@ -58,12 +58,20 @@ def read(path: Path) -> tuple[Floats, Floats | None, str]:
     return values[..., :3], values[..., 3] if values.shape[2] == 4 else None, digest
 
 
-def style_entries(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The cache entries in a style file, by key."""
-    from safetensors.torch import load_file
+def style_entries(path: Path, sha256: str) -> dict[str, dict[str, Tensor]]:
+    """The cache entries in a style file by key; empty for another file, or one whose hash is not `sha256`."""
+    from safetensors.torch import load
 
     found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(path).items():
+    if path.suffix.lower() != SUFFIX:
+        return found
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return found
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return found
+    for name, tensor in load(data).items():
         key, _, part = name.partition("/")
         if part:
             found.setdefault(key, {})[part] = tensor

@@ -1,8 +1,8 @@
 """Loops over pixels that are compiled: numba behind one typed decorator.
 
 Only rooms that need it import this file, so listing methods never loads numba. Kernels take C-contiguous
-float32 arrays and plain numbers, run without Python's lock, and are compiled once per machine: the code is
-kept beside the file, in the user's cache, or nowhere where neither can be written.
+float32 arrays and plain numbers, release the GIL, and are compiled once per machine; `compiled_cache` says
+where the code is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from atelier.maths import compiled_cache
+
 Floats = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,18 +28,15 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 def kernel(function: Function) -> Function:
     """`function`, compiled when it is first called."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    try:
-        compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for compiled code can be written
-        compiled = numba.njit(**options)(function)
+    compiled = numba.njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
+    compiled_cache.keep(compiled)
     return cast(Function, compiled)
 
 
 def in_bands(function: Callable[..., None], height: int, *arguments: Any) -> None:
-    """`function(*arguments, top, bottom)` over all rows, in as many bands as torch may use threads.
+    """Call `function(*arguments, top, bottom)` for bands of rows that cover `height`, one per torch thread.
 
-    What a row becomes must not depend on its band; then pixels are the same for any number of threads.
+    The result for a row must not depend on its band, so that pixels are the same for any number of threads.
     """
     bands = max(1, min(torch.get_num_threads(), height // 16))
     edges = [height * index // bands for index in range(bands + 1)]
@@ -50,5 +49,5 @@ def in_bands(function: Callable[..., None], height: int, *arguments: Any) -> Non
 
 
 def floats(array: Any) -> Floats:
-    """The array as kernels want it: float32, C-contiguous."""
+    """The array as kernels take it: float32, C-contiguous."""
     return np.ascontiguousarray(array, dtype=np.float32)

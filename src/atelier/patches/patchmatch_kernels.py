@@ -1,4 +1,4 @@
-"""The inner loops of PatchMatch, compiled by numba when this file is first imported.
+"""The inner loops of PatchMatch, compiled by numba when they are first called.
 
 Everything is in one function, so that the compiler sees the whole of it; `patchmatch` explains it.
 """
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from atelier.maths import compiled_cache
+
 # Without type information and slow to import, so by name and only from here.
 numba: Any = importlib.import_module("numba")
 
@@ -20,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """The function as machine code; it lets other threads run, and may sum in any order."""
     kernel: F = numba.njit(nogil=True, fastmath=True)(function)
+    compiled_cache.keep(kernel)
     return kernel
 
 

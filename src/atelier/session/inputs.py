@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atelier import images
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
 from atelier.core.errors import InputError, UsageError, did_you_mean, first_line
 from atelier.images import MAX_PIXELS, Picture
 from atelier.methods.base import Method, Takes
 from atelier.session.controls import Controls
-from atelier.store import cache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +106,7 @@ def read(
     first = len(pictures) + len(texts)
     return Inputs(
         content=None if content is None else Picture.of(content, max_pixels=most),
-        styles=[_style(one.picture, most) for one in pictures],
+        styles=[Picture.of(one.picture, max_pixels=most) for one in pictures],
         weights=shares[: len(pictures)],
         texts=[TextStyle(t.text, s) for t, s in zip(texts, shares[len(pictures) :], strict=False)],
         trained=[TrainedStyle(t.name, s) for t, s in zip(trained, shares[first:], strict=True)],
@@ -130,14 +128,6 @@ def with_content(
         content=None if content is None else Picture.of(content, max_pixels=most),
         mask=None if mask is None else Picture.of(mask, max_pixels=most),
     )
-
-
-def _style(source: Anything, most: int) -> Picture:
-    """A style picture; what a style file has kept of it goes into the cache."""
-    picture = Picture.of(source, max_pixels=most)
-    if picture.name.lower().endswith(".safetensors"):
-        cache.adopt(images.style_entries(Path(picture.name)))
-    return picture
 
 
 def _sorted(

@@ -7,8 +7,9 @@ a better way (`Method.native`) gets the control instead.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier import colour, images
@@ -22,7 +23,7 @@ from atelier.methods.base import Context, Frame, Method, Painter, Result, Styles
 from atelier.session import inputs as given
 from atelier.session.controls import UNRECORDED, Controls
 from atelier.session.inputs import Inputs
-from atelier.store import weights
+from atelier.store import cache, weights
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +55,16 @@ class Setup:
         )
         styles = style_tensors(inputs, side, self.controls.style_scale, self.device)
         native = "regions" if inputs.regions else "styles"
-        if native in self.kind.native or inputs.count <= 1:
-            return self.method.prepare(styles, self.knobs, context)
-        parts = _apart(styles)
+        offers = [
+            (tensor, images.style_entries(Path(style.name), style.sha256))
+            for tensor, style in zip(styles.pictures, inputs.styles, strict=True)
+        ]
+        with cache.offered(offers):
+            if native in self.kind.native or inputs.count <= 1:
+                return _offered(self.method.prepare(styles, self.knobs, context), offers)
+            painters = [self.method.prepare(one, self.knobs, context) for one in _apart(styles)]
         shares = [*styles.weights, *styles.text_weights, *styles.trained_weights]
-        return mixed([self.method.prepare(one, self.knobs, context) for one in parts], shares)
+        return _offered(mixed(painters, shares), offers)
 
     def frame(self, inputs: Inputs, size: tuple[int, int], progress: Progress) -> Frame:
         """What the painter gets of the inputs: everything at `size`, (height, width)."""
@@ -146,6 +152,16 @@ def source_type(kind: type[Method], used: Sequence[str]) -> str:
     if kind.takes.content == "none":
         return "trainedAlgorithmicMedia"
     return "compositeWithTrainedAlgorithmicMedia"
+
+
+def _offered(painter: Painter, offers: Sequence[tuple[torch.Tensor, Mapping[str, cache.Entry]]]) -> Painter:
+    """The painter, with what style files have kept of its styles at hand."""
+
+    def paint(frame: Frame) -> Result:
+        with cache.offered(offers):
+            return painter(frame)
+
+    return paint if any(entries for _, entries in offers) else painter
 
 
 def mixed(painters: Sequence[Painter], shares: Sequence[float]) -> Painter:

@@ -1,1 +1,1 @@
-"""Weights: records, the cache, downloads and checkpoint formats; bundled/ holds the files that ship."""
+"""Weights: records, downloads, checkpoint formats, installation, the cache of styles; bundled/ is shipped."""

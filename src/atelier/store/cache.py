@@ -1,111 +1,167 @@
-"""What was computed once and may be wanted again: tensors on disk, by a key that says what they came from.
+"""What a method computed from a style once and may want again: tensors by key, on disk or from a style file.
 
-The cache is a convenience: a folder that cannot be written, a damaged entry or a full disk cost time and
-nothing else. The entries that were used longest ago go first.
+The disk follows the rule of `core.caches`. An entry is used only if it has the layout that the caller
+expects, so one that another version wrote is made again. Keys are always computed here, from the inputs:
+what a style file holds is offered for its own style picture during one call, and never written to the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atelier.core.atomic import atomic
-from atelier.store import installation
+from atelier.core import recipe
+from atelier.core.caches import Cache, harmless
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Entry = Mapping[str, "Tensor"]
+#: The shape of each tensor: sizes, or names of sizes, which must agree wherever they appear in one entry.
+Layout = Mapping[str, tuple[int | str, ...]]
 
 #: Bytes that the cache may take on the disk; 0 turns it off.
 LIMIT = 512 << 20
-_recorded: list[dict[str, Entry]] = []
+_FORMAT = 2
+
+# Context variables, so that two jobs in two threads of one process do not see each other's entries.
+_recordings: ContextVar[tuple[dict[str, Entry], ...]] = ContextVar("recordings", default=())
+_offers: ContextVar[tuple[tuple[str, Mapping[str, Entry]], ...]] = ContextVar("offers", default=())
 
 
-def key(*parts: Any) -> str:
-    """A key out of text, numbers and tensors: the sha256 of all of them."""
-    digest = hashlib.sha256()
+class Key(str):
+    """A key, in hex, which knows the digests of the tensors that it was made of."""
+
+    tensors: frozenset[str]
+
+
+def key(*parts: Any) -> Key:
+    """The key of text, numbers, tensors and other keys: the sha256 of all of them."""
+    digest, tensors = hashlib.sha256(), frozenset[str]()
     for part in parts:
         if hasattr(part, "detach"):
-            array = part.detach().cpu().contiguous()
-            digest.update(f"{tuple(array.shape)} {array.dtype}".encode())
-            digest.update(memoryview(array.numpy()).cast("B"))
+            found = _digest(part)
+            tensors |= {found}
+            digest.update(found.encode())
         else:
+            for one in part if isinstance(part, tuple) else (part,):
+                tensors |= getattr(one, "tensors", frozenset())
             digest.update(repr(part).encode())
         digest.update(b"\0")
-    return digest.hexdigest()
+    made = Key(digest.hexdigest())
+    made.tensors = tensors
+    return made
 
 
-def remember(name: str, make: Callable[[], Entry]) -> Entry:
-    """The entry called `name`, a key; made and written down where it is not there."""
-    path = _folder() / f"{name}.safetensors"
-    entry = _read(path) if LIMIT else None
+def remember(name: Key, make: Callable[[], Entry], layout: Layout) -> Entry:
+    """The entry of the key `name`: offered by a style file, from the disk, or made now and written.
+
+    An entry that does not have exactly the tensors and shapes of `layout` is made again.
+    """
+    entry = _offered(name, layout)
     if entry is None:
-        entry = make()
-        _write(path, entry)
-    for record in _recorded:
+        entry = _stored(name, make, layout)
+    for record in _recordings.get():
         record[name] = entry
     return entry
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[dict[str, Entry]]:
-    """Every entry that is asked for inside the block, by its key."""
+    """Every entry that this thread of work asks for inside the block, by its key."""
     record: dict[str, Entry] = {}
-    _recorded.append(record)
+    token = _recordings.set((*_recordings.get(), record))
     try:
         yield record
     finally:
-        _recorded.remove(record)
+        _recordings.reset(token)
 
 
-def adopt(entries: Mapping[str, Entry]) -> None:
-    """Put entries that came from elsewhere into the cache, unless they are there."""
-    for name, entry in entries.items():
-        path = _folder() / f"{name}.safetensors"
-        if not path.exists():
-            _write(path, entry)
+@contextlib.contextmanager
+def offered(styles: Iterable[tuple[Tensor, Mapping[str, Entry]]]) -> Iterator[None]:
+    """Let style files answer inside the block: each style's tensor with the entries from its own file.
+
+    An entry counts only for keys made of that one tensor and no other, so a file can change what is seen in
+    its own picture and in no other. Unlike entries on the disk, it may come from other package versions.
+    """
+    more = [(_digest(tensor), entries) for tensor, entries in styles if entries]
+    token = _offers.set((*_offers.get(), *more))
+    try:
+        yield
+    finally:
+        _offers.reset(token)
 
 
-def _folder() -> Path:
-    return installation.home() / "cache"
+def fits(entry: Entry, layout: Layout) -> bool:
+    """Whether `entry` has exactly the tensors of `layout`, each with its shape."""
+    if entry.keys() != layout.keys():
+        return False
+    sizes: dict[str, int] = {}
+    for name, shape in layout.items():
+        found = tuple(entry[name].shape)
+        if len(found) != len(shape):
+            return False
+        for size, wanted in zip(found, shape, strict=True):
+            if size != (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted):
+                return False
+    return True
 
 
-def _read(path: Path) -> Entry | None:
-    from safetensors import SafetensorError
+def _offered(name: Key, layout: Layout) -> Entry | None:
+    for tensor, entries in _offers.get():
+        if name.tensors == {tensor} and name in entries and fits(entries[name], layout):
+            return entries[name]
+    return None
+
+
+def _stored(name: Key, make: Callable[[], Entry], layout: Layout) -> Entry:
+    disk = Cache("styles", _version(), LIMIT)
+    entry = _read(disk, name)
+    if entry is not None and fits(entry, layout):
+        return entry
+    entry = make()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in entry.values())
+    disk.keep(_file(name), size, lambda path: _write(path, entry))
+    return entry
+
+
+def _read(disk: Cache, name: Key) -> Entry | None:
     from safetensors.torch import load_file
 
-    try:
-        entry = load_file(path)
-        os.utime(path)
-    except (OSError, SafetensorError):
+    path = disk.find(_file(name))
+    if path is None:
         return None
-    return entry
+    with harmless(f"read {path}"):
+        return load_file(path)
+    return None
 
 
 def _write(path: Path, entry: Entry) -> None:
     from safetensors.torch import save_file
 
-    size = sum(tensor.numel() * tensor.element_size() for tensor in entry.values())
-    if size > LIMIT // 4:
-        return
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(path.parent, LIMIT - size)
-        with atomic(path) as temporary:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in entry.items()}, temporary)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in entry.items()}, path)
 
 
-def _make_room(folder: Path, allowed: int) -> None:
-    """Remove what was used longest ago until the rest is at most `allowed` bytes."""
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.safetensors"))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in files:
-        if total <= allowed:
-            break
-        path.unlink(missing_ok=True)
-        total -= size
+def _file(name: Key) -> str:
+    return f"{name}.safetensors"
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Everything besides a key that an entry's values depend on: this format and the packages' versions."""
+    return hashlib.sha256(repr((_FORMAT, sorted(recipe.versions().items()))).encode()).hexdigest()[:16]
+
+
+def _digest(tensor: Tensor) -> str:
+    """The sha256 of a tensor's shape, type and values."""
+    import torch
+
+    array = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tuple(array.shape)} {array.dtype}".encode())
+    digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

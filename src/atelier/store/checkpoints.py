@@ -1,7 +1,7 @@
-"""Checkpoints as they come: told apart by their bytes, read without running code, unwrapped.
+"""Checkpoint files: recognised by their bytes, read without running code, unwrapped.
 
-Official networks are published as pickles. They are read with `weights_only=True`, which allows
-tensors and plain containers, and everything that is no checkpoint is refused with its own sentence.
+Most published networks are pickles. They are read with `weights_only=True`, which allows tensors and plain
+containers only. A file that is not a checkpoint is refused with a sentence that says what it is.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from atelier.core.errors import WeightsError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["safetensors", "zip", "pickle", "html", "lfs", "empty", "unknown"]
+Kind = Literal["safetensors", "zip", "pickle", "tensorflow", "tar", "html", "lfs", "empty", "unknown"]
 State = dict[str, "Tensor"]
 Converter = Callable[[State], State]
 
 HEAD = 1024
 _CONTAINERS = ("state_dict", "model_state_dict", "params_ema", "params", "model", "net", "weights")
 _PREFIXES = ("module.", "_orig_mod.")
-_CHECKPOINTS = ("safetensors", "zip", "pickle")
+_CHECKPOINTS = ("safetensors", "zip", "pickle", "tensorflow", "tar")
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<error")
 # What a tensor claims beyond its stored bytes (a stride of zero repeats one value) is allowed up to here.
 _SLACK = 64 << 20
@@ -62,6 +62,8 @@ def sniff(head: bytes) -> Kind:
         return "pickle"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20:
         return "safetensors"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or head[257:262] == b"ustar":
+        return "tar"
     if head.startswith(b"version https://git-lfs"):
         return "lfs"
     return "html" if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP) else "unknown"
@@ -69,8 +71,7 @@ def sniff(head: bytes) -> Kind:
 
 def is_cut(path: Path) -> bool:
     """Whether a zip or safetensors file ends too early; an old-style pickle shows it only when read."""
-    # Imported here since it is slow to import, and every method's file leads to this module.
-    import zipfile
+    import zipfile  # slow to import, and every method's file imports this module
 
     with path.open("rb") as file:
         kind = sniff(file.read(HEAD))
@@ -86,9 +87,14 @@ def examine(path: Path) -> Kind:
 
     Raises `WeightsError` for a file that is missing, cut short or no checkpoint at all.
     """
+    # Imported late, as NumPy is: every method's file imports this module.
+    from atelier.store import tensorflow
+
     try:
         with path.open("rb") as file:
             kind = sniff(file.read(HEAD))
+        if kind in ("unknown", "safetensors") and tensorflow.is_table(path):
+            return "tensorflow"  # its mark is at the end
         cut = is_cut(path)
     except OSError as error:
         raise WeightsError(
@@ -102,14 +108,20 @@ def examine(path: Path) -> Kind:
 
 
 def read_checkpoint(path: Path | str) -> State:
-    """The tensors in `path`: safetensors or a torch pickle, out of containers like {"state_dict": ...}.
+    """The tensors in `path`: safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar archive.
 
-    Prefixes that wrappers put before every name (`module.`) are taken off; nested containers are
-    joined with dots. Raises `WeightsError` for anything else, code in a pickle included.
+    Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers put before every name
+    (`module.`) are removed, and names of nested containers are joined with dots. Raises `WeightsError` for
+    anything else, code in a pickle included.
     """
     path = Path(path)
     kind = examine(path)
-    state = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path, kind)
+    if kind == "safetensors":
+        state = _read_safetensors(path)
+    elif kind in ("tensorflow", "tar"):
+        state = _read_tensorflow(path)
+    else:
+        state = _read_pickle(path, kind)
     if not state:
         raise WeightsError(f"{path} holds no tensors: take the file with the network's weights.")
     return _without_prefixes(state)
@@ -140,6 +152,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     if examine(path) != "safetensors":
         return {}
     return {str(key): str(value) for key, value in (_header(path).get("__metadata__") or {}).items()}
+
+
+def read_tensors(path: Path) -> dict[str, dict[str, Any]]:
+    """The dtype, shape and data_offsets of each tensor of a safetensors file, from its header."""
+    return {key: value for key, value in _header(path).items() if key != "__metadata__"}
 
 
 def check_safetensors(path: Path) -> None:
@@ -182,6 +199,14 @@ def _read_safetensors(path: Path) -> State:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(_damaged(path, error)) from error
+
+
+def _read_tensorflow(path: Path) -> State:
+    import torch
+
+    from atelier.store import tensorflow
+
+    return {name: torch.from_numpy(array) for name, array in tensorflow.read(path).items()}
 
 
 def _read_pickle(path: Path, kind: Kind) -> State:
@@ -261,7 +286,10 @@ def _refusal(kind: Kind) -> str:
         return "is a Git LFS pointer, not the weights behind it: run `git lfs pull` where it came from."
     if kind == "empty":
         return "is empty: fetch it again."
-    return "is no checkpoint: allowed are safetensors (.safetensors) and torch's pickles (.pth, .pt, .ckpt)."
+    return (
+        "is no checkpoint: allowed are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
+        "TensorFlow checkpoints (.index, .ckpt, .tar.gz)."
+    )
 
 
 def _truncated(path: Path) -> str:

@@ -1,7 +1,11 @@
-"""One file over HTTP, picked up where a cut connection left it.
+"""One file over HTTP, continued where a cut connection left off.
 
-What has arrived lies in `<file>.part`, and `<file>.part.json` says of which address and version,
-so that a later run goes on as well. Whether the bytes are the right ones is for the caller to check.
+What has arrived lies in `<file>.part`, and `<file>.part.json` records its address and version, so that a
+later run can continue too. The caller checks whether the bytes are the right ones.
+
+This is own code because pooch (1.9) starts a broken download again from the first byte, and huggingface_hub
+(2.4) downloads by address only from its hub. Neither compares the version before it continues, tries several
+addresses, or refuses a login page before it replaces what has arrived.
 """
 
 from __future__ import annotations
@@ -33,16 +37,16 @@ _WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class SourceError(Exception):
-    """This source does not give the file; the text says why, to stand after its address."""
+    """This source does not give the file; the text says why and follows its address in a sentence."""
 
 
 class CutError(SourceError):
-    """The source broke off; asking again may help."""
+    """The source broke off; trying again may help."""
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """Which version of which file a `.part` is the beginning of."""
+    """The address and version of the file that a `.part` is the beginning of."""
 
     url: str
     validator: str | None = None
@@ -50,9 +54,9 @@ class _Mark:
 
 
 def download(url: str, part: Path, progress: Progress | None = None) -> bool:
-    """Bring the file at `url` into `part`; True if it was put together from several answers.
+    """Download the file at `url` to `part`; True if it was assembled from several responses.
 
-    Raises `SourceError` when the source fails, with what has arrived kept for the next time, and
+    Raises `SourceError` when the source fails, and keeps what has arrived for the next time. Raises
     `OutputError` when the disk is full.
     """
     if urlsplit(url).scheme not in _SCHEMES:
@@ -71,7 +75,7 @@ def download(url: str, part: Path, progress: Progress | None = None) -> bool:
 
 
 def discard(part: Path) -> None:
-    """Forget what has arrived in `part`."""
+    """Delete what has arrived in `part`."""
     part.unlink(missing_ok=True)
     _mark_path(part).unlink(missing_ok=True)
 
@@ -111,7 +115,7 @@ def _receive(
         raise _start_anew(part)
     first = response.read1(_CHUNK)
     if start == 0:
-        # Before the old part is given up: a login page must not replace half a network.
+        # Before the old part is overwritten: a login page must not replace half a network.
         _refuse_page(response, first)
         _write_mark(part, _Mark(url, _validator(response), total))
     _check_room(part, start, total)
@@ -132,7 +136,7 @@ def _receive(
 
 
 def _position(response: Any) -> tuple[int, int | None]:
-    """Where the answer begins in the file, and how long the file is."""
+    """Where the response begins in the file, and how long the file is."""
     length = response.headers.get("Content-Length", "")
     if getattr(response, "status", None) != 206:
         return 0, int(length) if length.isdigit() else None
@@ -142,7 +146,7 @@ def _position(response: Any) -> tuple[int, int | None]:
 
 
 def _start_anew(part: Path) -> CutError:
-    """What arrived belongs to no file that the source has now: there is nothing to go on from."""
+    """What has arrived is no part of the file that the source has now, so the download starts again."""
     discard(part)
     return CutError("does not go on where the download stopped")
 
@@ -157,7 +161,7 @@ def _refuse_page(response: Any, first: bytes) -> None:
 
 
 def _check_room(part: Path, start: int, total: int | None) -> None:
-    """Said before the first byte rather than after the last that fits."""
+    """Raises `OutputError` before the first byte arrives, not when the disk is full."""
     if total is None:
         return
     free = shutil.disk_usage(part.parent).free
@@ -177,8 +181,8 @@ def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exceptio
     if isinstance(error, urllib.error.URLError):
         reason = error.reason
         text = getattr(reason, "strerror", None) or str(reason)
-        # With something already here a server that has just gone may come back; one that never
-        # answered is left at once for the next source.
+        # If something has arrived, a server that has just gone may come back; one that never answered is
+        # given up at once for the next source.
         failure = CutError if _size(part) or isinstance(reason, TimeoutError) else SourceError
         return failure(f"cannot be reached ({text})")
     if getattr(error, "filename", None):

@@ -1,39 +1,33 @@
-"""Where weights lie on this machine: the cache folder, a shelf a record, installing and hashing."""
+"""Where weights lie on this machine: a folder per record, how files are installed there, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier.core.atomic import atomic
+from atelier.core.caches import home as home
 from atelier.core.errors import OutputError, WeightsError
 from atelier.store import checkpoints
+from atelier.store.records import File, Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Condition = Literal["ok", "missing", "damaged"]
+#: Of installed weights: as published, whole but with no published hash to compare with, absent, changed.
+Condition = Literal["verified", "unverified", "missing", "damaged"]
 
 PACKAGED = Path(__file__).resolve().parent / "bundled"
-
-
-def home() -> Path:
-    """The folder that keeps what is fetched: `ATELIER_HOME`, or the user's cache folder."""
-    chosen = os.environ.get("ATELIER_HOME")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("atelier", appauthor=False))
+#: The hashes of the bundled files, in the format of sha256sum.
+CHECKSUMS = PACKAGED / "SHA256SUMS"
 
 
 def sha256(path: Path) -> str:
@@ -51,40 +45,90 @@ def _sha256(path: Path, changed: int, size: int, inode: int) -> str:
 
 
 def hash_anew(path: Path) -> str:
-    """As `sha256`, by reading the file: a disk that loses bits does not touch the time of change."""
+    """As `sha256`, but always read from the disk: a disk that loses bits does not change the file's time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def combined(hashes: Mapping[str, str]) -> str:
+    """One sha256 for several files: of their sorted names and hashes."""
+    lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def bundled_condition(path: Path) -> Condition:
+    """The condition of a file that the package brought, by the package's own list of hashes."""
+    try:
+        checkpoints.check_safetensors(path)
+        known = _checksums().get(path.name)
+        if known is None:
+            return "unverified"
+        return "verified" if hash_anew(path) == known else "damaged"
+    except (WeightsError, OSError):
+        return "damaged"
+
+
+@cache
+def _checksums() -> dict[str, str]:
+    lines = (line.split() for line in CHECKSUMS.read_text(encoding="utf-8").splitlines())
+    return {name: known for known, name in lines}
+
+
 @dataclass(frozen=True)
 class Shelf:
-    """The place of one record's weights in the cache: `<home>/weights/<name>/`."""
+    """The place of one record's weights in the cache, `<home>/weights/<name>/`."""
 
-    name: str
-    file: str
+    record: Record
 
     @property
     def folder(self) -> Path:
-        return home() / "weights" / self.name
+        return home() / "weights" / self.record.name
 
     @property
     def weights(self) -> Path:
-        """The installed safetensors file, there or not."""
-        return self.folder / f"{Path(self.file).stem}.safetensors"
+        """What is installed, there or not: a safetensors file, or the folder of a pipeline."""
+        raise NotImplementedError
 
     @property
     def sidecar(self) -> Path:
-        """A small JSON file with the source and the hashes of what is installed."""
-        return self.weights.with_suffix(".json")
+        """A small JSON file with the sources and the hashes of what is installed."""
+        raise NotImplementedError
 
-    @property
-    def part(self) -> Path:
-        """What has arrived of a download."""
-        return self.folder / f"{self.file}.part"
+    def is_installed(self) -> bool:
+        """Whether the weights are there; `condition` says whether they are whole."""
+        raise NotImplementedError
+
+    def condition(self) -> Condition:
+        """Whether the weights are there, whole, and the published ones, by hashing them anew."""
+        raise NotImplementedError
+
+    def recorded(self) -> Condition:
+        """As `condition`, from what was recorded at installation: nothing is hashed, damage is not seen."""
+        raise NotImplementedError
+
+    def has(self, part: File) -> bool:
+        """Whether an earlier `pull` that did not end has already put this file in place."""
+        raise NotImplementedError
+
+    def take(self, part: File, source: str) -> None:
+        """Accept a file that has arrived in `part_of(part)`. Raises `WeightsError` if it is of no use."""
+        raise NotImplementedError
+
+    def finish(self, sources: Mapping[str, str]) -> Path:
+        """Install what has arrived, once every file has; `sources` says where each came from."""
+        raise NotImplementedError
+
+    def add(self, files: Mapping[str, Path], source: str) -> Path:
+        """Install copies of the user's own `files`, by their published names."""
+        raise NotImplementedError
+
+    def part_of(self, part: File) -> Path:
+        """What has arrived of the download of a file."""
+        return self.folder / f"{part.name.replace('/', '%2F')}.part"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time; the others wait. Raises `OutputError` for a folder closed to writing."""
+        """One process at a time; others wait. Raises `OutputError` for a folder that cannot be written."""
         from filelock import FileLock
 
         try:
@@ -103,9 +147,10 @@ class Shelf:
             lock.release()
 
     def _sweep(self) -> None:
-        """What a killed run was writing belongs to nobody once the lock is ours."""
-        for left in self.folder.glob(".*"):
-            left.unlink(missing_ok=True)
+        """Temporary files of a killed run belong to nobody once the lock is ours."""
+        for left in self.folder.rglob(".*"):
+            if left.is_file():
+                left.unlink(missing_ok=True)
 
     def facts(self) -> dict[str, Any]:
         """What the sidecar says; empty where there is none that can be read."""
@@ -115,58 +160,127 @@ class Shelf:
             return {}
         return facts if isinstance(facts, dict) else {}
 
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write the sidecar."""
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        everything = {"record": self.record.name, **facts, "installed": when}
+        with atomic(self.sidecar) as temporary:
+            temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+
+    def checked(self, hashes: Mapping[str, str]) -> Condition:
+        """ "verified" if every published file has its published hash, else "unverified"."""
+        good = all(part.check(hashes.get(part.name, "")) == "verified" for part in self.record.parts)
+        return "verified" if good else "unverified"
+
+
+class TensorShelf(Shelf):
+    """One safetensors file, converted from one or more published files."""
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{Path(self.record.file or 'weights').stem}.safetensors"
+
+    @property
+    def sidecar(self) -> Path:
+        return self.weights.with_suffix(".json")
+
+    def is_installed(self) -> bool:
+        return self.weights.is_file()
+
     def condition(self) -> Condition:
-        """Whether the installed file is there and has the hash that it had when it was installed."""
-        if not self.weights.is_file():
+        if not self.is_installed():
             return "missing"
         try:
-            return "ok" if hash_anew(self.weights) == self.facts().get("sha256") else "damaged"
+            whole = hash_anew(self.weights) == self.facts().get("sha256")
         except OSError:
-            return "damaged"
+            whole = False
+        return self.recorded() if whole else "damaged"
 
-    def install(self, original: Path, converter: str, source: str) -> Path:
-        """Convert `original` and put it in place, whole or not at all.
+    def recorded(self) -> Condition:
+        if not self.is_installed():
+            return "missing"
+        facts = self.facts()
+        # Sidecars of earlier versions know one file.
+        return self.checked(facts.get("originals", {self.record.file: facts.get("original_sha256", "")}))
 
-        The result depends on the original alone, so that its hash is the same on every machine.
-        """
-        with atomic(self.weights) as temporary:
-            hashed = sha256(original)
-            if converter == "plain" and checkpoints.examine(original) == "safetensors":
-                shutil.copyfile(original, temporary)
-                checkpoints.check_safetensors(temporary)
-            else:
-                self._save(
-                    checkpoints.converter(converter)(checkpoints.read_checkpoint(original)), temporary, hashed
-                )
-            # Written first: should the run end here, the old weights count as damaged, never as new.
-            self._describe(source, original=hashed, stored=sha256(temporary), size=temporary.stat().st_size)
+    def has(self, part: File) -> bool:
+        return False
+
+    def take(self, part: File, source: str) -> None:
+        came = self.part_of(part)
+        if self.record.file:
+            self.install({part.name: came}, source)
+        else:
+            checkpoints.examine(came)
+
+    def finish(self, sources: Mapping[str, str]) -> Path:
+        if not self.record.file:
+            came = {part.name: self.part_of(part) for part in self.record.parts}
+            self.install(came, ", ".join(sorted(set(sources.values()))))
         return self.weights
+
+    def add(self, files: Mapping[str, Path], source: str) -> Path:
+        return self.install(files, source)
+
+    def install(self, originals: Mapping[str, Path], source: str) -> Path:
+        """Convert `originals`, by published name, and put the result in place, whole or not at all.
+
+        The result depends on the originals alone, so that its hash is the same on every machine.
+        """
+        hashes = {name: sha256(path) for name, path in originals.items()}
+        original = next(iter(hashes.values())) if self.record.file else combined(hashes)
+        with atomic(self.weights) as temporary:
+            self._convert(originals, temporary, original)
+            # Written first: if the run ends here, the old weights count as damaged, never as new.
+            self.describe(
+                {
+                    "source": source,
+                    "file": self.record.what,
+                    "original_sha256": original,
+                    "originals": hashes,
+                    "sha256": sha256(temporary),
+                    "bytes": temporary.stat().st_size,
+                }
+            )
+        return self.weights
+
+    def _convert(self, originals: Mapping[str, Path], path: Path, original: str) -> None:
+        only = next(iter(originals.values()))
+        if (
+            self.record.file
+            and self.record.converter == "plain"
+            and checkpoints.examine(only) == "safetensors"
+        ):
+            shutil.copyfile(only, path)
+            checkpoints.check_safetensors(path)
+        else:
+            self._save(checkpoints.converter(self.record.converter)(self._read(originals)), path, original)
+
+    def _read(self, originals: Mapping[str, Path]) -> checkpoints.State:
+        state: checkpoints.State = {}
+        for name, path in originals.items():
+            more = checkpoints.read_checkpoint(path)
+            if twice := state.keys() & more.keys():
+                raise WeightsError(
+                    f"{name} holds {min(twice)}, which another file of {self.record.name} has too."
+                )
+            state |= more
+        return state
 
     def _save(self, state: checkpoints.State, path: Path, original: str) -> None:
         from safetensors.torch import save_file
 
         if not state:
-            raise WeightsError(f"Nothing in the file belongs to {self.name}: take it as it was published.")
+            raise WeightsError(
+                f"Nothing in the file belongs to {self.record.name}: take it as it was published."
+            )
         # A single key, since safetensors writes several in no fixed order.
-        facts = json.dumps({"original_sha256": original, "record": self.name}, sort_keys=True)
+        facts = json.dumps({"original_sha256": original, "record": self.record.name}, sort_keys=True)
         save_file(_apart(state), path, metadata={"atelier": facts})
-
-    def _describe(self, source: str, *, original: str, stored: str, size: int) -> None:
-        facts = {
-            "record": self.name,
-            "source": source,
-            "file": self.file,
-            "original_sha256": original,
-            "sha256": stored,
-            "bytes": size,
-            "installed": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with atomic(self.sidecar) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _apart(state: checkpoints.State) -> checkpoints.State:
-    """Each tensor with memory of its own, as safetensors wants it; tied weights are stored twice."""
+    """Each tensor with memory of its own, as safetensors needs it; tied weights are stored twice."""
     seen, apart = set[int](), dict[str, "Tensor"]()
     for name, tensor in state.items():
         whole = tensor.contiguous()

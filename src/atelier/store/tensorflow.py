@@ -1,7 +1,8 @@
-"""TensorFlow's checkpoints, read without TensorFlow: bundles (.index and .data), and the older single files.
+"""TensorFlow checkpoints, read without TensorFlow: bundles (.index and .data), and the older single files.
 
 Both are tables of sorted keys in the format of LevelDB, whose values are protocol buffers. In a bundle they
-say where in the data files a variable lies; in the older format they hold its values.
+say where in the data files a variable lies; in the older format they hold its values. Every block of a table
+and every variable of a bundle carries a checksum, a masked CRC-32C, which is verified.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
-#: TensorFlow's numbers of the types that weights have.
+#: TensorFlow's numbers for the types that weights have.
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 _LARGEST = 16 << 30
 _PARTS = (".index", ".data-", ".ckpt")
+# LevelDB rotates and shifts a checksum before storing it, since data may hold checksums itself.
+_MASK = 0xA282EAD8
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file at `path` ends as a table of TensorFlow's does: a bundle's index or an older file."""
+    """Whether the file at `path` ends like a TensorFlow table: a bundle's index or an older single file."""
     with path.open("rb") as file:
         length = file.seek(0, 2)
         file.seek(max(0, length - 8))
@@ -40,15 +43,15 @@ def is_table(path: Path) -> bool:
 def read(path: Path) -> Arrays:
     """The variables in a bundle, given by its .index, in an older single file, or in a tar archive of either.
 
-    Variables that are no numbers are left out. Raises `WeightsError` for a file that is damaged, or that
-    has variables in slices.
+    Variables that are not numeric are left out. Raises `WeightsError` for a file that is damaged, which the
+    checksums tell, or that stores variables in slices.
     """
     try:
         return _read_table(path) if is_table(path) else _read_archive(path)
     except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
         raise WeightsError(
-            f"{path} is no whole checkpoint of TensorFlow's: give the .index file with its .data file beside "
-            "it, the .ckpt file, or the archive as it was published."
+            f"{path} is no TensorFlow checkpoint, or damaged: give the .index file with its .data file "
+            "beside it, the .ckpt file, or the archive as it was published."
         ) from error
 
 
@@ -62,7 +65,7 @@ def _read_archive(path: Path) -> Arrays:
         tables = [one for one in sorted(Path(folder).rglob("*")) if one.is_file() and is_table(one)]
         if len(tables) != 1:
             raise WeightsError(
-                f"{path} holds {len(tables)} checkpoints of TensorFlow's where one is needed: unpack it and "
+                f"{path} holds {len(tables)} TensorFlow checkpoints where one is needed: unpack it and "
                 "give the .index file of the right one."
             )
         return _read_table(tables[0])
@@ -87,10 +90,11 @@ def _from_bundle(path: Path, entry: bytes, data: list[npt.NDArray[np.uint8]]) ->
     if kind is None:
         return None
     if _only(entry, 7, None) is not None:
-        raise WeightsError(f"{path} holds variables in slices, which is not supported: save it in one piece.")
+        raise WeightsError(f"{path} holds variables in slices, which is not supported: save them whole.")
     start, size = _only(entry, 4, 0), _only(entry, 5, 0)
-    stored = data[_only(entry, 3, 0)][start : start + size]
-    variable: npt.NDArray[Any] = stored.view(kind).reshape(_shape(_only(entry, 2, b""))).copy()
+    stored = data[_only(entry, 3, 0)][start : start + size].tobytes()
+    _check(stored, _only(entry, 6, bytes(4)))
+    variable: npt.NDArray[Any] = np.frombuffer(stored, kind).reshape(_shape(_only(entry, 2, b""))).copy()
     return variable
 
 
@@ -108,7 +112,7 @@ def _single(path: Path, contents: bytes, values: list[bytes]) -> Arrays:
             if numbers:
                 if name.decode() in found or len(numbers) != math.prod(shapes[name]) * int(kind[2]):
                     raise WeightsError(
-                        f"{path} holds variables in slices, which is not supported: save it in one piece."
+                        f"{path} holds variables in slices, which is not supported: save them whole."
                     )
                 found[name.decode()] = np.frombuffer(numbers, kind).reshape(shapes[name]).copy()
     return found
@@ -118,16 +122,21 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a LevelDB table: an index of blocks, each of entries that share their beginnings."""
     footer = content[-_FOOTER:]
     position = 0
-    for _ in range(2):  # the block of metadata, which is empty, comes before the index
+    handles = []
+    for _ in range(2):
         offset, position = _varint(footer, position)
         size, position = _varint(footer, position)
-    for _, handle in _block(content, offset, size):
+        handles.append((offset, size))
+    metadata, index = handles
+    list(_block(content, *metadata))  # it is empty, but its checksum shows that the footer is right
+    for _, handle in _block(content, *index):
         start, after = _varint(handle, 0)
         yield from _block(content, start, _varint(handle, after)[0])
 
 
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     block = content[offset : offset + size]
+    _check(content[offset : offset + size + 1], content[offset + size + 1 : offset + size + 5])
     if content[offset + size]:  # some builds of TensorFlow compress, most do not
         block = _unsnapped(block)
     (restarts,) = struct.unpack("<I", block[-4:])
@@ -139,6 +148,16 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         key = key[:shared] + block[position : position + unshared]
         position += unshared + length
         yield key, block[position - length : position]
+
+
+def _check(content: bytes, checksum: bytes) -> None:
+    """Raises ValueError where the masked CRC-32C of `content` is not `checksum`, which is little-endian."""
+    import google_crc32c
+
+    plain = google_crc32c.value(content)
+    masked = ((plain >> 15 | plain << 17) + _MASK) & 0xFFFFFFFF
+    if checksum != struct.pack("<I", masked):
+        raise ValueError("a checksum differs")
 
 
 def _unsnapped(packed: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Pretrained weights: what is known of them, where they are, and how they come here when asked.
+"""Pretrained weights: what is known of them, where they are, and how they are fetched on request.
 
-Three kinds, and code never cares which: bundled with the package, published and kept in the cache
-(`installation.home()`), or a file of the user's own. Nothing is downloaded except by `pull`.
+There are three kinds, and callers need not know which: bundled with the package, published and kept in the
+cache (`installation.home()`), or the user's own file or folder. Only `pull` downloads anything.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atelier.core.errors import WeightsError
-from atelier.store import checkpoints, installation
-from atelier.store.installation import Condition, Shelf
+from atelier.store import checkpoints, footprint, installation, pipelines
+from atelier.store.installation import Condition, Shelf, TensorShelf
 from atelier.store.records import Record, record, records
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from atelier.store.download import Progress
@@ -25,97 +26,178 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 
 def where(name: str) -> Path:
-    """The path where the weights called `name` lie or would lie."""
+    """The path where the weights called `name` lie or would lie: a file, or the folder of a pipeline."""
     known = record(name)
     packaged = _packaged(known)
-    return packaged if packaged is not None and packaged.is_file() else _shelf(known).weights
+    return packaged if packaged is not None and packaged.is_file() else shelf_of(known).weights
 
 
 def installed(name: str) -> bool:
     """Whether the weights called `name` are on this machine; `verify` says whether they are whole."""
-    return where(name).is_file()
+    known = record(name)
+    packaged = _packaged(known)
+    return (packaged is not None and packaged.is_file()) or shelf_of(known).is_installed()
 
 
 def locate(name: str) -> Path:
-    """The file of the weights called `name`, bundled or in the cache; nothing is downloaded.
+    """The file, or the folder of a pipeline, called `name`; nothing is downloaded.
 
-    Raises `WeightsError` where it is missing, with the command that brings it.
+    Raises `WeightsError` where it is missing, with the command that fetches it.
     """
-    path = where(name)
-    if not path.is_file():
-        raise WeightsError(_missing(record(name), path))
-    return path
+    if not installed(name):
+        raise WeightsError(_missing(record(name), where(name)))
+    return where(name)
 
 
 def load(name_or_path: str | Path) -> dict[str, Tensor]:
     """The tensors of the weights of that name, or in the file of that path, on the CPU.
 
-    Raises `WeightsError` where there are none or the file is damaged or holds code.
+    Raises `WeightsError` where there are none or the file is damaged or holds code, and `ResourceError`
+    where they would not fit into the available memory.
     """
-    return checkpoints.read_checkpoint(_resolve(name_or_path))
+    path = _file(name_or_path)
+    footprint.check(path, str(name_or_path))
+    return checkpoints.read_checkpoint(path)
 
 
 def metadata(name_or_path: str | Path) -> dict[str, str]:
     """What the maker wrote into the safetensors file beside its tensors; empty for other files."""
-    return checkpoints.read_metadata(_resolve(name_or_path))
+    return checkpoints.read_metadata(_file(name_or_path))
+
+
+def folder(name_or_path: str | Path) -> Path:
+    """The folder of the pipeline of that name, or the user's own folder at that path.
+
+    Raises `WeightsError` for weights that are no pipeline, or are not here.
+    """
+    path = _resolve(name_or_path)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is a file, and a folder of weights (a pipeline) is needed here.")
+    return path
+
+
+def memory(name_or_path: str | Path, *, float_bytes: int | None = None) -> int:
+    """The bytes that the weights take in memory once loaded.
+
+    `float_bytes` is the size of a number where floating-point tensors are converted on loading: 2 for half
+    precision. Files that are not safetensors count as long as they are.
+    """
+    return footprint.footprint(_resolve(name_or_path), float_bytes)
+
+
+def check_memory(
+    name_or_path: str | Path, *, float_bytes: int | None = None, device: torch.device | None = None
+) -> None:
+    """Raises `ResourceError` if `memory` bytes are not available, on `device` if it is a CUDA device.
+
+    For those who load the files themselves, as pipelines do; `load` checks by itself.
+    """
+    footprint.check(_resolve(name_or_path), str(name_or_path), float_bytes, device)
 
 
 def fingerprint(name_or_path: str | Path) -> str:
-    """The sha256 of the file that `load` would read, for recipes."""
-    return installation.sha256(_resolve(name_or_path).absolute())
+    """The hash of what would be loaded, for recipes.
+
+    For one file its sha256; for a folder, the sha256 of the sorted names and hashes of its files.
+    """
+    path = _resolve(name_or_path).absolute()
+    return pipelines.fingerprint(path) if path.is_dir() else installation.sha256(path)
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch the weights called `name` from the first source that gives them; the installed file.
+    """Fetch the weights called `name`, each file from the first source that gives it; where they now lie.
 
-    Does nothing where they are already here and whole. `progress` is called with the bytes that have
-    arrived and the bytes in all (None: unknown); what it raises stops the download, which the next
-    call takes up again. Raises `WeightsError` when no source works, `OutputError` on a full disk.
+    Does nothing where they are already here and whole. `progress` is called with the bytes that have arrived
+    and the bytes in all (None: unknown); what it raises stops the download, which the next call continues.
+    Raises `WeightsError` when no source works, `OutputError` on a full disk.
     """
+    from atelier.store import pulling  # late: every method's file imports this module, and few runs use HTTP
+
     known = record(name)
     packaged = _packaged(known)
     if packaged is not None and packaged.is_file():
         return packaged
-    shelf = _shelf(known)
+    shelf = shelf_of(known)
+    if shelf.condition() in ("verified", "unverified"):  # before the lock, which a read-only cache refuses
+        return shelf.weights
     with shelf.locked():
-        # Only now: another process may have brought them while this one waited for the lock.
-        if shelf.condition() == "ok":
+        # Again: another process may have fetched them while this one waited for the lock.
+        if shelf.condition() in ("verified", "unverified"):
             return shelf.weights
-        return _pull(known, shelf, progress)
+        return pulling.pull(known, shelf, progress)
 
 
-def add(name: str, file: str | Path, *, force: bool = False) -> Path:
-    """Install `file`, brought by hand, as the weights called `name`; the installed file.
+def add(name: str, path: str | Path, *, force: bool = False) -> Path:
+    """Install the user's own copy as the weights called `name`: a file, or a folder for several files.
 
-    Raises `WeightsError` for a file that is no checkpoint, or has another hash than the published
-    one unless `force`.
+    Returns the installed file or folder. Raises `WeightsError` for a file that is missing or no checkpoint,
+    or whose hash is not the published one unless `force`.
     """
-    known, file = record(name), Path(file)
+    known, path = record(name), Path(path)
     if where(name) == _packaged(known):
         raise WeightsError(
             f"{name} comes with the package and stays as it is: methods take your own file by its path, "
-            f"as in --encoder {file}."
+            f"as in --encoder {path}."
         )
-    checkpoints.examine(file)
-    found = installation.sha256(file.absolute())
-    if not force and not known.has_hash(found):
-        raise WeightsError(
-            f"{file} is not the published {known.file} of {name}: it has sha256 {found}, not "
-            f"{known.hash}. Fetch it again, or add it all the same with --force."
-        )
-    shelf = _shelf(known)
+    files = _brought(known, path)
+    if not force:
+        for part in known.parts:
+            found = installation.sha256(files[part.name].absolute())
+            if part.check(found) == "wrong":
+                raise WeightsError(
+                    f"{files[part.name]} is not the published {part.name} of {name}: it has sha256 {found}, "
+                    f"not {part.hash}. Fetch it again, or add it all the same with --force."
+                )
+    shelf = shelf_of(known)
     with shelf.locked():
-        return shelf.install(file, known.converter, f"added from {file.name}")
+        return shelf.add(files, f"added from {path.name}")
 
 
 def verify(name: str | None = None) -> list[tuple[str, Condition]]:
-    """The name and the condition of the weights called `name`, or of all, by hashing them anew."""
+    """The name and the condition of the weights called `name`, or of all, by hashing them anew.
+
+    "verified" are the published files; "unverified" are whole as they were installed, but no hash of the
+    published files is known, or `add` was forced.
+    """
     chosen: Sequence[Record] = records() if name is None else [record(name)]
     return [(known.name, _condition(known)) for known in chosen]
 
 
-def _shelf(known: Record) -> Shelf:
-    return Shelf(known.name, known.file)
+def recorded(name: str) -> Condition:
+    """As `verify` for one name, from what was recorded at installation: quick, but damage is not seen."""
+    known = record(name)
+    packaged = _packaged(known)
+    if packaged is not None and packaged.is_file():
+        return "verified"
+    return shelf_of(known).recorded()
+
+
+def shelf_of(known: Record) -> Shelf:
+    """The place of a record's weights in the cache."""
+    return pipelines.PipelineShelf(known) if known.kind == "pipeline" else TensorShelf(known)
+
+
+def _brought(known: Record, path: Path) -> dict[str, Path]:
+    """The user's files by their published names, each there and of the right form."""
+    if known.file:
+        files = {known.file: path}
+    else:
+        if not path.is_dir():
+            raise WeightsError(
+                f"{path} is no folder: {known.name} has {known.what}, so give the folder of all."
+            )
+        files = {part.name: path / part.name for part in known.parts}
+        if absent := [name for name, file in files.items() if not file.is_file()]:
+            raise WeightsError(
+                f"{path} lacks {len(absent)} of the {known.what} of {known.name} ({absent[0]}): "
+                "add the whole folder."
+            )
+    for file in files.values():
+        if known.kind == "tensors":
+            checkpoints.examine(file)
+        elif file.suffix == ".safetensors":
+            checkpoints.check_safetensors(file)
+    return files
 
 
 def _packaged(known: Record) -> Path | None:
@@ -125,18 +207,17 @@ def _packaged(known: Record) -> Path | None:
 def _condition(known: Record) -> Condition:
     packaged = _packaged(known)
     if packaged is None or not packaged.is_file():
-        return _shelf(known).condition()
-    try:
-        checkpoints.check_safetensors(packaged)
-        return "ok" if known.has_hash(installation.hash_anew(packaged)) else "damaged"
-    except (WeightsError, OSError):
-        return "damaged"
+        return shelf_of(known).condition()
+    return installation.bundled_condition(packaged)
 
 
 def _resolve(name_or_path: str | Path) -> Path:
-    if isinstance(name_or_path, str) and not is_path(name_or_path):
-        return locate(name_or_path)
+    """The file or the folder, which is there and has the right form."""
+    if not is_path(name_or_path):
+        return locate(str(name_or_path))
     path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return pipelines.own_folder(path)
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path}: check the path, or give the name of known weights."
@@ -144,73 +225,28 @@ def _resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def is_path(text: str) -> bool:
-    """Whether `text` means a file rather than the name of a record."""
-    if text in (known.name for known in records()):
+def _file(name_or_path: str | Path) -> Path:
+    """The file; a folder has no tensors of its own."""
+    path = Path(name_or_path).expanduser() if is_path(name_or_path) else locate(str(name_or_path))
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, and one file of weights is needed here: give the file.")
+    return _resolve(name_or_path)
+
+
+def is_path(given: str | Path) -> bool:
+    """Whether `given` means a file or folder rather than the name of a record."""
+    if not isinstance(given, str):
+        return True
+    if given in (known.name for known in records()):
         return False
-    return os.sep in text or "/" in text or text.lower().endswith(_SUFFIXES) or Path(text).is_file()
+    return os.sep in given or "/" in given or given.lower().endswith(_SUFFIXES) or Path(given).exists()
 
 
 def _missing(known: Record, path: Path) -> str:
     ways = []
-    if known.sources:
+    if all(part.sources for part in known.parts):
         ways.append(f"fetch them with `atelier weights pull {known.name}`")
-    ways.append(f"bring {known.file} ({known.hash}) and run `atelier weights add {known.name} FILE`")
+    ways.append(known.by_hand)
     if known.bundled is not None:
         ways = ["they come with the package, so install atelier again", *ways]
     return f"The weights {known.name} are not here (looked at {path}): {', or '.join(ways)}."
-
-
-def _pull(known: Record, shelf: Shelf, progress: Progress | None) -> Path:
-    # Here, not above: every method's file imports this module, and few runs speak HTTP.
-    from atelier.store import download
-
-    failures = []
-    for url in known.sources:
-        try:
-            _fetch(known, url, shelf.part, progress)
-            installed = shelf.install(shelf.part, known.converter, url)
-        except download.SourceError as error:
-            failures.append(f"{url} {error}")
-        except WeightsError as error:
-            download.discard(shelf.part)
-            reason = str(error).removesuffix(".").replace(str(shelf.part), known.file)
-            failures.append(f"{url} sent a file of no use: {reason}")
-        else:
-            download.discard(shelf.part)
-            return installed
-    raise WeightsError(_nothing_came(known, failures))
-
-
-def _fetch(known: Record, url: str, part: Path, progress: Progress | None) -> None:
-    """Bring the file and check it; one put together from several answers gets a second chance."""
-    from atelier.store import download
-
-    for _ in range(2):
-        joined = download.download(url, part, progress)
-        problem = _mismatch(known, part)
-        if problem is None:
-            return
-        download.discard(part)
-        if not joined:
-            break
-    raise download.SourceError(problem)
-
-
-def _mismatch(known: Record, part: Path) -> str | None:
-    found, size = installation.sha256(part), part.stat().st_size
-    if known.has_hash(found):
-        return None
-    if known.bytes not in (None, size):
-        return f"sent {size} bytes instead of {known.bytes}: the file is cut short or another one"
-    return f"sent another file than the published one: sha256 {found}, not {known.hash}"
-
-
-def _nothing_came(known: Record, failures: Sequence[str]) -> str:
-    by_hand = f"bring {known.file} ({known.hash}) and run `atelier weights add {known.name} FILE`"
-    if not failures:
-        return f"No address is known for the weights {known.name}: {by_hand}."
-    return (
-        f"The weights {known.name} could not be fetched: {'; '.join(failures)}. Try again later (what has "
-        f"arrived is kept), or {by_hand}."
-    )

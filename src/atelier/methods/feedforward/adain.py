@@ -257,10 +257,13 @@ def _style(
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     identity = ("adain", _files(knobs), knobs.padding, str(eyes.dtype))
+    layout = {
+        f"{tap} {name}": (1, eyes.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
+    }
     for style, share in zip(job.styles, job.style_weights, strict=True):
         if not share:
             continue
-        kept = cache.remember(cache.key(*identity, style), partial(_moments, eyes, style, taps))
+        kept = cache.remember(cache.key(*identity, style), partial(_moments, eyes, style, taps), layout)
         for tap in taps:
             mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
             before = sums.get(tap, (0, 0))

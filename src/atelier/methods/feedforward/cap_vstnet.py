@@ -278,7 +278,9 @@ class Loaded:
 
         if self.identity is None:
             return Gaussian(**seen())
-        return Gaussian(**cache.remember(cache.key(*self.identity, picture), seen))
+        width = self.network.plan.width
+        layout = {"mean": (1, width), "root": (1, width, width)}
+        return Gaussian(**cache.remember(cache.key(*self.identity, picture), seen, layout))
 
 
 def _of(job: Job, knobs: CapVstnet.Knobs) -> Loaded:

@@ -253,7 +253,10 @@ class Painter:
 
     def _seen(self, style: Tensor) -> Tensor:
         """The style's vector, from the cache where it has been computed before."""
-        found = cache.remember(cache.key(*self.identity, style), lambda: {_TENSOR: self.vector(style)})
+        layout = {_TENSOR: (1, self.network.bottleneck.out_features)}
+        found = cache.remember(
+            cache.key(*self.identity, style), lambda: {_TENSOR: self.vector(style)}, layout
+        )
         return found[_TENSOR].to(style.device)
 
     def vector(self, picture: Tensor) -> Tensor:

@@ -242,6 +242,16 @@ class StyleLevel:
         layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
         return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values}
 
+    @staticmethod
+    def layout(channels: int, values: int) -> cache.Layout:
+        """The shapes of an entry, for hypercolumns and decoded values of so many channels."""
+        return {
+            "keys": ("candidates", "directions"),
+            "basis": ("directions", channels),
+            "layout": ("grids", 3),
+            "values": ("candidates", values),
+        }
+
     @classmethod
     def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
         """What `entry` gave."""
@@ -272,6 +282,7 @@ class Styles:
         found = cache.remember(
             cache.key(*self.identity, ratio),
             lambda: self._seen(ratio).entry(),
+            StyleLevel.layout(self.painter.columns.channels, self.painter.decoder.value.out_channels),
         )
         return StyleLevel.of(found, self.job.device)
 

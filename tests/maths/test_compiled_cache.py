@@ -1,0 +1,154 @@
+"""Compiled kernels come back from the disk, and a disk that fails costs a compilation and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = """
+import numba
+from atelier.maths.compiled_cache import keep
+
+@numba.njit
+def double(x):
+    return 2 * x
+
+@numba.njit
+def twice_double(x):
+    return double(double(x))
+
+keep(double)
+keep(twice_double)
+"""
+
+# Says what the kernels gave, and how many of the two came from the disk.
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+limit = int(sys.argv[2])
+if limit:
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+import loops
+results = loops.double(3.0), loops.twice_double(3.0)
+hits = sum(sum(one.stats.cache_hits.values()) for one in (loops.double, loops.twice_double))
+print(*results, hits)
+"""
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "loops.py").write_text(SOURCE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where both kernels are already compiled."""
+    home = tmp_path_factory.mktemp("compiled")
+    assert run(code, home) == 0
+    return home
+
+
+@pytest.fixture
+def filled(compiled: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return shutil.copytree(compiled, tmp_path / "filled")
+
+
+def run(code: Path, home: Path, *, chosen: Path | None = None, limit: int = 0) -> int:
+    """How many kernels a new process finds compiled; their results are checked."""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"ATELIER_HOME": str(home)} | ({"NUMBA_CACHE_DIR": str(chosen)} if chosen else {})
+    command = [sys.executable, "-W", "error", "-c", RUN, str(code), str(limit)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    first, second, hits = done.stdout.split()
+    assert (float(first), float(second)) == (6, 12)
+    return int(hits)
+
+
+def stored(folder: Path, suffix: str) -> list[Path]:
+    return sorted(folder.rglob(f"*{suffix}"))
+
+
+def test_compiled_once_and_found_in_our_folder(code: Path, filled: Path) -> None:
+    assert len(stored(filled / "cache" / "kernels", ".nbc")) == 2
+    assert not list(code.rglob("*.nb?"))
+    assert run(code, filled) == 2
+
+
+def test_the_folder_that_numba_is_told_comes_first(code: Path, tmp_path: Path) -> None:
+    assert run(code, tmp_path / "home", chosen=tmp_path / "chosen") == 0
+    assert len(stored(tmp_path / "chosen", ".nbc")) == 2
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_chosen_folder_that_cannot_be_written(code: Path, filled: Path, tmp_path: Path) -> None:
+    (tmp_path / "chosen").write_text("in the way")
+    assert run(code, filled, chosen=tmp_path / "chosen" / "below") == 2
+
+
+def test_no_folder_can_be_written(code: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("in the way")
+    assert run(code, tmp_path / "home") == 0
+
+
+def test_a_disk_that_fills_up(code: Path, tmp_path: Path) -> None:
+    assert run(code, tmp_path / "home", limit=600) == 0  # the indexes fit, the code does not
+    assert stored(tmp_path / "home", ".nbc") == []
+    assert run(code, tmp_path / "home") == 0
+    assert run(code, tmp_path / "home") == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"), [(".nbi", "empty"), (".nbi", "garbage"), (".nbc", "cut"), (".nbc", "flipped")]
+)
+def test_damaged_files_are_made_again(code: Path, filled: Path, suffix: str, damage: str) -> None:
+    damaged = stored(filled, suffix)
+    assert len(damaged) == 2
+    for path in damaged:
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        path.write_bytes(
+            {
+                "empty": b"",
+                "cut": whole[:middle],
+                "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+                "garbage": b"garbage" * 20,
+            }[damage]
+        )
+    assert run(code, filled) == 0
+    assert run(code, filled) == 2
+
+
+def test_another_source_is_compiled_anew(code: Path, filled: Path) -> None:
+    source = code / "loops.py"
+    source.write_text(SOURCE + "# changed\n")
+    try:
+        assert run(code, filled) == 0
+        assert run(code, filled) == 2
+    finally:
+        source.write_text(SOURCE)
+
+
+def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atelier.maths import compiled, compiled_cache
+
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    monkeypatch.setattr(compiled_cache, "LIMIT", 1)
+
+    def triple(x: float) -> float:
+        return 3 * x
+
+    assert compiled.kernel(triple)(2.0) == 6
+    assert stored(tmp_path / "home", ".nbc") == []
