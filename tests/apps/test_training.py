@@ -45,7 +45,7 @@ def test_it_trains_exports_and_goes_on(run: Any, folder: Path) -> None:
     assert "3 of 3  training  loss " in shown.err
     assert features.load(folder / "run" / "encoder.safetensors").taps[-1] == "pool2"
     again = run(SMALL.replace("--steps 3", "--steps 5"))
-    assert again.err.splitlines()[0] == "going on from step 3"
+    assert again.err.splitlines()[1] == "resuming from step 3"
     assert again.err.splitlines()[-1] == "run/encoder.safetensors  5 steps"
     steps = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     assert steps == [3, 5]
@@ -55,10 +55,8 @@ def test_fresh_refuses_a_folder_with_checkpoints(run: Any) -> None:
     assert run(SMALL).code == 0
     shown = run(f"{SMALL} --fresh")
     assert shown.code == 7
-    assert (
-        shown.err
-        == "atelier: run holds checkpoints: choose another --out, or leave out --fresh to go on with them\n"
-    )
+    sentence = "run holds checkpoints: choose another --out, or leave out --fresh to continue from them"
+    assert shown.err == f"atelier: {sentence}\n"
 
 
 def test_help_of_the_trainer(run: Any) -> None:

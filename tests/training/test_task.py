@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from atelier.training.pairs import PairTask, settings_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -17,7 +18,6 @@ from atelier.core.progress import Progress
 from atelier.methods import registry
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.training.loop import Run
-from atelier.training.pairs import PairTask, settings_of
 
 
 class Tint(Method):
