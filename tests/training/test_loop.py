@@ -155,6 +155,29 @@ def test_checkpoints_that_are_all_damaged(settings: Make, tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_of_the_first_version_resumes(settings: Make, tmp_path: Path) -> None:
+    chosen = settings()
+    whole = Run(EncoderTask(chosen), chosen, tmp_path / "whole")
+    whole.go(until(5))
+    (tmp_path / "parts").mkdir()
+    old = {
+        "network": whole.networks["network"].state_dict(),
+        "average": whole.averages["network"].state_dict(),
+        "optimiser": whole.optimisers["network"].state_dict(),
+        "step": 5,
+        "seconds": 1.5,
+        "settings": chosen.model_dump(mode="json"),
+    }
+    torch.save(old, tmp_path / "parts" / "checkpoint-0000005.pt")
+    run = Run(EncoderTask(chosen), chosen, tmp_path / "parts")
+    assert run.resume()
+    assert (run.step, run.seconds) == (5, 1.5)
+    assert_same_bits(tensors(whole), tensors(run))
+    run.go()
+    whole.go()
+    assert_same_bits(tensors(whole), tensors(run))
+
+
 def test_a_checkpoint_of_other_settings(settings: Make, tmp_path: Path) -> None:
     chosen, other = settings(steps=1), settings(steps=1, widths=(4, 6, 10))
     Run(EncoderTask(chosen), chosen, tmp_path).go()

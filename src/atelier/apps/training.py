@@ -49,6 +49,7 @@ def run(task: Task, settings: Settings, folder: Path, *, fresh: bool, threads: i
         training.export(folder / f"{training.task.name}.safetensors")
     if training.processes.main:
         say(_end(training, folder, finished))
+    training.close()
     return watch
 
 

@@ -72,6 +72,8 @@ def read(path: Path) -> dict[str, Any]:
 def _described(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """`value` as JSON; tensors go to `tensors` under their path. A list stands for what JSON has not."""
     if isinstance(value, Tensor):
+        while path in tensors:  # two paths may read alike, for keys may hold slashes
+            path += "+"
         # A copy: safetensors takes no tensors that share memory, and none that are not contiguous.
         tensors[path] = value.detach().cpu().contiguous().clone()
         return ["tensor", path]

@@ -194,8 +194,13 @@ class Run:
             self.save()
             self.processes.wait()
         finally:
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
         return finished
+
+    def close(self) -> None:
+        """Leave the group of processes. With several, nothing more can be trained in this one."""
+        self.accelerator.end_training()
 
     def _steps(self, batches: Iterator[list[Batch]], progress: Progress) -> bool:
         bad = 0
