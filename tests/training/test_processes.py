@@ -16,6 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import atelier
+
+SOURCE = Path(atelier.__file__).parents[1]
 SCRIPT = Path(__file__).with_name("several_processes.py")
 _spec = importlib.util.spec_from_file_location("several_processes", SCRIPT)
 script = importlib.util.module_from_spec(_spec)
@@ -50,7 +53,7 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     started = []
     for rank in ("0", "1"):
-        here = {**os.environ, **several, "RANK": rank, "LOCAL_RANK": rank}
+        here = {**os.environ, **several, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": str(SOURCE)}
         with (out / f"log-{rank}").open("w") as log:
             command = [sys.executable, "-W", "ignore", str(SCRIPT), str(data), str(out)]
             started.append(subprocess.Popen(command, env=here, stdout=log, stderr=subprocess.STDOUT))

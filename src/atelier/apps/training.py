@@ -60,7 +60,7 @@ def _facts(training: Run) -> str:
         for name, network in training.networks.items()
     }
     weights = ", ".join(f"{name} {count / 1e6:.2f} M weights" for name, count in learnt.items())
-    memory = f"{training.memory() / 2**20:.0f} MiB with gradients, optimiser and averages"
+    memory = f"{training.memory() / 2**20:.1f} MiB with gradients, optimiser and averages"
     count = training.processes.count
     where = f"{training.processes.device}{f' in {count} processes' if count > 1 else ''}"
     return f"{training.task.name} on {where}: {weights}, {memory}; {training.task}"
