@@ -75,16 +75,16 @@ def records() -> str:
 
 def training() -> str:
     """The settings of the encoder's training, of every method, of each kind of data, and of each method."""
-    parts = [f"## encoder\n\n{fields(EncoderSettings)}"]
-    parts.append(f"## Every method\n\n{fields(MethodSettings)}")
+    parts = [f"### encoder\n\n{fields(EncoderSettings)}"]
+    parts.append(f"### Every method\n\n{fields(MethodSettings)}")
     for kind, settings in DATA.items():
         own = {name: field for name, field in settings.model_fields.items() if _differs(name, field)}
-        parts.append(f"## Data: {kind}\n\n{inspect.getdoc(settings)}\n\n{rows(own)}")
+        parts.append(f"### Data: {kind}\n\n{inspect.getdoc(settings)}\n\n{rows(own)}")
     for method in registry.list_methods().values():
         if method.Training is not None:
             name = method.name.replace("_", "-")
             sentence = f"`atelier train {name}` learns from the data *{method.data}*. It also takes:"
-            parts.append(f"## {name}\n\n{sentence}\n\n{fields(method.Training)}")
+            parts.append(f"### {name}\n\n{sentence}\n\n{fields(method.Training)}")
     return "\n".join(parts)
 
 

@@ -7,6 +7,7 @@ paints a sheet of chosen pictures, since a low loss is not a good picture.
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -195,7 +196,9 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def _start_worker(number: int) -> None:
+    """One thread, and Ctrl-C is left to the training process, which still needs pictures to end its step."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _device(networks: Mapping[str, nn.Module]) -> torch.device:
