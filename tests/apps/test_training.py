@@ -108,7 +108,7 @@ from __future__ import annotations
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Method, Paper
+from atelier.methods.base import Method, Paper, Takes
 from atelier.store.weights import load
 
 
@@ -117,8 +117,7 @@ class Mean(Method):
 
     name = "mean"
     paper = Paper("Nobody", 2024, "Means", "https://example.org")
-    needs_style = False
-    native = frozenset({"styles"})
+    takes = Takes(least=0)
     data = "DATA"
 
     class Knobs(AnyKnobs):

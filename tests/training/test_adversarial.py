@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atelier.core.errors import TrainingError
 from atelier.core.knobs import Knobs, knob
 from atelier.core.progress import Event, Progress
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Job, Method, Paper, Takes
 from atelier.methods.trainable import ImagePool, Update
 from atelier.training import checkpoint
 from atelier.training.loop import Run
@@ -47,7 +47,7 @@ class Adversarial(Method):
     paper = Paper("Nobody", 2024, "Critics", "https://example.org")
     data = "domains"
     averaged = ("generator",)
-    needs_style = False
+    takes = Takes(least=0)
 
     class Knobs(Knobs):
         weights: str = knob("", "The generator's file.")

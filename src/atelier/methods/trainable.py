@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-    from atelier.methods.base import Job
-
 #: The data sets that a method can ask for, and the items of their batches:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
@@ -237,8 +235,8 @@ class Trainable:
 
     def painter(
         self, networks: Mapping[str, nn.Module], training: Any, folder: Path
-    ) -> Callable[[Job], Tensor]:
-        """What paints a job with networks in training, for preview pictures.
+    ) -> Callable[[Any], Tensor]:
+        """What paints a `Job`, (1, 3, H, W) of the content's size, with networks in training, for previews.
 
         The weights are written to `folder` and named by `weights_knob`.
         """
@@ -253,7 +251,7 @@ class Trainable:
         knobs = parse(self.Knobs, chosen | {self.weights_knob: str(path)})
         return lambda job: self.picture(job, knobs)
 
-    def picture(self, job: Job, knobs: Any) -> Tensor:
+    def picture(self, job: Any, knobs: Any) -> Tensor:
         """The picture, (1, 3, H, W) of the content's size."""
         raise NotImplementedError
 
