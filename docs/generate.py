@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from atelier.api import Controls
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.core import errors
 from atelier.methods import registry
 from atelier.store.records import records as all_records
-from atelier.training.encoder import EncoderSettings
-from atelier.training.pairs import PairSettings
+from atelier.training.settings import DATA, EncoderSettings, MethodSettings
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -31,11 +32,16 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def fields(model: type[BaseModel]) -> str:
     """One row per declared field: flag, type and range, default, sentence."""
-    rows = [
+    return rows(model.model_fields)
+
+
+def rows(declared: Mapping[str, FieldInfo]) -> str:
+    """One row per field: flag, type and range, default, sentence."""
+    found = [
         (f"`{flag(name)}`", kind_of(field), default_of(field), field.description or "")
-        for name, field in model.model_fields.items()
+        for name, field in declared.items()
     ]
-    return table(("flag", "takes", "default", "what it does"), rows)
+    return table(("flag", "takes", "default", "what it does"), found)
 
 
 def method(kind: type[registry.Method]) -> str:
@@ -68,14 +74,24 @@ def records() -> str:
 
 
 def training() -> str:
-    """The settings of the encoder's training, those of every training on pairs, and each method's own."""
-    parts = [f"## encoder\n\n{fields(EncoderSettings)}"]
-    parts.append(f"## Every method that learns from photos and paintings\n\n{fields(PairSettings)}")
-    for kind in registry.list_methods().values():
-        if kind.Training is not None:
-            name = kind.name.replace("_", "-")
-            parts.append(f"## {name}\n\n`atelier train {name}` also takes:\n\n{fields(kind.Training)}")
+    """The settings of the encoder's training, of every method, of each kind of data, and of each method."""
+    parts = [f"### encoder\n\n{fields(EncoderSettings)}"]
+    parts.append(f"### Every method\n\n{fields(MethodSettings)}")
+    for kind, settings in DATA.items():
+        own = {name: field for name, field in settings.model_fields.items() if _differs(name, field)}
+        parts.append(f"### Data: {kind}\n\n{inspect.getdoc(settings)}\n\n{rows(own)}")
+    for method in registry.list_methods().values():
+        if method.Training is not None:
+            name = method.name.replace("_", "-")
+            sentence = f"`atelier train {name}` learns from the data *{method.data}*. It also takes:"
+            parts.append(f"### {name}\n\n{sentence}\n\n{fields(method.Training)}")
     return "\n".join(parts)
+
+
+def _differs(name: str, field: FieldInfo) -> bool:
+    """Whether a field is not one of every method's training, or has another default or sentence."""
+    usual = MethodSettings.model_fields.get(name)
+    return usual is None or (usual.default, usual.description) != (field.default, field.description)
 
 
 def pages() -> dict[str, str]:

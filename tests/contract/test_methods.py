@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -318,40 +319,82 @@ def test_without_a_style(kind: Kind, tiny: dict[str, Any], photo: Floats) -> Non
 # training
 
 
+def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats, folder: Path) -> Any:
+    """A task that trains the method on a handful of small pictures of the data that it declares."""
+    from atelier.training.settings import settings_of
+    from atelier.training.task import MethodTask
+
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for index, one in enumerate((photo, painting, photo[::-1], painting[:, ::-1])):
+            write(Picture.of(np.ascontiguousarray(one)), folder / name / f"{index}.png")
+            (folder / name / f"{index}.txt").write_text(f"picture {index} of {name}")
+    a, b = str(folder / "a"), str(folder / "b")
+    data: dict[str, dict[str, Any]] = {
+        "pairs": {"photos": (a,), "paintings": (b,)},
+        "styles": {"photos": (a,), "paintings": (b,)},
+        "one_style": {"photos": (a,), "style": f"{b}/1.png"},
+        "domains": {"a": (a,), "b": (b,)},
+        "labelled": {"domain": (f"a={a}", f"b={b}")},
+        "captioned": {"pictures": (a, b)},
+    }
+    assert kind.Training is not None
+    fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
+    given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
+    given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
+    given |= {"encoder": str(tiny_encoder)} if "encoder" in fields else {}
+    return MethodTask(kind, parse(settings_of(kind), given))
+
+
+def _previewed(task: Any, networks: Any, photo: Floats, painting: Floats, path: Path) -> None:
+    photo8, painting8 = ((255 * one).round().astype(np.uint8) for one in (photo, painting))
+    task.sheet = [(photo8, painting8 if task.method.data in ("pairs", "styles") else None)]
+    task.preview(networks, path)
+    height, width, _ = Picture.open(path).pixels.shape
+    assert height == len(photo) + 8
+    assert width >= 2 * photo.shape[1]
+
+
+def _kept(task: Any, state: Any, path: Path) -> None:
+    """The checkpoint gives a new state what the old one held."""
+    from atelier.training import checkpoint
+
+    checkpoint.write(path, {name: part.state_dict() for name, part in state.items()})
+    for name, part in task.state().items():
+        part.load_state_dict(checkpoint.read(path)[name])
+        assert part.state_dict().keys() == state[name].state_dict().keys()
+
+
 def test_its_training_learns_and_what_it_writes_paints(
     kind: Kind, tiny: dict[str, Any], tiny_encoder: Path, photo: Floats, painting: Floats, tmp_path: Path
 ) -> None:
     if kind.Training is None:
         pytest.skip("nothing to train")
-    from atelier.training.pairs import PairTask, settings_of
-
-    for folder in ("photos", "paintings"):
-        (tmp_path / folder).mkdir()
-        for index, one in enumerate((photo, painting, photo[::-1], painting[:, ::-1])):
-            write(Picture.of(np.ascontiguousarray(one)), tmp_path / folder / f"{index}.png")
-    given = {name: tmp_path / name for name in ("photos", "paintings")}
-    chosen = parse(
-        settings_of(kind),
-        {name: (str(path),) for name, path in given.items()}
-        | {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
-        | ({"encoder": str(tiny_encoder)} if "encoder" in kind.Training.model_fields else {}),
-    )
-    task = PairTask(kind, chosen)
+    task = training_of(kind, tiny_encoder, photo, painting, tmp_path)
     torch.manual_seed(0)
-    network = task.build()
-    optimiser = task.optimiser(network)
+    networks = task.networks()
+    optimisers, state = task.optimisers(networks), task.state()
+    place = SimpleNamespace(index=0, count=1, device=torch.device("cpu"), mean=lambda tensor: tensor)
+    (batch,) = next(task.batches(0, place))
     course = []
     for _ in range(12):
-        loss, terms = task.loss(network, 0, torch.Generator().manual_seed(0))
-        assert all(np.isfinite(list(terms.values())))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        course.append(float(loss.detach()))
-    assert min(course[-3:]) < course[0]
-    assert task.evaluate(network).keys() >= {"judged_loss"}
-    task.export(network, tmp_path / "trained.safetensors", {})
-    settings = tiny | {"weights": str(tmp_path / "trained.safetensors")}
+        batch.generator.manual_seed(0)
+        total = 0.0
+        for update in task.updates(networks, batch, state):
+            loss = torch.stack(list(update.terms.values())).sum()
+            assert torch.isfinite(loss)
+            optimisers[update.optimiser].zero_grad()
+            loss.backward()
+            optimisers[update.optimiser].step()
+            total += float(loss.detach())
+        course.append(total)
+    if len(optimisers) == 1:  # adversaries need not get better together
+        assert min(course[-3:]) < course[0]
+        assert task.evaluate(networks).keys() >= {"judged_loss"}
+    task.export(networks, tmp_path / "trained.safetensors", {})
+    _previewed(task, networks, photo, painting, tmp_path / "sheet.jpg")
+    _kept(task, state, tmp_path / "state.safetensors")
+    settings = tiny | {kind.weights_knob: str(tmp_path / "trained.safetensors")}
     assert made(kind, photo, painting, settings).pixels.shape == photo.shape
 
 

@@ -13,7 +13,7 @@ from atelier.apps.flags import flag
 from atelier.core import errors
 from atelier.methods import registry
 from atelier.store import records
-from atelier.training.encoder import EncoderSettings
+from atelier.training.settings import EncoderSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -152,4 +152,4 @@ def published_training(files: dict[str, str], strength: float) -> Any:
 
 
 def batch() -> Batch:
-    return Batch(array("content_batch"), array("style_batch"), 0, torch.Generator())
+    return Batch.pairs(array("content_batch"), array("style_batch"), 0, torch.Generator())

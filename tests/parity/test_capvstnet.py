@@ -217,7 +217,7 @@ def published(encoder: Path, **chosen: Any) -> CapVstnet.Training:
 
 def terms(case: Case, network: Reversible, encoder: Path, **chosen: Any) -> dict[str, Tensor]:
     training = published(encoder, **chosen)
-    batch = Batch(case.tensor("content_batch"), case.tensor("style_batch"), 0, torch.Generator())
+    batch = Batch.pairs(case.tensor("content_batch"), case.tensor("style_batch"), 0, torch.Generator())
     return CapVstnet().losses(network, batch, training)
 
 

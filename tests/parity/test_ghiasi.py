@@ -232,7 +232,7 @@ def test_a_training_step_has_the_published_losses(judge: Pastiche, monkeypatch: 
         def forward(self, photos: Tensor, style: Tensor) -> Tensor:
             return given("image_stylized")
 
-    batch = Batch(given("image_content"), given("image_style"), 0, torch.Generator().manual_seed(0))
+    batch = Batch.pairs(given("image_content"), given("image_style"), 0, torch.Generator().manual_seed(0))
     training = Ghiasi.Training(scale="published", style_weight=5e-4, smoothness=1e4, identity_share=0)
     with torch.inference_mode():
         terms = method.losses(Painted(), batch, training)

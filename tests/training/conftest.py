@@ -70,7 +70,7 @@ def paintings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(shards: Path) -> Settings:
     """Settings of a tiny run; keywords change them."""
-    from atelier.training.encoder import EncoderSettings
+    from atelier.training.settings import EncoderSettings
 
     def make(**changes: Any) -> EncoderSettings:
         small = {

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from atelier import features
 from atelier.core.errors import TrainingError
 from atelier.core.progress import Event, Progress
+from atelier.methods.base import Batch
 from atelier.store.weights import metadata
 from atelier.training.encoder import DEVIATION, MEAN, EncoderTask
 from atelier.training.loop import Run
@@ -63,10 +64,17 @@ def test_the_style_head_gets_its_share(settings: Settings, paintings: Path, shar
     images, objects, styles = task.batch(0, generator())
     assert (len(images), len(objects), len(styles)) == (9, 6, 3)
     network = task.build()
-    loss, terms = task.loss(network, 0, generator())
+    batch = Batch({"images": images, "objects": objects, "styles": styles}, 0, generator())
+    terms = task.losses(network, batch)
     assert terms.keys() == {"objects", "styles"}
-    assert float(loss.detach()) == pytest.approx(terms["objects"] + 0.3 * terms["styles"], rel=1e-5)
-    loss.backward()
+    network.eval()
+    with torch.no_grad():
+        logits = network(images)[1][6:].log_softmax(1)
+        # Label smoothing 0.1: a tenth of the target is spread over all classes; the head's weight is 0.3.
+        smooth = -0.9 * logits.gather(1, styles[:, None]).mean() - 0.1 * logits.mean()
+        assert float(task.losses(network, batch)["styles"]) == pytest.approx(0.3 * float(smooth), rel=1e-5)
+    network.train()
+    (terms["objects"] + terms["styles"]).backward()
     assert network.styles is not None
     assert network.styles.weight.grad is not None
     assert network.styles.weight.grad.abs().sum() > 0
@@ -111,7 +119,7 @@ def test_the_export_is_the_network_that_was_judged(settings: Settings, tmp_path:
     training = json.loads(facts["training"])
     assert training["step"] == 3
     assert training["settings"]["widths"] == [4, 6, 8]
-    judged = task.calibrated(run.average.module, batches=100)
+    judged = task.calibrated(run.averages["network"].module, batches=100)
     image = torch.rand(1, 3, 24, 24, generator=generator())
     expected = judged.convs["conv1_1"]((image - MEAN) / DEVIATION)
     assert torch.allclose(eyes(image, ["relu1_1"])["relu1_1"], expected, atol=1e-2, rtol=1e-2)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from atelier.core.errors import OutputError, ResourceError, TrainingError, UsageError
 from atelier.core.progress import Event, Progress
+from atelier.methods.trainable import Batch, Update
+from atelier.training import checkpoint
 from atelier.training.encoder import EncoderTask
-from atelier.training.loop import Run, Settings, rate
+from atelier.training.loop import Run
+from atelier.training.settings import Settings, rate
 
 Make = Callable[..., Any]
 
 
 def tensors(run: Run) -> dict[str, Tensor]:
     """Everything that the next step depends on, by name."""
-    network = run.accelerator.unwrap_model(run.network)
-    found = {f"network.{name}": value for name, value in network.state_dict().items()}
-    found |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
-    for index, state in run.optimiser.state_dict()["state"].items():
+    found = {f"network.{name}": value for name, value in run.networks["network"].state_dict().items()}
+    found |= {f"average.{name}": value for name, value in run.averages["network"].state_dict().items()}
+    for index, state in run.optimisers["network"].state_dict()["state"].items():
         found |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     return {name: value.clone() for name, value in found.items() if isinstance(value, Tensor)}
 
@@ -107,8 +111,11 @@ def test_two_checkpoints_are_kept(settings: Make, tmp_path: Path) -> None:
     chosen = settings(save_every=2)
     run = Run(EncoderTask(chosen), chosen, tmp_path)
     run.go()
-    assert [path.name for path in run.checkpoints()] == ["checkpoint-0000006.pt", "checkpoint-0000008.pt"]
-    assert torch.load(run.checkpoints()[-1], weights_only=True)["settings"]["batch"] == 6
+    assert [path.name for path in run.checkpoints()] == [
+        "checkpoint-0000006.safetensors",
+        "checkpoint-0000008.safetensors",
+    ]
+    assert checkpoint.read(run.checkpoints()[-1])["settings"]["batch"] == 6
 
 
 def test_more_steps_for_a_finished_run(settings: Make, tmp_path: Path) -> None:
@@ -141,9 +148,34 @@ def test_checkpoints_that_are_all_damaged(settings: Make, tmp_path: Path) -> Non
     chosen = settings()
     torch.save([1, 2], tmp_path / "checkpoint-0000003.pt")
     (tmp_path / "checkpoint-0000004.pt").write_bytes(b"text")
+    (tmp_path / "checkpoint-0000005.safetensors").write_bytes(b"text")
+    save_file({"a": torch.ones(1)}, tmp_path / "checkpoint-0000006.safetensors")
     with pytest.raises(TrainingError, match=r"no checkpoint in .* fits this network") as caught:
         Run(EncoderTask(chosen), chosen, tmp_path).resume()
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_the_first_version_resumes(settings: Make, tmp_path: Path) -> None:
+    chosen = settings()
+    whole = Run(EncoderTask(chosen), chosen, tmp_path / "whole")
+    whole.go(until(5))
+    (tmp_path / "parts").mkdir()
+    old = {
+        "network": whole.networks["network"].state_dict(),
+        "average": whole.averages["network"].state_dict(),
+        "optimiser": whole.optimisers["network"].state_dict(),
+        "step": 5,
+        "seconds": 1.5,
+        "settings": chosen.model_dump(mode="json"),
+    }
+    torch.save(old, tmp_path / "parts" / "checkpoint-0000005.pt")
+    run = Run(EncoderTask(chosen), chosen, tmp_path / "parts")
+    assert run.resume()
+    assert (run.step, run.seconds) == (5, 1.5)
+    assert_same_bits(tensors(whole), tensors(run))
+    run.go()
+    whole.go()
+    assert_same_bits(tensors(whole), tensors(run))
 
 
 def test_a_checkpoint_of_other_settings(settings: Make, tmp_path: Path) -> None:
@@ -157,7 +189,7 @@ def test_a_checkpoint_of_other_settings(settings: Make, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be(settings: Make, tmp_path: Path) -> None:
     chosen = settings()
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"the run's folder .*file cannot be made"):
+    with pytest.raises(OutputError, match=r"the run's folder .*file cannot be created"):
         Run(EncoderTask(chosen), chosen, tmp_path / "file")
 
 
@@ -187,32 +219,39 @@ class Risky:
     """A task whose batch holds a number that is not finite in chosen steps."""
 
     name = "risky"
+    averaged = ("network",)
 
     def __init__(self, bad: set[int], *, gradient: bool = False) -> None:
         self.bad, self.gradient = bad, gradient
 
-    def build(self) -> nn.Module:
-        return Weight()
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": Weight()}
 
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return {"network": torch.optim.SGD(networks["network"].parameters(), lr=0.1, momentum=0.9)}
 
-    def loss(
-        self, network: nn.Module, step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        values = torch.rand((4, 1), generator=generator)
-        if step in self.bad and not self.gradient:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def batches(self, start: int, processes: Any) -> Iterator[list[Batch]]:
+        for step in itertools.count(start):
+            generator = torch.Generator().manual_seed(step)
+            yield [Batch({"values": torch.rand((4, 1), generator=generator)}, step, generator)]
+
+    def updates(self, networks: Mapping[str, Any], batch: Batch, state: Any) -> Iterator[Update]:
+        network, values = networks["network"], batch["values"]
+        if batch.step in self.bad and not self.gradient:
             values[0] = math.nan
         loss = network(values).square().mean()
-        if step in self.bad and self.gradient:
+        if batch.step in self.bad and self.gradient:
             # A root at 0: the loss is finite, its slope is not.
-            loss = loss + (network.weight * 0).abs().sqrt().sum()  # type: ignore[union-attr,operator]
-        return loss, {"bad": float(step in self.bad)}
+            loss = loss + (network.weight * 0).abs().sqrt().sum()
+        yield Update("network", {"square": loss})
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
-        return {"weight": float(network.weight.detach())}  # type: ignore[arg-type,operator]
+    def evaluate(self, networks: Mapping[str, Any]) -> dict[str, float]:
+        return {"weight": float(networks["network"].weight.detach())}
 
-    def export(self, network: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
+    def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(facts))
 
 
@@ -245,7 +284,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     ):
         run.go()
     # Nothing was saved after the last good step.
-    assert run.checkpoints()[-1].name == "checkpoint-0000003.pt"
+    assert run.checkpoints()[-1].name == "checkpoint-0000003.safetensors"
     again = Run(Risky(set()), plain(steps=5, save_every=1), tmp_path)
     assert again.resume()
     assert again.go()
@@ -268,21 +307,42 @@ def test_the_log(tmp_path: Path) -> None:
     assert all({"loss", "gradient", "seconds"} <= line.keys() for line in lines)
 
 
-def test_the_average_follows_the_weights(tmp_path: Path) -> None:
-    seen: list[float] = []
-    run = Run(Risky(set()), plain(steps=5, average=0.5), tmp_path)
-    run.go(Progress(lambda event: seen.append(float(tensors(run)["network.weight"]))))
-    mean = seen[0]
-    for count, weight in enumerate(seen[1:], start=1):
-        decay = min(0.5, (1 + count) / (10 + count))
-        mean = decay * mean + (1 - decay) * weight
-    assert float(tensors(run)["average.module.weight"]) == pytest.approx(mean, rel=1e-5)
+class Ramp(Risky):
+    """A task whose weight grows by 1 a step, from 1: the loss falls by the weight, at rate 1."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+
+    def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return {"network": torch.optim.SGD([networks["network"].weight], lr=1.0)}  # type: ignore[list-item]
+
+    def updates(self, networks: Mapping[str, Any], batch: Batch, state: Any) -> Iterator[Update]:
+        yield Update("network", {"fall": -networks["network"].weight.sum()})
+
+
+@pytest.mark.parametrize(
+    ("steps", "decay", "average"),
+    [
+        # By hand, with exact fractions: decays 2/11, 3/12, 4/13 and 5/14 of weights 2, 3, 4, 5 and 6.
+        (5, 0.5, 5506 / 1001),
+        # An exponential average lags behind a ramp by decay / (1 - decay) steps.
+        (60, 0.5, 61 - 1),
+        (400, 0.9, 401 - 9),
+    ],
+)
+def test_the_average_lags_behind_the_weights(
+    tmp_path: Path, steps: int, decay: float, average: float
+) -> None:
+    run = Run(Ramp(), plain(steps=steps, average=decay, cooldown=0, save_every=1000), tmp_path)
+    run.go()
+    assert float(tensors(run)["network.weight"]) == pytest.approx(1 + steps)
+    assert float(tensors(run)["average.module.weight"]) == pytest.approx(average, rel=1e-5)
 
 
 def test_a_stop_writes_a_checkpoint(tmp_path: Path) -> None:
     run = Run(Risky(set()), plain(), tmp_path)
     assert not run.go(until(2))
-    assert [path.name for path in run.checkpoints()] == ["checkpoint-0000002.pt"]
+    assert [path.name for path in run.checkpoints()] == ["checkpoint-0000002.safetensors"]
 
 
 def test_the_export_gets_the_facts(tmp_path: Path) -> None:

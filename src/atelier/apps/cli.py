@@ -277,7 +277,8 @@ def train_encoder(
     from atelier.core.knobs import parse
 
     accelerated()
-    from atelier.training.encoder import EncoderSettings, EncoderTask
+    from atelier.training.encoder import EncoderTask
+    from atelier.training.settings import EncoderSettings
 
     chosen = parse(EncoderSettings, given(settings), what="setting")
     folder = out or Path("runs/encoder")
@@ -291,18 +292,19 @@ def train_method(
     threads: arguments.Threads = None,
     **settings: Any,
 ) -> None:
-    """Train a method's network on photos and paintings; goes on from the last checkpoint in the folder."""
+    """Train a method's networks; goes on from the last checkpoint in the folder."""
     from atelier.apps.flags import given
     from atelier.apps.training import accelerated, run
     from atelier.core.knobs import parse
 
     accelerated()
-    from atelier.training.pairs import PairTask, settings_of
+    from atelier.training.settings import settings_of
+    from atelier.training.task import MethodTask
 
     kind = settings.pop("method")
     chosen = parse(settings_of(kind), given(settings), what="setting")
     folder = out or Path("runs") / kind.name
-    if run(PairTask(kind, chosen), chosen, folder, fresh=fresh, threads=threads).interrupted:
+    if run(MethodTask(kind, chosen), chosen, folder, fresh=fresh, threads=threads).interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -388,10 +390,10 @@ def _training_flags(kind: type[Method] | None) -> list[Parameter]:
     from atelier.apps.flags import parameters
 
     if kind is None:
-        from atelier.training.encoder import EncoderSettings
+        from atelier.training.settings import EncoderSettings
 
         return parameters(EncoderSettings, "Training")
-    from atelier.training.pairs import settings_of
+    from atelier.training.settings import settings_of
 
     return parameters(settings_of(kind), "Training")
 

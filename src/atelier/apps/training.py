@@ -1,43 +1,72 @@
-"""A training run at the terminal: progress with the time left, Ctrl-C that keeps a checkpoint."""
+"""A training run at the terminal: progress with the time left, and a checkpoint on Ctrl-C."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atelier.apps.show import Watch, say, watching
 from atelier.core.errors import ResourceError, TrainingError
 from atelier.core.progress import Progress
 
+if TYPE_CHECKING:
+    from atelier.training.loop import Run, Task
+    from atelier.training.settings import Settings
+
 
 def accelerated() -> None:
-    """Raises ResourceError where training is not installed: it is asked for before the data is read."""
+    """Raises ResourceError where the extra for training is not installed; checked before the data is read."""
     try:
         import accelerate  # noqa: F401
     except ImportError:
         raise ResourceError("training needs Accelerate: pip install 'atelier[train]'") from None
 
 
-def run(task: object, settings: object, folder: Path, *, fresh: bool, threads: int | None) -> Watch:
-    """Train `task` in `folder`, resuming what is there, and write `NAME.safetensors` when it is finished."""
+def run(task: Task, settings: Settings, folder: Path, *, fresh: bool, threads: int | None) -> Watch:
+    """Train `task` in `folder`, resuming what is there, and write `NAME.safetensors` when it is finished.
+
+    With several processes, each calls this, and the main one writes and reports.
+    """
     import torch
 
     from atelier.training.loop import Run
 
     if threads:
         torch.set_num_threads(threads)
-    training = Run(task, settings, folder)  # type: ignore[arg-type]
+    training = Run(task, settings, folder)
     if fresh and training.checkpoints():
         raise TrainingError(
-            f"{folder} holds checkpoints: choose another --out, or leave out --fresh to go on with them"
+            f"{folder} holds checkpoints: choose another --out, or leave out --fresh to continue from them"
         )
-    if training.resume():
-        say(f"going on from step {training.step}")
-    with watching() as watch:
+    resumed = training.resume()
+    if training.processes.main:
+        say(_facts(training))
+        if resumed:
+            say(f"resuming from step {training.step}")
+    with watching(quiet=not training.processes.main) as watch:
         finished = training.go(Progress(watch))
-    if not finished:
-        say(f"stopped at step {training.step}: the same command goes on from there")
-        return watch
-    path = folder / f"{training.task.name}.safetensors"
-    training.export(path)
-    say(f"{path}  {training.step} steps")
+    if finished:
+        training.export(folder / f"{training.task.name}.safetensors")
+    if training.processes.main:
+        say(_end(training, folder, finished))
+    training.close()
     return watch
+
+
+def _facts(training: Run) -> str:
+    """Networks, memory and data, before the first step."""
+    learnt = {
+        name: sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+        for name, network in training.networks.items()
+    }
+    weights = ", ".join(f"{name} {count / 1e6:.2f} M weights" for name, count in learnt.items())
+    memory = f"{training.memory() / 2**20:.1f} MiB with gradients, optimiser and averages"
+    count = training.processes.count
+    where = f"{training.processes.device}{f' in {count} processes' if count > 1 else ''}"
+    return f"{training.task.name} on {where}: {weights}, {memory}; {training.task}"
+
+
+def _end(training: Run, folder: Path, finished: bool) -> str:
+    if not finished:
+        return f"stopped at step {training.step}: run the same command to continue"
+    return f"{folder / training.task.name}.safetensors  {training.step} steps"

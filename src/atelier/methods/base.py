@@ -1,4 +1,4 @@
-"""What a method declares and what it receives: the base class, a job, a batch."""
+"""What a method declares and what it receives: the base class and a job; training is in `trainable`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from atelier.core.knobs import Knobs
 from atelier.core.progress import Progress
+from atelier.methods.trainable import Batch, Trainable
 
 if TYPE_CHECKING:
     import torch
-    from pydantic import BaseModel
+
+__all__ = ["Batch", "Job", "Method", "Paper"]
 
 
 @dataclass(frozen=True)
@@ -198,21 +200,7 @@ class Job:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a step of training sees: photos and paintings (B, 3, S, S), float32 sRGB in 0..1.
-
-    `generator` is on the CPU and seeded by the step, so that a resumed run draws what an unbroken one
-    would have drawn.
-    """
-
-    photos: torch.Tensor
-    paintings: torch.Tensor
-    step: int
-    generator: torch.Generator
-
-
-class Method:
+class Method(Trainable):
     """Base of every method. The class's docstring is its one-sentence description."""
 
     name: ClassVar[str]
@@ -261,19 +249,6 @@ class Method:
 
     def look(self, job: Job, knobs: Any) -> None:
         """Look at the styles alone and leave what is worth keeping in the cache; nothing by default."""
-
-    # training, for a method that has a network of its own
-
-    #: The knobs of its training; they also set other defaults for the loop's own (steps, batch, crop, ...).
-    Training: ClassVar[type[BaseModel] | None] = None
-
-    def network(self, training: Any) -> torch.nn.Module:
-        """What is trained, new from torch's global seed; its state dict is what the knob `weights` names."""
-        raise NotImplementedError
-
-    def losses(self, network: torch.nn.Module, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
-        """The weighted terms of one step by name; their sum is minimised."""
-        raise NotImplementedError
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:

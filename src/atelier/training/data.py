@@ -1,7 +1,7 @@
 """Training pictures: shards of JPEG files, folders, and random crops of them.
 
 Every draw depends only on a generator that the caller seeds from the step, so a resumed run sees
-the very pictures that an unbroken run would have seen.
+the same pictures as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -39,29 +39,31 @@ class Labelled:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """The files that paths and glob patterns name, sorted; TrainingError where one names nothing."""
+    """The files that paths and glob patterns match, sorted; TrainingError for a pattern without a match."""
     files: list[Path] = []
     for pattern in patterns:
         found = sorted(Path(name) for name in glob.glob(pattern))  # noqa: PTH207 - patterns may be absolute
         if not found:
             raise TrainingError(
-                f"no training data at '{pattern}': give a shard (.npz), a folder or a pattern"
+                f"no training data at '{pattern}': give a shard (.npz), a folder, a picture or a pattern"
             )
         files += found
     return files
 
 
-def _decode(data: Array, where: str) -> Array:
+def decode(data: Array, where: str) -> Array:
+    """The picture in a file's bytes, RGB uint8. Raises TrainingError, which names `where` it comes from."""
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:
         picture = None
     if picture is None:
-        raise TrainingError(f"{where} is not a picture that can be decoded: remove it or mend the data set")
+        raise TrainingError(f"{where} is not a picture that can be decoded: remove or replace it")
     return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
 
 
-def _shrink(picture: Array, short_side: int | None) -> Array:
+def shrink(picture: Array, short_side: int | None) -> Array:
+    """A picture whose short side is at most `short_side` pixels."""
     side = min(picture.shape[:2])
     if short_side is None or side <= short_side:
         return picture
@@ -69,12 +71,10 @@ def _shrink(picture: Array, short_side: int | None) -> Array:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def read_shard(
-    path: Path, *, short_side: int | None = None
-) -> tuple[list[Array], npt.NDArray[np.int64] | None]:
-    """Pictures and labels of one .npz shard: `jpeg` (all files joined), `offset`, perhaps `label`.
+def open_shard(path: Path) -> tuple[Array, list[int], npt.NDArray[np.int64] | None]:
+    """The bytes of a .npz shard's files (`jpeg`), where each starts and the last ends, perhaps labels.
 
-    `short_side` shrinks larger pictures to that many pixels. Raises TrainingError for another layout.
+    Raises TrainingError for another layout.
     """
     try:
         # Opened here, since NumPy leaves a damaged file open.
@@ -83,17 +83,25 @@ def read_shard(
             labels = shard["label"].astype(np.int64) if "label" in shard.files else None
     except _UNREADABLE as error:
         raise TrainingError(
-            f"{path} is not a shard: it needs arrays 'jpeg' and 'offset' ({error})"
+            f"{path} is not a shard: it needs the arrays 'jpeg' and 'offset' ({error})"
         ) from error
     _check_shard(path, data, offset, labels)
+    return data, offset.tolist(), labels
+
+
+def read_shard(
+    path: Path, *, short_side: int | None = None
+) -> tuple[list[Array], npt.NDArray[np.int64] | None]:
+    """Pictures and labels of one shard; `short_side` shrinks larger pictures. Raises as `open_shard`."""
+    data, offset, labels = open_shard(path)
     pictures = [
-        _shrink(_decode(data[start:end], f"picture {number} of {path}"), short_side)
-        for number, (start, end) in enumerate(pairwise(offset.tolist()))
+        shrink(decode(data[start:end], f"picture {number} of {path}"), short_side)
+        for number, (start, end) in enumerate(pairwise(offset))
     ]
     return pictures, labels
 
 
-# What NumPy raises over files that are no archive, damaged ones, and archives of something else.
+# What NumPy raises for damaged files, other files, and archives of something else.
 _UNREADABLE = (
     OSError,
     KeyError,
@@ -109,16 +117,16 @@ _UNREADABLE = (
 def _check_shard(
     path: Path, data: Array, offset: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
 ) -> None:
-    """Raises TrainingError where the arrays of a shard do not belong together."""
+    """Raises TrainingError unless the arrays of a shard fit each other."""
     if data.dtype != np.uint8 or data.ndim != 1 or offset.ndim != 1 or len(offset) < 2:
         raise TrainingError(
-            f"{path} is not a shard: 'jpeg' are bytes and 'offset' where each picture starts and ends"
+            f"{path} is not a shard: 'jpeg' must be bytes, and 'offset' where each picture starts and ends"
         )
     if offset[0] < 0 or offset[-1] > len(data) or (np.diff(offset) <= 0).any():
         raise TrainingError(f"{path} is damaged: its offsets do not lie inside its {len(data)} bytes")
     if labels is not None and (labels.shape != (len(offset) - 1,) or labels.min() < 0):
         raise TrainingError(
-            f"{path} has {labels.size} labels for {len(offset) - 1} pictures: one each is needed, from 0"
+            f"{path} has {labels.size} labels for {len(offset) - 1} pictures: each needs one, counted from 0"
         )
 
 
@@ -129,37 +137,40 @@ def read_shards(paths: Sequence[Path]) -> Labelled:
     for path in paths:
         some, their = read_shard(path)
         if their is None:
-            raise TrainingError(f"{path} has no labels, and a classifier needs them")
+            raise TrainingError(f"{path} has no labels, which a classifier needs")
         pictures += some
         labels.append(their)
     if not pictures:
-        raise TrainingError("no shards of labelled pictures were given, and a classifier needs them")
+        raise TrainingError("no shards of labelled pictures were given, which a classifier needs")
     if len({picture.shape for picture in pictures}) != 1:
-        raise TrainingError("these shards hold pictures of several sizes, and one size is needed here")
+        raise TrainingError("these shards hold pictures of several sizes: a classifier needs one size")
     joined = np.concatenate(labels)
     return Labelled(np.stack(pictures), joined, int(joined.max()) + 1)
 
 
-def read_folder(folder: Path, *, short_side: int | None = None) -> list[Array]:
-    """Every picture below a folder, sorted by path, RGB uint8."""
+def in_folder(folder: Path) -> list[Path]:
+    """Every picture file below a folder, sorted. Raises TrainingError where there is none."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
     if not files:
         raise TrainingError(f"no pictures below {folder}: allowed are {', '.join(sorted(PICTURES))}")
-    return [_shrink(read_file(file), short_side) for file in files]
+    return files
+
+
+def read_folder(folder: Path, *, short_side: int | None = None) -> list[Array]:
+    """Every picture below a folder, sorted by path, RGB uint8."""
+    return [shrink(read_file(file), short_side) for file in in_folder(folder)]
 
 
 def read_file(file: Path) -> Array:
     """One picture, RGB uint8. Raises TrainingError where it cannot be read."""
-    return _decode(_bytes(file), str(file))
+    return decode(_bytes(file), str(file))
 
 
 def _bytes(file: Path) -> Array:
     try:
         return np.fromfile(file, np.uint8)
     except OSError as error:
-        raise TrainingError(
-            f"{file} cannot be read ({error.strerror}): remove it or mend the data set"
-        ) from error
+        raise TrainingError(f"{file} cannot be read ({error.strerror}): remove or replace it") from error
 
 
 def read_styles(paintings: Path, photos: Sequence[Path], *, short_side: int) -> Labelled:
@@ -192,24 +203,27 @@ def random_crops(
     size: int,
     smallest: float,
     generator: torch.Generator,
+    *,
+    flip: bool = True,
+    stretch: float = 4 / 3,
 ) -> Tensor:
-    """Square crops (B, 3, size, size), uint8, of the pictures at `indices`, each flipped by chance.
+    """Square crops (B, 3, size, size), uint8, of the pictures at `indices`; `flip` mirrors half of them.
 
-    A crop's side is between `smallest` of the picture's short side and all of it, log-uniform, its
-    sides up to 4:3 apart; area averaging where it shrinks, cubic where it grows.
+    A crop's side is between `smallest` of the picture's short side and all of it, log-uniform, and its
+    aspect ratio at most `stretch`; resized by area averaging where it shrinks, cubic where it grows.
     """
     out = np.empty((len(indices), size, size, 3), np.uint8)
     draws = torch.rand((len(indices), 5), generator=generator).tolist()
-    for row, (index, (zoom, shape, top, left, flip)) in enumerate(zip(indices, draws, strict=True)):
+    for row, (index, (zoom, shape, top, left, mirrored)) in enumerate(zip(indices, draws, strict=True)):
         picture = pictures[index]
         height, width = picture.shape[:2]
-        side, aspect = min(height, width) * smallest**zoom, (4 / 3) ** (shape - 0.5)
+        side, aspect = min(height, width) * smallest**zoom, stretch ** (shape - 0.5)
         tall, wide = max(1, min(height, round(side * aspect))), max(1, min(width, round(side / aspect)))
         y, x = int(top * (height - tall + 1)), int(left * (width - wide + 1))
         crop = picture[y : y + tall, x : x + wide]
         how = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
         crop = cv2.resize(crop, (size, size), interpolation=how)
-        out[row] = crop[:, ::-1] if flip < 0.5 else crop
+        out[row] = crop[:, ::-1] if flip and mirrored < 0.5 else crop
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
@@ -217,7 +231,7 @@ def jitter(images: Tensor, strength: float, blur: float, generator: torch.Genera
     """Images (B, 3, H, W) in 0..1 with brightness, contrast, saturation and colour cast changed.
 
     Each factor is within `strength` of 1; a share `blur` of the batch is softened by a 3x3 or 5x5
-    binomial kernel, as pictures at large sizes are softer than small ones.
+    binomial kernel, because large pictures are softer than small ones.
     """
     count = images.shape[0]
     draw = 1 + strength * (2 * torch.rand((3, count, 1, 1, 1), generator=generator) - 1)
@@ -238,3 +252,11 @@ def _blur(images: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
     return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+
+
+def mix(*numbers: int) -> int:
+    """One seed made of several numbers (a 61-bit polynomial hash)."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**61 - 1)
+    return seed

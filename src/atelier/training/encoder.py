@@ -1,70 +1,40 @@
-"""Training of the bundled encoder: a classifier of small photographs that keeps an eye for style.
+"""Training of the bundled encoder: a classifier of small photographs with a second head for style.
 
-Recipe: random crops at mixed sizes (a net that has seen one size sees little at another), colour
+Recipe: random crops at mixed sizes (a network trained at one size does poorly at others), colour
 and blur augmentation, label smoothing, SGD; small pictures first, large ones in the cool-down
-(progressive resizing); a second head that tells kinds of painting apart. Batch norm's statistics
-are taken anew at many sizes before every judgement and before batch norm is folded in.
+(progressive resizing); a second head that classifies kinds of painting. Batch norm's statistics are
+measured anew at many sizes before each evaluation and before batch norm is folded in.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atelier.core.atomic import atomic
+from atelier.methods.base import Batch
+from atelier.methods.trainable import Stateful, Update
 from atelier.networks.classifier import Classifier, fold
 from atelier.training import data
-from atelier.training.loop import Settings, portable, rate
+from atelier.training.loop import portable
+from atelier.training.processes import Processes
+from atelier.training.settings import EncoderSettings, rate
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 
 
-class EncoderSettings(Settings):
-    """The encoder's own settings beside those of every run."""
-
-    photos: tuple[str, ...] = Field(
-        ..., description="Labelled shards of 64 px photographs (.npz or patterns)."
-    )
-    validation: tuple[str, ...] = Field(..., description="Labelled shards to judge by.")
-    paintings: str | None = Field(None, description="Folder with one sub-folder of paintings per style.")
-    scenes: tuple[str, ...] = Field(
-        (), description="Larger photographs for the style head and the statistics."
-    )
-    widths: tuple[int, ...] = Field((32, 64, 128, 256, 256), description="Channels of each stage.")
-    depths: tuple[int, ...] = Field((2, 2, 3, 3, 2), description="Convolutions of each stage.")
-    sizes: tuple[int, ...] = Field((32, 40, 48, 64), description="Picture sizes before the cool-down.")
-    late_sizes: tuple[int, ...] = Field((48, 56, 64, 64, 80), description="Picture sizes in the cool-down.")
-    smallest: float = Field(0.4, gt=0, le=1, description="Smallest crop as a part of the short side.")
-    colour: float = Field(0.4, ge=0, le=1, description="Strength of the colour augmentation.")
-    blur: float = Field(0.15, ge=0, le=1, description="Share of the pictures that is softened.")
-    style_start: int = Field(
-        0,
-        ge=0,
-        description="Step from which the style head learns; before it, batches hold photographs alone.",
-    )
-    style_share: float = Field(
-        0.125, ge=0, le=1, description="Pictures for the style head, as a part of the batch."
-    )
-    style_weight: float = Field(0.3, ge=0, description="Weight of the style head's loss.")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
-    decay: float = Field(5e-4, ge=0, description="Weight decay, on convolutions and linear layers only.")
-    judged: int = Field(
-        4000, ge=1, description="Validation pictures at an evaluation; the export uses them all."
-    )
-
-
 class EncoderTask:
-    """Builds, feeds and judges the classifier. All pictures are held in memory as uint8."""
+    """Builds, feeds and judges the classifier. Its small pictures are held in memory as uint8."""
 
     name = "encoder"
+    averaged = ("network",)
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
@@ -75,7 +45,16 @@ class EncoderTask:
             scenes = data.expand(settings.scenes)
             self.styles = data.read_styles(Path(settings.paintings), scenes, short_side=256)
 
+    def __str__(self) -> str:
+        """What the data sets hold, for the terminal."""
+        styles = f", {len(self.styles)} pictures of {self.styles.classes} styles" if self.styles else ""
+        return f"{len(self.photos)} photos of {self.photos.classes} classes{styles}"
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": self.build()}
+
     def build(self) -> Classifier:
+        """The classifier, initialised from torch's global seed."""
         return Classifier(
             widths=self.settings.widths,
             depths=self.settings.depths,
@@ -83,7 +62,11 @@ class EncoderTask:
             styles=self.styles.classes if self.styles else 0,
         )
 
+    def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return {"network": self.optimiser(networks["network"])}
+
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """SGD with momentum; norms and biases do not decay."""
         matrices = [p for p in network.parameters() if p.ndim > 1]
         vectors = [p for p in network.parameters() if p.ndim <= 1]
         groups = [
@@ -94,26 +77,51 @@ class EncoderTask:
 
     # the step
 
-    def loss(
-        self, network: nn.Module, step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    def state(self) -> dict[str, Stateful]:
+        return {}
+
+    def batches(self, start: int, processes: Processes) -> Iterator[list[Batch]]:
+        """The parts of each step's batch that this process computes: every so many-th picture."""
+        count = self.settings.accumulate * processes.count
+        parts = [index * processes.count + processes.index for index in range(self.settings.accumulate)]
+        for step in range(start, self.settings.steps):
+            seed = data.mix(self.settings.seed, step, 0)
+            images, objects, styles = self.batch(step, torch.Generator().manual_seed(seed))
+            photos, paintings = images[: len(objects)], images[len(objects) :]
+            yield [
+                Batch(
+                    {
+                        "images": torch.cat([photos[part::count], paintings[part::count]]).to(
+                            processes.device
+                        ),
+                        "objects": objects[part::count].to(processes.device),
+                        "styles": styles[part::count].to(processes.device),
+                    },
+                    step,
+                    torch.Generator().manual_seed(seed),
+                    (part, count),
+                )
+                for part in parts
+            ]
+
+    def updates(
+        self, networks: Mapping[str, nn.Module], batch: Batch, state: Mapping[str, Stateful]
+    ) -> Iterator[Update]:
         """Cross entropy of both heads on one batch of one size."""
-        images, objects, styles = self.batch(step, generator)
-        device = next(network.parameters()).device
-        images, objects, styles = images.to(device), objects.to(device), styles.to(device)
+        yield Update("network", self.losses(networks["network"], batch))
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The weighted cross entropies by head."""
+        images, objects, styles = batch["images"], batch["objects"], batch["styles"]
         object_logits, style_logits = network(images.contiguous(memory_format=torch.channels_last))
-        count = len(objects)
-        loss = F.cross_entropy(
-            object_logits[:count].float(), objects, label_smoothing=self.settings.smoothing
-        )
-        terms = {"objects": float(loss.detach())}
+        count, smoothing = len(objects), self.settings.smoothing
+        terms = {
+            "objects": F.cross_entropy(object_logits[:count].float(), objects, label_smoothing=smoothing)
+        }
         if style_logits is not None and len(styles):
-            style = F.cross_entropy(
-                style_logits[count:].float(), styles, label_smoothing=self.settings.smoothing
-            )
-            terms["styles"] = float(style.detach())
-            loss = loss + self.settings.style_weight * style
-        return loss, terms
+            style = F.cross_entropy(style_logits[count:].float(), styles, label_smoothing=smoothing)
+            terms["styles"] = self.settings.style_weight * style
+        return terms
 
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised pictures (B, 3, S, S), photographs first; their objects; the styles of the rest."""
@@ -141,14 +149,14 @@ class EncoderTask:
 
     # the judge
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
+    def evaluate(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """Top-1 accuracy on validation pictures at 48, 64 and 96 px, of a copy with fresh statistics."""
-        judged = self.calibrated(network)
+        judged = self.calibrated(networks["network"])
         return self.accuracy(judged, self.settings.judged)
 
     @torch.inference_mode()
     def accuracy(self, network: nn.Module, count: int) -> dict[str, float]:
-        """Share of the first `count` validation pictures that are named right, by size."""
+        """Share of the first `count` validation pictures that are classified correctly, by size."""
         count = min(count, len(self.validation))
         device = next(network.parameters()).device
         right = {48: 0, 64: 0, 96: 0}
@@ -183,13 +191,13 @@ class EncoderTask:
         assert isinstance(network, Classifier)
         return network.eval()
 
-    def export(self, network: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
+    def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
         """fp16 safetensors of the convolutions up to conv5_1, with the recipe and scores as metadata."""
         import json
 
         from safetensors.torch import save_file
 
-        judged = self.calibrated(network, batches=100)
+        judged = self.calibrated(networks["network"], batches=100)
         scores = self.accuracy(judged, len(self.validation))
         # The last stage's second convolution serves the classifier alone: no tap reads it.
         last = f"conv{judged.stages}_"

@@ -1,7 +1,7 @@
-"""One training loop for every network: steps, checkpoints, resume, evaluation, averaging.
+"""One training loop for every network: updates, checkpoints, resume, evaluation, averaging.
 
-The randomness of step t depends only on the seed and t, and the learning rate only on t and the
-length, so a run that is stopped and resumed ends with the same bits as one that was not.
+The random numbers of step t depend only on the seed and t, and the learning rate only on t and the
+length of the run. A run that is stopped and resumed ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,143 +9,179 @@ from __future__ import annotations
 import json
 import math
 import pickle
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from atelier.core import device as devices
-from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, TrainingError, first_line
 from atelier.core.progress import Progress
-
-
-class Settings(BaseModel):
-    """What every training run has; a task adds its own fields to a subclass."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(1000, ge=1, description="Optimiser steps in all; a resumed run may be given more.")
-    batch: int = Field(256, ge=1, description="Pictures a step.")
-    learning_rate: float = Field(0.15, gt=0, description="The constant rate between warm-up and cool-down.")
-    warmup: int = Field(200, ge=0, description="Steps over which the rate rises from zero.")
-    cooldown: float = Field(
-        0.35, ge=0, le=1, description="The last part of the run, in which the rate falls to zero."
-    )
-    average: float = Field(0.998, ge=0, lt=1, description="Decay of the running average of the weights.")
-    clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
-    seed: int = Field(0, ge=0, description="Seed of the weights, the order and the crops.")
-    half: bool = Field(True, description="Compute in bfloat16 where that is safe (weights stay float32).")
-    device: str = Field("auto", description="auto, cpu, cuda or mps.")
-    evaluate_every: int = Field(500, ge=1, description="Steps between evaluations.")
-    save_every: int = Field(200, ge=1, description="Steps between checkpoints.")
+from atelier.methods.trainable import Batch, Stateful, Update
+from atelier.training import checkpoint
+from atelier.training.data import mix
+from atelier.training.processes import Processes
+from atelier.training.settings import Settings, rate
 
 
 class Task(Protocol):
-    """What the loop needs to know of a network: how to build it, its loss and its judge."""
+    """What the loop trains: networks, their optimisers, the updates of a step, and how they are judged."""
 
     name: str
 
-    def build(self) -> nn.Module: ...
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer: ...
-    def loss(
-        self, network: nn.Module, step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]: ...
-    def evaluate(self, network: nn.Module) -> dict[str, float]: ...
-    def export(self, network: nn.Module, path: Path, facts: Mapping[str, Any]) -> None: ...
+    @property
+    def averaged(self) -> Sequence[str]:
+        """The names of the networks of which a running average is kept."""
+        ...
+
+    def networks(self) -> dict[str, nn.Module]: ...
+    def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]: ...
+    def state(self) -> dict[str, Stateful]: ...
+    def batches(self, start: int, processes: Processes) -> Iterator[list[Batch]]:
+        """The parts of each step's batch that this process computes, from step `start` on."""
+        ...
+
+    def updates(
+        self, networks: Mapping[str, nn.Module], batch: Batch, state: Mapping[str, Stateful]
+    ) -> Iterator[Update]: ...
+    def evaluate(self, networks: Mapping[str, nn.Module]) -> dict[str, float]: ...
+    def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None: ...
 
 
 @runtime_checkable
-class Painter(Protocol):
-    """A task that can show what its network paints."""
+class Previewing(Protocol):
+    """A task that can write a sheet of pictures by its networks."""
 
-    def paint(self, network: nn.Module, path: Path) -> None: ...
-
-
-def rate(step: int, settings: Settings) -> float:
-    """The learning rate's factor at a step: warm-up, constant, linear to zero (Hägele et al. 2024)."""
-    cool = max(1, round(settings.cooldown * settings.steps))
-    rising = (step + 1) / settings.warmup if step < settings.warmup else 1.0
-    return min(rising, (settings.steps - step) / cool, 1.0)
+    def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None: ...
 
 
 class Run:
-    """A training run in a folder: `checkpoint-N.pt` files, `log.jsonl`, TensorBoard events, the export."""
+    """A training run in a folder: checkpoints, `log.jsonl`, TensorBoard events, previews, the export."""
 
     # A few bad batches are bad luck; this many in a row are a run that has diverged.
     patience = 10
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
-        from accelerate import Accelerator
-
         self.task, self.settings, self.folder = task, settings, folder
         _prepare(folder)
         devices.choose(settings.device)  # a bad one fails now, not an hour later
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if settings.half else "no",
-            cpu=settings.device == "cpu",
-            log_with=_trackers(),
-            project_dir=folder,
-        )
+        self.accelerator = _accelerator(settings, folder)
+        self.processes = Processes(self.accelerator)
+        _check_parts(settings, self.processes.count)
         torch.manual_seed(settings.seed)
-        network = task.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network, self.optimiser = self.accelerator.prepare(network, task.optimiser(network))
-        self.average = torch.optim.swa_utils.AveragedModel(
-            self.accelerator.unwrap_model(self.network),
-            multi_avg_fn=lambda old, new, count: _average(old, new, int(count), settings.average),
-        )
-        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.networks = {name: self._placed(network) for name, network in task.networks().items()}
+        self.processes.broadcast(self.networks.values())
+        self.optimisers = task.optimisers(self.networks)
+        self.state = task.state()
+        self.averages = {name: self._average_of(self.networks[name]) for name in task.averaged}
+        self._rates = {
+            name: [group["lr"] for group in optimiser.param_groups]
+            for name, optimiser in self.optimisers.items()
+        }
         self.step = 0
         self.seconds = 0.0
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        """The network on the device, computing in the run's precision; gradients are averaged by us."""
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed: nn.Module = self.accelerator.prepare_model(network, evaluation_mode=True)
+        return placed
+
+    def _average_of(self, network: nn.Module) -> torch.optim.swa_utils.AveragedModel:
+        decay = self.settings.average
+        return torch.optim.swa_utils.AveragedModel(
+            network, multi_avg_fn=lambda old, new, count: _average(old, new, int(count), decay)
+        )
+
+    @property
+    def judged(self) -> dict[str, nn.Module]:
+        """The networks by name, averaged ones by their averages."""
+        return self.networks | {name: average.module for name, average in self.averages.items()}
+
+    def memory(self) -> int:
+        """Bytes that weights, gradients, optimisers and averages take, activations not counted."""
+        every = [weight for network in self.networks.values() for weight in network.parameters()]
+        learnt = [weight for weight in every if weight.requires_grad]
+        averaged = sum(_bytes(average.parameters()) for average in self.averages.values())
+        # Gradients, and the two moments of Adam.
+        return _bytes(every) + averaged + 3 * _bytes(learnt)
 
     # checkpoints
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, oldest first."""
-        found = [(re.fullmatch(r"checkpoint-(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+        return checkpoint.checkpoints(self.folder)
 
     def save(self) -> None:
         """Write a checkpoint beside the others and keep the newest two."""
-        if not self.accelerator.is_main_process:
+        kept = {name: part.state_dict() for name, part in self.state.items()}
+        if not self.processes.main:
+            if kept:
+                checkpoint.write(
+                    checkpoint.path_of(self.folder, self.step, self.processes.index), {"state": kept}
+                )
             return
         state = {
-            "network": self.accelerator.unwrap_model(self.network).state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "averages": {name: average.state_dict() for name, average in self.averages.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "state": kept,
             "step": self.step,
             "seconds": self.seconds,
             "settings": self.settings.model_dump(mode="json"),
+            "processes": self.processes.count,
         }
-        with atomic(self.folder / f"checkpoint-{self.step:07d}.pt") as path:
-            torch.save(state, path)
-        for old in self.checkpoints()[:-2]:
-            old.unlink(missing_ok=True)
+        checkpoint.write(checkpoint.path_of(self.folder, self.step), state)
+        checkpoint.prune(self.folder)
 
     def resume(self) -> bool:
         """Go on from the newest readable checkpoint; False where there is none."""
-        for path in reversed(self.checkpoints()):
+        found, problem = self.checkpoints(), ""
+        for path in reversed(found):
+            wrong = False
             try:
-                state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-                self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
-                self.average.load_state_dict(state["average"])
-                self.optimiser.load_state_dict(state["optimiser"])
-                self.step, self.seconds = int(state["step"]), float(state["seconds"])
+                self._load(path)
             except _UNREADABLE as error:
-                problem = error
-                continue
-            return True
-        if self.checkpoints():
+                wrong, problem = True, first_line(error)
+            if not self.processes.anyone(wrong):
+                return True
+        if found:
             raise TrainingError(
-                f"no checkpoint in {self.folder} fits this network ({first_line(problem)}): "
+                f"no checkpoint in {self.folder} fits this network ({problem}): "
                 "use the settings it was started with, or another folder"
             )
         return False
+
+    def _load(self, path: Path) -> None:
+        state = checkpoint.read(path)
+        kept = state["state"]
+        if kept and state["processes"] != self.processes.count:
+            raise TrainingError(
+                f"{path} was written by {state['processes']} processes, each with a state of its own: "
+                "resume it with as many"
+            )
+        if kept and not self.processes.main:
+            step = int(state["step"])
+            kept = checkpoint.read(checkpoint.path_of(self.folder, step, self.processes.index))["state"]
+        for mine, theirs in (
+            (self.networks, state["networks"]),
+            (self.averages, state["averages"]),
+            (self.optimisers, state["optimisers"]),
+            (self.state, kept),
+        ):
+            if mine.keys() != theirs.keys():
+                raise ValueError(
+                    f"it holds {', '.join(theirs) or 'nothing'}, not {', '.join(mine) or 'nothing'}"
+                )
+            for name, part in mine.items():
+                part.load_state_dict(theirs[name])
+        for optimiser in self.optimisers.values():
+            _match_layout(optimiser)
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
     # the loop
 
@@ -154,16 +190,24 @@ class Run:
         progress = progress or Progress()
         self.accelerator.init_trackers(self.task.name)
         try:
-            self._steps(progress)
+            finished = self._steps(self.task.batches(self.step, self.processes), progress)
+            self.save()
+            self.processes.wait()
         finally:
-            self.accelerator.end_training()
-        return not progress.stopped
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        return finished
 
-    def _steps(self, progress: Progress) -> None:
+    def close(self) -> None:
+        """Leave the group of processes. With several, nothing more can be trained in this one."""
+        self.accelerator.end_training()
+
+    def _steps(self, batches: Iterator[list[Batch]], progress: Progress) -> bool:
         bad = 0
-        while self.step < self.settings.steps and not progress.stopped:
+        stopped = self.processes.anyone(progress.stopped)
+        while self.step < self.settings.steps and not stopped:
             started = time.monotonic()
-            losses = self._one_step()
+            losses = self._one_step(next(batches))
             self.seconds += time.monotonic() - started
             bad = 0 if math.isfinite(losses["loss"]) else bad + 1
             if bad > self.patience:
@@ -173,57 +217,105 @@ class Run:
                 )
             self._notes(losses, saving=bad == 0)
             progress.report(self.step, self.settings.steps, stage="training", losses=losses)
-        self.save()
+            stopped = self.processes.anyone(progress.stopped)
+        return not stopped
 
-    def _one_step(self) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(
-            _mix(self.settings.seed, self.step, self.accelerator.process_index)
-        )
-        for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
-            group["lr"] = base * rate(self.step, self.settings)
-        self.network.train()
-        # Batch norm takes its running statistics during the forward pass, finite or not.
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        with self.accelerator.autocast():
-            loss, terms = self.task.loss(self.network, self.step, generator)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-        # A step with a gradient that is not finite is left out: it would spoil every weight for good.
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
-            self.optimiser.step()
-            self.average.update_parameters(self.accelerator.unwrap_model(self.network))
-        else:
-            loss = loss.new_tensor(math.nan)
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+    def _one_step(self, parts: Sequence[Batch]) -> dict[str, float]:
+        """All updates of a step; the rest is left out after one that is not finite."""
+        # For layers that draw from the global generators, such as dropout.
+        torch.manual_seed(mix(self.settings.seed, self.step, self.processes.index))
+        for name, optimiser in self.optimisers.items():
+            for group, base in zip(optimiser.param_groups, self._rates[name], strict=True):
+                group["lr"] = base * rate(self.step, self.settings)
+        for network in self.networks.values():
+            network.train()
+        updates = [self.task.updates(self.networks, batch, self.state) for batch in parts]
+        losses = {"loss": 0.0}
+        while math.isfinite(losses["loss"]) and (found := self._update(updates)):
+            losses = {**losses, **found, "loss": losses["loss"] + found["loss"]}
+        if math.isfinite(losses["loss"]):
+            self.processes.average_buffers(self.networks.values())
+            for name, average in self.averages.items():
+                average.update_parameters(self.networks[name])
         self.step += 1
-        return {"loss": float(loss.detach()), "gradient": float(norm), **terms}
+        return losses
+
+    def _update(self, updates: Sequence[Iterator[Update]]) -> dict[str, float]:
+        """One update over all parts of the batch: the losses by name, or nothing where there is none left."""
+        # Batch norm takes its running statistics during the forward pass, finite or not.
+        buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        name, sums = "", dict[str, Tensor]()
+        for part in updates:
+            with self.accelerator.autocast():
+                update = next(part, None)
+                if update is None:
+                    return {}
+                loss = _total(update.terms) / len(updates)
+            if not name:
+                name = update.optimiser
+                weights = self._weights(name)
+                self.optimisers[name].zero_grad(set_to_none=True)
+            # Only this optimiser's weights get a gradient: a generator's update leaves the critic alone.
+            loss.backward(inputs=weights)  # type: ignore[no-untyped-call]
+            for key, term in {"loss": loss * len(updates), **update.terms}.items():
+                sums[key] = sums.get(key, 0) + term.detach().float() / len(updates)
+        self.processes.average_gradients(weights)
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
+        found = self._agreed(name, sums, norm)
+        # An update with a gradient that is not finite is left out: it would spoil every weight for good.
+        if math.isfinite(found["loss"]):
+            self.optimisers[name].step()
+        else:
+            for buffer, old in zip(buffers, before, strict=True):
+                buffer.copy_(old)
+        return found
+
+    def _weights(self, optimiser: str) -> list[nn.Parameter]:
+        if optimiser not in self.optimisers:
+            raise TrainingError(
+                f"{self.task.name} asks for the optimiser '{optimiser}', which it did not make: "
+                f"there are {', '.join(self.optimisers)}"
+            )
+        groups = self.optimisers[optimiser].param_groups
+        return [weight for group in groups for weight in group["params"] if weight.requires_grad]
+
+    def _agreed(self, optimiser: str, sums: Mapping[str, Tensor], norm: Tensor) -> dict[str, float]:
+        """The means over all processes, with the gradient's norm; `loss` is NaN where one is not finite."""
+        mean = self.processes.mean(torch.stack([*sums.values(), norm.detach().float()])).tolist()
+        found = dict(zip([*sums, "gradient"], mean, strict=True))
+        if not (math.isfinite(found["loss"]) and math.isfinite(found["gradient"])):
+            found["loss"] = math.nan
+        if len(self.optimisers) == 1:
+            return found
+        return {(key if key == "loss" else f"{optimiser}.{key}"): value for key, value in found.items()}
+
+    # what is written on the way
 
     def _notes(self, losses: Mapping[str, float], *, saving: bool) -> None:
         """Log, evaluate and save when this step is due."""
         due = self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps
         if due:
             losses = {**losses, **self.judge()}
-            self.paint()
+            self.preview()
         if due or self.step % 20 == 0:
             self.log(losses)
         if saving and self.step % self.settings.save_every == 0:
             self.save()
 
     def judge(self) -> dict[str, float]:
-        """The task's own scores of the averaged weights."""
-        return self.task.evaluate(self.average.module)
+        """The task's own scores of the averaged networks."""
+        return self.task.evaluate(self.judged)
 
-    def paint(self) -> None:
-        """A sheet of pictures by the averaged weights, for a task that paints."""
-        if self.accelerator.is_main_process and isinstance(self.task, Painter):
-            self.task.paint(self.average.module, self.folder / f"sheet-{self.step:07d}.jpg")
+    def preview(self) -> None:
+        """A sheet of pictures by the averaged networks, for a task that paints."""
+        if self.processes.main and isinstance(self.task, Previewing):
+            self.task.preview(self.judged, self.folder / f"sheet-{self.step:07d}.jpg")
 
     def log(self, values: Mapping[str, float]) -> None:
         """One line in log.jsonl and the same in TensorBoard."""
         self.accelerator.log(dict(values), step=self.step)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             line = {
                 "step": self.step,
                 "seconds": round(self.seconds, 1),
@@ -233,13 +325,15 @@ class Run:
                 file.write(json.dumps(line) + "\n")
 
     def export(self, path: Path) -> None:
-        """Write the averaged network in the form that the package loads, with the facts of the run."""
+        """Write the averaged networks in the form that the package loads, with the facts of the run."""
+        if not self.processes.main:
+            return
         facts = {"settings": self.settings.model_dump(), "step": self.step, "seconds": round(self.seconds)}
-        self.task.export(self.average.module, path, facts)
+        self.task.export(self.judged, path, facts)
 
 
 def portable(value: Any) -> Any:
-    """The facts without the folders of the machine: a path is told by its last part."""
+    """The facts without the machine's folders: of a path, only the last part is kept."""
     if isinstance(value, Mapping):
         return {name: portable(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -247,7 +341,7 @@ def portable(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
-# What torch raises over damaged checkpoints, files that are none, and those of other networks.
+# What safetensors and torch raise for damaged checkpoints, other files, and those of other networks.
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -258,6 +352,7 @@ _UNREADABLE = (
     AttributeError,
     IndexError,
     pickle.UnpicklingError,
+    SafetensorError,
 )
 
 
@@ -266,8 +361,29 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the run's folder {folder} cannot be made ({error.strerror}): choose another place"
+            f"the run's folder {folder} cannot be created ({error.strerror}): choose another place"
         ) from error
+
+
+def _accelerator(settings: Settings, folder: Path) -> Any:
+    from importlib.util import find_spec
+
+    from accelerate import Accelerator
+
+    return Accelerator(
+        mixed_precision="bf16" if settings.half else "no",
+        cpu=settings.device == "cpu",
+        log_with=["tensorboard"] if find_spec("tensorboard") else [],
+        project_dir=folder,
+    )
+
+
+def _check_parts(settings: Settings, processes: int) -> None:
+    if settings.batch % (parts := processes * settings.accumulate):
+        raise TrainingError(
+            f"batch = {settings.batch} cannot be split evenly into {processes} processes x "
+            f"{settings.accumulate} accumulated parts: choose a multiple of {parts}"
+        )
 
 
 def _average(old: Sequence[Tensor], new: Sequence[Tensor], count: int, decay: float) -> None:
@@ -275,15 +391,17 @@ def _average(old: Sequence[Tensor], new: Sequence[Tensor], count: int, decay: fl
     torch._foreach_lerp_(list(old), list(new), 1 - min(decay, (1 + count) / (10 + count)))
 
 
-def _mix(*numbers: int) -> int:
-    """One seed out of several numbers (a 61-bit polynomial hash)."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**61 - 1)
-    return seed
+def _match_layout(optimiser: torch.optim.Optimizer) -> None:
+    """Give the optimiser's tensors the memory layout of their weights: another may round differently."""
+    for weight, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def _trackers() -> list[str]:
-    from importlib.util import find_spec
+def _total(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([term.float() for term in terms.values()]).sum()
 
-    return ["tensorboard"] if find_spec("tensorboard") else []
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier import Picture, UsageError, WeightsError, stylize
+from atelier import Picture, UsageError, WeightsError, features, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
 from atelier.features.vgg import TINY, VGG
+from atelier.losses import MomentLoss
 from atelier.maths.moments import channel_moments
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.adain import Adain
@@ -175,7 +176,7 @@ def settings(files: dict[str, str], **more: Any) -> Any:
 
 def batch(size: int = 32) -> Batch:
     photos, paintings = (torch.cat([random(size, size, seed + n) for n in range(4)]) for seed in (0, 10))
-    return Batch(photos, paintings, 0, torch.Generator())
+    return Batch.pairs(photos, paintings, 0, torch.Generator())
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -197,6 +198,59 @@ def test_training_learns(files: dict[str, str]) -> None:
     assert course[0].keys() == {"content", "style", "identity", "smoothness", "overshoot"}
     assert sum(course[-1].values()) < 0.6 * sum(course[0].values())
     assert course[-1]["identity"] < 0.8 * course[0]["identity"]
+
+
+def test_the_loss_encoder_is_the_decoded_one_unless_named(files: dict[str, str], tmp_path: Path) -> None:
+    """A copy of the encoder under another name is loaded for itself, and must see the same."""
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(Path(files["encoder"]).read_bytes())
+    for more in ({"skips": 0, "blocks": 0}, {"skips": 1}, {"skips": 2, "scale": "published"}):
+        plain = settings(files, **more)
+        network = Adain().network(plain)
+        expected = Adain().losses(network, batch(), plain)
+        found = Adain().losses(network, batch(), settings(files, loss_encoder=str(copy), **more))
+        assert expected.keys() == found.keys()
+        for name, term in expected.items():
+            assert torch.allclose(found[name], term, rtol=1e-5), name
+
+
+def test_another_loss_encoder_changes_only_what_is_seen_through_it(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.safetensors"
+    state = VGG(TINY, seed=11).state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+    other = features.load(str(path), padding="replicate")
+    chosen = settings(files, loss_encoder=str(path))
+    network = Adain().network(chosen)
+    plain, found = (Adain().losses(network, batch(), one) for one in (settings(files), chosen))
+    assert not torch.allclose(found["style"], plain["style"])
+    assert not torch.allclose(found["content"], plain["content"])
+    # The picture is the same: it is decoded from the features of the same encoder.
+    for name in ("identity", "smoothness", "overshoot"):
+        assert torch.allclose(found[name], plain[name], rtol=1e-5), name
+    with torch.no_grad():
+        style = other(batch().paintings, ["relu1_1", "relu2_1", "relu3_1", "relu4_1"])
+        picture = network(_given(files, chosen))
+        seen = other(picture, list(style))
+    # Eq. 13 of the paper, as a mean over the taps, relative to the style's.
+    by_hand = torch.stack([MomentLoss(style[tap], relative=True)(seen[tap]) for tap in style]).mean()
+    assert torch.allclose(found["style"].detach(), chosen.style_weight * by_hand, rtol=1e-4)
+
+
+def _given(files: dict[str, str], chosen: Any) -> dict[str, Tensor]:
+    """The features that the decoder gets: the content's with the style's means and deviations."""
+    encoder, both = features.load(files["encoder"], padding="replicate"), batch()
+    content = torch.cat([both.paintings[:1], both.photos[1:]])
+    taps = ["relu4_1", "relu3_1"]
+    with torch.no_grad():
+        seen, style = encoder(content, taps), encoder(both.paintings, taps)
+    moved = {}
+    for tap in taps:
+        mean, std = style[tap].mean((2, 3), keepdim=True), style[tap].std((2, 3), keepdim=True)
+        own, spread = seen[tap].mean((2, 3), keepdim=True), seen[tap].std((2, 3), keepdim=True)
+        moved[tap] = (seen[tap] - own) / spread.clamp_min(1e-5) * std + mean
+    return moved
 
 
 def test_the_networks_state_is_what_the_knob_takes(files: dict[str, str], make: Make, tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def training(tiny_encoder: Path, **chosen: Any) -> Any:
 
 
 def batch(content: Tensor, style: Tensor, step: int = 0) -> Batch:
-    return Batch(content, style, step, torch.Generator().manual_seed(step))
+    return Batch.pairs(content, style, step, torch.Generator().manual_seed(step))
 
 
 def test_the_networks_that_can_be_trained(tiny_encoder: Path) -> None:

@@ -16,8 +16,11 @@ from atelier import Picture, UsageError, WeightsError, stylize
 from atelier.images import write
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.cin import Cin, look_of
+from atelier.methods.trainable import DataInfo
 from atelier.networks.conditional import Pastiche
 from atelier.store import records
+from atelier.training.datasets import read_styles
+from atelier.training.settings import settings_of
 
 Floats = npt.NDArray[np.float32]
 Make = Callable[..., Picture]
@@ -156,7 +159,8 @@ def training(painting: Floats, tmp_path: Path, tiny_encoder: Path) -> Any:
     for name, pixels in (("a", painting), ("b", 0.5 * painting[:20])):
         write(Picture.of(pixels.copy()), tmp_path / "styles" / f"{name}.png")
     (tmp_path / "styles" / "notes.txt").write_text("no picture")
-    return Cin.Training(
+    return settings_of(Cin)(
+        photos=("photos",),
         paintings=(str(tmp_path / "styles"),),
         style_side=40,
         encoder=str(tiny_encoder),
@@ -165,19 +169,29 @@ def training(painting: Floats, tmp_path: Path, tiny_encoder: Path) -> Any:
     )
 
 
-def batch(seed: int = 0) -> Batch:
+@pytest.fixture
+def styles(training: Any) -> list[torch.Tensor]:
+    return read_styles(training.paintings, training.style_side)
+
+
+def batch(styles: list[torch.Tensor], seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    return Batch(torch.rand(3, 3, 32, 32, generator=generator), torch.zeros(3, 3, 32, 32), seed, generator)
+    photos = torch.rand(3, 3, 32, 32, generator=generator)
+    return Batch({"photos": photos, "styles": styles}, seed, generator)
 
 
-def test_it_learns(training: Any) -> None:
+def network_of(training: Any, styles: list[torch.Tensor]) -> Any:
+    return Cin().networks(training, DataInfo(styles))["network"]
+
+
+def test_it_learns(training: Any, styles: list[torch.Tensor]) -> None:
     method = Cin()
     torch.manual_seed(0)
-    network = method.network(training).train()
+    network = network_of(training, styles).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     found = []
     for _ in range(12):
-        terms = method.losses(network, batch(), training)
+        terms = method.losses(network, batch(styles), training)
         assert terms.keys() == {"content", "style", "smoothness"}
         total = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad()
@@ -187,12 +201,12 @@ def test_it_learns(training: Any) -> None:
     assert min(found[-3:]) < 0.9 * found[0]
 
 
-def test_each_picture_is_held_against_its_own_style(training: Any) -> None:
+def test_each_picture_is_held_against_its_own_style(training: Any, styles: list[torch.Tensor]) -> None:
     """A network that paints the second style for every number has no style loss where that one is drawn."""
     method = Cin()
-    judge, grams = method._target(training, CPU)
+    judge, grams = method._target(training, styles)
     assert grams["relu1_2"].shape == (2, 8, 8)
-    drawn = torch.randint(2, (3,), generator=batch().generator.manual_seed(0))
+    drawn = torch.randint(2, (3,), generator=torch.Generator().manual_seed(0))
     seen: list[torch.Tensor] = []
 
     class Painted(torch.nn.Module):
@@ -202,7 +216,7 @@ def test_each_picture_is_held_against_its_own_style(training: Any) -> None:
 
     generator = torch.Generator().manual_seed(0)
     photos = torch.rand(3, 3, 32, 32)
-    terms = method.losses(Painted(), Batch(photos, photos, 0, generator), training)
+    terms = method.losses(Painted(), Batch({"photos": photos, "styles": styles}, 0, generator), training)
     assert torch.equal(seen[0].argmax(1), drawn)
     assert set(drawn.tolist()) == {0, 1}
     target = {tap: gram[drawn] for tap, gram in grams.items()}
@@ -211,10 +225,10 @@ def test_each_picture_is_held_against_its_own_style(training: Any) -> None:
     assert float(terms["style"]) == pytest.approx(float(training.style_weight * style))
 
 
-def test_what_is_trained_is_what_paints(training: Any, tmp_path: Path) -> None:
+def test_what_is_trained_is_what_paints(training: Any, styles: list[torch.Tensor], tmp_path: Path) -> None:
     method = Cin()
     torch.manual_seed(0)
-    network = method.network(training)
+    network = network_of(training, styles)
     path = tmp_path / "trained.safetensors"
     torch.nn.init.normal_(network.shift)
     save_file(network.state_dict(), path)
@@ -227,17 +241,10 @@ def test_what_is_trained_is_what_paints(training: Any, tmp_path: Path) -> None:
         assert (made - expected).abs().max() < 1e-3
 
 
-def test_new_styles_on_an_old_transformer(training: Any, styles3: str) -> None:
-    network = Cin().network(training.model_copy(update={"weights": styles3}))
+def test_new_styles_on_an_old_transformer(training: Any, styles: list[torch.Tensor], styles3: str) -> None:
+    network = network_of(training.model_copy(update={"weights": styles3}), styles)
     assert isinstance(network, Pastiche)
     assert network.styles == 2
     assert torch.equal(network.shift[0], network.shift[1])
     assert network.looks.shape == (2, 9)
     assert network.transformer.channels == (8, 8, 16, 16, 16, 8, 8, 3)
-
-
-def test_paintings_are_needed(training: Any, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for names in ((str(tmp_path / "gone"),), (str(tmp_path / "empty"),)):
-        with pytest.raises(UsageError, match="the paintings are 0 pictures, each a style"):
-            Cin().network(training.model_copy(update={"paintings": names}))

@@ -277,7 +277,7 @@ def test_its_record() -> None:
 def batch(count: int = 2, side: int = 32, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     photos, paintings = (torch.rand(count, 3, side, side, generator=generator) for _ in range(2))
-    return Batch(photos, paintings, seed, generator)
+    return Batch.pairs(photos, paintings, seed, generator)
 
 
 @pytest.mark.parametrize("predictor", ["statistics", "inception"])
@@ -293,7 +293,8 @@ def test_it_learns(tiny_encoder: Path, with_inception: str, predictor: str) -> N
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     found = []
     for _ in range(12):
-        terms = method.losses(network, Batch(same.photos, same.paintings, 0, torch.Generator()), training)
+        fresh = Batch.pairs(same.photos, same.paintings, 0, torch.Generator())
+        terms = method.losses(network, fresh, training)
         assert terms.keys() == {"content", "style", "smoothness"}
         total = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad()

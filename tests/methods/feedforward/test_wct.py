@@ -216,4 +216,4 @@ def test_published_losses_are_sums_of_squares(files: dict[str, str]) -> None:
 
 def batch() -> Batch:
     photos, paintings = (torch.cat([random(16, 16, seed + n) for n in range(2)]) for seed in (0, 10))
-    return Batch(photos, paintings, 0, torch.Generator())
+    return Batch.pairs(photos, paintings, 0, torch.Generator())

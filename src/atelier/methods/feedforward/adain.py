@@ -106,11 +106,16 @@ class Adain(Method):
         },
     }
 
+    shared_knobs = ("encoder", "padding")
+
     class Training(AnyKnobs):
         """The decoder's shape and its losses."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
+        )
+        loss_encoder: str = knob(
+            "", "Encoder of the losses: a name, or a file; empty for the decoded one.", file="weights"
         )
         padding: Padding = knob("replicate", "Border of the convolutions.")
         skips: int = knob(1, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
@@ -124,9 +129,9 @@ class Adain(Method):
         identity_share: float = knob(
             0.25, "Part of the batch in which a painting is its own content.", ge=0, le=1
         )
-        identity_weight: float = knob(2.0, "Weight of the pixels in that part.", ge=0)
-        smoothness: float = knob(0.3, "Weight of total variation, against grain.", ge=0)
-        overshoot: float = knob(5.0, "Weight of colours that no picture can show.", ge=0)
+        identity_weight: float = knob(2.0, "Weight of the pixel error in that part.", ge=0)
+        smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
+        overshoot: float = knob(5.0, "Weight of values outside 0..1.", ge=0)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}
@@ -176,35 +181,36 @@ class Adain(Method):
         return Mirror(self._plan(training, torch.device("cpu")), padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
-        from atelier.maths.whitening import adain
-
-        eyes = self._encoder(training, batch.photos.device)
-        plan = self._plan(training, batch.photos.device)
+        device = batch.photos.device
+        encoder = self._encoder(training, device, training.encoder)
+        judge = self._encoder(training, device, training.loss_encoder or training.encoder)
+        taps = self._plan(training, device).taps
         same = round(training.identity_share * len(batch.photos))
         content = torch.cat([batch.paintings[:same], batch.photos[same:]])
-        # Content at 1/4 too: at 1/8 alone an eye is one position.
+        # relu3_1 too: an eye is a single position at 1/8 of the size.
         held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
         with torch.no_grad():
-            style = eyes(batch.paintings, _STYLE)
-            moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in _STYLE}
-            seen = eyes(content, tuple(dict.fromkeys((*plan.taps, *held))))
-            target = {tap: adain(seen[tap], *moments[tap], strength=training.strength) for tap in seen}
+            style, seen = judge(batch.paintings, _STYLE), judge(content, held)
+            target = given = _moved(seen, style, training.strength)
+            if judge is not encoder or not {*taps} <= {*held}:
+                seen = encoder(content, taps)
+                given = _moved(seen, encoder(batch.paintings, taps), training.strength)
         height, width = content.shape[-2:]
-        picture = network({tap: target[tap] for tap in plan.taps})[..., :height, :width]
-        terms = _terms(eyes(picture, _STYLE), {tap: target[tap] for tap in held}, style, training)
+        picture = network({tap: given[tap] for tap in taps})[..., :height, :width]
+        terms = _terms(judge(picture, _STYLE), target, style, training)
         return terms | _plain_terms(picture, content[:same], training)
 
     def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
         from atelier.networks.decoder import MirrorPlan
 
-        encoder = self._encoder(training, device).plan
+        encoder = self._encoder(training, device, training.encoder).plan
         return MirrorPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
 
-    def _encoder(self, training: Adain.Training, device: torch.device) -> features.VGG:
-        key = (training.encoder, training.padding, device)
+    def _encoder(self, training: Adain.Training, device: torch.device, name: str) -> features.VGG:
+        key = (name, training.padding, device)
         if key not in self._encoders:
-            eyes = features.load(training.encoder, padding=training.padding)
-            self._encoders[key] = eyes.prepare(device, torch.float32)
+            encoder = features.load(name, padding=training.padding)
+            self._encoders[key] = encoder.prepare(device, torch.float32)
         return self._encoders[key]
 
     @classmethod
@@ -278,6 +284,14 @@ def _moments(eyes: features.VGG, style: Tensor, taps: Sequence[str]) -> dict[str
         mean, deviation = maths.channel_moments(found, unbiased=True)
         moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
     return moments
+
+
+def _moved(seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """The content's features with the style's means and deviations, by tap."""
+    from atelier.maths.whitening import adain
+
+    moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in seen}
+    return {tap: adain(seen[tap], *moments[tap], strength=strength) for tap in seen}
 
 
 def _terms(

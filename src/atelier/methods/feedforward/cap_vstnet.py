@@ -129,17 +129,15 @@ class CapVstnet(Method):
         """The network's shape and its losses."""
 
         body: Literal["slim", "photo", "art"] = knob(
-            "slim", "Network: a slim one for photographs, a sixth of the work, or one of the published two."
+            "slim", "Network: slim, for photos, with a sixth of the computation, or a published one."
         )
-        encoder: str = knob(
-            "encoder.atelier", "Encoder that the losses look through: a name, or a file.", file="weights"
-        )
+        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the encoder's losses: relative to their targets, or as the paper has them."
         )
         start_gain: float = knob(
             0.1,
-            "Size of the residuals at the start, which is a transfer of colours; 0 starts as published.",
+            "Initial size of the residuals; small ones start as a colour transfer, 0 as published.",
             ge=0,
             le=1,
         )
@@ -147,11 +145,11 @@ class CapVstnet(Method):
         colour_weight: float = knob(20.0, "Weight of the mean and covariance of the style's colours.", ge=0)
         content_weight: float = knob(0.0, "Weight of the content's features.", ge=0)
         reconstruction_weight: float = knob(
-            10.0, "Weight of the content's pixels after its own style is given back.", ge=0
+            10.0, "Weight of reconstructing the content from the result.", ge=0
         )
         matting_weight: float = knob(100.0, "Weight of the matting Laplacian.", ge=0)
-        temporal_weight: float = knob(60.0, "Weight of the steadiness under motion.", ge=0)
-        temporal_from: int = knob(160_000, "Step after which the steadiness counts.", ge=0)
+        temporal_weight: float = knob(60.0, "Weight of the temporal loss.", ge=0)
+        temporal_from: int = knob(160_000, "Step from which the temporal loss counts.", ge=0)
         steps: int = knob(170_000, "Optimiser steps in all; a resumed run may be given more.", ge=1)
         batch: int = knob(2, "Pairs a step.", ge=1)
         crop: int = knob(256, "Side of the square crops in pixels, a multiple of 4.", ge=16, le=1024)
@@ -221,16 +219,16 @@ class CapVstnet(Method):
         self, picture: Tensor, content: Tensor, style: Tensor, training: CapVstnet.Training
     ) -> dict[str, Tensor]:
         """Style and content, as the encoder sees them; `relative` takes means over the taps, not sums."""
-        eyes, relative = self._encoder(training, picture.device), training.scale == "relative"
+        encoder, relative = self._encoder(training, picture.device), training.scale == "relative"
         with torch.no_grad():
-            wanted = eyes(style, _STYLE)
-        found = eyes(picture, _STYLE)
+            wanted = encoder(style, _STYLE)
+        found = encoder(picture, _STYLE)
         moments = [losses.MomentLoss(wanted[tap], relative=relative)(found[tap]) for tap in _STYLE]
         unit = len(_STYLE) if relative else 1
         terms = {"style": training.style_weight * torch.stack(moments).sum() / unit}
         if training.content_weight:
             with torch.no_grad():
-                there = eyes(content, [_CONTENT])[_CONTENT]
+                there = encoder(content, [_CONTENT])[_CONTENT]
             kept = losses.ContentLoss(there, relative=relative)(found[_CONTENT])
             terms["content"] = training.content_weight * kept
         return terms

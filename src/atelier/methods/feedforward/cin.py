@@ -14,8 +14,6 @@ vgg16.slim --pooling average --scale published --style-weight 1e-4 --smoothness 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from glob import glob
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import features, images
@@ -25,6 +23,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.trainable import DataInfo
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _TRAITS = 9
 _LOOK_SIDE = 96
-_MOST = 256
 _FOLDER = "https://storage.googleapis.com/download.magenta.tensorflow.org/models/"
 
 
@@ -74,6 +72,7 @@ class Cin(Method):
         "https://arxiv.org/abs/1610.07629",
     )
     native = frozenset({"styles"})
+    data = "styles"
 
     class Knobs(AnyKnobs):
         """What can be changed about the transfer."""
@@ -88,31 +87,26 @@ class Cin(Method):
         half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
 
     class Training(AnyKnobs):
-        """The styles, the network's shape and its losses."""
+        """The network's shape and its losses."""
 
-        paintings: tuple[str, ...] = knob(
-            ..., "Pictures and folders of them, each a style to learn, numbered by their names."
-        )
-        held_back: int = knob(4, "Photos that are judged by and never learnt.", ge=1)
-        style_side: int = knob(256, "Long side in pixels at which the paintings are seen.", ge=16, le=4096)
-        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name or a file.", file="weights")
+        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
         pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
         widths: tuple[int, int, int] = knob(
             (24, 48, 96), "Channels of the transformer at full, half and quarter size."
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
         weights: str = knob(
-            "", "Weights whose transformer is taken over for the new styles; else a new one.", file="weights"
+            "", "Weights whose transformer is kept for the new styles; empty for a new one.", file="weights"
         )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
-        smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+        smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
 
     def __init__(self) -> None:
-        self._targets: dict[tuple[Any, ...], tuple[Losses, dict[str, Tensor]]] = {}
+        self._targets: tuple[tuple[Any, ...], Losses, dict[str, Tensor]] | None = None
 
     def weights(self, knobs: Cin.Knobs) -> Sequence[str]:
         return (knobs.weights,)
@@ -131,21 +125,21 @@ class Cin(Method):
 
     # the training
 
-    def network(self, training: Cin.Training) -> torch.nn.Module:
+    def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
         from atelier.networks.conditional import Pastiche, load_pastiche
 
-        looks = torch.stack([look_of(picture) for picture in _paintings(training)])
+        looks = torch.stack([look_of(picture) for picture in data.styles])
         if training.weights:
             network = load_pastiche(weights.load(training.weights))
         else:
             network = Pastiche(len(looks), training.widths, training.blocks)
         network.learn(looks)
-        return network
+        return {"network": network}
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
-        judge, grams = self._target(training, batch.photos.device)
-        styles = len(grams[judge.style[0]])
-        chosen = torch.randint(styles, (len(batch.photos),), generator=batch.generator)
+        judge, grams = self._target(training, batch["styles"])
+        styles = len(batch["styles"])
+        chosen = batch.rows(torch.randint(styles, (batch.whole,), generator=batch.generator))
         chosen = chosen.to(batch.photos.device)
         shares = torch.nn.functional.one_hot(chosen, styles).to(batch.photos.dtype)
         target = {tap: gram[chosen] for tap, gram in grams.items()}
@@ -157,17 +151,20 @@ class Cin(Method):
             "smoothness": training.smoothness * found["smoothness"],
         }
 
-    def _target(self, training: Cin.Training, device: torch.device) -> tuple[Losses, dict[str, Tensor]]:
-        """The losses and the styles' Gram matrices (styles, C, C) by tap, made once."""
+    def _target(self, training: Cin.Training, styles: Sequence[Tensor]) -> tuple[Losses, dict[str, Tensor]]:
+        """The losses and the styles' Gram matrices (styles, C, C) by tap, computed once."""
         from atelier.losses.pastiche import Pastiche
 
-        key = (training.encoder, training.pooling, training.scale, training.paintings, device)
-        if key not in self._targets:
-            eyes = features.load(training.encoder, pooling=training.pooling).prepare(device)
-            judge = Pastiche(eyes, relative=training.scale == "relative")
-            grams = [judge.grams(judge.see(one.to(device))) for one in _paintings(training)]
-            self._targets[key] = judge, {tap: torch.cat([one[tap] for one in grams]) for tap in judge.style}
-        return self._targets[key]
+        device = styles[0].device
+        key = (training.encoder, training.pooling, training.scale, *styles)
+        if self._targets is None or not _identical(self._targets[0], key):
+            encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
+            judge = Pastiche(encoder, relative=training.scale == "relative")
+            with torch.no_grad():
+                grams = [judge.grams(judge.see(style)) for style in styles]
+            joined = {tap: torch.cat([one[tap] for one in grams]) for tap in judge.style}
+            self._targets = key, judge, joined
+        return self._targets[1:]
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
@@ -192,6 +189,12 @@ def look_of(picture: Tensor) -> Tensor:
         grain.append((small - back).square().mean().sqrt())
     pixels = small.flatten(2)[0]
     return torch.cat([pixels.mean(1), pixels.std(1, correction=0), torch.stack(grain)])
+
+
+def _identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two sequences hold the same objects, or equal text."""
+    same = (a is b or (isinstance(a, str) and a == b) for a, b in zip(one, other, strict=False))
+    return len(one) == len(other) and all(same)
 
 
 def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
@@ -222,23 +225,6 @@ def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
     for number, share in zip(knobs.numbers, shares, strict=True):
         row[0, number] += share / sum(shares)
     return row
-
-
-def _paintings(training: Cin.Training) -> list[Tensor]:
-    """The pictures of the styles, each (1, 3, H, W) at the size at which they are seen, in their order."""
-    files: list[Path] = []
-    for name in training.paintings:
-        found = sorted(Path(one) for one in glob(name))  # noqa: PTH207 - patterns may be absolute
-        for path in found:
-            below = sorted(path.rglob("*")) if path.is_dir() else [path]
-            files += [one for one in below if one.suffix.lower() in images.READABLE]
-    if not 1 <= len(files) <= _MOST:
-        raise UsageError(
-            f"the paintings are {len(files)} pictures, each a style: allowed are 1 to {_MOST}, as picture "
-            "files or folders of them; for any number of styles train ghiasi"
-        )
-    pictures = [images.Picture.open(path) for path in files]
-    return [one.resized(images.fit(one.shape, training.style_side)).tensor() for one in pictures]
 
 
 # The fingerprint is there for its change: other weights under the same name are loaded anew.

@@ -115,11 +115,11 @@ class Ghiasi(Method):
         """The network's shape and its losses."""
 
         encoder: str = knob(
-            "encoder.atelier", "Encoder of the losses and of the statistics: a name or a file."
+            "encoder.atelier", "Encoder of the losses and of the statistics: a name, or a file."
         )
         pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder; max with its statistics.")
         predictor: Literal["statistics", "inception"] = knob(
-            "statistics", "What sees the style: the encoder's statistics, or Inception's trunk."
+            "statistics", "What sees the style: the encoder's statistics, or an Inception network."
         )
         vector: int = knob(100, "Numbers in a style vector.", ge=1, le=4096)
         widths: tuple[int, int, int] = knob(
@@ -127,16 +127,18 @@ class Ghiasi(Method):
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
         weights: str = knob(
-            "", "Weights to go on from, which also say the shape; new ones when empty.", file="weights"
+            "",
+            "Weights to start from, which set the network's shape; empty for new ones.",
+            file="weights",
         )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the losses: relative to their targets, or as the paper has them."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
-        smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+        smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
         identity_share: float = knob(
-            0.125, "Part of the batch in which a photo is painted in its own style.", ge=0, le=1
+            0.125, "Part of the batch in which a photo is its own style.", ge=0, le=1
         )
 
     def __init__(self) -> None:
@@ -192,7 +194,7 @@ class Ghiasi(Method):
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Ghiasi.Training) -> dict[str, Tensor]:
         judge = self._judge(training, batch.photos.device)
-        own = torch.rand(len(batch.photos), generator=batch.generator) < training.identity_share
+        own = batch.rows(torch.rand(batch.whole, generator=batch.generator)) < training.identity_share
         chosen = own.to(batch.photos.device)[:, None, None, None]
         paintings = torch.where(chosen, batch.photos, batch.paintings)
         seen = judge.see(paintings)
@@ -206,13 +208,13 @@ class Ghiasi(Method):
         }
 
     def _judge(self, training: Ghiasi.Training, device: torch.device) -> Pastiche:
-        """The losses, with the frozen encoder that they look through."""
+        """The losses, with their frozen encoder."""
         from atelier.losses.pastiche import Pastiche
 
         key = (training.encoder, training.pooling, training.scale, device)
         if key not in self._judges:
-            eyes = features.load(training.encoder, pooling=training.pooling).prepare(device)
-            self._judges[key] = Pastiche(eyes, relative=training.scale == "relative")
+            encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
+            self._judges[key] = Pastiche(encoder, relative=training.scale == "relative")
         return self._judges[key]
 
     @classmethod

@@ -24,7 +24,7 @@ from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods.base import Batch, Job, Method, Paper
-from atelier.methods.feedforward.nnst_d_lesson import NORM_EPS, Lesson
+from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
 from atelier.store import cache
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -98,19 +98,19 @@ class NNSTD(Method):
         half: bool = knob(True, "Run the networks in bfloat16 where the device multiplies it in hardware.")
 
     class Training(AnyKnobs):
-        """Weights of the losses, and the run's own defaults where other ones suit."""
+        """Weights of the losses, and defaults of the run that suit this network."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
         )
         crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=1024)
-        match_weight: float = knob(1.0, "Weight of likeness to the chosen features.", ge=0)
-        near_weight: float = knob(0.5, "Weight of likeness to any of the style's features.", ge=0)
+        match_weight: float = knob(1.0, "Weight of the distance to the chosen features.", ge=0)
+        near_weight: float = knob(0.5, "Weight of the distance to the nearest features of the style.", ge=0)
         moment_weight: float = knob(2.0, "Weight of the features' means and deviations.", ge=0)
-        copy_weight: float = knob(2.0, "Weight of painting a picture from itself.", ge=0)
+        copy_weight: float = knob(2.0, "Weight of reconstructing a picture from its own features.", ge=0)
         content_weight: float = knob(0.1, "Weight of the content's normalised features.", ge=0)
-        range_weight: float = knob(5.0, "Weight against values outside 0..1.", ge=0)
-        lattice_weight: float = knob(5.0, "Weight against a grid woven into flat areas.", ge=0)
+        range_weight: float = knob(5.0, "Weight of values outside 0..1.", ge=0)
+        lattice_weight: float = knob(5.0, "Weight of the checkerboard penalty.", ge=0)
 
     def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:
         return (knobs.encoder, knobs.weights)
@@ -175,8 +175,8 @@ class NNSTD(Method):
         return networks.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
-        """Likeness to the style's features and statistics; a copy where content and style are one."""
-        return Lesson(network, batch, training).terms()
+        """Distances to the style's features and statistics, and to pictures painted from themselves."""
+        return DecoderLosses(network, batch, training).terms()
 
 
 # the networks

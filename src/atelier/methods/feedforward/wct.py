@@ -109,8 +109,10 @@ class WCT(Method):
         },
     }
 
+    shared_knobs = ("encoder", "padding", "levels")
+
     class Training(AnyKnobs):
-        """Decoders that reconstruct pictures; no style is seen."""
+        """Decoders that reconstruct pictures, photos and paintings alike."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
@@ -157,12 +159,12 @@ class WCT(Method):
         return Mirrors(plans, padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: WCT.Training) -> dict[str, Tensor]:
-        eyes = self._encoder(training, batch.photos.device)
+        encoder = self._encoder(training, batch.photos.device)
         pictures = torch.cat([batch.photos, batch.paintings])
         height, width = pictures.shape[-2:]
         relative = training.scale == "relative"
         with torch.no_grad():
-            seen = eyes(pictures, [f"relu{level}_1" for level in training.levels])
+            seen = encoder(pictures, [f"relu{level}_1" for level in training.levels])
         pixels, found = [], []
         for level, picture in network(seen).items():
             picture, tap = picture[..., :height, :width], f"relu{level}_1"
@@ -170,7 +172,7 @@ class WCT(Method):
             # The paper adds sums of squares; here both terms are divided by the number of pixels.
             unit = 1.0 if relative else seen[tap].numel() / pictures.numel()
             loss = losses.ContentLoss(seen[tap], relative=relative)
-            found.append(unit * loss(eyes(picture, [tap])[tap]))
+            found.append(unit * loss(encoder(picture, [tap])[tap]))
         return {
             "pixels": training.pixel_weight * torch.stack(pixels).sum(),
             "features": training.feature_weight * torch.stack(found).sum(),
@@ -179,8 +181,8 @@ class WCT(Method):
     def _encoder(self, training: WCT.Training, device: torch.device) -> features.VGG:
         key = (training.encoder, training.padding, device)
         if key not in self._encoders:
-            eyes = _encoder(training.encoder, training.padding)
-            self._encoders[key] = eyes.prepare(device, torch.float32)
+            encoder = _encoder(training.encoder, training.padding)
+            self._encoders[key] = encoder.prepare(device, torch.float32)
         return self._encoders[key]
 
     @classmethod

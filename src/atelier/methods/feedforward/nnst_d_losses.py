@@ -1,6 +1,6 @@
-"""One step of NNST-D's training: what its decoder paints, and how that is compared.
+"""The training losses of NNST-D's decoder.
 
-The paper trains its network on pairs as well (Kolkin et al. 2022, section 4); the losses here are our own.
+The paper also trains its network on pairs (Kolkin et al. 2022, section 4), but with other losses.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from atelier.core.lazy import torch
 from atelier.methods.base import Batch
 
 Found = Mapping[str, Any]
-#: Added to the guidance's variance, here and where the decoder is used.
+#: Added to the variance of the guidance, in training and in use.
 NORM_EPS = 1e-5
 _STATISTICS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
-class Lesson:
-    """One step of training: swap the features of photos for those of paintings, paint, and compare.
+class DecoderLosses:
+    """The losses of one batch: photo features are replaced by painting features, decoded, and compared.
 
-    A quarter of the batch are paintings, and an eighth photos, that are painted from themselves: what
-    comes out must be the picture. In half of the steps the picture is looked at and painted once more, as
-    it is from the second level on.
+    A quarter of the batch are paintings, and an eighth photos, that are decoded from their own features:
+    the result must be the picture itself. In half of the steps the decoded picture is encoded and decoded
+    once more, as happens from the second level on.
     """
 
     def __init__(self, network: Any, batch: Batch, training: Any) -> None:
@@ -42,8 +42,9 @@ class Lesson:
         """The weighted losses by name."""
         with torch.no_grad():
             seen, style = self._see(self.contents), self._see(self.styles)
-            if not bool(self.network.scale.any()):  # the first step of all measures the taps
-                self.network.scale.copy_((self.columns.norms(seen) + self.columns.norms(style)) / 2)
+            if not bool(self.network.scale.any()):  # the first step of the run measures the taps
+                norms = (self.columns.norms(seen) + self.columns.norms(style)) / 2
+                self.network.scale.copy_(self.batch.across(norms))
             content, wanted = self._columns(seen), self._columns(style)
             guide = self._guide(seen)
         target = self._swapped(content, wanted)
@@ -70,7 +71,7 @@ class Lesson:
         return self.columns.join(found, self.network.scale)
 
     def _swapped(self, queries: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Each query's nearest hypercolumn of its style; copies keep their own."""
+        """The nearest hypercolumn of the style for each query; copies keep their own."""
         swapped = losses.swap(queries, wanted)
         swapped[: self.copies] = wanted[: self.copies]
         return swapped
@@ -95,5 +96,5 @@ class Lesson:
 
 @lru_cache(maxsize=1)
 def _columns(encoder: str, device: Any, half: bool) -> features.Hypercolumns:
-    eyes = features.load(encoder, padding="replicate")
-    return features.Hypercolumns(eyes.prepare(device, torch.bfloat16 if half else torch.float32))
+    loaded = features.load(encoder, padding="replicate")
+    return features.Hypercolumns(loaded.prepare(device, torch.bfloat16 if half else torch.float32))

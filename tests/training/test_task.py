@@ -1,4 +1,4 @@
-"""Training on pairs: what is held back is never learnt, sheets are painted, resume is no stop."""
+"""Training of a method: held-back pictures are never learnt from, previews are painted, resume is exact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from atelier.core.progress import Progress
 from atelier.methods import registry
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.training.loop import Run
-from atelier.training.pairs import PairTask, settings_of
+from atelier.training.settings import settings_of
+from atelier.training.task import MethodTask
 
 
 class Tint(Method):
@@ -59,14 +60,14 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in ("photos", "paintings")}
 
 
-def task(folders: dict[str, Path], **more: Any) -> PairTask:
+def task(folders: dict[str, Path], **more: Any) -> MethodTask:
     given = {"photos": (str(folders["photos"]),), "paintings": (str(folders["paintings"]),)}
     small = {"steps": 40, "batch": 4, "held_back": 3, "half": False, "device": "cpu", "warmup": 0}
     often = {"evaluate_every": 1000, "save_every": 1000}
-    return PairTask(Tint, settings_of(Tint)(**given | small | often | more))
+    return MethodTask(Tint, settings_of(Tint)(**given | small | often | more))
 
 
-def trained(one: PairTask, folder: Path, steps: int | None = None) -> Run:
+def trained(one: MethodTask, folder: Path, steps: int | None = None) -> Run:
     run = Run(one, one.settings, folder)
     run.resume()
     stop = (lambda event: event.done < steps) if steps else None
@@ -78,30 +79,70 @@ def test_settings_hold_the_runs_and_the_methods_own() -> None:
     fields = settings_of(Tint).model_fields
     assert {"photos", "paintings", "steps", "learning_rate", "pull"} <= fields.keys()
     assert fields["crop"].default == 16  # the method's default, not that of all runs
-    with pytest.raises(TrainingError, match="no network of its own"):
+    with pytest.raises(TrainingError, match="gatys has no network to train"):
         settings_of(registry.find("gatys"))
 
 
 def test_what_is_held_back_is_never_learnt(folders: dict[str, Path]) -> None:
     one = task(folders)
-    assert (len(one.photos), len(one.judged_photos)) == (6, 3)
-    heights = {len(picture) for picture in one.photos}
-    assert not heights & {len(picture) for picture in one.judged_photos}
-    assert heights | {len(picture) for picture in one.judged_photos} == set(range(24, 33))
+    for learn, judge in zip(one.data.learn, one.data.judge, strict=True):
+        learnt, judged = ({entry.path for entry in part.sources[0].entries} for part in (learn, judge))
+        assert (len(learnt), len(judged)) == (6, 3)
+        assert learnt | judged == set(folders[learn.name].iterdir())
 
 
 def test_it_learns_what_leads_from_photos_to_paintings(folders: dict[str, Path], tmp_path: Path) -> None:
     run = trained(task(folders, steps=150, learning_rate=0.02), tmp_path / "run")
-    colour = run.average.module.colour
+    colour = run.judged["network"].colour
     assert torch.allclose(colour, torch.full_like(colour, 80 / 255), atol=0.03)
     assert run.judge()["judged_loss"] < 0.02
 
 
-def test_resume_is_no_stop(folders: dict[str, Path], tmp_path: Path) -> None:
-    whole = trained(task(folders), tmp_path / "whole").network.colour
-    trained(task(folders), tmp_path / "parts", steps=17)
-    parts = trained(task(folders), tmp_path / "parts").network.colour
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_ends_with_the_same_bits(
+    folders: dict[str, Path], tmp_path: Path, accumulate: int
+) -> None:
+    more = {"accumulate": accumulate}
+    whole = trained(task(folders, **more), tmp_path / "whole").networks["network"].colour
+    trained(task(folders, **more), tmp_path / "parts", steps=17)
+    parts = trained(task(folders, **more), tmp_path / "parts").networks["network"].colour
     assert torch.equal(whole, parts)
+
+
+def test_worker_processes_draw_the_same_pictures(folders: dict[str, Path], tmp_path: Path) -> None:
+    found = []
+    for workers in (0, 1):
+        run = trained(task(folders, steps=5, workers=workers), tmp_path / str(workers))
+        found.append(run.networks["network"].colour)
+    assert torch.equal(*found)
+
+
+def test_accumulated_parts_make_the_same_step(folders: dict[str, Path], tmp_path: Path) -> None:
+    found = []
+    for accumulate in (1, 2, 4):
+        one = task(folders, accumulate=accumulate, steps=10)
+        found.append(trained(one, tmp_path / str(accumulate)).networks["network"].colour)
+    assert torch.allclose(found[0], found[1], rtol=1e-5)
+    assert torch.allclose(found[0], found[2], rtol=1e-5)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    one = task(folders, accumulate=3)
+    with pytest.raises(TrainingError, match=r"batch = 4 cannot be split evenly .*: choose a multiple of 3"):
+        Run(one, one.settings, tmp_path / "run")
+
+
+def test_a_picture_damaged_during_the_run_is_one_sentence(folders: dict[str, Path], tmp_path: Path) -> None:
+    for workers in (0, 1):
+        one = task(folders, workers=workers)
+        for file in folders["photos"].iterdir():
+            Image.new("RGB", (30, 30)).save(file)
+        one = task(folders, workers=workers, cache=0)
+        for file in folders["photos"].iterdir():
+            file.write_bytes(file.read_bytes()[:50])
+        with pytest.raises(TrainingError, match=r"^\S+\.png is not a picture that can be decoded") as caught:
+            trained(one, tmp_path / f"run{workers}")
+        assert "\n" not in str(caught.value)
 
 
 def test_the_sheet_shows_photo_painting_and_result(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -117,7 +158,7 @@ def test_the_sheet_shows_photo_painting_and_result(folders: dict[str, Path], tmp
 
 
 def test_an_odd_sheet_and_too_few_pictures_are_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(TrainingError, match="photo and painting in turn"):
+    with pytest.raises(TrainingError, match="the sheet has 1 pictures: give pairs, a photo and a painting"):
         task(folders, sheet=(str(folders["photos"] / "0.png"),))
     with pytest.raises(TrainingError, match="9 pictures are too few with 9 held back"):
         task(folders, held_back=9)

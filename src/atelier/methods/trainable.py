@@ -1,0 +1,266 @@
+"""What a method declares to be trained: its data, networks, optimisers and the updates of one step.
+
+A method with one network declares `Training`, `network` and `losses`. One with several networks
+(adversarial training, for instance) overrides `networks`, `optimisers` and `updates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from atelier.core.errors import TrainingError
+from atelier.core.lazy import torch
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import Tensor, nn
+
+#: The data sets that a method can ask for, and the items of their batches:
+#: pairs: `photos` and `paintings`, drawn independently;
+#: styles: `photos`, and all the style pictures in `styles`;
+#: one_style: as styles, with exactly one;
+#: domains: `a` and `b`, from two folders;
+#: labelled: `pictures` and `domain`, the number of the folder that each is from;
+#: captioned: `pictures` and `captions`, the text of the .txt file beside each.
+DataKind = Literal["pairs", "styles", "one_style", "domains", "labelled", "captioned"]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of training gets.
+
+    `items` holds the data by name: pictures are (B, 3, S, S), float32 sRGB in 0..1; see `DataKind` for
+    the names. `generator` is on the CPU and seeded by the step, so that a resumed run draws the same
+    numbers as an uninterrupted one.
+
+    Several processes, and several accumulated batches, share a step. `part` is (index, count) of this
+    share: row r here is row `index + r * count` of the whole batch. `across` is the mean of a tensor over
+    all processes.
+    """
+
+    items: Mapping[str, Any]
+    step: int
+    generator: torch.Generator
+    part: tuple[int, int] = (0, 1)
+    across: Callable[[Tensor], Tensor] = _same
+
+    @classmethod
+    def pairs(cls, photos: Tensor, paintings: Tensor, step: int, generator: torch.Generator) -> Batch:
+        """A batch of photos and paintings."""
+        return cls({"photos": photos, "paintings": paintings}, step, generator)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.items[name]
+
+    @property
+    def photos(self) -> Tensor:
+        """The photos (B, 3, S, S)."""
+        photos: Tensor = self.items["photos"]
+        return photos
+
+    @property
+    def paintings(self) -> Tensor:
+        """The paintings (B, 3, S, S)."""
+        paintings: Tensor = self.items["paintings"]
+        return paintings
+
+    @property
+    def whole(self) -> int:
+        """The number of pictures that all shares of this step have together."""
+        first = next(iter(self.items.values()))
+        return len(first) * self.part[1]
+
+    def rows(self, values: Tensor) -> Tensor:
+        """This share's rows of `values` (whole, ...), which were drawn for the whole batch.
+
+        >>> import torch
+        >>> Batch({}, 0, torch.Generator(), part=(1, 2)).rows(torch.arange(6)).tolist()
+        [1, 3, 5]
+        """
+        return values[self.part[0] :: self.part[1]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update: the sum of `terms` (name: scalar) is minimised by the optimiser of that name."""
+
+    optimiser: str
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a method may know of the data before it builds its networks.
+
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled ones.
+    """
+
+    styles: Sequence[Tensor] = ()
+    domains: Sequence[str] = ()
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint keeps: its state is made of tensors, numbers, text, lists and dicts."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+@dataclass
+class ImagePool:
+    """Generated pictures of earlier steps, for a discriminator to see (Shrivastava et al. 2017).
+
+    Up to `size` pictures are kept; a pool of size 0 returns what it gets.
+    """
+
+    size: int = 50
+    images: list[Tensor] = field(default_factory=list)
+
+    def exchange(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        """The pictures (B, C, H, W), without gradient; a full pool replaces half of them by older ones.
+
+        A replaced picture takes the older one's place. Pictures that are not finite are not kept.
+        """
+        pictures = pictures.detach()
+        if not self.size or not bool(torch.isfinite(pictures).all()):
+            return pictures
+        return torch.stack([self._one(picture, generator) for picture in pictures])
+
+    def _one(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(picture.clone())
+            return picture
+        swap, place = torch.rand(2, generator=generator).tolist()
+        if swap < 0.5:
+            return picture
+        index = int(place * self.size)
+        old, self.images[index] = self.images[index], picture.clone()
+        return old.to(picture)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The kept pictures."""
+        return {"images": list(self.images)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the pictures that `state_dict` returned."""
+        self.images = list(state_dict["images"])
+
+
+class Trainable:
+    """The training side of a method; `Training` is None for a method that has nothing to train."""
+
+    name: ClassVar[str]
+    Knobs: ClassVar[type[Any]]
+    #: The settings of its training. They may also change the defaults of the run's (steps, batch, crop, ...).
+    Training: ClassVar[type[BaseModel] | None] = None
+    #: The data set that it learns from.
+    data: ClassVar[DataKind] = "pairs"
+    #: The networks of which a running average is kept; they are judged and exported by their averages.
+    averaged: ClassVar[tuple[str, ...]] = ("network",)
+    #: The knob that takes the exported weights.
+    weights_knob: ClassVar[str] = "weights"
+    #: Knobs that must have, where it paints, the value that they have in training.
+    shared_knobs: ClassVar[tuple[str, ...]] = ("encoder",)
+
+    # one network
+
+    def network(self, training: Any) -> nn.Module:
+        """The network to train, initialised from torch's global seed."""
+        raise NotImplementedError
+
+    def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, Tensor]:
+        """The weighted terms of one step by name; their sum is minimised."""
+        raise NotImplementedError
+
+    # several networks
+
+    def networks(self, training: Any, data: DataInfo) -> dict[str, nn.Module]:
+        """All networks by name, initialised from torch's global seed."""
+        return {"network": self.network(training)}
+
+    def optimisers(
+        self, networks: Mapping[str, nn.Module], training: Any
+    ) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers by name: one Adam a network unless overridden."""
+        return {
+            name: torch.optim.Adam(
+                [weight for weight in network.parameters() if weight.requires_grad],
+                lr=training.learning_rate,
+                betas=(0.9, 0.99),
+            )
+            for name, network in networks.items()
+        }
+
+    def state(self, training: Any) -> dict[str, Stateful]:
+        """What the method keeps from step to step and the checkpoint stores, such as an `ImagePool`."""
+        return {}
+
+    def updates(
+        self, networks: Mapping[str, Any], batch: Batch, training: Any, state: Mapping[str, Any]
+    ) -> Iterator[Update]:
+        """The updates of one step, in order.
+
+        The loop backpropagates and applies each update before it asks for the next one. Only the weights
+        of the update's optimiser get a gradient.
+        """
+        yield Update("network", self.losses(networks["network"], batch, training))
+
+    # judging, exporting, painting
+
+    def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
+        """Scores of averaged networks on a batch that is held back: the losses of a single network."""
+        if type(self).losses is Trainable.losses:
+            return {}
+        return self.losses(networks["network"], batch, training)
+
+    def exported(self, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """The tensors that `weights_knob` takes: those of the averaged networks.
+
+        With more than one averaged network, each name starts with the network's.
+        """
+        if len(self.averaged) == 1:
+            return dict(networks[self.averaged[0]].state_dict())
+        return {
+            f"{name}.{key}": tensor
+            for name in self.averaged
+            for key, tensor in networks[name].state_dict().items()
+        }
+
+    def painter(
+        self, networks: Mapping[str, nn.Module], training: Any, folder: Path
+    ) -> Callable[[Any], Tensor]:
+        """What paints a `Job`, (1, 3, H, W) of the content's size, with networks in training, for previews.
+
+        The weights are written to `folder` and named by `weights_knob`.
+        """
+        from safetensors.torch import save_file
+
+        from atelier.core.knobs import parse
+
+        path = folder / "weights.safetensors"
+        save_file(half_precision(self.exported(networks)), path)
+        shared = {name for name in self.shared_knobs if name in self.Knobs.model_fields}
+        chosen = {name: getattr(training, name) for name in shared if hasattr(training, name)}
+        knobs = parse(self.Knobs, chosen | {self.weights_knob: str(path)})
+        return lambda job: self.picture(job, knobs)
+
+    def picture(self, job: Any, knobs: Any) -> Tensor:
+        """The picture, (1, 3, H, W) of the content's size."""
+        raise NotImplementedError
+
+
+def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors ready for a safetensors file: floats as float16, contiguous. Raises TrainingError for none."""
+    if not state:
+        raise TrainingError("there are no weights to write: the method exports no tensors")
+    return {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
+        for name, value in state.items()
+    }

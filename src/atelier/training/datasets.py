@@ -1,0 +1,365 @@
+"""Data sets of methods: found and checked first, decoded when they are needed.
+
+Each row of a batch is drawn by a generator that is seeded by the step and the row alone. The draws
+depend neither on the number of processes and workers nor on the steps before.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from atelier.core.errors import TrainingError, first_line
+from atelier.images import READABLE, Picture, fit
+from atelier.methods.trainable import DataInfo
+from atelier.training import data
+
+#: Decoded pictures are shrunk to this short side: crops zoom in on paintings further than on photos.
+_SHORT_SIDE, _PAINTING_SHORT_SIDE = 512, 640
+_MOST_STYLES = 256
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture: a file, or the bytes from `start` to `end` of a shard."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.end is None else f"the picture at byte {self.start} of {self.path}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures of one kind, and how crops of them are taken."""
+
+    entries: tuple[Entry, ...]
+    short_side: int
+    zoom: float
+    flip: bool = True
+    stretch: float = 4 / 3
+    captions: tuple[str, ...] = ()
+
+    def split(self, held_back: int) -> tuple[Source, Source]:
+        """The pictures to learn from, and `held_back` evenly spaced ones for evaluation."""
+        count = len(self.entries)
+        if count <= held_back:
+            raise TrainingError(
+                f"{count} pictures are too few with {held_back} held back: give more, or hold back fewer"
+            )
+        judged = {round(index * count / held_back) for index in range(held_back)}
+        return (
+            self.only([index for index in range(count) if index not in judged]),
+            self.only(sorted(judged)),
+        )
+
+    def only(self, rows: Sequence[int]) -> Source:
+        """The pictures at `rows`, with their captions."""
+        captions = tuple(self.captions[row] for row in rows) if self.captions else ()
+        return replace(self, entries=tuple(self.entries[row] for row in rows), captions=captions)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An item of the batch: pictures from one source, or from one of several with a label."""
+
+    name: str
+    sources: tuple[Source, ...]
+    label: str = ""
+
+    def split(self, held_back: int) -> tuple[Stream, Stream]:
+        """The stream to learn from and the one for evaluation."""
+        parts = [source.split(held_back) for source in self.sources]
+        learn, judge = zip(*parts, strict=True)
+        return replace(self, sources=learn), replace(self, sources=judge)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a method learns from, what it is judged by (empty where nothing is held back), and the facts."""
+
+    learn: tuple[Stream, ...]
+    judge: tuple[Stream, ...]
+    info: DataInfo = field(default_factory=DataInfo)
+
+    def __str__(self) -> str:
+        """The number of pictures by name, for the terminal."""
+        counts = []
+        for stream in self.learn:
+            names = self.info.domains if stream.label else (stream.name,)
+            counts += [
+                f"{len(source.entries)} {name}" for name, source in zip(names, stream.sources, strict=True)
+            ]
+        if self.info.styles:
+            counts.append(f"{len(self.info.styles)} {'style' if len(self.info.styles) == 1 else 'styles'}")
+        held = sum(len(source.entries) for stream in self.judge for source in stream.sources)
+        return ", ".join(counts) + (f"; {held} held back for evaluation" if held else "")
+
+
+# finding and checking
+
+
+def read(kind: str, settings: Any) -> DataSet:
+    """The data set of a kind (see `DataKind`). Raises TrainingError with what is wrong with it."""
+    streams, info = _READERS[kind](settings)
+    if not settings.held_back:
+        return DataSet(streams, (), info)
+    parts = [stream.split(settings.held_back) for stream in streams]
+    return DataSet(tuple(part[0] for part in parts), tuple(part[1] for part in parts), info)
+
+
+Read = tuple[tuple[Stream, ...], DataInfo]
+
+
+def _pairs(settings: Any) -> Read:
+    photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
+    paintings = Source(entries(settings.paintings), _PAINTING_SHORT_SIDE, settings.painting_zoom)
+    return (Stream("photos", (photos,)), Stream("paintings", (paintings,))), DataInfo()
+
+
+def _styles(settings: Any) -> Read:
+    photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
+    styles = read_styles(settings.paintings, settings.style_side)
+    return (Stream("photos", (photos,)),), DataInfo(styles)
+
+
+def _one_style(settings: Any) -> Read:
+    photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
+    styles = read_styles((settings.style,), settings.style_side)
+    if len(styles) > 1:
+        raise TrainingError(f"{settings.style} holds {len(styles)} pictures: this method learns one style")
+    return (Stream("photos", (photos,)),), DataInfo(styles)
+
+
+def _domains(settings: Any) -> Read:
+    a, b = (Source(entries(names), _SHORT_SIDE, settings.zoom) for names in (settings.a, settings.b))
+    return (Stream("a", (a,)), Stream("b", (b,))), DataInfo(domains=("a", "b"))
+
+
+def _labelled(settings: Any) -> Read:
+    folders: dict[str, Path] = {}
+    for given in settings.domain:
+        name, equals, folder = given.partition("=")
+        if not (name and equals and folder):
+            raise TrainingError(
+                f"'{given}' is no domain: give a name and a folder, as in winter=photos/winter"
+            )
+        if name in folders:
+            raise TrainingError(f"two domains are called '{name}': give each its own name")
+        folders[name] = Path(folder)
+    if len(folders) < 2:
+        raise TrainingError("one domain is too few: give at least two, as in --domain NAME=FOLDER")
+    sources = tuple(Source(entries([str(path)]), _SHORT_SIDE, settings.zoom) for path in folders.values())
+    return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
+
+
+def _captioned(settings: Any) -> Read:
+    found = entries(settings.pictures)
+    if shards := [entry.path for entry in found if entry.end is not None]:
+        raise TrainingError(f"{shards[0]} is a shard, which has no captions: give a folder of pictures")
+    texts = tuple(_caption(entry.path) for entry in found)
+    # The caption describes the whole picture: no distortion, and the full short side by default.
+    source = Source(found, max(_SHORT_SIDE, settings.crop), settings.zoom, settings.flip, 1.0, texts)
+    return (Stream("pictures", (source,)),), DataInfo()
+
+
+_READERS = {
+    "pairs": _pairs,
+    "styles": _styles,
+    "one_style": _one_style,
+    "domains": _domains,
+    "labelled": _labelled,
+    "captioned": _captioned,
+}
+
+
+def _caption(picture: Path) -> str:
+    path = picture.with_suffix(".txt")
+    try:
+        text = " ".join(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise TrainingError(
+            f"{picture} needs a caption in {path.name}, which cannot be read ({reason})"
+        ) from None
+    if not text:
+        raise TrainingError(f"the caption {path} is empty: describe the picture, or remove both")
+    return text
+
+
+def entries(patterns: Sequence[str]) -> tuple[Entry, ...]:
+    """The pictures in shards, folders and files. Raises TrainingError for one whose header is damaged."""
+    found: list[Entry] = []
+    for path in data.expand(patterns):
+        if path.suffix.lower() == ".npz":
+            found += _shard_entries(path)
+            continue
+        files = data.in_folder(path) if path.is_dir() else [path]
+        found += [Entry(file) for file in files]
+        for file in files:
+            _check_header(file, str(file))
+    return tuple(found)
+
+
+def _shard_entries(path: Path) -> list[Entry]:
+    content, offset, _ = data.open_shard(path)
+    found = [Entry(path, start, end) for start, end in pairwise(offset)]
+    for number, entry in enumerate(found):
+        _check_header(io.BytesIO(content[entry.start : entry.end].tobytes()), f"picture {number} of {path}")
+    return found
+
+
+def _check_header(file: Any, name: str) -> None:
+    try:
+        with Image.open(file):
+            pass
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no picture"
+        raise TrainingError(f"{name} cannot be used ({reason}): remove or replace it") from None
+
+
+def read_styles(names: Sequence[str], long_side: int) -> list[Tensor]:
+    """The style pictures in files and folders, each (1, 3, H, W) in 0..1 with that long side, in order.
+
+    Raises TrainingError where there are none or more than 256.
+    """
+    files: list[Path] = []
+    for path in data.expand(names):
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        readable = [one for one in below if one.suffix.lower() in READABLE]
+        if not readable:
+            raise TrainingError(f"no style pictures at {path}: allowed are {', '.join(sorted(READABLE))}")
+        files += readable
+    if len(files) > _MOST_STYLES:
+        raise TrainingError(
+            f"{len(files)} style pictures are too many, allowed are up to {_MOST_STYLES}: "
+            "for any number of styles, train a method that learns from pairs (ghiasi, adain)"
+        )
+    pictures = [Picture.open(path) for path in files]
+    return [one.resized(fit(one.shape, long_side)).tensor() for one in pictures]
+
+
+# drawing
+
+
+class Decoder:
+    """Decodes pictures, and keeps up to `budget` bytes of them; the least recently used go first."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.used = budget, 0
+        self._kept: OrderedDict[tuple[Entry, int], data.Array] = OrderedDict()
+        self._shards: dict[Path, data.Array] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process fills a cache of its own.
+        return {"budget": self.budget}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["budget"])  # type: ignore[misc]
+
+    def __call__(self, entry: Entry, short_side: int) -> data.Array:
+        """The picture, RGB uint8 (H, W, 3), shrunk to `short_side`."""
+        key = (entry, short_side)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        picture = data.shrink(self._decoded(entry), short_side)
+        if picture.nbytes <= self.budget:
+            self._kept[key] = picture
+            self.used += picture.nbytes
+        while self.used > self.budget:
+            self.used -= self._kept.popitem(last=False)[1].nbytes
+        return picture
+
+    def _decoded(self, entry: Entry) -> data.Array:
+        if entry.end is None:
+            return data.read_file(entry.path)
+        if entry.path not in self._shards:
+            self._shards[entry.path] = data.open_shard(entry.path)[0]
+        return data.decode(self._shards[entry.path][entry.start : entry.end], str(entry))
+
+
+class Draws(Dataset[dict[str, Any]]):
+    """The rows of batches by (step, row): the same key always gives the same crops."""
+
+    def __init__(self, streams: Sequence[Stream], crop: int, seed: int, decoder: Decoder) -> None:
+        self.streams, self.crop, self.seed, self.decoder = tuple(streams), crop, seed, decoder
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(data.mix(self.seed, *key))
+        row: dict[str, Any] = {}
+        for stream in self.streams:
+            row |= self._drawn(stream, generator)
+        return row
+
+    def _drawn(self, stream: Stream, generator: torch.Generator) -> dict[str, Any]:
+        """A crop (3, S, S) uint8, with its label and caption where there are any."""
+        number = _random(len(stream.sources), generator)
+        source = stream.sources[number]
+        index = _random(len(source.entries), generator)
+        picture = self.decoder(source.entries[index], source.short_side)
+        crop = data.random_crops(
+            *([picture], [0], self.crop, source.zoom, generator), flip=source.flip, stretch=source.stretch
+        )
+        found: dict[str, Any] = {stream.name: crop[0]}
+        if stream.label:
+            found[stream.label] = number
+        if source.captions:
+            found["captions"] = source.captions[index]
+        return found
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys (step, row) of each batch to load: of every step from `start` to `end`, its `parts`.
+
+    A part (index, count) has every `count`-th row of the batch, from row `index` on.
+    """
+
+    start: int
+    end: int
+    batch: int
+    parts: Sequence[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return (self.end - self.start) * len(self.parts)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.end):
+            for index, count in self.parts:
+                yield [(step, row) for row in range(index, self.batch, count)]
+
+
+def _random(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def reason_of(error: TrainingError) -> str:
+    """The sentence of an error; one from a worker process comes with the traceback there."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return first_line(error) if len(lines) < 2 else lines[-1].partition("TrainingError: ")[2] or lines[-1]
+
+
+def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as one batch: tensors stacked, numbers as int64, text as a list."""
+    batch: dict[str, Any] = {}
+    for name, first in rows[0].items():
+        values = [row[name] for row in rows]
+        if isinstance(first, Tensor):
+            batch[name] = torch.stack(values)
+        else:
+            batch[name] = torch.from_numpy(np.asarray(values)) if isinstance(first, int) else values
+    return batch

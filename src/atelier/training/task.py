@@ -1,0 +1,229 @@
+"""Training of a method's own networks: loads its data, steps, evaluates, writes previews.
+
+One task serves every method that declares `Training`. It evaluates on pictures that are held back, and
+paints a sheet of chosen pictures, since a low loss is not a good picture.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from atelier.core.atomic import atomic
+from atelier.core.device import compute_dtype
+from atelier.core.errors import TrainingError
+from atelier.methods.base import Batch, Job, Method
+from atelier.methods.trainable import Stateful, Update, half_precision
+from atelier.training import data, datasets
+from atelier.training.loop import portable
+from atelier.training.processes import Processes
+
+_SHEET_SIDE = 384
+#: Kinds of data whose sheets hold a photo and a painting in turn.
+_PAIRED = ("pairs", "styles")
+#: The seed of evaluation, the same in every run.
+_JUDGED = 1
+
+
+class MethodTask:
+    """Loads, trains and judges a method's networks. Pictures are decoded when they are needed."""
+
+    def __init__(self, kind: type[Method], settings: Any) -> None:
+        self.method, self.settings, self.name = kind(), settings, kind.name
+        self.averaged = kind.averaged
+        self.data = datasets.read(kind.data, settings)
+        self.sheet = _sheet(settings.sheet, paired=kind.data in _PAIRED)
+        self._placed_styles: dict[torch.device, list[Tensor]] = {}
+        self._decoder = datasets.Decoder(settings.cache * 2**20 // max(1, settings.workers))
+
+    def __str__(self) -> str:
+        """What the data set holds, for the terminal."""
+        return str(self.data)
+
+    # what the loop asks for
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The method's networks; TrainingError where one that is to be averaged is missing."""
+        networks = self.method.networks(self.settings, self.data.info)
+        if missing := [name for name in self.averaged if name not in networks]:
+            raise TrainingError(
+                f"{self.name} averages '{missing[0]}', which is none of {', '.join(networks)}"
+            )
+        return networks
+
+    def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
+        return self.method.optimisers(networks, self.settings)
+
+    def state(self) -> dict[str, Stateful]:
+        return self.method.state(self.settings)
+
+    def updates(
+        self, networks: Mapping[str, nn.Module], batch: Batch, state: Mapping[str, Stateful]
+    ) -> Iterator[Update]:
+        return self.method.updates(networks, batch, self.settings, state)
+
+    def batches(self, start: int, processes: Processes) -> Iterator[list[Batch]]:
+        """The parts of each step's batch that this process computes."""
+        settings = self.settings
+        parts = [
+            (index * processes.count + processes.index, settings.accumulate * processes.count)
+            for index in range(settings.accumulate)
+        ]
+        loaded = self._loaded(datasets.Keys(start, settings.steps, settings.batch, parts))
+        for step in range(start, settings.steps):
+            seed, across = data.mix(settings.seed, step), processes.mean
+            yield [
+                Batch(self._placed(next(loaded), processes.device), step, _generator(seed), part, across)
+                for part in parts
+            ]
+
+    def _loaded(self, keys: datasets.Keys) -> Iterator[dict[str, Any]]:
+        workers = self.settings.workers
+        loader = DataLoader(
+            datasets.Draws(self.data.learn, self.settings.crop, self.settings.seed, self._decoder),
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=datasets.stacked,
+            # Not fork: it copies the locks of threads that the copy does not have.
+            multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=_start_worker,
+            generator=_generator(0),
+        )
+        try:
+            yield from loader
+        except TrainingError as error:
+            raise TrainingError(datasets.reason_of(error)) from None
+
+    def _placed(self, items: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+        """Loaded rows on the device, pictures as floats in 0..1, with the fixed styles."""
+        placed = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in items.items()
+        }
+        for name, value in placed.items():
+            if isinstance(value, Tensor) and value.dtype == torch.uint8:
+                placed[name] = value.float() / 255
+        if self.data.info.styles:
+            placed["styles"] = self._styles(device)
+        return placed
+
+    def _styles(self, device: torch.device) -> list[Tensor]:
+        """The fixed styles on the device, the same tensors every time."""
+        if device not in self._placed_styles:
+            self._placed_styles[device] = [style.to(device) for style in self.data.info.styles]
+        return self._placed_styles[device]
+
+    # judging
+
+    def evaluate(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+        """The method's scores on pictures held back, the same crops every time."""
+        if not self.data.judge:
+            return {}
+        for network in networks.values():
+            network.eval()
+        device, sums = _device(networks), dict[str, float]()
+        draws = datasets.Draws(self.data.judge, self.settings.crop, _JUDGED, self._decoder)
+        batches = max(1, 2 * self.settings.held_back // self.settings.batch)
+        for index in range(batches):
+            rows = datasets.stacked([draws[index, row] for row in range(self.settings.batch)])
+            batch = Batch(self._placed(rows, device), index, _generator(index))
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.settings.half):
+                terms = self.method.judge(networks, batch, self.settings)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(term) / batches
+        if not sums:
+            return {}
+        return {f"judged_{name}": value for name, value in (sums | {"loss": sum(sums.values())}).items()}
+
+    # pictures
+
+    def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None:
+        """The sheet painted by these networks: photo, style where there is one, result, row by row."""
+        if not self.sheet:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            painter = self.method.painter(networks, self.settings, Path(folder))
+            device = _device(networks)
+            rows = [self._row(painter, device, photo, style) for photo, style in self.sheet]
+        width = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        with atomic(path) as temporary:
+            encoded = cv2.imencode(".jpg", np.concatenate(padded)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            temporary.write_bytes(encoded[1].tobytes())
+
+    def _row(
+        self,
+        painter: Callable[[Job], Tensor],
+        device: torch.device,
+        photo: data.Array,
+        painting: data.Array | None,
+    ) -> data.Array:
+        styles = self._styles(device)[:1]
+        if painting is not None:
+            styles = [_tensor(painting).to(device)]
+        job = Job(
+            content=_tensor(photo).to(device),
+            styles=styles,
+            style_weights=[1.0] * len(styles),
+            device=device,
+            dtype=compute_dtype(device),
+        )
+        made = (painter(job)[0].float().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        if painting is None:
+            return np.concatenate([photo, made], axis=1)
+        width = round(painting.shape[1] * photo.shape[0] / painting.shape[0])
+        return np.concatenate([photo, cv2.resize(painting, (width, photo.shape[0])), made], axis=1)
+
+    def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
+        """fp16 safetensors of what the method exports, with the recipe as metadata."""
+        metadata = {"network": self.name, "training": json.dumps(portable(facts))}
+        with atomic(path) as temporary:
+            save_file(half_precision(self.method.exported(networks)), temporary, metadata=metadata)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _start_worker(number: int) -> None:
+    """One thread, and Ctrl-C is left to the training process, which still needs pictures to end its step."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _device(networks: Mapping[str, nn.Module]) -> torch.device:
+    """The device of the first weight."""
+    weights = (weight for network in networks.values() for weight in network.parameters())
+    return next(weights).device
+
+
+def _sheet(names: Sequence[str], *, paired: bool) -> list[tuple[data.Array, data.Array | None]]:
+    """The sheet's pictures at a size that suits a sheet, each with its painting where there are pairs."""
+    if paired and len(names) % 2:
+        raise TrainingError(
+            f"the sheet has {len(names)} pictures: give pairs, a photo and a painting in turn"
+        )
+    pictures = [_small(data.read_file(Path(name))) for name in names]
+    if paired:
+        return list(zip(pictures[::2], pictures[1::2], strict=True))
+    return [(picture, None) for picture in pictures]
+
+
+def _small(picture: data.Array) -> data.Array:
+    scale = min(1.0, _SHEET_SIDE / max(picture.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _tensor(picture: data.Array) -> Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
