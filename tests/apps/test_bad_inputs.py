@@ -215,7 +215,7 @@ TABLE = [
     ),
     Row("photo-newline", "stylize a\nb.png -s style.png -o out.png", INPUT, "'a b.png' does not exist"),
     Row("photo-absent", "stylize", USAGE, "PHOTO is missing: see 'atelier stylize --help'"),
-    Row("photo-second", "stylize photo.png style.png", USAGE, "the painting goes behind --style"),
+    Row("photo-second", "stylize photo.png style.png", USAGE, "give the style with --style"),
     # the style and the mask
     Row("style-absent", "stylize photo.png -o out.png", USAGE, "needs a style"),
     Row("style-missing", "stylize photo.png -s styl.png -o out.png", INPUT, "did you mean 'style.png'?"),

@@ -11,14 +11,12 @@ from atelier.core.errors import WeightsError
 
 
 def every(as_json: arguments.Json = False) -> None:
-    """Every known weights file: where it comes from and whether it is here."""
     from atelier.apps import catalogue
 
     typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
 
 
 def pull(name: arguments.Record) -> None:
-    """Fetch published weights, check their hash and keep them as safetensors."""
     from atelier.apps.show import downloading
     from atelier.store import weights
 
@@ -32,14 +30,12 @@ def add(
     file: arguments.Brought,
     force: arguments.Force = False,
 ) -> None:
-    """Install a weights file that you fetched yourself."""
     from atelier.store import weights
 
     typer.echo(weights.add(name, file, force=force))
 
 
 def verify(name: arguments.AnyRecord = None) -> None:
-    """Hash the installed weights anew and say which are damaged."""
     from atelier.store import weights
 
     found = weights.verify(name)
@@ -52,16 +48,16 @@ def verify(name: arguments.AnyRecord = None) -> None:
 
 
 def path(name: arguments.Record) -> None:
-    """Print where the weights lie or would lie."""
     from atelier.store import weights
 
     typer.echo(weights.where(name))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": every,
-    "pull": pull,
-    "add": add,
-    "verify": verify,
-    "path": path,
+#: Name, sentence and function of each command. Sentences are not docstrings, which `python -OO` removes.
+COMMANDS: dict[str, tuple[str, Callable[..., None]]] = {
+    "list": ("List the known weights, and which of them are installed.", every),
+    "pull": ("Download published weights, check their hash and store them as safetensors.", pull),
+    "add": ("Install a weights file that you have downloaded yourself.", add),
+    "verify": ("Hash the installed weights again and report damaged files.", verify),
+    "path": ("Print the path where the weights are, or would be, installed.", path),
 }
