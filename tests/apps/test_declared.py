@@ -21,33 +21,33 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.lazy import torch
 from atelier.methods.base import Method, Paper, Takes
 
-class Any(Method):
+class _Any(Method):
     paper = Paper("Nobody", 2026, "Nothing", "https://example.org")
     class Knobs(AnyKnobs):
         pass
 
-class Words(Any):
+class Words(_Any):
     """Tint a photo by some words."""
     name = "words"
     takes = Takes(styles=frozenset({"text"}), most=1)
     def transfer(self, job, knobs):
         return torch.full_like(job.content, len(job.texts[0]) / 100)
 
-class Named(Any):
+class Named(_Any):
     """Paint in a style that has a name."""
     name = "named"
     takes = Takes(styles=frozenset({"trained"}), least=1, most=3)
     def transfer(self, job, knobs):
         return torch.full_like(job.content, {"dark": 0.2, "light": 0.8}[job.trained[0]])
 
-class Noise(Any):
+class Noise(_Any):
     """Make noise."""
     name = "noise"
     takes = Takes(content="none", styles=frozenset(), least=0)
     def transfer(self, job, knobs):
         return torch.full_like(job.content, 0.25)
 
-class Masked(Any):
+class Masked(_Any):
     """Fill a part."""
     name = "masked"
     takes = Takes(styles=frozenset({"picture", "text"}), mask="required", least=0)

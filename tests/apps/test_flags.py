@@ -78,7 +78,8 @@ def test_typer_makes_flags_of_them() -> None:
 
 def test_help_of_a_flag() -> None:
     flags = {one.name: one.annotation.__metadata__[0] for one in parameters(Brush, "Brush")}
-    assert flags["layers"].help == "Layers, from below. Repeat the flag for several values. [default: wet dry]"
+    repeated = "Repeat the flag for several values."
+    assert flags["layers"].help == f"Layers, from below. {repeated} [default: wet dry]"
     assert flags["size"].help == "Long side."
     assert flags["paper"].help == "What is painted on. [required]"
     assert flags["width"].metavar == "integer ≥1 ≤200"

@@ -143,7 +143,8 @@ LIVE = "from atelier.apps.show import live; import sys; sys.exit(0 if live() els
 def test_a_bar_is_drawn_only_on_a_terminal_that_can_show_it(more: dict[str, str], code: int) -> None:
     ours, theirs = pty.openpty()
     try:
-        done = subprocess.run([sys.executable, "-c", LIVE], stderr=theirs, env=_environment(**more), check=False)
+        command = [sys.executable, "-c", LIVE]
+        done = subprocess.run(command, stderr=theirs, env=_environment(**more), check=False)
         assert done.returncode == code
     finally:
         os.close(ours)
@@ -162,11 +163,10 @@ for line in ("--help", "stylize --help", "train --help", "weights --help", "meth
     sys.stdout.flush()
     main(line.split())
 """
-    outputs = [
-        subprocess.run(
-            [sys.executable, *flags, "-c", code], env=_environment(), capture_output=True, text=True, check=True
-        ).stdout
-        for flags in ([], ["-OO"])
-    ]
+    outputs = []
+    for flags in ([], ["-OO"]):
+        command = [sys.executable, *flags, "-c", code]
+        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=True)
+        outputs.append(done.stdout)
     assert "Paint a photo in the style of a painting." in outputs[0]
     assert outputs[0] == outputs[1]

@@ -141,7 +141,7 @@ def _misread(error: Any, asked: Asked) -> str:
         return f"unexpected argument {extra}: stylize takes one PHOTO; give the style with --style"
     if "unexpected extra argument" in message and asked.command.name == "generate":
         extra = message.partition("(s)")[2].strip(" ()")
-        return f"unexpected argument {extra}: generate takes a METHOD and no photo; give the style with --style"
+        return f"unexpected argument {extra}: generate takes a METHOD and no photo"
     return f"{message[:1].lower()}{message[1:]}; {asked.help}"
 
 

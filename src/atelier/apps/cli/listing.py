@@ -65,7 +65,5 @@ COMMANDS = (
     Entry("methods", "List the methods, or the knobs of one method.", methods),
     Entry("examples", "Write the bundled example photos and drawn styles into a folder.", examples),
     Entry("demo", "Make four pictures from the bundled examples, and a contact sheet.", demo),
-    Entry(
-        "doctor", "Report versions, device, measured speed, memory and weights of this machine.", doctor
-    ),
+    Entry("doctor", "Report versions, device, measured speed, memory and weights of this machine.", doctor),
 )

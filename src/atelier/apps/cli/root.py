@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if args is None:  # a process of its own
         keep_freed_memory()
         if words == given and not sys.warnoptions:
-            warnings.simplefilter("ignore")  # warnings are for programmers, not for the person at the terminal
+            warnings.simplefilter("ignore")  # warnings address programmers
     try:
         command = typer.main.get_command(application(words))
         # Not `command(words)`: typer would answer Ctrl-C and a closed pipe itself, without a sentence.
