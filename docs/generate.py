@@ -14,9 +14,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from atelier.api import Controls
+from atelier.apps.catalogue import takes
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.core import errors
+from atelier.core.docstrings import first_paragraph
 from atelier.methods import registry
+from atelier.methods.base import Method
 from atelier.store.records import records as all_records
 from atelier.training.settings import DATA, EncoderSettings, MethodSettings
 
@@ -44,11 +47,13 @@ def rows(declared: Mapping[str, FieldInfo]) -> str:
     return table(("flag", "takes", "default", "what it does"), found)
 
 
-def method(kind: type[registry.Method]) -> str:
-    """A method's section: sentence, paper, qualities, knobs."""
+def method(kind: type[Method]) -> str:
+    """A method's section: sentence, paper, what it takes and needs, qualities, knobs."""
     paper = f"{kind.paper.authors} {kind.paper.year}, [{kind.paper.title}]({kind.paper.url})"
-    qualities = ", ".join(f"`{name}`" for name in kind.qualities)
-    return f"## {kind.name}\n\n{kind.summary()}\n\n{paper}\n\nQualities: {qualities}\n\n{fields(kind.Knobs)}"
+    facts = [f"Takes: {takes(kind)}", f"Qualities: {', '.join(f'`{name}`' for name in kind.qualities)}"]
+    if kind.extra:
+        facts.append(f"Needs: `pip install 'atelier[{kind.extra}]'`")
+    return "\n\n".join([f"## {kind.name}", kind.summary(), paper, *facts, fields(kind.Knobs)])
 
 
 def exit_codes() -> str:
@@ -58,11 +63,8 @@ def exit_codes() -> str:
         for kind in vars(errors).values()
         if isinstance(kind, type) and kind.__module__ == errors.__name__
     ]
-    rows = [(str(kind.exit_code), f"`{kind.__name__}`", inspect.getdoc(kind) or "") for kind in kinds]
-    return table(
-        ("exit code", "error", "meaning"),
-        [(code, name, text.replace("\n", " ")) for code, name, text in rows],
-    )
+    rows = [(str(kind.exit_code), f"`{kind.__name__}`", first_paragraph(kind)) for kind in kinds]
+    return table(("exit code", "error", "meaning"), rows)
 
 
 def records() -> str:

@@ -75,8 +75,8 @@ def generate(
     `stylize`, whose errors it raises.
 
     >>> import numpy as np
-    >>> sample = np.random.default_rng(0).random((24, 24, 3))
-    >>> generate("quilting", sample, size=(40, 32), block=8).size  # doctest: +SKIP
+    >>> sample = np.random.default_rng(0).random((32, 32, 3))
+    >>> generate("texture", sample, size=(40, 32), iterations=1, coarse_iterations=1).size
     (40, 32)
     """
     from atelier.session import artifacts
@@ -106,6 +106,15 @@ def replay(
     `style`, `mask` and `regions` name them where they have moved, and `files` those of knobs, weights
     among them, by the knob's name. Raises InputError when one is missing
     or is not the file that the recipe names, and WeightsError when the weights are others.
+
+    >>> import numpy as np
+    >>> from atelier import images
+    >>> photo = np.random.default_rng(0).random((8, 12, 3))
+    >>> made = stylize(photo, photo[::-1], method="colour")
+    >>> images.write(made, "made.png")
+    >>> again = replay("made.png", content=photo, style=photo[::-1])
+    >>> np.array_equal(again.pixels, made.pixels)
+    True
     """
     from atelier.core import recipe as recipes
     from atelier.images import read_recipe
@@ -182,6 +191,12 @@ def save_style(
 
     `path` ends in .safetensors; give it wherever a style picture is taken. For pictures of another size it
     is the painting alone. Raises UsageError, InputError, WeightsError or OutputError with one sentence.
+
+    >>> import numpy as np
+    >>> painting = np.random.default_rng(0).random((32, 32, 3))
+    >>> save_style(painting, "painting.safetensors", method="adain", size=32)
+    >>> stylize(painting[:16], "painting.safetensors", method="adain", size=32).size
+    (32, 16)
     """
     from atelier.session.save import save
 

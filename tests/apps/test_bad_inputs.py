@@ -215,7 +215,7 @@ TABLE = [
     ),
     Row("photo-newline", "stylize a\nb.png -s style.png -o out.png", INPUT, "'a b.png' does not exist"),
     Row("photo-absent", "stylize", USAGE, "PHOTO is missing: see 'atelier stylize --help'"),
-    Row("photo-second", "stylize photo.png style.png", USAGE, "the painting goes behind --style"),
+    Row("photo-second", "stylize photo.png style.png", USAGE, "give the style with --style"),
     # the style and the mask
     Row("style-absent", "stylize photo.png -o out.png", USAGE, "needs a style"),
     Row("style-missing", "stylize photo.png -s styl.png -o out.png", INPUT, "did you mean 'style.png'?"),
@@ -339,7 +339,13 @@ TABLE = [
     Row("replay-gone", "replay made.png", INPUT, "'photo.png' is missing", _input_gone),
     Row("replay-changed", "replay made.png", INPUT, "is not the picture that was used", _input_changed),
     Row("replay-exists", "replay made.png", OUTPUT, "'made-replay.png' exists", _replay_exists),
-    Row("replay-styles", "replay made.png -s a.png -s b.png", USAGE, "made with 1 style", _recipe()),
+    Row(
+        "replay-styles",
+        "replay made.png -s a.png -s b.png",
+        USAGE,
+        "has 1 styles, and 2 were given",
+        _recipe(),
+    ),
     # weights, methods, examples, demo, training
     Row("weights-name", "weights path vgg19.imagnet", WEIGHTS, "did you mean 'vgg19.imagenet'?"),
     Row("weights-hash", "weights add vgg19.imagenet tiny.safetensors", WEIGHTS, "not the published"),

@@ -21,6 +21,9 @@ class Brush(Knobs):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed.")
     varnish: bool = knob(True, "A last coat.")
     paper: str = Field(..., description="What is painted on.")
+    sample: str = knob("noise", "Where it starts.", file="picture", words=("noise", "style"))
+    network: str = knob("a.b", "Network.", file="weights")
+    film: str = knob("", "Film.", writes=(".gif", ".webp"))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,9 @@ class Brush(Knobs):
         ("seed", "integer ≥0 <2^63", "0"),
         ("varnish", "yes/no", "yes"),
         ("paper", "text", "required"),
+        ("sample", "noise|style|picture file", "noise"),
+        ("network", "name or file", "a.b"),
+        ("film", ".gif|.webp file", "none"),
     ],
 )
 def test_fields_in_words(name: str, kind: str, default: str) -> None:
@@ -59,7 +65,7 @@ def test_settings_become_parameters() -> None:
     names = list(inspect.signature(painting).parameters)
     assert names == ["photo", *(name for name in Brush.model_fields if name != "seed")]
     assert painting(photo="a", width=3) == {"photo": "a", "width": 3}
-    assert (painting.__name__, painting.__doc__) == ("paint", "Paint it.")
+    assert painting.__name__ == "paint"
 
 
 def test_typer_makes_flags_of_them() -> None:
@@ -72,7 +78,8 @@ def test_typer_makes_flags_of_them() -> None:
 
 def test_help_of_a_flag() -> None:
     flags = {one.name: one.annotation.__metadata__[0] for one in parameters(Brush, "Brush")}
-    assert flags["layers"].help == "Layers, from below. Repeat the flag for several. [default: wet dry]"
+    repeated = "Repeat the flag for several values."
+    assert flags["layers"].help == f"Layers, from below. {repeated} [default: wet dry]"
     assert flags["size"].help == "Long side."
     assert flags["paper"].help == "What is painted on. [required]"
     assert flags["width"].metavar == "integer ≥1 ≤200"

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from atelier.api import Controls
+from atelier.apps.catalogue import takes
 from atelier.apps.flags import flag
 from atelier.core import errors
 from atelier.methods import registry
@@ -32,6 +33,7 @@ def test_every_method_and_knob_is_there(pages: dict[str, str]) -> None:
     for name, kind in registry.list_methods().items():
         assert f"## {name}\n" in pages["methods.md"]
         assert kind.paper.url in pages["methods.md"]
+        assert f"Takes: {takes(kind)}\n" in pages["methods.md"]
         for knob in kind.Knobs.model_fields:
             assert f"`{flag(knob)}`" in pages["methods.md"]
 

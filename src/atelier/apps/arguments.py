@@ -31,8 +31,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Photo = Annotated[Path, _argument("PHOTO", "The photo to stylize.")]
 Made = Annotated[Path, _argument("PICTURE", "A picture written by atelier.")]
 Styles = Annotated[
-    list[Path] | None,
-    _file("--style", "-s", says="The style picture, such as a painting; repeat for several."),
+    list[str] | None, _file("--style", "-s", says="The style picture. Repeat the flag for several styles.")
+]
+StyleNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style", "-s", metavar="NAME", help="Name of a trained style. Repeat the flag for several."
+    ),
 ]
 Output = Annotated[
     Path | None,

@@ -7,45 +7,57 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from atelier.apps.flags import default_of, flag, kind_of
+from atelier.apps.layout import columns, paragraph, table
 from atelier.methods.base import Method
 from atelier.store import records, weights
 
 
 def many(methods: Iterable[type[Method]]) -> str:
     """One line per method: name, family, year, what it does."""
-    table = _table("method", "family", "year", "what it does")
-    for kind in methods:
-        table.add_row(kind.name, kind.family(), str(kind.paper.year), kind.summary())
-    return _drawn(table)
+    rows = [(kind.name, kind.family(), str(kind.paper.year), kind.summary()) for kind in methods]
+    return table(("method", "family", "year", "what it does"), rows, columns())
 
 
 def one(kind: type[Method]) -> str:
     """A method's sentence, paper, qualities and knobs."""
-    table = _table("knob", "takes", "default", "what it does")
-    for name, field in kind.Knobs.model_fields.items():
-        table.add_row(flag(name), kind_of(field), default_of(field), field.description or "")
-    paper = f"{kind.paper.authors} ({kind.paper.year}): {kind.paper.title}\n{kind.paper.url}"
-    facts = [paper, takes(kind), f"Qualities: {', '.join(kind.qualities)}"]
+    width = columns()
+    paper = f"{kind.paper.authors} ({kind.paper.year}): {kind.paper.title}"
+    parts = [
+        [f"{kind.name} ({kind.family()})", kind.summary()],
+        [paper, kind.paper.url, f"Takes: {takes(kind)}", f"Qualities: {', '.join(kind.qualities)}"],
+    ]
     if kind.extra:
-        facts.append(f"Needs: pip install 'atelier[{kind.extra}]'")
-    return f"{kind.name} ({kind.family()})\n{kind.summary()}\n\n" + "\n".join(facts) + f"\n\n{_drawn(table)}"
+        parts[1].append(f"Needs: pip install 'atelier[{kind.extra}]'")
+    text = "\n\n".join("\n".join(paragraph(line, width) for line in part) for part in parts)
+    rows = [
+        (flag(name), kind_of(field), default_of(field), field.description or "")
+        for name, field in kind.Knobs.model_fields.items()
+    ]
+    knobs = table(("knob", "takes", "default", "what it does"), rows, width) if rows else "It has no knobs."
+    return f"{text}\n\n{knobs}"
 
 
+_CONTENT = {"required": "a photo", "size": "optionally a photo, for its size alone", "none": "no photo"}
 _STYLES = {"picture": "pictures", "text": "words", "trained": "names"}
 
 
 def takes(kind: type[Method]) -> str:
-    """What a method takes, in one line."""
+    """What a method takes, in one line.
+
+    >>> from atelier.methods import registry
+    >>> takes(registry.find("gatys"))
+    'a photo; 1 or more styles (pictures)'
+    """
     rules = kind.takes
-    content = {"required": "a photo", "size": "a photo for its size, or none", "none": "no photo"}
-    styles = " or ".join(_STYLES[one] for one in sorted(rules.styles))
-    most = "" if rules.most is None else f", at most {rules.most}"
-    least = "optional" if rules.least == 0 else f"at least {rules.least}"
-    style = f"styles as {styles} ({least}{most})" if styles else "no style"
-    return f"Takes: {content[rules.content]}; {style}" + ("; a mask" if rules.mask == "required" else "")
+    if rules.most is None:
+        count = f"{rules.least} or more"
+    else:
+        count = str(rules.most) if rules.least == rules.most else f"{rules.least} to {rules.most}"
+    noun = "style" if rules.most == 1 else "styles"
+    kinds = " or ".join(_STYLES[one] for one in sorted(rules.styles))
+    parts = [_CONTENT[rules.content], f"{count} {noun} ({kinds})" if kinds else "no style"]
+    return "; ".join([*parts, "a mask"] if rules.mask == "required" else parts)
 
 
 def facts(kind: type[Method]) -> dict[str, Any]:
@@ -73,10 +85,11 @@ def as_json(methods: Sequence[type[Method]]) -> str:
 
 def weights_table() -> str:
     """One line per weights record: its name, whether it is here, licence, what it is."""
-    table = _table("weights", "here", "licence", "paper", "note")
-    for record in records.records():
-        table.add_row(record.name, _state(record), record.licence, record.paper, record.note)
-    return _drawn(table)
+    rows = [
+        (record.name, _state(record), record.licence, record.paper, record.note)
+        for record in records.records()
+    ]
+    return table(("weights", "here", "licence", "paper", "note"), rows, columns())
 
 
 def weights_as_json() -> str:
@@ -98,23 +111,3 @@ def _state(record: records.Record) -> str:
     if condition == "missing":
         return "no"
     return "bundled" if record.bundled else condition
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
-    return table
-
-
-def _drawn(table: Table) -> str:
-    """The table as plain text, as wide as the terminal (100 columns where there is none)."""
-    import shutil
-
-    from rich.console import Console
-
-    width = shutil.get_terminal_size((100, 24)).columns
-    console = Console(width=width, force_terminal=False, highlight=False)
-    with console.capture() as capture:
-        console.print(table, markup=False)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

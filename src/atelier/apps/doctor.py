@@ -30,7 +30,7 @@ def examine() -> dict[str, Any]:
         "computes_in": str(devices.compute_dtype(device)).removeprefix("torch."),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "convolution_gflops": {name: round(rate / 1e9) for name, rate in rates.items()},
+        "convolution_gflops": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
         "memory_gib": {
             "total": round(psutil.virtual_memory().total / GIB, 1),
             "free": round(memory.available() / GIB, 1),

@@ -138,7 +138,10 @@ def _misread(error: Any, asked: Asked) -> str:
         return f"{_called(error.param)} has a value that is not allowed: {reason}; {asked.help}"
     if "unexpected extra argument" in message and asked.command.name == "stylize":
         extra = message.partition("(s)")[2].strip(" ()")
-        return f"{extra} is too much: stylize takes one PHOTO, and the painting goes behind --style"
+        return f"unexpected argument {extra}: stylize takes one PHOTO; give the style with --style"
+    if "unexpected extra argument" in message and asked.command.name == "generate":
+        extra = message.partition("(s)")[2].strip(" ()")
+        return f"unexpected argument {extra}: generate takes a METHOD and no photo"
     return f"{message[:1].lower()}{message[1:]}; {asked.help}"
 
 
@@ -149,11 +152,16 @@ def _called(parameter: Any) -> str:
 
 
 def _nearest(option: str, asked: Asked) -> str:
-    """The method that has a knob of this name, or the nearest flag."""
+    """The command or the method that has this flag, or the nearest flag."""
+    field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+    if asked.command.name == "generate":
+        from atelier.session.controls import Controls
+
+        if field in Controls.model_fields or field in ("mask", "region"):
+            return "it needs a photo, so use it with 'atelier stylize'"
     if asked.command.name == "stylize":
         from atelier.methods import registry
 
-        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
         for name, kind in registry.list_methods().items():
             if field in kind.Knobs.model_fields:
                 return f"it is a knob of another method, so add --method {name}, or leave it out"

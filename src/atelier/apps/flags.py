@@ -6,16 +6,17 @@ then fail with the same sentence.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+
+if TYPE_CHECKING:  # help pages without declared flags need no pydantic
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
 
 def flag(name: str) -> str:
@@ -23,26 +24,53 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def parameters(model: type[BaseModel], panel: str, skip: Iterable[str] = ()) -> list[inspect.Parameter]:
-    """One keyword parameter per field, for `with_parameters`; None means that the flag was not given."""
-    fields = {name: field for name, field in model.model_fields.items() if name not in set(skip)}
-    return [_parameter(name, field, panel) for name, field in fields.items()]
+def parameters(
+    model: type[BaseModel], panel: str, skip: Iterable[str] = (), hide: Iterable[str] = ()
+) -> list[inspect.Parameter]:
+    """One keyword parameter for each field, for `with_parameters`; None means that the flag was not given.
+
+    Fields in `skip` get no flag; those in `hide` get one that help leaves out.
+    """
+    left_out, unseen = set(skip), set(hide)
+    return [
+        _parameter(name, field, panel, hide=name in unseen)
+        for name, field in model.model_fields.items()
+        if name not in left_out
+    ]
 
 
 def with_parameters(
-    function: Callable[..., Any], more: list[inspect.Parameter], **fixed: Any
+    function: Callable[..., Any],
+    more: Sequence[inspect.Parameter] = (),
+    changed: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """`function` with its `**settings` spelled out, for typer to make flags of; `fixed` ones are set."""
+    """`function` with its `**settings` spelled out, for typer to make flags of.
+
+    `changed` replaces annotations of its own parameters, by name.
+    """
+    other = changed or {}
     plain = inspect.signature(function, eval_str=True)
-    own = [p for p in plain.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    own = [
+        p.replace(annotation=other.get(p.name, p.annotation))
+        for p in plain.parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
 
     def called(**values: Any) -> Any:
-        return function(**values, **fixed)
+        return function(**values)
 
     called.__signature__ = plain.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in [*own, *more]}
-    called.__name__, called.__doc__ = function.__name__, function.__doc__
+    called.__name__ = function.__name__
     return called
+
+
+def hidden(annotation: Any) -> Any:
+    """The annotation of a flag that is read as before, and left out of help."""
+    kind, option = get_args(annotation)
+    unseen = copy.copy(option)
+    unseen.hidden = True
+    return Annotated[kind, unseen]
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +81,9 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 def default_of(field: FieldInfo) -> str:
     """A field's default in words."""
     value = field.default
-    if value is PydanticUndefined:
+    if field.is_required():
         return "required"
-    if value is None or value == ():
+    if value is None or value in ((), ""):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -63,7 +91,9 @@ def default_of(field: FieldInfo) -> str:
 
 
 def kind_of(field: FieldInfo) -> str:
-    """What a field takes, in words: a choice, or a type with its range."""
+    """What a field takes, in words: a choice, a file, or a type with its range."""
+    if words := _file_of(field):
+        return words
     inner = _inner(field.annotation)
     if get_origin(inner) is Literal:
         return "|".join(map(str, get_args(inner)))
@@ -73,7 +103,23 @@ def kind_of(field: FieldInfo) -> str:
     return " ".join([name, *_range(field)])
 
 
+_FILES = {"picture": "picture file", "data": "picture file", "array": ".npy file", "weights": "name or file"}
+
+
+def _file_of(field: FieldInfo) -> str:
+    """What a file knob names, or the extensions of an artifact; empty for another knob."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    words: Any = extra.get("words", ())
+    if writes := extra.get("writes"):
+        return f"{'|'.join(map(str, writes))} file"  # type: ignore[arg-type]
+    if holds := extra.get("file"):
+        return "|".join([*words, _FILES[str(holds)]])
+    return ""
+
+
 def _range(field: FieldInfo) -> Iterable[str]:
+    from annotated_types import Ge, Gt, Le, Lt
+
     for rule in field.metadata:
         match rule:
             case Ge(ge=bound):
@@ -99,29 +145,24 @@ def _inner(annotation: Any) -> Any:
     return annotation
 
 
-def _parameter(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, panel: str, *, hide: bool) -> inspect.Parameter:
     inner = _inner(field.annotation)
     kind: Any = list[str] if get_origin(inner) is tuple else bool if inner is bool else str
     names = [f"{flag(name)}/--no-{name.replace('_', '-')}"] if kind is bool else [flag(name)]
-    repeated = " Repeat the flag for several." if kind == list[str] else ""
+    repeated = " Repeat the flag for several values." if kind == list[str] else ""
     option = typer.Option(
         *names,
         help=f"{field.description}{repeated}{_default(field)}",
         metavar=None if kind is bool else kind_of(field),
         rich_help_panel=panel,
         show_default=False,
+        hidden=hide,
     )
-    parameter_kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, parameter_kind, default=None, annotation=_annotated(kind | None, option))
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=Annotated[kind | None, option])
 
 
 def _default(field: FieldInfo) -> str:
     """As typer writes the defaults that it knows."""
     default = default_of(field)
     return "" if default == "none" else " [required]" if default == "required" else f" [default: {default}]"
-
-
-def _annotated(kind: Any, option: Any) -> Any:
-    from typing import Annotated
-
-    return Annotated[kind, option]

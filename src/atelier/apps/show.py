@@ -6,6 +6,7 @@ Progress goes to the error stream, results to the output stream, so that scripts
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -21,6 +22,15 @@ from atelier.core.progress import Event
 
 console = Console(stderr=True, highlight=False)
 EVERY = 50  # steps between two lines of losses
+
+
+def live() -> bool:
+    """Whether a progress bar can be drawn: the error stream is a terminal that moves its cursor.
+
+    rich alone would draw one into a file where FORCE_COLOR is set.
+    """
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal and not in_ci
 
 
 def say(text: str) -> None:
@@ -69,9 +79,8 @@ class Watch:
 @contextmanager
 def watching(*, quiet: bool = False) -> Iterator[Watch]:
     """A `Watch` that shows a bar on a terminal and handles Ctrl-C while the block runs."""
-    live = console.is_terminal and not quiet
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True) if live else None
+    bar = Progress(*columns, console=console, transient=True) if live() and not quiet else None
     watch = Watch(bar, quiet=quiet)
     before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -97,7 +106,7 @@ def downloading(name: str) -> Iterator[Any]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not live()) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

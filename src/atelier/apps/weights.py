@@ -11,14 +11,12 @@ from atelier.core.errors import WeightsError
 
 
 def every(as_json: arguments.Json = False) -> None:
-    """List all known weights, and which of them are here."""
     from atelier.apps import catalogue
 
     typer.echo(catalogue.weights_as_json() if as_json else catalogue.weights_table())
 
 
 def pull(name: arguments.Record) -> None:
-    """Fetch published weights, check their hashes and keep them."""
     from atelier.apps.show import downloading
     from atelier.store import weights
 
@@ -33,7 +31,6 @@ def add(
     file: arguments.Brought,
     force: arguments.Force = False,
 ) -> None:
-    """Install weights that you fetched yourself: a file, or a folder for several files."""
     from atelier.store import weights
 
     typer.echo(weights.add(name, file, force=force))
@@ -41,7 +38,6 @@ def add(
 
 
 def verify(name: arguments.AnyRecord = None) -> None:
-    """Hash the installed weights again: verified, unverified (no published hash), missing or damaged."""
     from atelier.store import weights
 
     found = weights.verify(name)
@@ -54,7 +50,6 @@ def verify(name: arguments.AnyRecord = None) -> None:
 
 
 def path(name: arguments.Record) -> None:
-    """Print the path where the weights are or would be installed."""
     from atelier.store import weights
 
     typer.echo(weights.where(name))
@@ -75,10 +70,14 @@ def _say_unverified(name: str) -> None:
         say(f"note: {name} is unverified: it matches no known hash; sha256 {weights.fingerprint(name)}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": every,
-    "pull": pull,
-    "add": add,
-    "verify": verify,
-    "path": path,
+#: Name, sentence and function of each command. Sentences are not docstrings, which `python -OO` removes.
+COMMANDS: dict[str, tuple[str, Callable[..., None]]] = {
+    "list": ("List the known weights, and which of them are installed.", every),
+    "pull": ("Download published weights, check their hashes and store them.", pull),
+    "add": ("Install weights that you downloaded yourself: a file, or a folder for several files.", add),
+    "verify": (
+        "Hash the installed weights again: verified, unverified (no published hash), missing or damaged.",
+        verify,
+    ),
+    "path": ("Print the path where the weights are, or would be, installed.", path),
 }

@@ -11,43 +11,91 @@ from collections.abc import Iterable
 
 
 class AtelierError(Exception):
-    """A problem that its text explains. `exit_code` is the exit code of the command."""
+    """Base of all errors that a user can cause. Its text is one sentence; the command exits with `exit_code`.
+
+    >>> import atelier
+    >>> try:
+    ...     atelier.Stylizer(method="gatis")
+    ... except AtelierError as error:
+    ...     print(f"{error} (exit code {error.exit_code})")
+    there is no method 'gatis': did you mean 'gatys'? (exit code 2)
+    """
 
     exit_code = 1
 
 
 class UsageError(AtelierError):
-    """A flag, knob or name that does not exist or has a value that is not allowed."""
+    """A flag, knob or name that does not exist or has a value that is not allowed.
+
+    >>> import atelier
+    >>> atelier.Stylizer(method="identity", strength=2)
+    Traceback (most recent call last):
+    ...
+    atelier.core.errors.UsageError: strength = 2 is not allowed: it should be less than or equal to 1
+    """
 
     exit_code = 2
 
 
 class InputError(AtelierError):
-    """A picture or other input file that is missing, damaged, hostile or unsuitable."""
+    """A picture or other input file that is missing, damaged, hostile or unsuitable.
+
+    >>> import atelier
+    >>> atelier.Picture.open("missing.jpg")
+    Traceback (most recent call last):
+    ...
+    atelier.core.errors.InputError: 'missing.jpg' does not exist...
+    """
 
     exit_code = 3
 
 
 class WeightsError(AtelierError):
-    """Weights that are missing, damaged, of another network, or cannot be fetched."""
+    """Weights that are missing, damaged, of another network, or cannot be downloaded.
+
+    >>> import atelier, numpy as np
+    >>> grey = np.full((16, 16, 3), 0.5)
+    >>> atelier.stylize(grey, grey, method="gatys", encoder="vgg91.imagenet")
+    Traceback (most recent call last):
+    ...
+    atelier.core.errors.WeightsError: There are no weights called 'vgg91.imagenet'...
+    """
 
     exit_code = 4
 
 
 class OutputError(AtelierError):
-    """A result that cannot be written: it exists, the folder is missing, the disk is full."""
+    """A result that cannot be written: it exists, the folder is missing, the disk is full.
+
+    >>> import atelier, numpy as np
+    >>> atelier.save_style(np.zeros((16, 16, 3)), "missing/style.safetensors")
+    Traceback (most recent call last):
+    ...
+    atelier.core.errors.OutputError: the folder 'missing' does not exist: make it, or write elsewhere
+    """
 
     exit_code = 5
 
 
 class ResourceError(AtelierError):
-    """The machine lacks something: a device, memory, or an optional package."""
+    """The machine lacks something: the device, memory, or an optional package.
+
+    >>> import atelier
+    >>> atelier.Stylizer(method="identity", device="cuda:99")
+    Traceback (most recent call last):
+    ...
+    atelier.core.errors.ResourceError: the device 'cuda:99' does not answer...
+    """
 
     exit_code = 6
 
 
 class TrainingError(AtelierError):
-    """A training run that cannot start or continue: the data, a checkpoint, a loss that is not finite."""
+    """A training run that cannot start or continue: the data, a checkpoint, a loss that is not finite.
+
+    >>> TrainingError("the loss is not finite after step 12: lower the learning rate").exit_code
+    7
+    """
 
     exit_code = 7
 

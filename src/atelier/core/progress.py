@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """The state of the work: `done` of `total` steps.
+    """How far the work is: step `done` of `total`, in the stage of this name.
 
-    `losses` are the weighted terms of the objective by name. `preview` computes the current picture,
-    (B, 3, H, W) in 0..1, and takes time only when it is called.
+    `losses` are the weighted terms of the objective by name. `preview` returns the current picture,
+    (B, 3, H, W) in 0..1; it costs nothing until it is called.
+
+    >>> import atelier, numpy as np
+    >>> events = []
+    >>> grey = np.full((16, 16, 3), 0.5)
+    >>> picture = atelier.stylize(grey, grey, method="colour", progress=events.append)
+    >>> events[-1].done == events[-1].total
+    True
     """
 
     done: int

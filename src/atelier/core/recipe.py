@@ -75,7 +75,14 @@ class Request(BaseModel):
 
 
 class Recipe(Request):
-    """A request and what was found while it ran: everything that decides a picture's pixels."""
+    """A request and what was found while it ran: everything that decides a picture's pixels.
+
+    >>> import atelier, numpy as np
+    >>> picture = atelier.stylize(np.zeros((8, 8, 3)), method="identity", seed=7)
+    >>> recipe = Recipe.model_validate(picture.recipe)
+    >>> recipe.method, recipe.controls["seed"]
+    ('identity', 7)
+    """
 
     layout: int = Field(1, alias="schema")
     weights: dict[str, str] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from atelier.core.docstrings import first_paragraph
 from atelier.core.knobs import Knobs
 from atelier.core.progress import Progress
 from atelier.methods.trainable import Batch, Trainable
@@ -263,4 +263,4 @@ class Method(Trainable):
     @classmethod
     def summary(cls) -> str:
         """The one sentence that lists show."""
-        return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+        return first_paragraph(cls)

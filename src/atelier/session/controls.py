@@ -17,7 +17,11 @@ BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
 
 
 class Controls(knob_rules.Knobs):
-    """The settings that every method takes; words mean the same everywhere."""
+    """The settings that every method takes, with the same meaning everywhere.
+
+    >>> Controls(size=512, strength=0.8).strength
+    0.8
+    """
 
     size: int | None = Field(
         None,

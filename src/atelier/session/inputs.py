@@ -171,7 +171,8 @@ def _check_kinds(kind: type[Method], *groups: Sequence[Any]) -> None:
         needed = "a style" if takes.least == 1 else f"at least {takes.least} styles"
         raise UsageError(f"{kind.name} needs {needed}: give {flags}")
     if takes.most is not None and count > takes.most:
-        raise UsageError(f"{kind.name} takes at most {takes.most} styles, and {count} were given")
+        most = "1 style" if takes.most == 1 else f"{takes.most} styles"
+        raise UsageError(f"{kind.name} takes at most {most}, and {count} were given")
     for one in groups[1]:
         if not one.text.strip():
             raise UsageError("a style in words is empty: say what the picture should look like")

@@ -75,6 +75,8 @@ class Stylizer:
         In a video, `previous` is the result for the frame before, and `flow` (1, 2, H, W) says for each pixel
         of this frame how many pixels right and down of it its colour was in `previous`.
         """
+        if self.setup.kind.takes.content == "none":
+            raise UsageError(f"{self.setup.kind.name} makes pictures without a photo: use generate")
         inputs = self._read(content, mask, regions)
         return self._paint(inputs, self._size(inputs), Progress(progress), previous, flow)
 
