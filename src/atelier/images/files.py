@@ -1,4 +1,4 @@
-"""Picture files: read whatever comes, write whole files or none."""
+"""Pictures to files: whole files or none. `reading` has the way back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, ResourceError, UsageError
 from atelier.images import encode, stylefile
 from atelier.images.arrays import MAX_PIXELS
+from atelier.images.metadata import NO_METADATA, strongest
 from atelier.images.picture import Picture
 from atelier.images.reading import reason
 
@@ -35,12 +37,18 @@ def write(
     overwrite: bool = False,
     bits: int | None = None,
     quality: int = 95,
+    receipt: bool = True,
+    metadata: bool = True,
+    source_type: str = "",
 ) -> None:
-    """Writes `picture` in the format of the path's extension, with its recipe inside.
+    """Writes `picture` in the format of the path's extension, with its recipe and metadata inside.
 
     `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality`
-    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. Raises
-    UsageError for an unknown extension or value, OutputError where the file cannot be written,
+    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. `receipt=False` leaves
+    the recipe out, `metadata=False` resolution and rights. The file's digital source type is the strongest of
+    `source_type` (one of IPTC's, as URI or last word), the recipe's and the one that the picture has already.
+
+    Raises UsageError for an unknown extension or value, OutputError where the file cannot be written,
     ResourceError where memory runs out; then nothing is left behind.
     """
     target = Path(path)
@@ -50,13 +58,23 @@ def write(
     if not 1 <= quality <= 100:
         raise UsageError(f"quality is 1 to 100, not {quality}")
     try:
-        data = encode.encode(picture, suffix, bits=depth, quality=quality)
+        told = _telling(picture, receipt, metadata, source_type)
+        data = encode.encode(told, suffix, bits=depth, quality=quality)
         with atomic(target) as temporary:
             temporary.write_bytes(data)
     except MemoryError as error:
         raise ResourceError(f"there is no memory left to write '{target}': close programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
+
+
+def _telling(picture: Picture, receipt: bool, metadata: bool, source_type: str) -> Picture:
+    """The picture with the recipe and the metadata that its file gets."""
+    made = str((picture.recipe or {}).get("source_type") or "")
+    about = (picture.metadata if metadata else NO_METADATA).marked(
+        strongest(picture.metadata.source_type, made, source_type)
+    )
+    return replace(picture, recipe=picture.recipe if receipt else None, metadata=about)
 
 
 def write_style(

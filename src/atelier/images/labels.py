@@ -24,11 +24,24 @@ _LOPSIDED = 100
 
 
 def read(file: Any, size: Sequence[int]) -> Tensor:
-    """The map in a picture's file, at `size`: greys are the numbers of their shades, colours larger ones."""
-    colours = torch.from_numpy(Picture.of(file).pixels).mul(255).round().long()
+    """The map in a picture, at `size` (height, width): integers without colour management.
+
+    Grey pixels are the number of their grey, which in 16-bit files goes to 65,535; other colours are
+    65536 red + 256 green + blue. Greys of 1, 2 and 4 bits count as they are scaled to 8, and palettes by
+    their colours.
+    """
+    pixels = torch.from_numpy(Picture.of(file, data=True).pixels)
+    colours = pixels.mul(_top(pixels)).round().long()
     red, green, blue = colours.unbind(2)
     grey = (red == green) & (green == blue)
     return resized(torch.where(grey, red, (red << 16) | (green << 8) | blue), size)
+
+
+def _top(pixels: Tensor) -> int:
+    """What 1.0 stands for: 65535 in grey maps that 8 bits cannot hold, else 255."""
+    eight = pixels * 255
+    grey = torch.equal(pixels[..., 0], pixels[..., 1]) and torch.equal(pixels[..., 0], pixels[..., 2])
+    return 65535 if grey and (eight - eight.round()).abs().max() > 1e-3 else 255
 
 
 def read_affinity(file: Any) -> Tensor:

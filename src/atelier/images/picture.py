@@ -15,6 +15,7 @@ from PIL import Image
 from atelier.core.errors import InputError
 from atelier.images import reading, stylefile
 from atelier.images.arrays import MAX_PIXELS, Decoded, channels_last, from_array
+from atelier.images.metadata import NO_METADATA, Metadata
 from atelier.images.pil import from_pil
 from atelier.images.resize import fit, resize_arrays
 
@@ -32,7 +33,8 @@ class Picture:
     """`pixels` float32 (H, W, 3) sRGB 0..1, `alpha` float32 (H, W) 0..1 or None.
 
     `name` is the path as it was given, `sha256` that of the file's bytes (of the pixels where there
-    is no file), `recipe` what made the picture where it says so, `artifacts` what a method made beside it.
+    is no file), `recipe` what made the picture where it says so, `artifacts` what a method made beside it,
+    `metadata` resolution, rights and origin.
 
     Raises InputError where the arrays are empty or of other shapes.
 
@@ -46,6 +48,7 @@ class Picture:
     sha256: str = ""
     recipe: dict[str, Any] | None = None
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    metadata: Metadata = NO_METADATA
 
     def __post_init__(self) -> None:
         self.pixels = np.ascontiguousarray(self.pixels, dtype=np.float32)
@@ -74,34 +77,37 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @classmethod
-    def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright, in sRGB.
 
         Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
-        their depth. Raises InputError for a file that is missing, no picture, damaged, or larger than
-        `max_pixels`, which is checked before decoding.
+        their depth. `data` is for masks, label maps and other numbers that are no colours: they are not
+        colour-managed, whatever profile, gamma or colour space the file names.
+
+        Raises InputError for a file that is missing, not a picture, damaged, or larger than `max_pixels`,
+        which is checked before decoding.
         """
         if Path(path).suffix.lower() == stylefile.SUFFIX:
             pixels, alpha, digest = stylefile.read(Path(path))
             return cls(pixels, alpha, name=str(path), sha256=digest)
-        made, digest = reading.read_decoded(path, max_pixels)
-        return cls(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
+        made, digest = reading.read_decoded(path, max_pixels, as_data=data)
+        return replace(_of_decoded(made, digest), name=str(path))
 
     @classmethod
-    def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """A picture from a path, a PIL image, an array, a tensor or a picture.
 
         Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, uint8 or
         uint16 (0..their maximum), wider integers (0..255, or unsigned ones up to their maximum; see
-        `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). Raises InputError for
-        anything else.
+        `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). `data` is as for `open`; a
+        picture is returned as it is. Raises InputError for anything else.
         """
         if isinstance(source, Picture):
             return source
         if isinstance(source, str | Path):
-            return cls.open(source, max_pixels=max_pixels)
+            return cls.open(source, max_pixels=max_pixels, data=data)
         if isinstance(source, Image.Image):
-            return _of_decoded(from_pil(source, max_pixels))
+            return _of_decoded(from_pil(source, max_pixels, as_data=data))
         if isinstance(source, np.ndarray):
             return _of_decoded(from_array(source, "the array", max_pixels))
         if _is_tensor(source):
@@ -180,8 +186,10 @@ def _hash(pixels: Floats, alpha: Floats | None) -> str:
     return digest.hexdigest()
 
 
-def _of_decoded(decoded: Decoded) -> Picture:
-    return Picture(decoded.pixels, decoded.alpha, recipe=decoded.recipe)
+def _of_decoded(decoded: Decoded, sha256: str = "") -> Picture:
+    return Picture(
+        decoded.pixels, decoded.alpha, sha256=sha256, recipe=decoded.recipe, metadata=decoded.metadata
+    )
 
 
 def _is_tensor(source: Any) -> bool:

@@ -17,14 +17,16 @@ _BYTES_PER_PIXEL = 32
 _METADATA = 64 * 2**20
 
 
-def read_decoded(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Decoded, str]:
-    """The decoded picture in a file, and the sha256 of the file.
+def read_decoded(
+    path: str | Path, max_pixels: int = MAX_PIXELS, *, as_data: bool = False
+) -> tuple[Decoded, str]:
+    """The decoded picture in a file, and the sha256 of the file. See `decode.decode` for `as_data`.
 
     Raises InputError for a file that is missing, no picture, damaged, or larger than `max_pixels`, which is
     checked before decoding.
     """
     data = read_bytes(path, max_pixels)
-    return decode.decode(data, str(path), max_pixels), hashlib.sha256(data).hexdigest()
+    return decode.decode(data, str(path), max_pixels, as_data=as_data), hashlib.sha256(data).hexdigest()
 
 
 def read_recipe(path: str | Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ shows up in any EXIF viewer.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -24,13 +25,14 @@ def text(recipe: dict[str, Any]) -> str:
     return MARK + json.dumps(recipe, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def exif(recipe: dict[str, Any] | None) -> bytes:
-    """An EXIF block (starting with `Exif\\0\\0`) that holds the recipe; empty where there is none."""
-    if recipe is None:
-        return b""
+def exif(recipe: dict[str, Any] | None, fields: Mapping[int, Any] | None = None) -> bytes:
+    """An EXIF block (starting with `Exif\\0\\0`) with the recipe and other fields; empty without either."""
     block = Image.Exif()
-    block[_DESCRIPTION] = text(recipe)
-    return block.tobytes()
+    if recipe is not None:
+        block[_DESCRIPTION] = text(recipe)
+    for tag, value in (fields or {}).items():
+        block[tag] = value
+    return block.tobytes() if len(block) else b""
 
 
 def parse(description: object) -> dict[str, Any] | None:

@@ -20,12 +20,13 @@ Floats = npt.NDArray[np.float32]
 def read_mask(source: Any, size: tuple[int, int]) -> Floats:
     """A mask (H, W) float32 0..1 at `size` (height, width), from anything that `Picture.of` takes.
 
-    Opaque pictures count by their grey: white is 1. Where a picture is transparent in parts, what
-    is transparent is 0; if all its visible colour is one (a shape painted on an empty layer) the
-    alpha alone counts, whatever the colour, else grey times alpha. Raises InputError for a mask
-    that is black everywhere, for nothing would be styled.
+    A mask holds numbers, not colours: its stored values count, without colour management, at 8 or 16 bits.
+    An opaque mask is the mean of its channels. In a mask with alpha, transparent parts are 0. Where all
+    visible pixels have one colour (a shape painted on an empty layer) the mask is the alpha, whatever the
+    colour; otherwise it is grey times alpha. Raises InputError for a mask that is black everywhere, because
+    it would style nothing.
     """
-    picture = Picture.of(source)
+    picture = Picture.of(source, data=True)
     mask = _coverage(picture)
     if mask.max() > 0:
         tensor = torch.from_numpy(mask)[None, None]
