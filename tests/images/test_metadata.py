@@ -1,4 +1,4 @@
-"""Resolution, rights and origin: read from every format, written to every format, and nothing else with them."""
+"""Resolution, rights and origin go from every format to every format, and nothing else with them."""
 
 from __future__ import annotations
 
