@@ -80,7 +80,7 @@ def matrix_profile(kind: bytes, content: bytes, order: tuple[int, int, int] = (0
 
 
 def lut_profile(kind: bytes, space: bytes, connection: bytes, corner: Curve) -> bytes:
-    """A table of two points an axis behind curves of gamma 2; `corner` gives the connection's 16-bit codes."""
+    """A table of two points an axis behind curves of gamma 2; `corner` gives its 16-bit entries."""
     inputs = {b"RGB ": 3, b"CMYK": 4, b"GRAY": 1}[space]
     ramp = (np.linspace(0, 1, 4096) ** 2 * 65535).round().astype(">u2").tobytes()
     matrix = struct.pack(">9i", *(np.eye(3, dtype=int).ravel() * 65536).tolist())
