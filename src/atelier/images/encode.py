@@ -28,7 +28,7 @@ _LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
     """The bytes of a file with this suffix (one of `WRITABLE`, lower case).
 
-    Raises OutputError where the format cannot hold the picture's size or its recipe.
+    Raises OutputError if the format cannot hold the picture's size or its recipe.
     """
     check_size(suffix, *picture.size)
     if suffix in (".jpg", ".jpeg"):

@@ -1,7 +1,7 @@
-"""Where a recipe rests inside a file: EXIF ImageDescription, as ASCII JSON behind a mark.
+"""Recipes in files: ASCII JSON after a marker, in EXIF ImageDescription.
 
-One place serves JPEG, PNG, WebP and TIFF alike, survives most programs that copy a picture, and
-shows up in any EXIF viewer.
+The same field works in JPEG, PNG, WebP and TIFF, survives most programs that copy a picture, and shows in
+any EXIF viewer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DESCRIPTION = 270
 
 
 def text(recipe: dict[str, Any]) -> str:
-    """The recipe as one line of ASCII. Raises TypeError or ValueError where it is not JSON.
+    """The recipe as one line of ASCII. Raises TypeError or ValueError if JSON cannot express it.
 
     >>> text({"method": "gatys"})
     'atelier-recipe:{"method":"gatys"}'
@@ -36,7 +36,7 @@ def exif(recipe: dict[str, Any] | None, fields: Mapping[int, Any] | None = None)
 
 
 def parse(description: object) -> dict[str, Any] | None:
-    """The recipe in an image description; None for anybody else's description.
+    """The recipe in an image description; None for any other description.
 
     >>> parse('atelier-recipe:{"seed":1}')
     {'seed': 1}

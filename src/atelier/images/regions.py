@@ -1,4 +1,4 @@
-"""Regions: masks that say where a style goes. White is where, black is where not."""
+"""Masks that say where a style applies: 1 (white) is where it does, 0 (black) where it does not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def read_mask(source: Any, size: tuple[int, int]) -> Floats:
         mask = resize(tensor, size)[0, 0].numpy()
     if mask.max() <= 0:
         raise InputError(
-            f"the mask {picture.label} is black everywhere, so nothing would be styled: paint white"
+            f"the mask {picture.label} is black everywhere, so nothing would be styled: "
+            "paint the part to style white"
         )
     return mask
 
@@ -48,9 +49,9 @@ def _coverage(picture: Picture) -> Floats:
 
 
 def feather(mask: Floats, radius_px: float) -> Floats:
-    """A mask (H, W) whose hard edges fade over about `radius_px` pixels to each side.
+    """A mask (H, W) with edges that fade over about `radius_px` pixels on each side.
 
-    A Gaussian with a standard deviation of half the radius. Raises UsageError below 0.
+    It is blurred with a Gaussian whose standard deviation is half the radius. Raises UsageError below 0.
     """
     if radius_px < 0:
         raise UsageError(f"a feather radius is 0 pixels or more, not {radius_px}")
@@ -69,5 +70,5 @@ def blend(content: Tensor, result: Tensor, mask: Floats | Tensor) -> Tensor:
     if not content.shape[-2:] == result.shape[-2:] == weight.shape[-2:]:
         sizes = [tuple(shape[-2:]) for shape in (content.shape, result.shape, weight.shape)]
         raise InputError(f"content, result and mask must have one size, not {sizes}: resize them first")
-    # Not torch.lerp: with weight 1 or 0 this gives either picture to the bit.
+    # Not torch.lerp: with a weight of 1 or 0 this gives either picture exactly.
     return content * (1 - weight) + result * weight
