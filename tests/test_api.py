@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from imagecodecs import cms_profile
 from PIL import Image
 
 import atelier
 from atelier import InputError, Picture, ResourceError, UsageError
 from atelier.images import write
+from atelier.images.metadata import SOURCE_TYPES, Metadata
 from atelier.images.receipts import exif
 from atelier.methods import registry
 from atelier.methods.base import Job
@@ -396,3 +398,45 @@ def test_importing_is_light(code: str, heavy: list[str]) -> None:
     code = f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not set(heavy) & set(json.loads(found))
+
+
+# metadata
+
+
+def photo_file(folder: Path, photo: Floats, source_type: str = "") -> Path:
+    """A photo that was made by atelier itself, with a receipt, rights and an origin."""
+    picture = Picture.of(photo)
+    picture.metadata = Metadata(dpi=(300.0, 300.0), copyright="(c) Ada", source_type=source_type)
+    picture.recipe = {"method": "secret"}
+    write(picture, folder / "made.png")
+    return folder / "made.png"
+
+
+@pytest.mark.parametrize("receipt", ["names", "none"])
+def test_rights_survive_and_the_mark_of_origin_needs_no_receipt(
+    photo: Floats, painting: Floats, tmp_path: Path, receipt: str
+) -> None:
+    made = shift(photo_file(tmp_path, photo), painting, size=40, receipt=receipt)
+    write(made, tmp_path / "out.jpg")
+    again = Picture.open(tmp_path / "out.jpg")
+    assert (again.metadata.dpi, again.metadata.copyright) == ((300.0, 300.0), "(c) Ada")
+    assert again.metadata.source_type == SOURCE_TYPES + "algorithmicallyEnhanced"
+    assert (again.recipe is None) == (receipt == "none")
+    assert b"secret" not in (tmp_path / "out.jpg").read_bytes()
+
+
+def test_a_picture_of_words_stays_one(photo: Floats, painting: Floats, tmp_path: Path) -> None:
+    origin = SOURCE_TYPES + "trainedAlgorithmicMedia"
+    made = shift(photo_file(tmp_path, photo, origin), painting, size=40)
+    assert made.metadata.source_type == origin
+
+
+def test_a_mask_with_a_profile_is_read_as_numbers(photo: Floats, painting: Floats, tmp_path: Path) -> None:
+    mask = np.full(photo.shape[:2], 100, np.uint8)
+    Image.fromarray(mask).save(tmp_path / "mask.png", icc_profile=cms_profile("gray", gamma=1.0))
+    expected = shift(photo, painting, mask=mask, size=40)
+    made = shift(photo, painting, mask=tmp_path / "mask.png", size=40)
+    assert np.array_equal(made.pixels, expected.pixels)
+    write(made, tmp_path / "out.png")
+    replayed = atelier.replay(tmp_path / "out.png", content=photo, style=painting)
+    assert np.array_equal(replayed.pixels, made.pixels)

@@ -286,7 +286,7 @@ TABLE = [
     ),
     Row(
         "output-folder",
-        *("stylize photo.png -s style.png -o out.png", OUTPUT, "not a file that can be replaced"),
+        *("stylize photo.png -s style.png -o out.png", OUTPUT, "is not a regular file"),
         lambda folder, patch: (folder / "out.png").mkdir(),
     ),
     Row("output-long", f"stylize photo.png -s style.png -o {'x' * 300}.png", OUTPUT, "too long"),
@@ -409,7 +409,7 @@ TABLE = [
         "o room is left for",
         _raise(Path, "replace", OSError(errno.EDQUOT, "Quota")),
     ),
-    Row("folder-closed", PAIR, OUTPUT, "the folder '.' cannot be written to", _closed_folder),
+    Row("folder-closed", PAIR, OUTPUT, "the folder '.' is not writable", _closed_folder),
     Row("memory", f"{PAIR} -m brush", RESOURCE, "use a smaller --size", _brush("raise MemoryError"), OWN),
     Row(
         "a-bug",

@@ -134,6 +134,17 @@ def test_other_formats(run: Any, folder: Path, suffix: str, kind: str) -> None:
     assert read_recipe(folder / f"out.{suffix}") is not None
 
 
+@pytest.mark.parametrize("more", ["", " --no-metadata"])
+def test_rights_of_the_photo_are_kept_unless_asked_otherwise(run: Any, folder: Path, more: str) -> None:
+    exif = Image.Exif()
+    exif[33432] = "(c) Ada"
+    Image.open(folder / "photo.png").save(folder / "photo.png", exif=exif, dpi=(300, 300))
+    assert run(PAINT + more).code == 0
+    kept = Picture.open(folder / "out.png").metadata
+    assert kept.source_type.endswith("/compositeWithTrainedAlgorithmicMedia")
+    assert (kept.copyright, kept.dpi) == (("", None) if more else ("(c) Ada", (300.0, 300.0)))
+
+
 def test_overwriting_when_asked(run: Any, folder: Path) -> None:
     (folder / "out.png").write_bytes(b"old")
     assert run(f"{PAINT} --overwrite").code == 0

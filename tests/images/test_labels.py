@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from atelier.core.errors import InputError
+from atelier.images import colourspace
 from atelier.images.labels import read, read_affinity, resized, shared, with_stand_ins, without_slivers
 
 
@@ -37,6 +38,19 @@ def test_a_grey_map_and_a_coloured_one_agree(tmp_path: Path) -> None:
 def test_colours_are_numbers_above_the_greys(tmp_path: Path) -> None:
     found = read(halves(tmp_path / "colours.png", "RGB", (1, 0, 0), (0, 1, 2)), (6, 8))
     assert found.unique().tolist() == [0x000102, 0x010000]
+
+
+@pytest.mark.parametrize("profile", [None, colourspace.adobe_rgb()])
+def test_labels_are_the_stored_numbers_whatever_their_profile(tmp_path: Path, profile: bytes | None) -> None:
+    labels = np.array([[[0, 0, 7], [9, 9, 9]], [[200, 60, 120], [255, 255, 255]]], np.uint8)
+    Image.fromarray(labels).save(tmp_path / "map.png", icc_profile=profile)
+    assert read(tmp_path / "map.png", (2, 2)).tolist() == [[7, 9], [200 << 16 | 60 << 8 | 120, 255]]
+
+
+def test_grey_maps_of_16_bits_keep_their_numbers(tmp_path: Path) -> None:
+    labels = np.array([[0, 3], [300, 65535]], np.uint16)
+    Image.fromarray(labels).save(tmp_path / "map.png")
+    assert read(tmp_path / "map.png", (2, 2)).tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize("table", [np.zeros((3, 3)), np.zeros((3, 4), int), np.zeros(9, int)])

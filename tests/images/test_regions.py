@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from atelier.core.errors import InputError, UsageError
+from atelier.images import colourspace
 from atelier.images.picture import Picture
 from atelier.images.regions import blend, feather, read_mask
 
@@ -53,6 +58,65 @@ def test_shades_on_a_layer_count_by_grey_and_alpha() -> None:
 def test_a_mask_without_white_is_refused(source: object) -> None:
     with pytest.raises(InputError, match="nothing would be styled"):
         read_mask(source, (8, 8))
+
+
+def stored(path: Path, values: np.ndarray, *chunks: bytes) -> Path:
+    """A grey PNG of 8 or 16 bits with more chunks before its pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    data = buffer.getvalue()
+    path.write_bytes(data[:33] + b"".join(chunks) + data[33:])
+    return path
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+LINEAR = imagecodecs.cms_profile("gray", gamma=1.0)
+NAMED = {
+    "linear profile": chunk(b"iCCP", b"x\0\0" + zlib.compress(LINEAR)),
+    "Adobe RGB": chunk(b"iCCP", b"x\0\0" + zlib.compress(colourspace.adobe_rgb())),
+    "gAMA": chunk(b"gAMA", struct.pack(">I", 100_000)),
+    "cICP": chunk(b"cICP", bytes([9, 16, 0, 1])),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mask_is_numbers_whatever_colour_space_its_file_names(tmp_path: Path, name: str, bits: int) -> None:
+    kind = np.uint8 if bits == 8 else np.uint16
+    values = np.linspace(0, 2**bits - 1, 64).round().astype(kind).reshape(8, 8)
+    path = stored(tmp_path / "m.png", values, NAMED[name])
+    np.testing.assert_allclose(read_mask(path, (8, 8)) * (2**bits - 1), values, atol=1e-2)
+    # As a photo the same file is managed, so the chunk is really there.
+    assert np.abs(Picture.open(path).pixels[..., 0] - values / (2**bits - 1)).max() > 0.02
+    with Image.open(path) as opened:
+        np.testing.assert_allclose(read_mask(opened, (8, 8)) * (2**bits - 1), values, atol=1e-2)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
+def test_masks_of_other_formats_are_numbers_too(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    Image.new("L", (8, 8), 100).save(path, icc_profile=LINEAR)
+    np.testing.assert_allclose(read_mask(path, (8, 8)) * 255, 100, atol=0.1)
+
+
+def test_exif_does_not_change_a_mask(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 2  # Adobe RGB
+    Image.new("RGB", (8, 8), (100, 100, 100)).save(tmp_path / "m.png", exif=exif.tobytes())
+    np.testing.assert_allclose(read_mask(tmp_path / "m.png", (8, 8)) * 255, 100, atol=0.1)
+
+
+@pytest.mark.parametrize("alpha", [255, 128])
+def test_grey_with_alpha_from_a_file(tmp_path: Path, alpha: int) -> None:
+    values = np.zeros((4, 4, 2), np.uint8)
+    values[..., 1] = alpha
+    values[:, 2:, 0] = 200
+    Image.fromarray(values, "LA").save(tmp_path / "m.png")
+    expected = values[..., 0] / 255 * alpha / 255
+    np.testing.assert_allclose(read_mask(tmp_path / "m.png", (4, 4)), expected, atol=1e-6)
 
 
 def test_feather_is_a_symmetric_fade_that_keeps_range_and_flat_parts() -> None:

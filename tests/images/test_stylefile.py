@@ -35,10 +35,10 @@ def test_other_safetensors_are_no_style(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="atelier style save"):
         Picture.of(path)
     save_file({"picture": torch.ones(2)}, path)
-    with pytest.raises(InputError, match="no style file"):
+    with pytest.raises(InputError, match="not a style file"):
         Picture.of(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="no style file"):
+    with pytest.raises(InputError, match="not a style file"):
         Picture.of(path)
     with pytest.raises(InputError, match="there is no style file"):
         Picture.of(tmp_path / "none.safetensors")
@@ -64,3 +64,20 @@ def test_alpha_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(found.pixels, pixels)
     assert found.alpha is not None
     assert np.array_equal(found.alpha, alpha)
+
+
+def test_style_files_of_before_alpha_was_kept_still_load(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (9, 13, 3), dtype=torch.uint8)
+    save_file({"picture": pixels, "k/a": torch.ones(2)}, tmp_path / "old.safetensors")
+    found = Picture.open(tmp_path / "old.safetensors")
+    assert found.alpha is None
+    assert np.array_equal(np.asarray(found.pil()), pixels.numpy())
+    assert style_entries(tmp_path / "old.safetensors", found.sha256).keys() == {"k"}
+
+
+@pytest.mark.parametrize("shape", [(9, 13), (9, 13, 2), (9, 13, 5), (0, 13, 3)])
+def test_paintings_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    save_file({"picture": torch.zeros(shape, dtype=torch.uint8)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError) as caught:
+        Picture.open(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)

@@ -83,6 +83,9 @@ Generator = Annotated[str, _argument("METHOD", "A method that needs no photo; se
 NoReceipt = Annotated[
     bool, typer.Option("--no-receipt", help="Write no receipt into the picture; it cannot be replayed.")
 ]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Keep no resolution, copyright or artist of the photo.")
+]
 MaxPixels = Annotated[
     int | None, _number("--max-pixels", "Largest input picture that is read. [default: 100 million]")
 ]

@@ -3,6 +3,7 @@ from .decode import READABLE
 from .encode import WRITABLE
 from .files import check_style_writable, check_writable, read, write, write_style
 from .hidden import fill_hidden
+from .metadata import Metadata
 from .picture import Picture
 from .reading import read_recipe
 from .regions import Floats, blend, feather, read_mask
@@ -14,6 +15,7 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "Floats",
+    "Metadata",
     "Picture",
     "blend",
     "check_style_writable",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from atelier.core.errors import InputError
+from atelier.images.metadata import Metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +25,12 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass
 class Decoded:
-    """`pixels` (H, W, 3) and `alpha` (H, W) or None, float32 0..1, and the recipe stored with them."""
+    """`pixels` (H, W, 3) and `alpha` (H, W) or None, float32 0..1, and what is stored with them."""
 
     pixels: Floats
     alpha: Floats | None
     recipe: dict[str, Any] | None = None
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def from_array(values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS) -> Decoded:

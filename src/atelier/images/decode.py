@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from atelier.core.errors import AtelierError, InputError, ResourceError
-from atelier.images import heif, pil, png, tiff
+from atelier.images import colourspace, heif, metadata, pil, png, tiff
 from atelier.images.arrays import MAX_PIXELS, Decoded, check_size
 
 READABLE = (
@@ -46,25 +46,27 @@ _SIGNATURES = {
 }
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, as_data: bool = False) -> Decoded:
     """The picture in a file's bytes (the first frame or page); `name` is for error messages.
 
-    Files of more than 8 bits a channel keep their depth, except JPEG, WebP and AVIF. Raises InputError
+    Files of more than 8 bits a channel keep their depth, except JPEG, WebP and AVIF. With `as_data` the
+    stored numbers are not colour-managed, whatever colour space the file names. Raises InputError
     where the bytes are not a picture, are damaged, or declare more than `max_pixels` pixels (checked before
     decoding), and ResourceError where memory runs out or an optional package is missing.
     """
     with _explained(data, name) as kind:
         if kind == "TIFF":
-            return tiff.decode(data, name, max_pixels)
+            return tiff.decode(data, name, max_pixels, as_data=as_data)
         if kind == "HEIC":
-            return heif.decode(data, name, max_pixels)
+            return heif.decode(data, name, max_pixels, as_data=as_data)
         image = pil.opened(data, kind)
         check_size(image.size, f"'{name}'", max_pixels)
         key = pil.colour_key(image)
         image = pil.loaded(image, data, kind)
         deep = kind == "PNG" and png.is_deep(data)
         raster = png.decode(data, name, pil.orientation(image)) if deep else pil.raster(image, key)
-        return raster.to_srgb(image.info.get("icc_profile"), pil.recipe(image))
+        space = colourspace.of_png(image, data) if kind == "PNG" else colourspace.of_image(image)
+        return raster.to_srgb(None if as_data else space, pil.recipe(image), metadata.of_image(image))
 
 
 def decode_recipe(data: bytes, name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Pixels to bytes: JPEG, PNG, TIFF and WebP, tagged sRGB, with the recipe inside."""
+"""Pixels to bytes: JPEG, PNG, TIFF and WebP, tagged sRGB, with recipe and metadata inside."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from atelier.core.errors import OutputError
-from atelier.images import profiles, receipts
+from atelier.images import metadata, profiles, receipts
 from atelier.images.picture import Picture, to_integers
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+_XMP = 700
 DEEP = (".png", ".tif", ".tiff")
 
 # A JPEG segment holds 65,533 bytes, of which the recipe's EXIF wrapping takes a few.
@@ -27,7 +28,7 @@ _LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
     """The bytes of a file with this suffix (one of `WRITABLE`, lower case).
 
-    Raises OutputError where the format cannot hold the picture's size or its recipe.
+    Raises OutputError if the format cannot hold the picture's size or its recipe.
     """
     check_size(suffix, *picture.size)
     if suffix in (".jpg", ".jpeg"):
@@ -47,16 +48,19 @@ def check_size(suffix: str, width: int, height: int) -> None:
 
 
 def _jpeg(picture: Picture, quality: int) -> bytes:
-    exif = receipts.exif(picture.recipe)
+    exif = _exif(picture)
     if len(exif) > _JPEG_RECIPE:
-        # A receipt is promised with every output, so it is not dropped in silence.
+        # Every output is promised its receipt, so it is not dropped silently.
         raise OutputError(
-            f"the recipe takes {len(exif)} bytes and JPEG holds {_JPEG_RECIPE}: write .png or .tif"
+            f"the recipe takes {len(exif)} bytes and JPEG holds {_JPEG_RECIPE}: write .png or .tif, "
+            "or leave the receipt out"
         )
     # 4:4:4: brush strokes and flat colours show halved chroma at once. Not "optimize": Pillow then
     # guesses the size of the file, and pictures as busy as a painting come out larger and fail.
-    options = {"quality": quality, "subsampling": 0}
-    return _save(Image.fromarray(_on_white(picture)), "JPEG", exif, options)
+    options: dict[str, Any] = {"quality": quality, "subsampling": 0}
+    if picture.metadata.dpi is not None:
+        options["dpi"] = tuple(round(side) for side in picture.metadata.dpi)  # JFIF holds integers
+    return _save(Image.fromarray(_on_white(picture)), "JPEG", picture, options)
 
 
 def _on_white(picture: Picture) -> npt.NDArray[Any]:
@@ -68,13 +72,19 @@ def _on_white(picture: Picture) -> npt.NDArray[Any]:
 
 
 def _webp(picture: Picture, quality: int) -> bytes:
-    return _save(picture.pil(), "WEBP", receipts.exif(picture.recipe), {"quality": quality, "method": 4})
+    return _save(picture.pil(), "WEBP", picture, {"quality": quality, "method": 4})
 
 
-def _save(image: Image.Image, kind: str, exif: bytes, options: dict[str, Any]) -> bytes:
+def _save(image: Image.Image, kind: str, picture: Picture, options: dict[str, Any]) -> bytes:
+    if packet := metadata.xmp(picture.metadata):
+        options["xmp"] = packet
     buffer = BytesIO()
-    image.save(buffer, kind, exif=exif, icc_profile=profiles.srgb_profile(), **options)
+    image.save(buffer, kind, exif=_exif(picture), icc_profile=profiles.srgb_profile(), **options)
     return buffer.getvalue()
+
+
+def _exif(picture: Picture) -> bytes:
+    return receipts.exif(picture.recipe, metadata.exif_fields(picture.metadata))
 
 
 def _png(picture: Picture, bits: int) -> bytes:
@@ -86,12 +96,21 @@ def _png(picture: Picture, bits: int) -> bytes:
     done, data = cv2.imencode(".png", np.ascontiguousarray(values[..., order]), effort)
     if not done:
         raise OutputError(f"PNG cannot hold {picture.label}: write .tif")
-    chunks = _chunk(b"sRGB", b"\x01")  # rendering intent 1: relative colorimetric
-    if picture.recipe is not None:
-        chunks += _chunk(b"eXIf", receipts.exif(picture.recipe).removeprefix(b"Exif\0\0"))
     encoded = data.tobytes()
     header = 8 + 25  # the signature and IHDR, which comes first and has one length (PNG 5.6, 11.2.1)
-    return encoded[:header] + chunks + encoded[header:]
+    return encoded[:header] + _png_chunks(picture) + encoded[header:]
+
+
+def _png_chunks(picture: Picture) -> bytes:
+    chunks = _chunk(b"sRGB", b"\x01")  # rendering intent 1: relative colorimetric
+    if picture.metadata.dpi is not None:
+        per_metre = [round(side / 0.0254) for side in picture.metadata.dpi]
+        chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    if exif := _exif(picture):
+        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if packet := metadata.xmp(picture.metadata):
+        chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + packet)
+    return chunks
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
@@ -101,6 +120,12 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 def _tiff(picture: Picture, bits: int) -> bytes:
     import tifffile
 
+    about = picture.metadata
+    texts = ((metadata.ARTIST, about.artist), (metadata.COPYRIGHT, about.copyright))
+    # Type 2 is ASCII, in practice UTF-8; type 1 is bytes.
+    extra = [(tag, 2, 0, words.encode(), True) for tag, words in texts if words]
+    if packet := metadata.xmp(about):
+        extra.append((_XMP, 1, len(packet), packet, True))
     buffer = BytesIO()
     tifffile.imwrite(
         buffer,
@@ -113,5 +138,8 @@ def _tiff(picture: Picture, bits: int) -> bytes:
         description=None if picture.recipe is None else receipts.text(picture.recipe),
         iccprofile=profiles.srgb_profile(),
         software="atelier",
+        extratags=extra,
+        resolution=about.dpi,
+        resolutionunit=None if about.dpi is None else 2,
     )
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Picture files: read whatever comes, write whole files or none."""
+"""Pictures to files: whole files or none. `reading` has the way back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,14 @@ from atelier.core.atomic import atomic
 from atelier.core.errors import OutputError, ResourceError, UsageError
 from atelier.images import encode, stylefile
 from atelier.images.arrays import MAX_PIXELS
+from atelier.images.metadata import NO_METADATA, strongest
 from atelier.images.picture import Picture
 from atelier.images.reading import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# File systems allow 255; the temporary file beside has some more letters than its target.
+# File systems allow 255 bytes, and the name of the temporary file is longer than that of its target.
 _LONGEST_NAME = 235
 
 
@@ -35,12 +37,18 @@ def write(
     overwrite: bool = False,
     bits: int | None = None,
     quality: int = 95,
+    receipt: bool = True,
+    metadata: bool = True,
+    source_type: str = "",
 ) -> None:
-    """Writes `picture` in the format of the path's extension, with its recipe inside.
+    """Writes `picture` in the format of the path's extension, with its recipe and metadata inside.
 
     `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality`
-    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. Raises
-    UsageError for an unknown extension or value, OutputError where the file cannot be written,
+    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. `receipt=False` leaves
+    the recipe out, `metadata=False` resolution and rights. The file's digital source type is the strongest of
+    `source_type` (one of IPTC's, as URI or last word), the recipe's and the one that the picture has already.
+
+    Raises UsageError for an unknown extension or value, OutputError where the file cannot be written,
     ResourceError where memory runs out; then nothing is left behind.
     """
     target = Path(path)
@@ -50,13 +58,23 @@ def write(
     if not 1 <= quality <= 100:
         raise UsageError(f"quality is 1 to 100, not {quality}")
     try:
-        data = encode.encode(picture, suffix, bits=depth, quality=quality)
+        told = _telling(picture, receipt, metadata, source_type)
+        data = encode.encode(told, suffix, bits=depth, quality=quality)
         with atomic(target) as temporary:
             temporary.write_bytes(data)
     except MemoryError as error:
-        raise ResourceError(f"there is no memory left to write '{target}': close programs") from error
+        raise ResourceError(f"there is no memory left to write '{target}': close other programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
+
+
+def _telling(picture: Picture, receipt: bool, metadata: bool, source_type: str) -> Picture:
+    """The picture with the recipe and the metadata that its file gets."""
+    made = str((picture.recipe or {}).get("source_type") or "")
+    about = (picture.metadata if metadata else NO_METADATA).marked(
+        strongest(picture.metadata.source_type, made, source_type)
+    )
+    return replace(picture, recipe=picture.recipe if receipt else None, metadata=about)
 
 
 def write_style(
@@ -66,7 +84,7 @@ def write_style(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes a style file: a painting, and what methods saw in it. Raises as `write` does."""
+    """Writes a style file: a painting and cache entries by key. Raises as `write` does."""
     target = Path(path)
     check_style_writable(target, overwrite=overwrite)
     try:
@@ -76,9 +94,9 @@ def write_style(
 
 
 def check_style_writable(path: Path, *, overwrite: bool = False) -> None:
-    """Raises what `write_style` would raise over this path."""
+    """Raises what `write_style` would raise for this path."""
     if path.suffix.lower() != stylefile.SUFFIX:
-        raise UsageError(f"'{path}' is no name for a style file: its extension is {stylefile.SUFFIX}")
+        raise UsageError(f"'{path}' is not a name for a style file: its extension must be {stylefile.SUFFIX}")
     try:
         _check_target(path, overwrite)
     except (OSError, ValueError) as error:
@@ -92,7 +110,7 @@ def check_writable(
     bits: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Raises what `write` would raise over this path, so that long work is not done in vain.
+    """Raises what `write` would raise for this path, so that it fails before long work and not after.
 
     UsageError for an extension that is not one of `encode.WRITABLE` or cannot hold `bits`;
     OutputError where the file exists and `overwrite` is not given, where its folder is missing
@@ -101,7 +119,7 @@ def check_writable(
     target = Path(path)
     if target.suffix.lower() not in encode.WRITABLE:
         allowed = ", ".join(encode.WRITABLE)
-        raise UsageError(f"'{path}' has no extension that can be written: allowed are {allowed}")
+        raise UsageError(f"'{path}' has no extension that can be written: use one of {allowed}")
     _depth(target.suffix.lower(), bits)
     if size is not None:
         encode.check_size(target.suffix.lower(), *size)
@@ -116,15 +134,15 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
         raise OutputError(f"the name '{target.name[:40]}...' is too long: {_LONGEST_NAME} bytes are allowed")
     if not folder.is_dir():
-        raise OutputError(f"the folder '{folder}' does not exist: make it, or write elsewhere")
+        raise OutputError(f"the folder '{folder}' does not exist: create it, or write elsewhere")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder '{folder}' cannot be written to: choose another or change its rights")
+        raise OutputError(f"the folder '{folder}' is not writable: choose another, or change its permissions")
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise OutputError(f"'{target}' is not a file that can be replaced: choose another name")
+        raise OutputError(f"'{target}' is not a regular file, so it is not replaced: choose another name")
     if not overwrite:
         raise OutputError(f"'{target}' exists: choose another name or give --overwrite")
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from atelier.core.extras import require
-from atelier.images import pil, receipts
+from atelier.images import colourspace, metadata, pil, receipts
 from atelier.images.arrays import Decoded, check_size, straight, to_unit
 from atelier.images.raster import Raster
 
@@ -26,7 +26,7 @@ def opened(data: bytes) -> Any:
         return pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 
-def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
+def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) -> Decoded:
     """The picture in sRGB; libheif turns it upright.
 
     Raises what `opened` raises, and InputError above `max_pixels`.
@@ -45,7 +45,8 @@ def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
         if file.premultiplied_alpha:
             colour = straight(to_unit(colour, f"'{name}'"), alpha)
     raster = Raster(colour, "L" if colours == 1 else "RGB", alpha)
-    return raster.to_srgb(file.info.get("icc_profile"), recipe(file))
+    profile = None if as_data else colourspace.of_info(file.info)
+    return raster.to_srgb(profile, recipe(file), metadata.of_info(file.info))
 
 
 def recipe(file: Any) -> dict[str, Any] | None:

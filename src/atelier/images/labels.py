@@ -1,6 +1,6 @@
-"""Label maps: which region of a picture each pixel belongs to, and which regions of two pictures are alike.
+"""Label maps: the region of a picture that each pixel belongs to, and which regions of two pictures match.
 
-Maps are (H, W), whole numbers below 2^24. The rules are those of Wen, Gao & Zou 2023, which go back to Luan,
+Maps are (H, W), integers below 2^24. The rules are those of Wen, Gao & Zou 2023, which go back to Luan,
 Paris, Shechtman & Bala 2017 (Deep Photo Style Transfer).
 """
 
@@ -18,21 +18,34 @@ from atelier.images.picture import Picture
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A region counts where both pictures have more pixels of it than this, and neither 100 times the other's.
+# A region counts if both pictures have more pixels of it than this, and neither has 100 times as many.
 _FEWEST = 10
 _LOPSIDED = 100
 
 
 def read(file: Any, size: Sequence[int]) -> Tensor:
-    """The map in a picture's file, at `size`: greys are the numbers of their shades, colours larger ones."""
-    colours = torch.from_numpy(Picture.of(file).pixels).mul(255).round().long()
+    """The map in a picture, at `size` (height, width): integers without colour management.
+
+    Grey pixels are the number of their grey, which in 16-bit files goes to 65,535; other colours are
+    65536 red + 256 green + blue. Greys of 1, 2 and 4 bits count as they are scaled to 8, and palettes by
+    their colours.
+    """
+    pixels = torch.from_numpy(Picture.of(file, data=True).pixels)
+    colours = pixels.mul(_top(pixels)).round().long()
     red, green, blue = colours.unbind(2)
     grey = (red == green) & (green == blue)
     return resized(torch.where(grey, red, (red << 16) | (green << 8) | blue), size)
 
 
+def _top(pixels: Tensor) -> int:
+    """What 1.0 stands for: 65535 in grey maps that 8 bits cannot hold, else 255."""
+    eight = pixels * 255
+    grey = torch.equal(pixels[..., 0], pixels[..., 1]) and torch.equal(pixels[..., 0], pixels[..., 2])
+    return 65535 if grey and (eight - eight.round()).abs().max() > 1e-3 else 255
+
+
 def read_affinity(file: Any) -> Tensor:
-    """The table (K, K) in a .npy file, whose column s lists the labels by their likeness to s."""
+    """The table (K, K) in a .npy file whose column s ranks the labels by similarity to s."""
     try:
         table = file if isinstance(file, np.ndarray) else np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -47,17 +60,17 @@ def read_affinity(file: Any) -> Tensor:
 
 
 def resized(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """A map at another size, (height, width), by nearest neighbours."""
+    """The map at another size, (height, width), by nearest neighbour."""
     if labels.shape == tuple(size):
         return labels
-    planes = labels[None, None].float()  # which holds every whole number to 2^24
+    planes = labels[None, None].float()  # float32 holds every integer up to 2^24
     return torch.nn.functional.interpolate(planes, tuple(size), mode="nearest-exact")[0, 0].long()
 
 
 def shared(content: Tensor, style: Tensor) -> list[int]:
-    """The labels of the content's map that the style's has too, in like numbers.
+    """The labels that the maps of content and style share.
 
-    More than 10 pixels in both, and fewer than 100 times as many in one as in the other.
+    A shared label has more than 10 pixels in both, and fewer than 100 times as many in one as in the other.
 
     >>> shared(torch.arange(36).view(6, 6) // 18, torch.zeros(6, 6, dtype=torch.int64))
     [0]
@@ -72,9 +85,9 @@ def shared(content: Tensor, style: Tensor) -> list[int]:
 
 
 def without_slivers(labels: Tensor, affinity: Tensor, *, smallest: float = 0.02) -> Tensor:
-    """The map with labels that cover less than `smallest` of it replaced by the most alike that do not.
+    """The map with each label that covers less than `smallest` of it replaced by the most similar larger one.
 
-    Column s of `affinity` (K, K) lists the labels by their likeness to s.
+    Column s of `affinity` (K, K) ranks the labels by similarity to s.
     """
     counts = _counted(labels)
     large = {label for label, count in counts.items() if count >= smallest * labels.numel()}
@@ -82,7 +95,7 @@ def without_slivers(labels: Tensor, affinity: Tensor, *, smallest: float = 0.02)
 
 
 def with_stand_ins(labels: Tensor, style: Tensor, affinity: Tensor) -> Tensor:
-    """The content's map with labels that the style's lacks replaced by the most alike that it has."""
+    """The content's map with each label that the style lacks replaced by the most similar one it has."""
     present = set(_counted(style))
     return _replaced(labels, set(_counted(labels)) - present, present, affinity)
 

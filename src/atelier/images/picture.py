@@ -1,4 +1,4 @@
-"""`Picture`: what every method takes and gives, whatever it was made from."""
+"""`Picture`: pixels with alpha, name, hash, recipe and metadata, from any source."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 from atelier.core.errors import InputError
 from atelier.images import reading, stylefile
 from atelier.images.arrays import MAX_PIXELS, Decoded, channels_last, from_array
+from atelier.images.metadata import NO_METADATA, Metadata
 from atelier.images.pil import from_pil
 from atelier.images.resize import fit, resize_arrays
 
@@ -31,8 +32,9 @@ Floats = npt.NDArray[np.float32]
 class Picture:
     """`pixels` float32 (H, W, 3) sRGB 0..1, `alpha` float32 (H, W) 0..1 or None.
 
-    `name` is the path as it was given, `sha256` that of the file's bytes (of the pixels where there
-    is no file), `recipe` what made the picture where it says so, `artifacts` what a method made beside it.
+    `name` is the path as given, `sha256` the hash of the file's bytes (of the pixels without a file),
+    `recipe` what made the picture, if it says so, `artifacts` what a method made besides the picture, and
+    `metadata` its resolution, rights and origin.
 
     Raises InputError where the arrays are empty or of other shapes.
 
@@ -46,62 +48,66 @@ class Picture:
     sha256: str = ""
     recipe: dict[str, Any] | None = None
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    metadata: Metadata = NO_METADATA
 
     def __post_init__(self) -> None:
         self.pixels = np.ascontiguousarray(self.pixels, dtype=np.float32)
         if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
             shape = tuple(self.pixels.shape)
-            raise InputError(f"{self.label} is no picture: pixels must be (height, width, 3), not {shape}")
+            raise InputError(f"{self.label} is not a picture: pixels must be (height, width, 3), not {shape}")
         if self.alpha is not None:
             self.alpha = np.ascontiguousarray(self.alpha, dtype=np.float32)
             if self.alpha.shape != self.pixels.shape[:2]:
-                raise InputError(f"{self.label} has an alpha channel of another size than its pixels")
+                raise InputError(f"the alpha channel of {self.label} and its pixels differ in size")
         self.sha256 = self.sha256 or _hash(self.pixels, self.alpha)
 
     @property
     def label(self) -> str:
-        """How error sentences call this picture."""
+        """The picture's name in error messages."""
         return f"'{self.name}'" if self.name else "the picture"
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height), as painters say it."""
+        """(width, height) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width), as arrays and tensors say it."""
+        """(height, width) in pixels, the order of arrays and tensors."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @classmethod
-    def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright, in sRGB.
 
         Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
-        their depth. Raises InputError for a file that is missing, no picture, damaged, or larger than
-        `max_pixels`, which is checked before decoding.
+        their depth. `data` is for masks, label maps and other numbers that are no colours: they are not
+        colour-managed, whatever profile, gamma or colour space the file names.
+
+        Raises InputError for a file that is missing, not a picture, damaged, or larger than `max_pixels`,
+        which is checked before decoding.
         """
         if Path(path).suffix.lower() == stylefile.SUFFIX:
             pixels, alpha, digest = stylefile.read(Path(path))
             return cls(pixels, alpha, name=str(path), sha256=digest)
-        made, digest = reading.read_decoded(path, max_pixels)
-        return cls(made.pixels, made.alpha, name=str(path), sha256=digest, recipe=made.recipe)
+        made, digest = reading.read_decoded(path, max_pixels, as_data=data)
+        return replace(_of_decoded(made, digest), name=str(path))
 
     @classmethod
-    def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """A picture from a path, a PIL image, an array, a tensor or a picture.
 
         Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, uint8 or
         uint16 (0..their maximum), wider integers (0..255, or unsigned ones up to their maximum; see
-        `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). Raises InputError for
-        anything else.
+        `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). `data` is as for `open`; a
+        picture is returned as it is. Raises InputError for anything else.
         """
         if isinstance(source, Picture):
             return source
         if isinstance(source, str | Path):
-            return cls.open(source, max_pixels=max_pixels)
+            return cls.open(source, max_pixels=max_pixels, data=data)
         if isinstance(source, Image.Image):
-            return _of_decoded(from_pil(source, max_pixels))
+            return _of_decoded(from_pil(source, max_pixels, as_data=data))
         if isinstance(source, np.ndarray):
             return _of_decoded(from_array(source, "the array", max_pixels))
         if _is_tensor(source):
@@ -120,9 +126,9 @@ class Picture:
         alpha: Floats | None = None,
         recipe: dict[str, Any] | None = None,
     ) -> Picture:
-        """A picture from what a network gave: (C, H, W) or (1, C, H, W), clamped to 0..1.
+        """A picture from a network's output: (C, H, W) or (1, C, H, W), clamped to 0..1.
 
-        Raises InputError where values are not finite: the run that made them has diverged.
+        Raises InputError if values are not finite, as after a run that diverged.
         """
         values = channels_last(tensor)
         if np.issubdtype(values.dtype, np.floating):
@@ -133,8 +139,8 @@ class Picture:
     def tensor(self, device: str | torch.device = "cpu", *, share: bool = False) -> Tensor:
         """Float32 (1, 3, H, W) 0..1 on `device`.
 
-        It shares no memory with the picture, or, with `share`, all of it where that is on the CPU: for
-        those who only read. Then it lies channels-last.
+        The tensor is a copy. With `share` it uses the picture's memory where `device` is the CPU, with
+        channels last, and must not be written to.
         """
         import torch
 
@@ -142,13 +148,13 @@ class Picture:
         return torch.from_numpy(planes if share else planes.copy()).to(device)
 
     def pil(self) -> Image.Image:
-        """The picture in 8 bits: RGB, or RGBA where there is alpha."""
+        """The picture in 8 bits a channel: RGB, or RGBA if it has alpha."""
         return Image.fromarray(to_integers(self, bits=8))
 
     def resized(self, size: int | tuple[int, int]) -> Picture:
         """The picture at another size: its long side in pixels, or (height, width).
 
-        Where there is alpha, hidden colours do not bleed into visible ones.
+        Colours hidden by alpha do not bleed into visible ones.
         """
         height, width = fit(self.shape, size) if isinstance(size, int) else size
         if (width, height) == self.size:
@@ -162,7 +168,7 @@ def to_integers(picture: Picture, bits: int) -> npt.NDArray[np.uint8] | npt.NDAr
     layers = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha[..., None]]
     channels, kind = sum(layer.shape[2] for layer in layers), np.uint8 if bits == 8 else np.uint16
     result = np.empty((*picture.pixels.shape[:2], channels), kind)
-    for top in range(0, len(result), _STRIP):  # a large picture is not copied as a whole, several times
+    for top in range(0, len(result), _STRIP):  # strips, to keep the working copies small
         values = np.concatenate([layer[top : top + _STRIP] for layer in layers], axis=2)
         if not np.isfinite(values).all():
             raise InputError(
@@ -180,10 +186,12 @@ def _hash(pixels: Floats, alpha: Floats | None) -> str:
     return digest.hexdigest()
 
 
-def _of_decoded(decoded: Decoded) -> Picture:
-    return Picture(decoded.pixels, decoded.alpha, recipe=decoded.recipe)
+def _of_decoded(decoded: Decoded, sha256: str = "") -> Picture:
+    return Picture(
+        decoded.pixels, decoded.alpha, sha256=sha256, recipe=decoded.recipe, metadata=decoded.metadata
+    )
 
 
 def _is_tensor(source: Any) -> bool:
-    # By name, so that arrays and paths never pay for importing torch.
+    # By name, so that torch is not imported for arrays and paths.
     return type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from atelier.core.errors import InputError, ResourceError, first_line
-from atelier.images import receipts
+from atelier.images import colourspace, metadata, receipts
 from atelier.images.arrays import MAX_PIXELS, Decoded, Floats, check_size, to_unit
 from atelier.images.raster import Mode, Raster
 
@@ -78,8 +78,8 @@ def _with_end_marker(data: bytes) -> Image.Image | None:
     return images[0] if np.array_equal(np.asarray(images[0]), np.asarray(images[1])) else None
 
 
-def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """A PIL image of any mode, its profile, transparency and EXIF orientation applied.
+def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS, *, as_data: bool = False) -> Decoded:
+    """A PIL image of any mode, its profile (unless `as_data`), transparency and EXIF orientation applied.
 
     Loads the image if it was only opened. Modes I;16 and F keep their depth; mode I counts as 16 bits, or as
     8 where no value exceeds 255. Raises InputError above `max_pixels`, and for files that fail to load.
@@ -90,7 +90,8 @@ def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Decoded:
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"the image cannot be loaded ({first_line(error)}): save it again") from error
-    return raster(image, key).to_srgb(image.info.get("icc_profile"), recipe(image))
+    space = None if as_data else colourspace.of_image(image)
+    return raster(image, key).to_srgb(space, recipe(image), metadata.of_image(image))
 
 
 def recipe(image: Image.Image) -> dict[str, Any] | None:

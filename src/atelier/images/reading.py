@@ -1,4 +1,4 @@
-"""Reading: the bytes of a file, decoded. Knows no Picture, which is built on it."""
+"""Picture files to arrays: the bytes of a file and what they decode to."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from atelier.core.errors import InputError
 from atelier.images import decode
 from atelier.images.arrays import MAX_PIXELS, Decoded
 
-# The largest uncompressed file: four channels of 64-bit floats, and room for metadata.
+# The largest uncompressed pixel, four channels of 64-bit floats; and room for metadata.
 _BYTES_PER_PIXEL = 32
 _METADATA = 64 * 2**20
 
 
-def read_decoded(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Decoded, str]:
-    """The decoded picture in a file, and the sha256 of the file.
+def read_decoded(
+    path: str | Path, max_pixels: int = MAX_PIXELS, *, as_data: bool = False
+) -> tuple[Decoded, str]:
+    """The decoded picture in a file, and the sha256 of the file. See `decode.decode` for `as_data`.
 
-    Raises InputError for a file that is missing, no picture, damaged, or larger than `max_pixels`, which is
-    checked before decoding.
+    Raises InputError for a file that is missing, not a picture, damaged, or larger than `max_pixels`, which
+    is checked before decoding.
     """
     data = read_bytes(path, max_pixels)
-    return decode.decode(data, str(path), max_pixels), hashlib.sha256(data).hexdigest()
+    return decode.decode(data, str(path), max_pixels, as_data=as_data), hashlib.sha256(data).hexdigest()
 
 
 def read_recipe(path: str | Path) -> dict[str, Any] | None:
@@ -33,13 +35,13 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
 
 
 def read_bytes(path: str | Path, max_pixels: int) -> bytes:
-    """The bytes of an ordinary file that a picture of `max_pixels` can have. Raises InputError."""
+    """The bytes of a regular file, no more than a picture of `max_pixels` can take. Raises InputError."""
     file = Path(path)
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"'{path}' is a folder: give a picture file")
-        # A pipe would block and a device may never end.
+        # A pipe would block, and a device may never end.
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"'{path}' is not an ordinary file: copy it to one first")
         if status.st_size > max_pixels * _BYTES_PER_PIXEL + _METADATA:
@@ -68,5 +70,5 @@ def _missing(file: Path) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read or written, as the system says it."""
+    """The system's reason why a file could not be read or written."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,12 +1,13 @@
-"""Where a recipe rests inside a file: EXIF ImageDescription, as ASCII JSON behind a mark.
+"""Recipes in files: ASCII JSON after a marker, in EXIF ImageDescription.
 
-One place serves JPEG, PNG, WebP and TIFF alike, survives most programs that copy a picture, and
-shows up in any EXIF viewer.
+The same field works in JPEG, PNG, WebP and TIFF, survives most programs that copy a picture, and shows in
+any EXIF viewer.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -16,7 +17,7 @@ _DESCRIPTION = 270
 
 
 def text(recipe: dict[str, Any]) -> str:
-    """The recipe as one line of ASCII. Raises TypeError or ValueError where it is not JSON.
+    """The recipe as one line of ASCII. Raises TypeError or ValueError if JSON cannot express it.
 
     >>> text({"method": "gatys"})
     'atelier-recipe:{"method":"gatys"}'
@@ -24,17 +25,18 @@ def text(recipe: dict[str, Any]) -> str:
     return MARK + json.dumps(recipe, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def exif(recipe: dict[str, Any] | None) -> bytes:
-    """An EXIF block (starting with `Exif\\0\\0`) that holds the recipe; empty where there is none."""
-    if recipe is None:
-        return b""
+def exif(recipe: dict[str, Any] | None, fields: Mapping[int, Any] | None = None) -> bytes:
+    """An EXIF block (starting with `Exif\\0\\0`) with the recipe and other fields; empty without either."""
     block = Image.Exif()
-    block[_DESCRIPTION] = text(recipe)
-    return block.tobytes()
+    if recipe is not None:
+        block[_DESCRIPTION] = text(recipe)
+    for tag, value in (fields or {}).items():
+        block[tag] = value
+    return block.tobytes() if len(block) else b""
 
 
 def parse(description: object) -> dict[str, Any] | None:
-    """The recipe in an image description; None for anybody else's description.
+    """The recipe in an image description; None for any other description.
 
     >>> parse('atelier-recipe:{"seed":1}')
     {'seed': 1}

@@ -1,4 +1,4 @@
-"""Regions: masks that say where a style goes. White is where, black is where not."""
+"""Masks that say where a style applies: 1 (white) is where it does, 0 (black) where it does not."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ Floats = npt.NDArray[np.float32]
 def read_mask(source: Any, size: tuple[int, int]) -> Floats:
     """A mask (H, W) float32 0..1 at `size` (height, width), from anything that `Picture.of` takes.
 
-    Opaque pictures count by their grey: white is 1. Where a picture is transparent in parts, what
-    is transparent is 0; if all its visible colour is one (a shape painted on an empty layer) the
-    alpha alone counts, whatever the colour, else grey times alpha. Raises InputError for a mask
-    that is black everywhere, for nothing would be styled.
+    A mask holds numbers, not colours: its stored values count, without colour management, at 8 or 16 bits.
+    An opaque mask is the mean of its channels. In a mask with alpha, transparent parts are 0. Where all
+    visible pixels have one colour (a shape painted on an empty layer) the mask is the alpha, whatever the
+    colour; otherwise it is grey times alpha. Raises InputError for a mask that is black everywhere, because
+    it would style nothing.
     """
-    picture = Picture.of(source)
+    picture = Picture.of(source, data=True)
     mask = _coverage(picture)
     if mask.max() > 0:
         tensor = torch.from_numpy(mask)[None, None]
         mask = resize(tensor, size)[0, 0].numpy()
     if mask.max() <= 0:
         raise InputError(
-            f"the mask {picture.label} is black everywhere, so nothing would be styled: paint white"
+            f"the mask {picture.label} is black everywhere, so nothing would be styled: "
+            "paint the part to style white"
         )
     return mask
 
@@ -47,9 +49,9 @@ def _coverage(picture: Picture) -> Floats:
 
 
 def feather(mask: Floats, radius_px: float) -> Floats:
-    """A mask (H, W) whose hard edges fade over about `radius_px` pixels to each side.
+    """A mask (H, W) with edges that fade over about `radius_px` pixels on each side.
 
-    A Gaussian with a standard deviation of half the radius. Raises UsageError below 0.
+    It is blurred with a Gaussian whose standard deviation is half the radius. Raises UsageError below 0.
     """
     if radius_px < 0:
         raise UsageError(f"a feather radius is 0 pixels or more, not {radius_px}")
@@ -68,5 +70,5 @@ def blend(content: Tensor, result: Tensor, mask: Floats | Tensor) -> Tensor:
     if not content.shape[-2:] == result.shape[-2:] == weight.shape[-2:]:
         sizes = [tuple(shape[-2:]) for shape in (content.shape, result.shape, weight.shape)]
         raise InputError(f"content, result and mask must have one size, not {sizes}: resize them first")
-    # Not torch.lerp: with weight 1 or 0 this gives either picture to the bit.
+    # Not torch.lerp: with a weight of 1 or 0 this gives either picture exactly.
     return content * (1 - weight) + result * weight

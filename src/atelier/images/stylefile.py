@@ -1,4 +1,8 @@
-"""Style files: a painting, and what methods have already seen in it, in one safetensors file."""
+"""Style files: a painting and what methods computed from it, in one safetensors file.
+
+The tensor `picture` is the painting, uint8 (H, W, 3), or (H, W, 4) with alpha. The tensors `KEY/NAME` are
+cache entries under the keys that the file claims; `store.cache` offers them for that painting only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ _PICTURE = "picture"
 def write(
     path: Path, pixels: Floats, alpha: Floats | None, entries: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Keep a painting (8 bits a channel) with its alpha, and cache entries by key. Raises OSError."""
+    """Writes a painting (8 bits a channel) with its alpha, and cache entries by key. Raises OSError."""
     import torch
     from safetensors.torch import save_file
 
@@ -40,7 +44,7 @@ def write(
 def read(path: Path) -> tuple[Floats, Floats | None, str]:
     """The painting in a style file: pixels (H, W, 3), alpha (H, W) or None, and the file's sha256.
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -79,4 +83,4 @@ def style_entries(path: Path, sha256: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _refusal(path: Path) -> str:
-    return f"'{path}' is no style file: make one with 'atelier style save PAINTING -o {path.name}'"
+    return f"'{path}' is not a style file: make one with 'atelier style save PAINTING -o {path.name}'"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atelier.core.errors import InputError
-from atelier.images import pil, receipts
+from atelier.images import metadata, pil, receipts
 from atelier.images.arrays import Decoded, check_size, straight, to_unit, upright
 from atelier.images.raster import Mode, Raster
 
@@ -35,6 +35,7 @@ _SPACES: dict[int, tuple[Mode, int]] = {
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 34926, 50000, 50001}
 _NONE, _JPEG, _WEBP = 1, 7, 50001
 _PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET = 262, 274, 330, 332
+_XMP = 700
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 #: A file with more samples per pixel than this is a measurement, not a picture.
 _MOST_SAMPLES = 16
@@ -50,7 +51,7 @@ def opened(data: bytes) -> Iterator[Any]:
         yield tiff
 
 
-def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
+def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) -> Decoded:
     """The first full-resolution page, upright and in sRGB; `name` is for error messages.
 
     Raises InputError for pages that hold no picture or more than `max_pixels`, which is checked before
@@ -68,7 +69,13 @@ def decode(data: bytes, name: str, max_pixels: int) -> Decoded:
         else:
             _check_segments(page, len(data))
             raster = _raster(page, photometric, f"'{name}'")
-        return raster.to_srgb(page.iccprofile, receipts.parse(page.description))
+        profile = None if as_data else page.iccprofile
+        return raster.to_srgb(profile, receipts.parse(page.description), _metadata(page))
+
+
+def _metadata(page: Any) -> metadata.Metadata:
+    tags = {tag.code: tag.value for tag in page.tags}
+    return metadata.of_xmp(tags.get(_XMP)).filled(metadata.of_exif(tags))
 
 
 def recipe(data: bytes) -> dict[str, Any] | None:
@@ -208,17 +215,16 @@ def _palette(page: Any) -> npt.NDArray[Any]:
 
 
 def _lab(colour: npt.NDArray[Any], photometric: int) -> npt.NDArray[Any]:
-    """CIELAB as uint8, a* and b* as signed bytes; 16 bits are rounded to 8, which LittleCMS converts."""
+    """CIELAB: 8 bits as uint8 with a* and b* as signed bytes, 16 bits as float32 in CIELAB's own units."""
     if colour.dtype.itemsize > 2 or colour.dtype.kind == "f":
         raise ValueError("CIELAB of more than 16 bits")
     if colour.dtype.itemsize == 2:
-        lightness = colour[..., :1].astype(np.float64) / (65535 if photometric == _CIELAB else 65280) * 255
+        lightness = colour[..., :1].astype(np.float32) * np.float32(
+            100 / (65535 if photometric == _CIELAB else 65280)
+        )
         signed = colour[..., 1:].astype(np.uint16)
         hues = signed.view(np.int16) / 256 if photometric == _CIELAB else signed / 256 - 128
-        wrapped = np.rint(hues).clip(-128, 127) % 256
-        return np.concatenate([np.rint(lightness).clip(0, 255), wrapped], axis=-1).astype(
-            np.uint8, copy=False
-        )
+        return np.concatenate([lightness, hues.astype(np.float32)], axis=-1)
     eight: npt.NDArray[np.uint8] = colour.astype(np.uint8)
     if photometric == _ICCLAB:
         eight[..., 1:] ^= 128

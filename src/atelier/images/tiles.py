@@ -1,4 +1,4 @@
-"""Tiles: large pictures in pieces, each with enough of its surroundings to look as if it were whole."""
+"""Tiles: large pictures in overlapping windows, each with a margin as wide as a network's receptive field."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Tile:
-    """A `core` of a picture, (rows, columns), and the `outer` window that holds it and a margin."""
+    """Part of a picture: its `core` (rows, columns), and the `outer` window of the core and a margin."""
 
     core: Window
     outer: Window
 
     @property
     def inner(self) -> Window:
-        """The core inside the outer window."""
+        """The core in coordinates of the outer window."""
         rows, columns = (
             slice(core.start - outer.start, core.stop - outer.start)
             for core, outer in zip(self.core, self.outer, strict=True)
@@ -28,10 +28,10 @@ class Tile:
 
 
 def tiles(height: int, width: int, *, core: int, margin: int, step: int = 1) -> Iterator[Tile]:
-    """Tiles that cover a picture once, row by row; windows start at multiples of `step` pixels.
+    """Tiles whose cores cover a picture once, row by row; windows start at multiples of `step` pixels.
 
-    A picture that one core covers is one tile without a margin. Raises UsageError where `core` or `margin`
-    is no multiple of `step`.
+    A picture no larger than one core is one tile without a margin. Raises UsageError if `core` or `margin`
+    is not a multiple of `step`.
 
     >>> [tile.outer[1] for tile in tiles(4, 20, core=8, margin=4, step=4)]
     [slice(0, 12, None), slice(4, 20, None), slice(12, 20, None)]
@@ -45,7 +45,7 @@ def tiles(height: int, width: int, *, core: int, margin: int, step: int = 1) -> 
 
 
 def coarser(window: Window, factor: int) -> Window:
-    """The window on a grid of `factor` pixels a cell; it must start at a cell."""
+    """The window in cells of `factor` pixels; it must start at the edge of a cell."""
     rows, columns = (slice(one.start // factor, -(-one.stop // factor)) for one in window)
     return rows, columns
 

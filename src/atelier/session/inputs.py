@@ -110,8 +110,8 @@ def read(
         weights=shares[: len(pictures)],
         texts=[TextStyle(t.text, s) for t, s in zip(texts, shares[len(pictures) :], strict=False)],
         trained=[TrainedStyle(t.name, s) for t, s in zip(trained, shares[first:], strict=True)],
-        mask=None if mask is None else Picture.of(mask, max_pixels=most),
-        regions=[Picture.of(region, max_pixels=most) for region in regions],
+        mask=None if mask is None else Picture.of(mask, max_pixels=most, data=True),
+        regions=[Picture.of(region, max_pixels=most, data=True) for region in regions],
         files=open_files(type(knobs), knobs, files or {}, most),
     )
 
@@ -126,7 +126,7 @@ def with_content(
     return replace(
         inputs,
         content=None if content is None else Picture.of(content, max_pixels=most),
-        mask=None if mask is None else Picture.of(mask, max_pixels=most),
+        mask=None if mask is None else Picture.of(mask, max_pixels=most, data=True),
     )
 
 
@@ -217,7 +217,7 @@ def _check_words(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs, memory: 
 def _opened(name: str, source: Any, holds: str, most: int) -> Any:
     if holds == "array":
         return source if hasattr(source, "shape") else _array(source)
-    return Picture.of(source, max_pixels=most)
+    return Picture.of(source, max_pixels=most, data=holds == "data")
 
 
 def _array(path: str | Path) -> npt.NDArray[np.generic]:

@@ -40,7 +40,7 @@ def settings_of(
     most = max_pixels or request.controls.get("max_pixels")
     finder = Finder(folder, most)
     styles = finder.several(request.styles, style, "styles", label)
-    places = finder.several(request.regions, regions, "regions", label)
+    places = finder.several(request.regions, regions, "regions", label, data=True)
     knobs = _knobs(request, finder, files)
     texts = [TextStyle(one.text, one.weight) for one in request.texts]
     trained = [TrainedStyle(name) for name in request.trained]
@@ -58,7 +58,7 @@ def settings_of(
         return settings
     return settings | {
         "content": finder.one(request.content, content),
-        "mask": None if request.mask is None else finder.one(request.mask, mask),
+        "mask": None if request.mask is None else finder.one(request.mask, mask, data=True),
         "regions": places,
     }
 
@@ -104,14 +104,16 @@ class Finder:
         options = (Path(name), self.beside / name, self.beside / Path(name).name, Path(Path(name).name))
         return list(dict.fromkeys(path for path in options if _is_file(path)))
 
-    def several(self, sources: Sequence[recipes.Source], given: Any, what: str, label: str) -> list[Picture]:
+    def several(
+        self, sources: Sequence[recipes.Source], given: Any, what: str, label: str, *, data: bool = False
+    ) -> list[Picture]:
         """The pictures of a recipe's styles or regions."""
         named = given if isinstance(given, (list, tuple)) else [given] * len(sources)
         if len(named) != len(sources):
             raise UsageError(f"{label} has {len(sources)} {what}, and {len(named)} were given")
-        return [self.one(source, one) for source, one in zip(sources, named, strict=True)]
+        return [self.one(source, one, data=data) for source, one in zip(sources, named, strict=True)]
 
-    def one(self, source: recipes.Source, given: Anything | None = None) -> Picture:
+    def one(self, source: recipes.Source, given: Anything | None = None, *, data: bool = False) -> Picture:
         """The input that a recipe names, checked by its hash."""
         if given is not None:
             places: Sequence[Any] = [given]
@@ -121,7 +123,7 @@ class Finder:
             raise InputError(
                 "an input of this picture was not a file: give it again (content=, style=, mask=)"
             )
-        pictures = [Picture.of(place, max_pixels=self.max_pixels) for place in places]
+        pictures = [Picture.of(place, max_pixels=self.max_pixels, data=data) for place in places]
         for picture in pictures:
             if picture.sha256 == source.sha256:
                 return picture
@@ -142,7 +144,7 @@ class Finder:
                     raise InputError(f"the file '{source.name}' that this picture was made with is missing")
                 found.append(places[0])
             else:
-                found.append(self.one(source))
+                found.append(self.one(source, data=holds == "data"))
         return tuple(found) if isinstance(value, (list, tuple)) else found[0]
 
     def weights(self, name: str, used: Mapping[str, str]) -> str:

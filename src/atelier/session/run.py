@@ -304,8 +304,10 @@ class threads:  # noqa: N801 - reads as a statement
 
 
 def picture_of(result: Result, content: Picture | None, size: tuple[int, int]) -> Picture:
-    """The result as a Picture with the content's alpha and its artifacts."""
+    """The result as a Picture with its artifacts and the content's alpha and metadata."""
     alpha = None if content is None else content.resized(size).alpha
     picture = Picture.from_tensor(result.picture, alpha=alpha)
     picture.artifacts = result.artifacts
+    if content is not None:
+        picture.metadata = content.metadata
     return picture

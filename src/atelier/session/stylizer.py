@@ -156,8 +156,10 @@ class Stylizer:
             if size[0] * size[1] > LARGE:
                 self._painters.clear()
             picture = picture_of(result, inputs.content, size)
+        recipe = setup.receipt(request, inputs, progress)
+        picture.metadata = picture.metadata.marked(recipe["source_type"])
         if setup.controls.receipt != "none":
-            picture.recipe = setup.receipt(request, inputs, progress)
+            picture.recipe = recipe
         return picture
 
     def _painter(self, inputs: Inputs, side: int) -> Painter:

@@ -28,6 +28,7 @@ def stylize(
     region: arguments.Regions = None,
     bits: arguments.Bits = None,
     no_receipt: arguments.NoReceipt = False,
+    no_metadata: arguments.NoMetadata = False,
     overwrite: arguments.Overwrite = False,
     as_json: arguments.Json = False,
     **settings: Any,
@@ -50,6 +51,7 @@ def stylize(
         ),
         target,
         bits=bits,
+        metadata=not no_metadata,
         overwrite=overwrite,
         as_json=as_json,
     )
@@ -161,7 +163,13 @@ def replay(
 
 
 def _write(
-    make: Callable[[Watch], Picture], target: Path, *, bits: int | None, overwrite: bool, as_json: bool
+    make: Callable[[Watch], Picture],
+    target: Path,
+    *,
+    bits: int | None,
+    overwrite: bool,
+    as_json: bool,
+    metadata: bool = True,
 ) -> None:
     """Make a picture, write it, and say so."""
     from atelier.apps.show import Clock, watching
@@ -171,7 +179,7 @@ def _write(
     clock = Clock()
     with watching(quiet=as_json) as watch:
         picture = make(watch)
-        write(picture, target, overwrite=overwrite, bits=bits)
+        write(picture, target, overwrite=overwrite, bits=bits, metadata=metadata)
     _finished(picture, target, clock.seconds, watch, as_json)
 
 
