@@ -138,7 +138,7 @@ class Shelf:
         except OSError as error:
             raise OutputError(
                 f"The weights folder {self.folder} cannot be written ({error.strerror}): "
-                "set ATELIER_HOME to a folder that can."
+                "set ATELIER_HOME to a writable folder."
             ) from error
         try:
             self._sweep()
