@@ -297,6 +297,20 @@ def test_the_average_is_exported_and_previewed(folders: dict[str, Path], tmp_pat
     assert sheet[4:16, 30:44].mean() == pytest.approx(grey, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("averaged", "names"),
+    [
+        (("critic",), {"first.weight", "first.bias", "last.weight", "last.bias"}),
+        (("critic", "other"), {"critic.first.weight", "critic.last.bias", "other.weight", "other.bias"}),
+        ((), {"critic.first.weight", "critic.last.bias", "other.weight", "other.bias"}),
+    ],
+)
+def test_what_is_exported(averaged: tuple[str, ...], names: set[str]) -> None:
+    method = Adversarial()
+    method.averaged = averaged  # type: ignore[misc]
+    assert method.exported({"critic": Critic(), "other": nn.Linear(1, 1)}).keys() >= names
+
+
 # the pool
 
 

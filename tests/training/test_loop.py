@@ -339,6 +339,11 @@ def test_the_average_lags_behind_the_weights(
     assert float(tensors(run)["average.module.weight"]) == pytest.approx(average, rel=1e-5)
 
 
+def test_the_memory_of_weights_gradients_moments_and_averages(tmp_path: Path) -> None:
+    # Three numbers of 4 bytes: once as weights, gradients and average, twice as Adam's moments.
+    assert Run(Risky(set()), plain(), tmp_path).memory() == 3 * 4 * 5
+
+
 def test_a_stop_writes_a_checkpoint(tmp_path: Path) -> None:
     run = Run(Risky(set()), plain(), tmp_path)
     assert not run.go(until(2))

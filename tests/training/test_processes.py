@@ -9,14 +9,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import atelier
+from atelier.training.processes import Processes
 
 SOURCE = Path(atelier.__file__).parents[1]
 SCRIPT = Path(__file__).with_name("several_processes.py")
@@ -120,6 +123,13 @@ def test_two_processes_stop_together_and_resume_with_their_own_pools(two: Path) 
         "checkpoint-0000008-1.safetensors",
         "checkpoint-0000008.safetensors",
     ]
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_what_splits_the_weights_is_refused(kind: str) -> None:
+    accelerator = SimpleNamespace(distributed_type=DistributedType(kind))
+    with pytest.raises(script.TrainingError, match=f"training does not support {kind} of Accelerate"):
+        Processes(accelerator)
 
 
 def test_one_process_cannot_resume_the_pools_of_two(data: Path, two: Path) -> None:

@@ -221,16 +221,15 @@ class Trainable:
         return self.losses(networks["network"], batch, training)
 
     def exported(self, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """The tensors that `weights_knob` takes: those of the averaged networks.
+        """The tensors that `weights_knob` takes: those of the averaged networks, or of all if none is.
 
-        With more than one averaged network, each name starts with the network's.
+        With more than one, the name of each tensor starts with that of its network.
         """
-        if len(self.averaged) == 1:
-            return dict(networks[self.averaged[0]].state_dict())
+        names = tuple(self.averaged or networks)
+        if len(names) == 1:
+            return dict(networks[names[0]].state_dict())
         return {
-            f"{name}.{key}": tensor
-            for name in self.averaged
-            for key, tensor in networks[name].state_dict().items()
+            f"{name}.{key}": tensor for name in names for key, tensor in networks[name].state_dict().items()
         }
 
     def painter(

@@ -183,21 +183,21 @@ class Adain(Method):
     def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
         device = batch.photos.device
         encoder = self._encoder(training, device, training.encoder)
-        judge = self._encoder(training, device, training.loss_encoder or training.encoder)
+        loss_encoder = self._encoder(training, device, training.loss_encoder or training.encoder)
         taps = self._plan(training, device).taps
         same = round(training.identity_share * len(batch.photos))
         content = torch.cat([batch.paintings[:same], batch.photos[same:]])
         # relu3_1 too: an eye is a single position at 1/8 of the size.
         held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
         with torch.no_grad():
-            style, seen = judge(batch.paintings, _STYLE), judge(content, held)
+            style, seen = loss_encoder(batch.paintings, _STYLE), loss_encoder(content, held)
             target = given = _moved(seen, style, training.strength)
-            if judge is not encoder or not {*taps} <= {*held}:
+            if loss_encoder is not encoder or not {*taps} <= {*held}:
                 seen = encoder(content, taps)
                 given = _moved(seen, encoder(batch.paintings, taps), training.strength)
         height, width = content.shape[-2:]
         picture = network({tap: given[tap] for tap in taps})[..., :height, :width]
-        terms = _terms(judge(picture, _STYLE), target, style, training)
+        terms = _terms(loss_encoder(picture, _STYLE), target, style, training)
         return terms | _plain_terms(picture, content[:same], training)
 
     def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
