@@ -45,7 +45,7 @@ def test_other_safetensors_are_no_style(tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"extension is \.safetensors"):
+    with pytest.raises(UsageError, match=r"extension must be \.safetensors"):
         write_style(painting(), tmp_path / "style.png", {})
     path = tmp_path / "style.safetensors"
     write_style(painting(), path, {})
