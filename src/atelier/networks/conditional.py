@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.maths.visible import weight_at
 from atelier.networks import inception
 from atelier.networks.tensorflow import Convolution, fold, translate
 from atelier.store.checkpoints import check_state
@@ -243,10 +244,15 @@ class Arbitrary(nn.Module):
         nn.init.zeros_(self.shift.bias)
         nn.init.ones_(self.scale.bias)
 
-    def vector(self, seen: Tensor) -> Tensor:
-        """The style's vector (B, V) of what its predictor sees."""
+    def vector(self, seen: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """The style's vector (B, V) of what its predictor sees; `alpha` (1, 1, H, W) is that of a picture."""
         if isinstance(self.predictor, inception.Trunk):
-            seen = self.predictor(seen).float().mean((2, 3))
+            found = self.predictor(seen).float()
+            weight = weight_at(alpha, (found.shape[-2], found.shape[-1]))
+            if weight is None:
+                seen = found.mean((2, 3))
+            else:
+                seen = (found * weight).sum((2, 3)) / weight.sum()
         else:
             seen = self.predictor(seen)
         made: Tensor = self.bottleneck(seen)

@@ -1,18 +1,22 @@
 """AdaIN: give the photo's features the style's means and deviations, and decode them; the fastest method.
 
-Each channel of an encoder's features is shifted and stretched so that its mean and deviation over the picture
-are the style's (Huang & Belongie 2017, eq. 8); a decoder trained once, for every style, turns that into a
-picture. Styles blend by their statistics, and strength mixes in the photo's own.
+Each channel of an encoder's features is shifted and scaled so that its mean and deviation over the picture
+are the style's (Huang & Belongie 2017, eq. 8). A decoder, trained once for all styles, turns the result
+into a picture. Several styles blend by their statistics; strength mixes in the photo's own.
 
-This differs from the paper, except in `--quality published`: the decoder gets relu3_1 beside relu4_1, with
-the style's statistics too, because faces and straight edges do not survive 1/8 of the picture's size; the
-finished picture's colours get the style's mean and covariance, which such deep features hardly tell;
-replicate padding, because zeros frame the picture; training losses relative to their
-targets, because features of another encoder have another scale, and a share of paintings as their own
-content. Below full strength what the decoder loses of the photo is given back in proportion, so that
-strength 0 is the photo. The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0
---blocks 0 --scale published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0
---learning-rate 1e-4 --crop 256 --steps 160000`.
+Differences from the paper, except in `--quality published`: the decoder also gets relu3_1, with the style's
+statistics, because faces and straight edges do not survive at 1/8 of the size. The finished picture takes
+the mean and covariance of the style's colours. Padding is replicate, because zero padding leaves a frame.
+Training losses are relative to their targets, because another encoder's features have another scale, and
+some paintings are their own content. Below full strength, what the decoder loses of the photo is added back
+in proportion, so that strength 0 is the photo.
+
+In every quality the picture keeps its size. The published code rounds sides up to a multiple of 8; the rows
+and columns that this adds at the bottom and the right are cut off here, and all others are the same.
+
+The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0 --blocks 0 --scale
+published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0 --learning-rate 1e-4 --crop 256
+--steps 160000`.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import colour, features, losses, maths
+from atelier import features, losses, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.visible import key_parts, lend_visible_colours
 from atelier.store import cache, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -145,11 +150,13 @@ class Adain(Method):
         from atelier.maths.whitening import coral
 
         if knobs.recolour:
-            job = replace(job, styles=[coral(style, job.content) for style in job.styles])
+            shown = maths.visible_pixels(job.content, job.content_seen)
+            pairs = zip(job.styles, job.looks.seen, strict=True)
+            job = replace(job, styles=[coral(style, shown, seen=seen) for style, seen in pairs])
         with torch.inference_mode():
             picture = self.decoded(job, knobs).clamp(0, 1)
             if knobs.colours:
-                picture = colour.lend_colours(picture, job.styles, job.style_weights, job.strength)
+                picture = lend_visible_colours(job, picture, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
@@ -166,7 +173,10 @@ class Adain(Method):
         height, width = job.content.shape[-2:]
         seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
         style = _style(job, knobs, eyes, decoder.plan.taps)
-        moved = {tap: adain(seen[tap], *style[tap], strength=job.strength) for tap in seen}
+        moved = {
+            tap: adain(found, *style[tap], strength=job.strength, weight=_weight(job.content_seen, found))
+            for tap, found in seen.items()
+        }
         picture: Tensor = decoder(moved)[..., :height, :width]
         if job.strength < 1 and knobs.restore:
             lost = job.content - decoder(seen)[..., :height, :width]
@@ -266,10 +276,11 @@ def _style(
     layout = {
         f"{tap} {name}": (1, eyes.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
     }
-    for style, share in zip(job.styles, job.style_weights, strict=True):
+    for style, seen, share in zip(job.styles, job.looks.seen, job.style_weights, strict=True):
         if not share:
             continue
-        kept = cache.remember(cache.key(*identity, style), partial(_moments, eyes, style, taps), layout)
+        key = cache.key(*identity, *key_parts(style, seen))
+        kept = cache.remember(key, partial(_moments, eyes, style, taps, seen), layout)
         for tap in taps:
             mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
             before = sums.get(tap, (0, 0))
@@ -277,11 +288,13 @@ def _style(
     return sums
 
 
-def _moments(eyes: features.VGG, style: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-    """The mean and deviation of a style at each tap."""
+def _moments(
+    eyes: features.VGG, style: Tensor, taps: Sequence[str], seen: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The mean and deviation of the visible part of a style at each tap."""
     moments: dict[str, Tensor] = {}
     for tap, found in eyes(_large_enough(style, eyes), taps).items():
-        mean, deviation = maths.channel_moments(found, unbiased=True)
+        mean, deviation = maths.channel_moments(found, unbiased=True, weight=_weight(seen, found))
         moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
     return moments
 
@@ -292,6 +305,11 @@ def _moved(seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: fl
 
     moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in seen}
     return {tap: adain(seen[tap], *moments[tap], strength=strength) for tap in seen}
+
+
+def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:
+    """The visible share of each position of features (1, C, h, w)."""
+    return maths.weight_at(seen, (found.shape[-2], found.shape[-1]))
 
 
 def _terms(

@@ -12,12 +12,12 @@ levels near the coarser level's choice. Above `stroke_size` the style is not enl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from atelier import colour, features, maths, networks
+from atelier import features, maths, networks
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -25,7 +25,8 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods.base import Batch, Job, Method, Paper
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
-from atelier.store import cache
+from atelier.methods.feedforward.nnst_d_style import StyleLevel, Styles
+from atelier.methods.visible import lend_visible_colours
 from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
@@ -47,10 +48,6 @@ Found = Mapping[str, Any]
 CELL, TILE, MARGIN = 4, 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
 _KEPT_CELLS = 1 << 18
-#: What the cache keeps of a style; another number where that changes.
-_KIND = "nnst_d 2"
-#: Hypercolumns of each style that tell in which directions it varies.
-_SAMPLE = 2048
 #: Up to so many products of queries and candidates the search is in full.
 _FULL_SEARCH = 1 << 25
 
@@ -128,9 +125,10 @@ class NNSTD(Method):
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
         scales = [scales[0], *scales]  # the first level looks twice: at the photo, then at its own painting
         bias = shares(painter, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
-            level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength)
+            level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength, seen)
             # The photo alone at first, and at last, where it has the details; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
@@ -142,8 +140,7 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
-        parts = job.style_weights if job.regions is None else job.regions
-        return colour.lend_colours(picture, job.styles, parts, job.strength, out=picture)
+        return lend_visible_colours(job, picture, job.strength, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
@@ -226,102 +223,6 @@ def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dty
     return Painter(features.Hypercolumns(eyes), decoder, dtype, files)
 
 
-# the style's side
-
-
-@dataclass(frozen=True)
-class StyleLevel:
-    """The candidates of all styles at one size, and what the decoder makes of each, (M, V)."""
-
-    candidates: maths.Candidates
-    values: torch.Tensor
-
-    def entry(self) -> dict[str, torch.Tensor]:
-        """As tensors, for the cache."""
-        some = self.candidates
-        layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
-        return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values}
-
-    @staticmethod
-    def layout(channels: int, values: int) -> cache.Layout:
-        """The shapes of an entry, for hypercolumns and decoded values of so many channels."""
-        return {
-            "keys": ("candidates", "directions"),
-            "basis": ("directions", channels),
-            "layout": ("grids", 3),
-            "values": ("candidates", values),
-        }
-
-    @classmethod
-    def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
-        """What `entry` gave."""
-        rows = entry["layout"].tolist()
-        keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
-        grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
-        return cls(maths.Candidates(keys, basis, grids, groups), values)
-
-
-class Styles:
-    """The styles at each size that is asked for, looked at once."""
-
-    def __init__(self, painter: Painter, job: Job, knobs: NNSTD.Knobs) -> None:
-        self.painter, self.job, self.knobs = painter, job, knobs
-        self.final = max(job.content.shape[-2:])
-        self.levels: dict[float, StyleLevel] = {}
-        used = [style for style, weight in zip(job.styles, job.style_weights, strict=True) if weight]
-        self.identity = (_KIND, painter.files, str(painter.dtype), knobs.turned, knobs.dims, cache.key(*used))
-
-    def at(self, long_side: int) -> StyleLevel:
-        """The style's side for a content of that long side."""
-        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
-        if ratio not in self.levels:
-            self.levels = {ratio: self._look(ratio)}
-        return self.levels[ratio]
-
-    def _look(self, ratio: float) -> StyleLevel:
-        found = cache.remember(
-            cache.key(*self.identity, ratio),
-            lambda: self._seen(ratio).entry(),
-            StyleLevel.layout(self.painter.columns.channels, self.painter.decoder.value.out_channels),
-        )
-        return StyleLevel.of(found, self.job.device)
-
-    def _seen(self, ratio: float) -> StyleLevel:
-        painter = self.painter
-        weighted = zip(self.job.styles, self.job.style_weights, strict=True)
-        small = [_shrunk(style, ratio) for style, weight in weighted if weight]
-        first = [painter.see(style) for style in small]
-        basis = self._basis(first)
-        maps, groups, values = [], [], []
-        for group, style in enumerate(small):
-            for index, picture in enumerate(turned_copies(style, self.knobs.turned)):
-                keys, value = painter.split(painter.see(picture) if index else first[group], basis)
-                maps.append(keys)
-                groups.append(group)
-                values.append(value.flatten(1).T.contiguous())
-        return StyleLevel(maths.projected(maps, groups, basis), torch.cat(values))
-
-    def _basis(self, found: Sequence[Found]) -> torch.Tensor:
-        """The directions (P, D) in which hypercolumns vary most."""
-        columns, scale = self.painter.columns, self.painter.decoder.scale
-        rows = [columns.sample(one, scale, _SAMPLE // len(found)) for one in found]
-        return maths.basis(
-            torch.cat([one - one.mean(0) for one in rows]).to(self.painter.dtype), self.knobs.dims
-        )
-
-
-def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
-    height, width = (max(1, round(side * ratio)) for side in picture.shape[-2:])
-    return resize(picture, (height, width))
-
-
-def turned_copies(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
-    """The picture, its mirror image, and both turned by quarters."""
-    for mirrored in (False, True)[: 1 if how == "no" else 2]:
-        for quarters in range(4 if how == "all" else 1):
-            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
-
-
 # one level
 
 
@@ -348,24 +249,32 @@ class Level:
     The means that centre the queries, and the moments that normalise the guidance, are those of the whole
     content, so the tiles together are the picture that a single tile would have been. `keep` is the
     content's share in the query. Below a `strength` of 1 the content's own values are mixed in, and what the
-    decoder loses of the content is given back in proportion.
+    decoder loses of the content is given back in proportion. Places that the content's alpha `seen` hides do
+    not count in means and moments.
     """
 
     def __init__(
-        self, painter: Painter, content: torch.Tensor, style: StyleLevel, strength: float = 1.0
+        self,
+        painter: Painter,
+        content: torch.Tensor,
+        style: StyleLevel,
+        strength: float = 1.0,
+        seen: torch.Tensor | None = None,
     ) -> None:
         self.painter, self.content, self.style = painter, content, style
         self.keep, self.strength = 1.0, strength
         self.basis = painter.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
+        self.visible = maths.mask_at(seen, self.cells)
         self.allowed: torch.Tensor | None = None
-        self.bias: torch.Tensor | None = None
+        self.bias = style.candidates.with_hidden(None)
 
     def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
         """Give each place to the style with the largest share (K, 1, H, W); what likeness gains by style."""
         if bias is not None:
-            self.bias = bias[self.style.candidates.group_of().to(bias.device)]
+            choices = self.style.candidates
+            self.bias = choices.with_hidden(bias[choices.group_of().to(bias.device)])
         if regions is not None:
             self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
 
@@ -455,9 +364,15 @@ class Views:
             view, core = self[position], (..., *coarser(tile.inner, CELL))
             if self.small:
                 self.kept[position] = view
-            counts.append(view.queries[core][0].numel())
-            centres.append(view.queries[core].mean((-2, -1), keepdim=True))
-            mean, variance = _mean_and_variance(view.guidance[core])
+            queries, guidance = view.queries[core], view.guidance[core]
+            if self.level.visible is not None:
+                here = self.level.visible[coarser(tile.core, CELL)]
+                if not bool(here.any()):
+                    continue
+                queries, guidance = queries[:, here][..., None], guidance[:, :, here][..., None]
+            counts.append(queries[0].numel())
+            centres.append(queries.mean((-2, -1), keepdim=True))
+            mean, variance = _mean_and_variance(guidance)
             means.append(mean)
             variances.append(variance)
         share = means[0].new_tensor(counts)[:, None] / sum(counts)
@@ -482,11 +397,12 @@ def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) ->
     weights = [weight for weight in job.style_weights if weight]
     if len(weights) == 1 or job.regions is not None:
         return None
-    level = Level(painter, resize(job.content, size), styles.at(max(size)))
+    seen = job.content_seen
+    level = Level(painter, resize(job.content, size), styles.at(max(size)), seen=seen)
     queries = level.look(level.tiles[0], job.content).queries.flatten(1)
+    if level.visible is not None:
+        queries = queries[:, level.visible.flatten()]
     queries = torch.nn.functional.normalize(queries - queries.mean(1, keepdim=True), dim=0).T
-    groups = level.style.candidates.group_of()
-    scores = [
-        maths.nearest(queries, level.style.candidates.keys[groups == one])[1] for one in range(len(weights))
-    ]
+    choices = level.style.candidates
+    scores = [maths.nearest(queries, choices.of_group(one))[1] for one in range(len(weights))]
     return maths.balance(torch.stack(scores, 1), weights)

@@ -4,20 +4,23 @@ At each of five depths of an encoder the photo's features lose their own correla
 style, in closed form (Li et al. 2017, eqs. 2 and 3), and a decoder that was trained on pictures alone,
 without any style, makes the picture that the next depth looks at.
 
-This differs from the published code in that a picture of any size keeps its size; in what is given back below
-full strength, in proportion, of what the decoders lose of the photo, so that strength 0 is the photo; and,
-except in `--quality published`, in the ridge of the whitening, which is relative to the features' variance
-because features of another encoder have another scale. The style's side is computed once for a job. The
-encoder and the decoders must belong together: `atelier train wct` makes decoders for the bundled encoder;
-`--quality published` needs the published networks of both (wct.published).
+This differs from the published code in three ways. Pooling keeps the last row and column of an odd side,
+where the published pooling drops them. Below full strength, what the decoders lose of the photo is added back
+in proportion, so that strength 0 is the photo. The ridge of the whitening is relative to the features'
+variance, because another encoder's features have another scale. `--quality published` undoes all three: its
+picture is the published one, whose sides are multiples of 16 at level 5, and the up to 15 rows and columns
+that the published code drops repeat the last one. The encoder and the decoders must belong together:
+`atelier train wct` makes decoders for the bundled encoder; `--quality published` needs the published networks
+of both (wct.published).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from atelier import features, losses
+from atelier import features, losses, maths
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
@@ -143,8 +146,9 @@ class WCT(Method):
                 shown = picture
                 if job.strength < 1 and knobs.restore:
                     plain = levels.step(plain, level, 0.0)
-                    shown = picture + (1 - job.strength) * (job.content - plain)
-                result = shown.clamp(0, 1)
+                    height, width = plain.shape[-2:]
+                    shown = picture + (1 - job.strength) * (job.content[..., :height, :width] - plain)
+                result = _filled(shown.clamp(0, 1), job.content)
                 if not _report(job, done, len(knobs.levels), level, result):
                     break
         return result
@@ -211,10 +215,17 @@ class Levels:
             check_fit(self.decoders.level(level).plan, self.eyes)
         self.eyes.prepare(job.device, dtype)
         self.decoders.prepare(job.device, dtype)
+        self.seen = job.content_seen
         taps = [f"relu{level}_1" for level in knobs.levels]
         seen = [self._look(style, taps) for style in job.styles]
         self.style: dict[int, Colouring] = {
-            level: blend([colouring(one[tap]) for one in seen], job.style_weights)
+            level: blend(
+                [
+                    colouring(one[tap], weight=_weight(alpha, one[tap]))
+                    for one, alpha in zip(seen, job.looks.seen, strict=True)
+                ],
+                job.style_weights,
+            )
             for level, tap in zip(knobs.levels, taps, strict=True)
         }
 
@@ -235,10 +246,17 @@ class Levels:
             return found
         relative = self.knobs.scale == "relative"
         style = self.style[level]
-        return whiten_and_colour(found, style, strength=strength, ridge=self.knobs.ridge, relative=relative)
+        return whiten_and_colour(
+            found,
+            style,
+            strength=strength,
+            ridge=self.knobs.ridge,
+            relative=relative,
+            weight=_weight(self.seen, found),
+        )
 
     def paint(self, found: Tensor, level: int, like: Tensor) -> Tensor:
-        """The picture of a level's features, of the size of `like`."""
+        """The picture of a level's features, of the size of `like`, or less where the pooling floors."""
         picture: Tensor = self.decoders.level(level)({f"relu{level}_1": found})
         return picture[..., : like.shape[-2], : like.shape[-1]]
 
@@ -251,6 +269,17 @@ class Levels:
             picture = torch.nn.functional.pad(picture, more, mode="replicate")
         seen: dict[str, Tensor] = self.eyes(picture, taps)
         return seen
+
+
+def _filled(picture: Tensor, like: Tensor) -> Tensor:
+    """The picture, its last row and column repeated until it has the size of `like`."""
+    more = (0, like.shape[-1] - picture.shape[-1], 0, like.shape[-2] - picture.shape[-2])
+    return torch.nn.functional.pad(picture, more, mode="replicate") if any(more) else picture
+
+
+def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:
+    """The visible share of each position of features (1, C, h, w)."""
+    return maths.weight_at(seen, (found.shape[-2], found.shape[-1]))
 
 
 def _report(job: Job, done: int, total: int, level: int, picture: Tensor) -> bool:
@@ -266,10 +295,12 @@ def _distinct(levels: Sequence[int]) -> Sequence[int]:
 def _encoder(name: str, padding: Padding) -> features.VGG:
     """The encoder called `name`, or the one inside WCT's published file."""
     state = own_names(weights.load(name))
+    # The published encoders are in the file with their decoders, and pool with floor.
     inside = {key.removeprefix("encoder."): part for key, part in state.items() if key.startswith("encoder.")}
     if not inside:
         return features.load(name, padding=padding)
-    return features.from_official(features.recognise(inside), inside, padding=padding)
+    plan = replace(features.recognise(inside), ceil_pool=False)
+    return features.from_official(plan, inside, padding=padding)
 
 
 def _decoders(name: str, padding: Padding) -> Mirrors:

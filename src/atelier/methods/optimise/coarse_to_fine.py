@@ -61,11 +61,13 @@ def coarse_to_fine(
     objective: Callable[[torch.Tensor], Objective],
     *,
     enlarge: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize,
+    rescale: bool = True,
 ) -> torch.Tensor:
     """The picture (1, 3, H, W) after a descent at each size, from coarse to the content's own.
 
     `objective` makes a size's objective from the content at that size, `enlarge` takes the picture to the
-    next. Stops where the job's listener asks to; the best so far then comes at the full size.
+    next; `rescale` is that of `Descent`, False for losses in a published unit. Stops where the job's
+    listener asks to; the best so far then comes at the full size.
     """
     from atelier.maths import Descent, sizes
 
@@ -74,7 +76,11 @@ def coarse_to_fine(
     picture = start_picture(job, knobs.start, scales[0])
     for stage in stages(job, knobs, scales):
         descent = Descent(
-            objective(stage.content), optimiser=knobs.optimiser, cooling=knobs.cooling, **stage.options
+            objective(stage.content),
+            optimiser=knobs.optimiser,
+            cooling=knobs.cooling,
+            rescale=rescale,
+            **stage.options,
         )
         picture = descent.run(enlarge(picture, stage.size))
     return enlarge(picture, final)
