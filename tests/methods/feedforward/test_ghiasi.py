@@ -17,7 +17,7 @@ from atelier import InputError, Picture, UsageError, WeightsError, stylize
 from atelier.core.knobs import parse
 from atelier.images import write
 from atelier.methods.base import Batch, Job
-from atelier.methods.feedforward.ghiasi import Ghiasi, Painter, save_vector
+from atelier.methods.feedforward.ghiasi import Ghiasi, StyleNetwork, save_vector
 from atelier.networks.conditional import Arbitrary
 from atelier.networks.inception import Trunk
 from atelier.store import records
@@ -167,7 +167,9 @@ def test_a_style_is_looked_at_once(
     atelier.api.save_style(tmp_path / "painting.png", path, method="ghiasi", size=56, **knobs)
     expected = make(style=tmp_path / "painting.png").pixels
     monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "second"))
-    monkeypatch.setattr(Painter, "vector", lambda self, picture: pytest.fail("it was looked at again"))
+    monkeypatch.setattr(
+        StyleNetwork, "vector", lambda self, picture, seen=None: pytest.fail("it was looked at again")
+    )
     assert np.array_equal(make(style=path).pixels, expected)
 
 
@@ -213,7 +215,7 @@ def test_small_styles_are_mirrored_and_not_stretched(
     slim: str, with_inception: str, tiny_encoder: Path
 ) -> None:
     knobs = parse(Ghiasi.Knobs, {"weights": with_inception})
-    painter = Painter(knobs, CPU, torch.float32)
+    painter = StyleNetwork(knobs, CPU, torch.float32)
     torch.manual_seed(0)
     tile = torch.rand(1, 3, 30, 50)
     whole = torch.cat([tile, tile.flip(2)], 2)[:, :, :43]

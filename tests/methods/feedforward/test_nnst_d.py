@@ -97,7 +97,7 @@ def test_a_picture_in_its_own_style_chooses_itself(settings: dict[str, Any]) -> 
     knobs = NNSTD.Knobs(
         weights=settings["weights"], encoder=settings["encoder"], turned="mirrored", dims=1000
     )
-    painter = nnst_d._painter(knobs.encoder, knobs.weights, job, half=False)
+    painter = nnst_d._networks(knobs.encoder, knobs.weights, job, half=False)
     style = nnst_d.Styles(painter, job, knobs).at(96)
     with torch.inference_mode():
         _, chosen = nnst_d.Level(painter, content, style).paint(content, None)

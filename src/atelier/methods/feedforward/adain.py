@@ -24,13 +24,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from atelier import features, losses, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
 from atelier.methods.visible import key_parts, lend_visible_colours
 from atelier.store import cache, weights
 from atelier.store.models import kept
@@ -147,39 +148,53 @@ class Adain(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: Adain.Knobs) -> torch.Tensor:
+        return self._paint(job, knobs, None)
+
+    def prepare(self, styles: Styles, knobs: Adain.Knobs, context: Context) -> Painter:
+        # Recoloured styles differ from photo to photo.
+        seen = None if knobs.recolour else self._look(style_job(styles, context), knobs)
+        return lambda frame: Result(self._paint(Job.of(styles, context, frame), knobs, seen))
+
+    def look(self, job: Job, knobs: Adain.Knobs) -> None:
+        self._look(job, knobs)
+
+    @staticmethod
+    def _look(job: Job, knobs: Adain.Knobs) -> Seen:
+        with torch.inference_mode():
+            encoder, decoder = _networks(job, knobs)
+            return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps))
+
+    def _paint(self, job: Job, knobs: Adain.Knobs, seen: Seen | None) -> torch.Tensor:
         from atelier.maths.whitening import coral
 
         if knobs.recolour:
             shown = maths.visible_pixels(job.content, job.content_seen)
             pairs = zip(job.styles, job.looks.seen, strict=True)
-            job = replace(job, styles=[coral(style, shown, seen=seen) for style, seen in pairs])
+            job = replace(job, styles=[coral(style, shown, seen=alpha) for style, alpha in pairs])
         with torch.inference_mode():
-            picture = self.decoded(job, knobs).clamp(0, 1)
+            picture = self.decoded(job, knobs, seen).clamp(0, 1)
             if knobs.colours:
                 picture = lend_visible_colours(job, picture, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
-    def look(self, job: Job, knobs: Adain.Knobs) -> None:
-        with torch.inference_mode():
-            eyes, decoder = _networks(job, knobs)
-            _style(job, knobs, eyes, decoder.plan.taps)
+    def decoded(self, job: Job, knobs: Adain.Knobs, seen: Seen | None = None) -> Tensor:
+        """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped.
 
-    def decoded(self, job: Job, knobs: Adain.Knobs) -> Tensor:
-        """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped."""
+        `seen` is what has been seen of the styles before; without it they are looked at now.
+        """
         from atelier.maths.whitening import adain
 
-        eyes, decoder = _networks(job, knobs)
+        encoder, decoder, style = seen or self._look(job, knobs)
         height, width = job.content.shape[-2:]
-        seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
-        style = _style(job, knobs, eyes, decoder.plan.taps)
+        content = encoder(_large_enough(job.content, encoder), decoder.plan.taps)
         moved = {
             tap: adain(found, *style[tap], strength=job.strength, weight=_weight(job.content_seen, found))
-            for tap, found in seen.items()
+            for tap, found in content.items()
         }
         picture: Tensor = decoder(moved)[..., :height, :width]
         if job.strength < 1 and knobs.restore:
-            lost = job.content - decoder(seen)[..., :height, :width]
+            lost = job.content - decoder(content)[..., :height, :width]
             picture = picture + (1 - job.strength) * lost
         return picture
 
@@ -232,6 +247,14 @@ class Adain(Method):
         return {"weights": network.fill(0).state_dict()}
 
 
+class Seen(NamedTuple):
+    """The networks, ready, and the styles' weighted means and deviations by tap."""
+
+    encoder: features.VGG
+    decoder: Mirror
+    style: Mapping[str, tuple[Tensor, Tensor]]
+
+
 def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Mirror]:
     """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
     dtype = job.dtype if knobs.half else torch.float32
@@ -250,37 +273,37 @@ def _loaded(
     from atelier.networks.decoder import check_fit, from_state
 
     with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
-        eyes = features.load(encoder, padding=padding)
+        loaded = features.load(encoder, padding=padding)
         mirror = from_state(weights.load(decoder), padding=padding)
-        check_fit(mirror.plan, eyes)
-        return eyes.prepare(device, dtype), mirror.prepare(device, dtype)
+        check_fit(mirror.plan, loaded)
+        return loaded.prepare(device, dtype), mirror.prepare(device, dtype)
 
 
-def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
+def _large_enough(image: Tensor, encoder: features.VGG) -> Tensor:
     """The image (1, 3, H, W), its last row and column repeated until the encoder can look at it."""
     height, width = image.shape[-2:]
-    side = eyes.smallest_side(_STYLE)
+    side = encoder.smallest_side(_STYLE)
     more = (0, max(0, side - width), 0, max(0, side - height))
     return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
 
 
 def _style(
-    job: Job, knobs: Adain.Knobs, eyes: features.VGG, taps: Sequence[str]
+    job: Job, knobs: Adain.Knobs, encoder: features.VGG, taps: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The styles' weighted means and deviations by tap.
 
     AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
-    identity = ("adain", _files(knobs), knobs.padding, str(eyes.dtype))
+    identity = ("adain", _files(knobs), knobs.padding, str(encoder.dtype))
     layout = {
-        f"{tap} {name}": (1, eyes.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
+        f"{tap} {name}": (1, encoder.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
     }
     for style, seen, share in zip(job.styles, job.looks.seen, job.style_weights, strict=True):
         if not share:
             continue
         key = cache.key(*identity, *key_parts(style, seen))
-        kept = cache.remember(key, partial(_moments, eyes, style, taps, seen), layout)
+        kept = cache.remember(key, partial(_moments, encoder, style, taps, seen), layout)
         for tap in taps:
             mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
             before = sums.get(tap, (0, 0))
@@ -289,11 +312,11 @@ def _style(
 
 
 def _moments(
-    eyes: features.VGG, style: Tensor, taps: Sequence[str], seen: Tensor | None = None
+    encoder: features.VGG, style: Tensor, taps: Sequence[str], seen: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The mean and deviation of the visible part of a style at each tap."""
     moments: dict[str, Tensor] = {}
-    for tap, found in eyes(_large_enough(style, eyes), taps).items():
+    for tap, found in encoder(_large_enough(style, encoder), taps).items():
         mean, deviation = maths.channel_moments(found, unbiased=True, weight=_weight(seen, found))
         moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
     return moments

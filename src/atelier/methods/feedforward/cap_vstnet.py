@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from atelier import features, losses, maths
@@ -28,7 +28,8 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images import labels
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
 from atelier.methods.visible import key_parts
 from atelier.store import cache, weights
 from atelier.store.checkpoints import register_converter
@@ -166,7 +167,17 @@ class CapVstnet(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: CapVstnet.Knobs) -> torch.Tensor:
-        loaded = _of(job, knobs)
+        return self._paint(_of(job, knobs), job, knobs)
+
+    def prepare(self, styles: Styles, knobs: CapVstnet.Knobs, context: Context) -> Painter:
+        loaded = _of(style_job(styles, context), knobs)
+        if not knobs.style_labels:
+            with torch.inference_mode():
+                loaded = loaded.looked([(one, seen) for _, one, seen in _shares(style_job(styles, context))])
+        return lambda frame: Result(self._paint(loaded, Job.of(styles, context, frame), knobs))
+
+    @staticmethod
+    def _paint(loaded: Loaded, job: Job, knobs: CapVstnet.Knobs) -> torch.Tensor:
         with torch.inference_mode():
             picture = stylised(loaded, job, _maps(job, knobs))
         if not bool(picture.isfinite().all()):
@@ -253,10 +264,18 @@ class CapVstnet(Method):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache)."""
+    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache).
+
+    `known` are the statistics of styles that were looked at before, by the identity of their tensors.
+    """
 
     network: Reversible
     identity: tuple[str, ...] | None = None
+    known: Mapping[int, Gaussian] = field(default_factory=dict)
+
+    def looked(self, styles: Sequence[tuple[Tensor, Tensor | None]]) -> Loaded:
+        """The same, with the statistics of these styles and their alphas in memory."""
+        return replace(self, known={id(one): self.style(one, seen) for one, seen in styles})
 
     def features(self, picture: Tensor) -> Tensor:
         """The features of a picture (1, 3, H, W) of any size, padded."""
@@ -271,6 +290,9 @@ class Loaded:
     def style(self, picture: Tensor, alpha: Tensor | None = None) -> Gaussian:
         """The statistics of the visible part of a style (1, 3, H, W), computed once and kept."""
         from atelier.maths.cholesky import Gaussian, gaussian
+
+        if id(picture) in self.known:
+            return self.known[id(picture)]
 
         def seen() -> dict[str, Tensor]:
             found = self.inside(self.features(picture), picture)

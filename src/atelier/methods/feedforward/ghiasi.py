@@ -32,7 +32,7 @@ from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
 from atelier.methods.visible import key_parts
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
@@ -160,26 +160,33 @@ class Ghiasi(Method):
 
     # the transfer
 
-    def transfer(self, job: Job, knobs: Ghiasi.Knobs) -> torch.Tensor:
-        with torch.inference_mode():
-            picture = self._painted(job, knobs)
-        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
-        return picture
+    def prepare(self, styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> Painter:
+        network, vector = self._look(styles, knobs, context)
+        return lambda frame: Result(self._paint(network, vector, Job.of(styles, context, frame), knobs))
 
     def look(self, job: Job, knobs: Ghiasi.Knobs) -> None:
-        with torch.inference_mode():
-            Painter(knobs, job.device, job.dtype).style(job.styles, job.style_weights, job.looks.seen)
+        self._look(job.looks, knobs, job.context)
 
-    def _painted(self, job: Job, knobs: Ghiasi.Knobs) -> Tensor:
-        painter = Painter(knobs, job.device, job.dtype)
-        vector = painter.style(job.styles, job.style_weights, job.looks.seen)
-        if job.strength == 1:
-            return painter.network.paint(job.content, vector)
-        own = painter.vector(job.content, job.content_seen)
-        picture = painter.network.paint(job.content, torch.lerp(own, vector, job.strength))
-        if knobs.restore:
-            lost = job.content - painter.network.paint(job.content, own)
-            picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
+    @staticmethod
+    def _look(styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> tuple[StyleNetwork, Tensor]:
+        """The network and the styles' vector."""
+        with torch.inference_mode():
+            network = StyleNetwork(knobs, context.device, context.dtype)
+            return network, network.style(styles.pictures, styles.weights, styles.seen)
+
+    @staticmethod
+    def _paint(style_network: StyleNetwork, vector: Tensor, job: Job, knobs: Ghiasi.Knobs) -> Tensor:
+        network = style_network.network
+        with torch.inference_mode():
+            if job.strength == 1:
+                picture = network.paint(job.content, vector)
+            else:
+                own = style_network.vector(job.content, job.content_seen)
+                picture = network.paint(job.content, torch.lerp(own, vector, job.strength))
+                if knobs.restore:
+                    lost = job.content - network.paint(job.content, own)
+                    picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
+        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
         return picture
 
     # the training
@@ -237,7 +244,7 @@ class Ghiasi(Method):
             return {"weights": Arbitrary(predictor, vector=8, widths=(8, 8, 16), blocks=2).state_dict()}
 
 
-class Painter:
+class StyleNetwork:
     """The network of some knobs on a device, with what it sees a style through."""
 
     def __init__(self, knobs: Ghiasi.Knobs, device: torch.device, dtype: torch.dtype) -> None:
@@ -348,11 +355,11 @@ def save_vector(
     shares = list(style_weights) or [1.0] * len(several)
     if len(shares) != len(several) or min(shares) < 0 or sum(shares) <= 0:
         raise UsageError(f"{len(several)} styles take as many weights, none negative and one above 0")
-    painter = Painter(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
+    network = StyleNetwork(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         seen = [one.resized(images.fit(one.shape, size)).tensor() for one in several]
-        vector = painter.style(seen, [share / sum(shares) for share in shares])
-    facts = {"network": Ghiasi.name, "weights": weights.fingerprint(painter.weights)}
+        vector = network.style(seen, [share / sum(shares) for share in shares])
+    facts = {"network": Ghiasi.name, "weights": weights.fingerprint(network.weights)}
     with atomic(Path(path)) as temporary:
         save_file({_TENSOR: vector.clone()}, temporary, metadata=facts)
 

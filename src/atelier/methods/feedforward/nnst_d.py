@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from atelier import features, maths, networks
+from atelier import features, maths
+from atelier import networks as decoders
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods import base
+from atelier.methods.base import Batch, Context, Job, Method, Paper, Result
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
 from atelier.methods.feedforward.nnst_d_style import StyleLevel, Styles
+from atelier.methods.prepared import style_job
 from atelier.methods.visible import lend_visible_colours
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -114,21 +117,31 @@ class NNSTD(Method):
 
     def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         with torch.inference_mode():
-            return self._transfer(job, knobs)
+            networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
+            return self._paint(networks, Styles(networks, job, knobs), job, knobs)
 
-    def _transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
-        painter = _painter(knobs.encoder, knobs.weights, job, knobs.half)
-        styles = Styles(painter, job, knobs)
+    def prepare(self, styles: base.Styles, knobs: NNSTD.Knobs, context: Context) -> base.Painter:
+        job = style_job(styles, context)
+        networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
+        seen = Styles(networks, job, knobs, keep=True)
+
+        def paint(frame: base.Frame) -> Result:
+            with torch.inference_mode():
+                return Result(self._paint(networks, seen, Job.of(styles, context, frame), knobs))
+
+        return paint
+
+    def _paint(self, networks: Networks, styles: Styles, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
         # A weak style starts at a finer level, where only small things can still change.
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
         scales = [scales[0], *scales]  # the first level looks twice: at the photo, then at its own painting
-        bias = shares(painter, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
         seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
-            level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength, seen)
+            level = Level(networks, resize(job.content, size), styles.at(max(size)), job.strength, seen)
             # The photo alone at first, and at last, where it has the details; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
@@ -144,7 +157,7 @@ class NNSTD(Method):
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
-            styles = Styles(_painter(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
+            styles = Styles(_networks(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
             final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
             for size in maths.sizes(final, smallest=knobs.coarsest):
                 styles.at(max(size))
@@ -152,10 +165,10 @@ class NNSTD(Method):
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
         columns = features.Hypercolumns(features.VGG(features.TINY))
-        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
+        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = networks.HypercolumnDecoder(
+            network = decoders.HypercolumnDecoder(
                 columns.channels, guides, len(columns.taps), width=16, guide_width=8, blocks=1
             )
         network.scale.fill_(1.0)
@@ -168,8 +181,8 @@ class NNSTD(Method):
 
     def network(self, training: Any) -> torch.nn.Module:
         columns = features.Hypercolumns(features.load(training.encoder))
-        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
-        return networks.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
+        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
+        return decoders.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
         """Distances to the style's features and statistics, and to pictures painted from themselves."""
@@ -180,7 +193,7 @@ class NNSTD(Method):
 
 
 @dataclass(frozen=True)
-class Painter:
+class Networks:
     """The encoder, its hypercolumns and the decoder, ready on a device."""
 
     columns: features.Hypercolumns
@@ -207,20 +220,20 @@ class Painter:
         return both[:kept], (both[kept:] + value.bias[:, None, None]).to(self.dtype)
 
 
-def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
+def _networks(encoder: str, weights: str, job: Job, half: bool) -> Networks:
     files = tuple(fingerprint(name) for name in (encoder, weights))
     return _loaded(encoder, weights, files, job.device, job.dtype if half else torch.float32)
 
 
 @kept
-def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
-    eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
+def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Networks:
+    loaded = features.load(encoder, padding="replicate").prepare(device, dtype)
     with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates
-        decoder = networks.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
+        decoder = decoders.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
     scale = decoder.scale.clone()
     decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.scale = scale.to(device)  # a divisor must not be rounded
-    return Painter(features.Hypercolumns(eyes), decoder, dtype, files)
+    return Networks(features.Hypercolumns(loaded), decoder, dtype, files)
 
 
 # one level
@@ -255,15 +268,15 @@ class Level:
 
     def __init__(
         self,
-        painter: Painter,
+        networks: Networks,
         content: torch.Tensor,
         style: StyleLevel,
         strength: float = 1.0,
         seen: torch.Tensor | None = None,
     ) -> None:
-        self.painter, self.content, self.style = painter, content, style
+        self.networks, self.content, self.style = networks, content, style
         self.keep, self.strength = 1.0, strength
-        self.basis = painter.projection(style.candidates.basis)
+        self.basis = networks.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.visible = maths.mask_at(seen, self.cells)
@@ -299,16 +312,16 @@ class Level:
 
     def look(self, tile: Tile, picture: torch.Tensor) -> View:
         """The networks' view of one tile of the content and of the picture so far."""
-        painter, columns = self.painter, self.painter.columns
-        found = painter.see(self.content[(..., *tile.outer)])
+        networks, columns = self.networks, self.networks.columns
+        found = networks.see(self.content[(..., *tile.outer)])
         if self.strength < 1:
-            queries, own = painter.split(found, self.style.candidates.basis)
+            queries, own = networks.split(found, self.style.candidates.basis)
         else:
             queries, own = columns.project(found, self.basis)[0], None
         if self.keep < 1:
-            painted = columns.project(painter.see(picture[(..., *tile.outer)]), self.basis)[0]
+            painted = columns.project(networks.see(picture[(..., *tile.outer)]), self.basis)[0]
             queries = torch.lerp(painted, queries, self.keep)
-        return View(queries, columns.join(found, taps=painter.decoder.guides), own)
+        return View(queries, columns.join(found, taps=networks.decoder.guides), own)
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
@@ -331,7 +344,7 @@ class Level:
         self, found: torch.Tensor, own: torch.Tensor | None, guide: torch.Tensor, content: torch.Tensor
     ) -> torch.Tensor:
         """The picture of one tile, (1, 3, H, W) float32, from the candidates that were found (h, w)."""
-        decoder, (height, width) = self.painter.decoder, content.shape[-2:]
+        decoder, (height, width) = self.networks.decoder, content.shape[-2:]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
         if own is None:
             made: torch.Tensor = decoder(values, guide)[..., :height, :width].float()
@@ -392,13 +405,13 @@ def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, inverse.pow(-2) - NORM_EPS
 
 
-def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
+def shares(networks: Networks, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
     """What each style's likeness gains, (K,), for it to cover its weight's share of the canvas."""
     weights = [weight for weight in job.style_weights if weight]
     if len(weights) == 1 or job.regions is not None:
         return None
     seen = job.content_seen
-    level = Level(painter, resize(job.content, size), styles.at(max(size)), seen=seen)
+    level = Level(networks, resize(job.content, size), styles.at(max(size)), seen=seen)
     queries = level.look(level.tiles[0], job.content).queries.flatten(1)
     if level.visible is not None:
         queries = queries[:, level.visible.flatten()]

@@ -15,7 +15,7 @@ from atelier.store import cache
 
 if TYPE_CHECKING:
     from atelier.methods.base import Job
-    from atelier.methods.feedforward.nnst_d import NNSTD, Painter
+    from atelier.methods.feedforward.nnst_d import NNSTD, Networks
 
 Found = Mapping[str, Any]
 #: What the cache keeps of a style; another number where that changes.
@@ -60,10 +60,14 @@ class StyleLevel:
 
 
 class Styles:
-    """The styles at each size that is asked for, looked at once."""
+    """The styles at each size that is asked for, looked at once.
 
-    def __init__(self, painter: Painter, job: Job, knobs: NNSTD.Knobs) -> None:
-        self.painter, self.job, self.knobs = painter, job, knobs
+    Those of one size are in memory at a time; with `keep`, those of all sizes.
+    """
+
+    def __init__(self, networks: Networks, job: Job, knobs: NNSTD.Knobs, *, keep: bool = False) -> None:
+        self.networks, self.job, self.knobs = networks, job, knobs
+        self.keep = keep
         self.final = max(job.content.shape[-2:])
         self.levels: dict[float, StyleLevel] = {}
         styles = zip(job.styles, job.looks.seen, job.style_weights, strict=True)
@@ -71,13 +75,13 @@ class Styles:
         self.used = [(style, seen) for style, seen, weight in styles if weight]
         parts = (key_parts(style, seen) for style, seen in self.used)
         pictures = cache.key(*itertools.chain(*parts))
-        self.identity = (_KIND, painter.files, str(painter.dtype), knobs.turned, knobs.dims, pictures)
+        self.identity = (_KIND, networks.files, str(networks.dtype), knobs.turned, knobs.dims, pictures)
 
     def at(self, long_side: int) -> StyleLevel:
         """The style's side for a content of that long side."""
         ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
         if ratio not in self.levels:
-            self.levels = {ratio: self._look(ratio)}
+            self.levels = {**(self.levels if self.keep else {}), ratio: self._look(ratio)}
         return self.levels[ratio]
 
     def _look(self, ratio: float) -> StyleLevel:
@@ -85,24 +89,24 @@ class Styles:
             cache.key(*self.identity, ratio),
             lambda: self._seen(ratio).entry(),
             StyleLevel.layout(
-                self.painter.columns.channels,
-                self.painter.decoder.value.out_channels,
+                self.networks.columns.channels,
+                self.networks.decoder.value.out_channels,
                 hidden=any(seen is not None and bool((seen > 0).any()) for _, seen in self.used),
             ),
         )
         return StyleLevel.of(found, self.job.device)
 
     def _seen(self, ratio: float) -> StyleLevel:
-        painter = self.painter
+        networks = self.networks
         small = [_shrunk(style, ratio) for style, _ in self.used]
-        first = [painter.see(style) for style in small]
+        first = [networks.see(style) for style in small]
         basis = self._basis(first)
         maps, groups, values, masks = [], [], [], []
         for group, style in enumerate(small):
             alphas = turned_alphas(self.used[group][1], self.knobs.turned)
             pictures = turned_copies(style, self.knobs.turned)
             for index, (picture, seen) in enumerate(zip(pictures, alphas, strict=True)):
-                keys, value = painter.split(painter.see(picture) if index else first[group], basis)
+                keys, value = networks.split(networks.see(picture) if index else first[group], basis)
                 maps.append(keys)
                 groups.append(group)
                 values.append(value.flatten(1).T.contiguous())
@@ -114,12 +118,12 @@ class Styles:
         count = _SAMPLE // len(found)
         rows = [self._sample(one, seen, count) for one, (_, seen) in zip(found, self.used, strict=True)]
         return maths.basis(
-            torch.cat([one - one.mean(0) for one in rows]).to(self.painter.dtype), self.knobs.dims
+            torch.cat([one - one.mean(0) for one in rows]).to(self.networks.dtype), self.knobs.dims
         )
 
     def _sample(self, found: Found, seen: torch.Tensor | None, count: int) -> torch.Tensor:
         """About `count` hypercolumns (N, D) of one style, of what is visible of it."""
-        columns, scale = self.painter.columns, self.painter.decoder.scale
+        columns, scale = self.networks.columns, self.networks.decoder.scale
         if seen is None:
             return columns.sample(found, scale, count)
         maps = columns.join(found, scale)[0]

@@ -25,9 +25,11 @@ from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
 from atelier.store import weights
 from atelier.store.checkpoints import register_converter
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
@@ -137,15 +139,20 @@ class WCT(Method):
 
     # the transfer
 
-    def transfer(self, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+    def prepare(self, styles: Styles, knobs: WCT.Knobs, context: Context) -> Painter:
         with torch.inference_mode():
-            levels = Levels(job, knobs)
+            levels = Levels(style_job(styles, context), knobs)
+        return lambda frame: Result(self._paint(levels, Job.of(styles, context, frame), knobs))
+
+    @staticmethod
+    def _paint(levels: Levels, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
             picture = plain = job.content
             for done, level in enumerate(knobs.levels, start=1):
-                picture = levels.step(picture, level, job.strength)
+                picture = levels.step(picture, level, job.strength, job.content_seen)
                 shown = picture
                 if job.strength < 1 and knobs.restore:
-                    plain = levels.step(plain, level, 0.0)
+                    plain = levels.step(plain, level, 0.0, job.content_seen)
                     height, width = plain.shape[-2:]
                     shown = picture + (1 - job.strength) * (job.content[..., :height, :width] - plain)
                 result = _filled(shown.clamp(0, 1), job.content)
@@ -206,16 +213,15 @@ class Levels:
         from atelier.networks.decoder import check_fit
 
         dtype = job.dtype if knobs.half else torch.float32
-        self.knobs, self.eyes = knobs, _encoder(knobs.encoder, knobs.padding)
-        self.decoders = _decoders(knobs.weights, knobs.padding)
+        versions = tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
+        options = (knobs.padding, versions, job.device, dtype)
+        self.knobs = knobs
+        self.encoder, self.decoders = _networks(knobs.encoder, knobs.weights, *options)
         for level in _distinct(knobs.levels):
             if level not in self.decoders.levels:
                 known = ", ".join(map(str, sorted(self.decoders.levels)))
                 raise UsageError(f"{knobs.weights} has no decoder of level {level}: allowed are {known}")
-            check_fit(self.decoders.level(level).plan, self.eyes)
-        self.eyes.prepare(job.device, dtype)
-        self.decoders.prepare(job.device, dtype)
-        self.seen = job.content_seen
+            check_fit(self.decoders.level(level).plan, self.encoder)
         taps = [f"relu{level}_1" for level in knobs.levels]
         seen = [self._look(style, taps) for style in job.styles]
         self.style: dict[int, Colouring] = {
@@ -229,16 +235,16 @@ class Levels:
             for level, tap in zip(knobs.levels, taps, strict=True)
         }
 
-    def step(self, picture: Tensor, level: int, strength: float) -> Tensor:
-        """The picture (1, 3, H, W) after the pass of one level, not clamped."""
+    def step(self, picture: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
+        """The picture (1, 3, H, W), whose alpha is `seen`, after the pass of one level, not clamped."""
         found = self.look(picture, level)
-        return self.paint(self.transformed(found, level, strength), level, picture)
+        return self.paint(self.transformed(found, level, strength, seen), level, picture)
 
     def look(self, picture: Tensor, level: int) -> Tensor:
         """The features (1, C, h, w) of the picture at a level."""
         return self._look(picture, [f"relu{level}_1"])[f"relu{level}_1"]
 
-    def transformed(self, found: Tensor, level: int, strength: float) -> Tensor:
+    def transformed(self, found: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
         """The features with the style's mean and covariance, as far as `strength` says."""
         from atelier.maths.whitening import whiten_and_colour
 
@@ -252,7 +258,7 @@ class Levels:
             strength=strength,
             ridge=self.knobs.ridge,
             relative=relative,
-            weight=_weight(self.seen, found),
+            weight=_weight(seen, found),
         )
 
     def paint(self, found: Tensor, level: int, like: Tensor) -> Tensor:
@@ -263,11 +269,11 @@ class Levels:
     def _look(self, picture: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """The features at `taps`; the last row and column of a picture too small for them are repeated."""
         height, width = picture.shape[-2:]
-        side = self.eyes.smallest_side(taps)
+        side = self.encoder.smallest_side(taps)
         more = (0, max(0, side - width), 0, max(0, side - height))
         if any(more):
             picture = torch.nn.functional.pad(picture, more, mode="replicate")
-        seen: dict[str, Tensor] = self.eyes(picture, taps)
+        seen: dict[str, Tensor] = self.encoder(picture, taps)
         return seen
 
 
@@ -290,6 +296,21 @@ def _distinct(levels: Sequence[int]) -> Sequence[int]:
     if not levels or len(set(levels)) != len(levels):
         raise UsageError("levels needs at least one of 1 to 5, and none of them twice")
     return levels
+
+
+@kept
+def _networks(
+    encoder: str,
+    decoders: str,
+    padding: Padding,
+    versions: tuple[str, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[features.VGG, Mirrors]:
+    """The encoder and the decoders, ready; `versions`, their fingerprints, make changed files other ones."""
+    with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
+        networks = _encoder(encoder, padding), _decoders(decoders, padding)
+        return networks[0].prepare(device, dtype), networks[1].prepare(device, dtype)
 
 
 def _encoder(name: str, padding: Padding) -> features.VGG:
