@@ -23,10 +23,9 @@ from atelier.features.corner_columns import CornerColumns, neighbours, rows
 from atelier.features.vgg import VGG, from_official, recognise
 from atelier.losses.contrast import ContrastLoss
 from atelier.losses.feature_splitting import SplittingLoss
-from atelier.maths.halving import halved, joined
 from atelier.methods.base import Job
 from atelier.methods.optimise.nnst import NNST
-from atelier.methods.optimise.nnst_published import Programme
+from atelier.methods.optimise.nnst_published import Programme, halved, joined
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -103,10 +103,6 @@ class Transformer(nn.Module):
         # Odd sides come out a little larger, grown at the far edges.
         return torch.sigmoid(features[..., :height, :width].float())
 
-    def contracted(self, image: Tensor) -> Tensor:
-        """The features (B, C, H / 4, W / 4) before the residual blocks, where no style governs them."""
-        return self._contract(image, iter(()))
-
     def _norms(self, batch: int, shift: Tensor, scale: Tensor) -> Norms:
         both = (torch.split(part.expand(batch, -1), list(self.channels), 1) for part in (shift, scale))
         return zip(*both, strict=True)

@@ -40,7 +40,7 @@ from atelier.store.records import Record, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.networks.decoder import Mirror, MirrorPlan
+    from atelier.networks.decoder import Decoder, DecoderPlan
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -201,9 +201,9 @@ class Adain(Method):
     # the training
 
     def network(self, training: Adain.Training) -> torch.nn.Module:
-        from atelier.networks.decoder import Mirror
+        from atelier.networks.decoder import Decoder
 
-        return Mirror(self._plan(training, torch.device("cpu")), padding=training.padding)
+        return Decoder(self._plan(training, torch.device("cpu")), padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
         device = batch.photos.device
@@ -225,11 +225,11 @@ class Adain(Method):
         terms = _terms(judge(picture, _STYLE), target, style, training)
         return terms | _plain_terms(picture, content[:same], training)
 
-    def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
-        from atelier.networks.decoder import MirrorPlan
+    def _plan(self, training: Adain.Training, device: torch.device) -> DecoderPlan:
+        from atelier.networks.decoder import DecoderPlan
 
         encoder = self._encoder(training, device, training.encoder).plan
-        return MirrorPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
+        return DecoderPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
 
     def _encoder(self, training: Adain.Training, device: torch.device, name: str) -> features.VGG:
         key = (name, training.padding, device)
@@ -240,10 +240,10 @@ class Adain(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.decoder import Mirror, MirrorPlan
+        from atelier.networks.decoder import Decoder, DecoderPlan
 
         with torch.random.fork_rng(devices=[]):
-            network = Mirror(MirrorPlan.of(features.TINY, 4, skips=2, blocks=1))
+            network = Decoder(DecoderPlan.of(features.TINY, 4, skips=2, blocks=1))
         return {"weights": network.fill(0).state_dict()}
 
 
@@ -251,11 +251,11 @@ class Seen(NamedTuple):
     """The networks, ready, and the styles' weighted means and deviations by tap."""
 
     encoder: features.VGG
-    decoder: Mirror
+    decoder: Decoder
     style: Mapping[str, tuple[Tensor, Tensor]]
 
 
-def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Mirror]:
+def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Decoder]:
     """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
     dtype = job.dtype if knobs.half else torch.float32
     return _loaded(knobs.encoder, knobs.weights, _files(knobs), knobs.padding, job.device, dtype)
@@ -268,7 +268,7 @@ def _files(knobs: Adain.Knobs) -> tuple[str, ...]:
 @kept
 def _loaded(
     encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
-) -> tuple[features.VGG, Mirror]:
+) -> tuple[features.VGG, Decoder]:
     """As `_networks`; `files` makes changed files other ones."""
     from atelier.networks.decoder import check_fit, from_state
 

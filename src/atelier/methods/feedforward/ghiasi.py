@@ -160,6 +160,9 @@ class Ghiasi(Method):
 
     # the transfer
 
+    def transfer(self, job: Job, knobs: Ghiasi.Knobs) -> torch.Tensor:
+        return self.prepare(job.looks, knobs, job.context)(job.frame).picture
+
     def prepare(self, styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> Painter:
         network, vector = self._look(styles, knobs, context)
         return lambda frame: Result(self._paint(network, vector, Job.of(styles, context, frame), knobs))

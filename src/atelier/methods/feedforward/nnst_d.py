@@ -46,9 +46,8 @@ register(
 )
 
 Found = Mapping[str, Any]
-#: Pixels a cell of the hypercolumns' grid; a tile's core and what it sees around it (the encoder's view and
-#: the decoder's), in pixels.
-CELL, TILE, MARGIN = 4, 1024, 96
+#: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
+TILE, MARGIN = 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
 _KEPT_CELLS = 1 << 18
 #: Up to so many products of queries and candidates the search is in full.
@@ -277,7 +276,7 @@ class Level:
         self.networks, self.content, self.style = networks, content, style
         self.keep, self.strength = 1.0, strength
         self.basis = networks.projection(style.candidates.basis)
-        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.visible = maths.mask_at(seen, self.cells)
         self.allowed: torch.Tensor | None = None
@@ -306,7 +305,7 @@ class Level:
             found = self._search(view.queries - centre, tile, before)
             guide = torch.nn.functional.batch_norm(view.guidance, shift, spread, one, 0 * one, eps=NORM_EPS)
             made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
-            index[coarser(tile.core, CELL)] = found[coarser(tile.inner, CELL)]
+            index[coarser(tile.core, features.CELL)] = found[coarser(tile.inner, features.CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
         return painted, Chosen(index, self.style.candidates.grids)
 
@@ -326,7 +325,7 @@ class Level:
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
         queries = torch.nn.functional.normalize(queries, dim=0)
-        choices, outer = self.style.candidates, coarser(tile.outer, CELL)
+        choices, outer = self.style.candidates, coarser(tile.outer, features.CELL)
         allowed = None if self.allowed is None else self.allowed[outer]
         if before is None or self.cells[0] * self.cells[1] * len(choices.keys) <= _FULL_SEARCH:
             flat = queries.flatten(1).T
@@ -374,12 +373,12 @@ class Views:
         """The mean of the queries (P, 1, 1); mean and variance of the guidance (G,); of the whole content."""
         counts, centres, means, variances = [], [], [], []
         for position, tile in enumerate(self.level.tiles):
-            view, core = self[position], (..., *coarser(tile.inner, CELL))
+            view, core = self[position], (..., *coarser(tile.inner, features.CELL))
             if self.small:
                 self.kept[position] = view
             queries, guidance = view.queries[core], view.guidance[core]
             if self.level.visible is not None:
-                here = self.level.visible[coarser(tile.core, CELL)]
+                here = self.level.visible[coarser(tile.core, features.CELL)]
                 if not bool(here.any()):
                     continue
                 queries, guidance = queries[:, here][..., None], guidance[:, :, here][..., None]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.maths.whitening import Colouring
-    from atelier.networks.decoder import Mirrors
+    from atelier.networks.decoder import Decoders
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _PAPER = "Li et al. 2017, Universal Style Transfer via Feature Transforms, arXiv:1705.08086"
@@ -139,6 +139,9 @@ class WCT(Method):
 
     # the transfer
 
+    def transfer(self, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+        return self.prepare(job.looks, knobs, job.context)(job.frame).picture
+
     def prepare(self, styles: Styles, knobs: WCT.Knobs, context: Context) -> Painter:
         with torch.inference_mode():
             levels = Levels(style_job(styles, context), knobs)
@@ -163,11 +166,11 @@ class WCT(Method):
     # the training
 
     def network(self, training: WCT.Training) -> torch.nn.Module:
-        from atelier.networks.decoder import MirrorPlan, Mirrors
+        from atelier.networks.decoder import DecoderPlan, Decoders
 
         encoder = self._encoder(training, torch.device("cpu")).plan
-        plans = [MirrorPlan.of(encoder, level) for level in _distinct(training.levels)]
-        return Mirrors(plans, padding=training.padding)
+        plans = [DecoderPlan.of(encoder, level) for level in _distinct(training.levels)]
+        return Decoders(plans, padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: WCT.Training) -> dict[str, Tensor]:
         encoder = self._encoder(training, batch.photos.device)
@@ -198,10 +201,10 @@ class WCT(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.decoder import MirrorPlan, Mirrors
+        from atelier.networks.decoder import DecoderPlan, Decoders
 
         with torch.random.fork_rng(devices=[]):
-            network = Mirrors([MirrorPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
+            network = Decoders([DecoderPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
         return {"weights": network.fill(0).state_dict()}
 
 
@@ -213,6 +216,7 @@ class Levels:
         from atelier.networks.decoder import check_fit
 
         dtype = job.dtype if knobs.half else torch.float32
+        _require_decoders(knobs.weights)
         versions = tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
         options = (knobs.padding, versions, job.device, dtype)
         self.knobs = knobs
@@ -306,7 +310,7 @@ def _networks(
     versions: tuple[str, ...],
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[features.VGG, Mirrors]:
+) -> tuple[features.VGG, Decoders]:
     """The encoder and the decoders, ready; `versions`, their fingerprints, make changed files other ones."""
     with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
         networks = _encoder(encoder, padding), _decoders(decoders, padding)
@@ -324,15 +328,19 @@ def _encoder(name: str, padding: Padding) -> features.VGG:
     return features.from_official(plan, inside, padding=padding)
 
 
-def _decoders(name: str, padding: Padding) -> Mirrors:
-    from atelier.networks.decoder import levels_from_state
-
+def _require_decoders(name: str) -> None:
+    """Raises WeightsError where `name` is the bundled encoder's decoders and nobody has trained any."""
     if name == _OWN and not weights.installed(name):
         raise WeightsError(
             "wct has no decoders for the bundled encoder yet: make some with 'atelier train wct' and name "
             f"them with --weights FILE (kept by: atelier weights add {_OWN} FILE), or bring the published "
             "networks and use --quality published"
         )
+
+
+def _decoders(name: str, padding: Padding) -> Decoders:
+    from atelier.networks.decoder import levels_from_state
+
     state = own_names(weights.load(name))
     kept = {key: part for key, part in state.items() if not key.startswith("encoder.")}
     return levels_from_state(kept, padding=padding)
@@ -355,12 +363,12 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _official_names() -> Iterator[tuple[str, str]]:
     """PytorchWCT's names: each level counts its convolutions on from the encoder into the decoder."""
-    from atelier.networks.decoder import MirrorPlan
+    from atelier.networks.decoder import DecoderPlan
 
     layers = ["colour", *(name for name, _, _ in features.VGG_NORMALISED.layers())]
     for level in range(1, 6):
         seen = layers[: layers.index(f"conv{level}_1") + 1]
-        undone = MirrorPlan.of(features.VGG_NORMALISED, level).layers()
+        undone = DecoderPlan.of(features.VGG_NORMALISED, level).layers()
         ours = [
             *((f"e{level}", f"encoder.{name}") for name in seen),
             *((f"d{level}", f"level{level}.conv{stage}_{number}") for stage, number, _, _ in undone),

@@ -30,7 +30,7 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
-from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE
+from atelier.methods.feedforward.nnst_d import MARGIN, TILE
 from atelier.methods.feedforward.nnst_d_style import turned_alphas, turned_copies
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
@@ -304,7 +304,8 @@ def lightness(picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.
     Mean and deviation are those of the cells that are visible by the alpha `seen`.
     """
     shade = (picture * picture.new_tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    cells = torch.nn.functional.avg_pool2d(shade, CELL, ceil_mode=True, count_include_pad=False)[0, 0]
+    pool = torch.nn.functional.avg_pool2d
+    cells = pool(shade, features.CELL, ceil_mode=True, count_include_pad=False)[0, 0]
     visible = maths.mask_at(seen, (cells.shape[0], cells.shape[1]))
     rest = cells - (cells if visible is None else cells[visible]).mean()
     spread = (rest if visible is None else rest[visible]).square().mean().sqrt()
@@ -336,7 +337,7 @@ class Canvas:
         self.painter, self.content = painter, content
         strength = painter.job.strength
         self.keep, self.own = 1 - strength * (1 - painter.knobs.keep), (1 - strength) ** 2
-        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
         self.visible = maths.mask_at(painter.job.content_seen, self.cells)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.side = painter.side(max(content.shape[-2:]))
@@ -402,7 +403,8 @@ class Canvas:
             for tile in self.tiles:
                 seen = self.painter.see(picture[(..., *tile.outer)])
                 part = self.painter.columns.project(seen, self.basis)[0]
-                found[(..., *coarser(tile.core, CELL))] = part[(..., *coarser(tile.inner, CELL))]
+                core, inner = (coarser(one, features.CELL) for one in (tile.core, tile.inner))
+                found[(..., *core)] = part[(..., *inner)]
         return found
 
     def _mix(self) -> None:
@@ -416,7 +418,7 @@ class Canvas:
             for tile in self.tiles:
                 rows = self._rows(self.content, tile)
                 own = unit(centred(rows, self.painter.gain, self.side.centre))
-                part = places[coarser(tile.core, CELL)].flatten()
+                part = places[coarser(tile.core, features.CELL)].flatten()
                 mixed[part] = unit(torch.lerp(mixed[part], own, self.own))
         self.table, self.index = mixed, places
 
@@ -433,14 +435,14 @@ class Canvas:
         from atelier.losses.cosine import chosen_distances
 
         assert self.chosen is not None
-        index = (self.index if self.own else self.chosen)[coarser(tile.core, CELL)].flatten()
+        index = (self.index if self.own else self.chosen)[coarser(tile.core, features.CELL)].flatten()
         gain, centre = self.painter.gain, self.side.centre
         return chosen_distances(self._rows(picture, tile), self.table, index, gain=gain, centre=centre).sum()
 
     def _rows(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
         """The hypercolumns (N, D) of a tile's core."""
         joined = self.painter.columns.join(self.painter.see(picture[(..., *tile.outer)]))
-        inner = joined[(..., *coarser(tile.inner, CELL))]
+        inner = joined[(..., *coarser(tile.inner, features.CELL))]
         return inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1])
 
 

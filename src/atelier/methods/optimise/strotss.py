@@ -166,33 +166,19 @@ def pyramid_descent(objective: Any, **options: Any) -> Any:
 
 
 def split(image: torch.Tensor) -> list[torch.Tensor]:
-    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the rest.
-
-    It halves by taking pixels, corners aligned; `maths.split` filters. The optimisation of one is not that of
-    the other.
-    """
-    levels = []
-    for _ in range(_LEVELS - 1):
-        height, width = image.shape[-2:]
-        half = _resized(image, (max(1, height // 2), max(1, width // 2)), corners=True)
-        levels.append(image - _resized(half, (height, width), corners=True))
-        image = half
-    return [*levels, image]
+    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the rest."""
+    return maths.split(image, _LEVELS, halving="corners")
 
 
 def merge(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     """The image of a pyramid."""
-    *details, image = levels
-    for detail in reversed(details):
-        height, width = detail.shape[-2:]
-        image = detail + _resized(image, (height, width), corners=True)
-    return image
+    return maths.merge(levels, halving="corners")
 
 
-def _resized(image: torch.Tensor, size: tuple[int, int], *, corners: bool = False) -> torch.Tensor:
+def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     from torch.nn import functional
 
-    return functional.interpolate(image, size, mode="bilinear", align_corners=corners)
+    return functional.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
 # the objective
