@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import atelier
 from atelier.core.errors import WeightsError
 from atelier.methods.base import Job
-from atelier.methods.feedforward import nnst_d
+from atelier.methods.feedforward import nnst_d, nnst_d_style
 from atelier.methods.feedforward.nnst_d import NNSTD
 
 Floats = npt.NDArray[np.float32]
@@ -132,7 +132,7 @@ def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: 
         return projected(maps, groups, directions)
 
     monkeypatch.setattr(nnst_d.maths, "projected", noted)
-    monkeypatch.setattr(nnst_d.cache, "LIMIT", 0)
+    monkeypatch.setattr(nnst_d_style.cache, "LIMIT", 0)
     paint(waves(200, 256), waves(200, 256, 1), settings, stroke_size=128)
     assert sides == [64, 128]
     sides.clear()

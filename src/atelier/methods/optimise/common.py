@@ -1,7 +1,7 @@
-"""What the methods that iterate on the picture share: the encoder they look through, knobs, the objective.
+"""What the methods that optimise the picture share: the encoder, knobs and the objective.
 
-No method is here. The run through the sizes is `maths/coarse_to_fine.py`, the steps `maths/descent.py`, the
-losses `losses/`; a method's own file says what its picture should look like.
+`coarse_to_fine.py` runs through the sizes, `maths/descent.py` takes the steps, and `losses/` holds the
+losses; each method's own file defines its objective.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The authors' program for NNST: its scales, its pyramid, its two stages, one after the other.
 
-Kolkin et al. 2022, and the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
+Kolkin et al. 2022, with the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
 open. `nnst.py` is the method; this is what its `--quality published` runs. Sizes come from the caller, and
-the colour step is `images.oklab.photo_hues`.
+the colour step is `colour.oklab.photo_hues`. The program does not know transparency: hidden pixels are filled
+with the nearest visible colour, and count here as that.
 """
 
 from __future__ import annotations
