@@ -25,7 +25,7 @@ from atelier.features.vgg import VGG, VGG_NORMALISED
 from atelier.maths.cholesky import gaussian, recoloured
 from atelier.maths.moments import channel_moments
 from atelier.maths.whitening import adain, colouring, whiten_and_colour
-from atelier.networks.decoder import MirrorPlan, Mirrors
+from atelier.networks.decoder import DecoderPlan, Decoders
 from atelier.networks.reversible import ART, PHOTO, Reversible
 
 Work = Callable[[], Tensor]
@@ -34,17 +34,17 @@ FASTER = {"adain": 2.0, "wct": 3.0, "photo": 2.0, "art": 2.0}
 LEVELS = (5, 4, 3, 2, 1)
 
 
-def networks(levels: tuple[int, ...]) -> tuple[VGG, Mirrors]:
+def networks(levels: tuple[int, ...]) -> tuple[VGG, Decoders]:
     """The published encoder and its decoders, in the plain form."""
-    plans = [MirrorPlan.of(VGG_NORMALISED, level) for level in levels]
+    plans = [DecoderPlan.of(VGG_NORMALISED, level) for level in levels]
     eyes = VGG(VGG_NORMALISED, padding="reflect", seed=0).requires_grad_(False)
-    return eyes, Mirrors(plans, padding="reflect").fill(1).requires_grad_(False)
+    return eyes, Decoders(plans, padding="reflect").fill(1).requires_grad_(False)
 
 
 def adain_pair(content: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Work, Work]:
     """AdaIN as it is published, prepared and plain."""
 
-    def work(eyes: VGG, decoders: Mirrors) -> Tensor:
+    def work(eyes: VGG, decoders: Decoders) -> Tensor:
         found, wanted = (eyes(one, ["relu4_1"])["relu4_1"] for one in (content, style))
         mean, deviation = channel_moments(wanted, unbiased=True)
         picture: Tensor = decoders.level(4)({"relu4_1": adain(found, mean, deviation)})

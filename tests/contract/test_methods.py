@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import atelier
 from atelier.colour import rgb_to_lab
@@ -29,39 +27,8 @@ Floats = npt.NDArray[np.float32]
 Kind = type[Method]
 
 FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", "baseline"}
-#: What keeps a method small where the general rule of `tiny` does not.
-SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
 
 pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
-
-
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], dict[str, str]]:
-    """The files of a method's tiny weights, by knob."""
-    folder = tmp_path_factory.mktemp("tiny")
-
-    def written(kind: Kind) -> dict[str, str]:
-        files = {}
-        for name, state in kind.tiny().items():
-            path = folder / f"{kind.name}-{name}.safetensors"
-            if not path.exists():
-                save_file({key: value.contiguous() for key, value in state.items()}, path)
-            files[name] = str(path)
-        return files
-
-    return written
-
-
-@pytest.fixture
-def tiny(kind: Kind, tiny_encoder: Path, tiny_weights: Callable[[Kind], dict[str, str]]) -> dict[str, Any]:
-    """Settings with which a method runs in a moment and needs no weights but tiny ones."""
-    settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
-    for name in kind.Knobs.model_fields:
-        if name == "encoder":
-            settings[name] = str(tiny_encoder)
-        elif re.search("iterations|steps", name):
-            settings[name] = 2
-    return settings | SMALL.get(kind.name, {})
 
 
 def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:

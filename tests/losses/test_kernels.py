@@ -195,3 +195,14 @@ def test_what_is_not_allowed() -> None:
         GaussianKernelLoss(features(0), estimator="ful")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one picture at a time"):
         GaussianKernelLoss(features(0).expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_positions_of_no_weight_do_not_count(name: str) -> None:
+    target, found = features(1), features(2)
+    weight = torch.zeros(1, 1, 9, 7)
+    weight[..., :4] = 1
+    whole = LOSSES[name](target, relative=True, weight=weight)(found, weight)
+    part = LOSSES[name](target[..., :4], relative=True)(found[..., :4])
+    torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-6)
+    assert abs(float(whole) - float(LOSSES[name](target, relative=True)(found))) > 1e-3

@@ -240,3 +240,44 @@ def test_inside_a_mode_without_gradients(mode: Any) -> None:
         found = Descent(quadratic, optimiser="lbfgs", iterations=40).run(START.clone())
     assert (found - TARGET).abs().max() < 2e-3
     assert not found.is_inference()
+
+
+def hill(image: Tensor) -> dict[str, Tensor]:
+    """A hill between two valleys: from START, near its top, the first curvature is negative."""
+    rest = image - 0.5 - 0.02 * TARGET
+    return {"hill": 1e-2 * (8 * rest.pow(4) - rest.square()).sum()}
+
+
+def tutorial(objective: Callable[[Tensor], dict[str, Tensor]], steps: int) -> list[Tensor]:
+    """What PyTorch's tutorial evaluates: torch's L-BFGS on the image, clamped before each evaluation."""
+    image, seen = START.clone().requires_grad_(), []
+    optimiser = torch.optim.LBFGS([image])
+
+    def closure() -> Tensor:
+        with torch.no_grad():
+            image.clamp_(0, 1)
+        seen.append(image.detach().clone())
+        optimiser.zero_grad()
+        total = sum(objective(image).values())
+        total.backward()
+        return total
+
+    while len(seen) < steps:
+        optimiser.step(closure)
+    return seen[:steps]
+
+
+def test_lbfgs_in_a_published_unit_is_torchs_to_the_bit() -> None:
+    evaluated: list[Tensor] = []
+
+    def watched(image: Tensor) -> dict[str, Tensor]:
+        evaluated.append(image.detach().clone())
+        return hill(image)
+
+    Descent(watched, optimiser="lbfgs", iterations=15, rescale=False).run(START)
+    theirs = tutorial(hill, 15)
+    assert all(torch.equal(mine, one) for mine, one in zip(evaluated, theirs, strict=True))
+    # The case does what it is for: the same loss, rescaled, goes elsewhere.
+    evaluated.clear()
+    Descent(watched, optimiser="lbfgs", iterations=15).run(START)
+    assert not torch.equal(evaluated[2], theirs[2])

@@ -164,3 +164,30 @@ def test_a_query_stays_in_its_group_even_where_no_proposal_does() -> None:
     allowed = torch.ones((32, 40), dtype=torch.long)
     found = maths.coherent(queries, large, before, small.grids, allowed=allowed)
     assert (large.group_of()[found] == 1).all()
+
+
+# hidden candidates
+
+
+def test_hidden_positions_count_neither_in_means_nor_as_candidates() -> None:
+    style, query = smooth(6, 8, 8, 1), smooth(6, 8, 8, 2)
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, 4:] = True
+    whole = maths.candidates([style], [0], visible=[mask])
+    part = maths.candidates([style[:, :, 4:]], [0])
+    torch.testing.assert_close(whole.keys.view(8, 8, -1)[:, 4:], part.keys.view(8, 4, -1))
+    centred = (query - query.mean((1, 2), keepdim=True)).flatten(1).T
+    chosen = maths.confined(centred, whole, None, whole.with_hidden(None))
+    alone = maths.confined(centred, part, None)
+    assert torch.equal(chosen, alone // 4 * 8 + alone % 4 + 4)
+
+
+def test_a_hidden_candidate_is_not_chosen_near_a_coarse_choice_either() -> None:
+    style, query = smooth(6, 8, 8, 1), smooth(6, 8, 8, 2)
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, 5:] = True
+    choices = maths.candidates([style], [0], visible=[mask])
+    before = torch.zeros(4, 4, dtype=torch.long)  # all far from what is visible
+    found = maths.coherent(query, choices, before, [(4, 4)], bias=choices.with_hidden(None))
+    assert bool(mask.flatten()[found.flatten()].all())
+    assert choices.of_group(0).shape == (24, 6)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from atelier.maths.roots import sqrtm
+from atelier.maths.roots import one_thread, sqrtm
 
 
 def factor(*shape: int, seed: int = 0) -> Tensor:
@@ -80,3 +82,51 @@ def test_gradient_of_the_trace_is_half_the_inverse_root() -> None:
     assert matrix.grad is not None
     expected = np.linalg.inv(scipy.linalg.sqrtm(matrix.detach().numpy())) / 2
     np.testing.assert_allclose(matrix.grad.numpy(), expected, atol=1e-9)
+
+
+def test_two_threads_keep_their_own_numbers_of_cpu_threads() -> None:
+    """Inside `one_thread` of one Python thread, an older and a newborn one have theirs."""
+    inside, go = Event(), Event()
+    before, seen = torch.get_num_threads(), dict[str, int]()
+
+    def routine(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inside.set()
+        assert go.wait(60)
+        return torch.linalg.eigh(matrix)
+
+    def limited() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(3)
+        torch.testing.assert_close(one_thread(routine, torch.eye(3))[0], torch.ones(3))
+        seen["limited, afterwards"] = torch.get_num_threads()
+
+    def older() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(2)
+        assert inside.wait(60)
+        seen["older"] = torch.get_num_threads()
+        newborn = Thread(target=lambda: seen.update(newborn=torch.get_num_threads()))
+        newborn.start()
+        newborn.join()
+        go.set()
+
+    threads = [Thread(target=limited), Thread(target=older)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen["older"] == 2
+    assert seen["limited, afterwards"] == 3
+    assert seen["newborn"] > 1
+    assert torch.get_num_threads() == before
+    torch.set_num_threads(before)  # what later threads take over
+
+
+def test_one_thread_gives_its_number_back_after_an_error() -> None:
+    def fails(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError
+
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError):
+        one_thread(fails, torch.eye(2))
+    assert torch.get_num_threads() == before

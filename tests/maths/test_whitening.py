@@ -244,3 +244,13 @@ def test_flat_pictures_take_the_mean_colour(size: tuple[int, int]) -> None:
     torch.testing.assert_close(found, picture(2).mean((2, 3), keepdim=True).expand_as(found))
     towards = coral(picture(1), torch.full((1, 3, *size), 0.3))
     torch.testing.assert_close(towards, torch.full_like(towards, 0.3))
+
+
+def test_coral_counts_visible_pixels_alone() -> None:
+    source, target = (torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    seen = torch.zeros(1, 1, 6, 8)
+    seen[..., :5] = 1
+    moved = coral(source, target, seen=seen)
+    assert moved.shape == source.shape
+    torch.testing.assert_close(moved[..., :5], coral(source[..., :5], target))
+    assert (moved - coral(source, target)).abs().max() > 1e-2

@@ -14,32 +14,32 @@ from torch import Tensor
 from atelier.core.errors import UsageError, WeightsError
 from atelier.features.vgg import ENCODER, TINY, VGG, VGG16, VGG19
 from atelier.networks.decoder import (
-    Mirror,
-    MirrorPlan,
-    Mirrors,
+    Decoder,
+    DecoderPlan,
+    Decoders,
     check_fit,
     from_state,
     levels_from_state,
     recognise,
 )
 
-SLIM = MirrorPlan.of(TINY, 4, skips=2, blocks=2)
+SLIM = DecoderPlan.of(TINY, 4, skips=2, blocks=2)
 PLANS = [
     SLIM,
-    MirrorPlan.of(TINY, 4, skips=3),
-    MirrorPlan.of(TINY, 5),
-    MirrorPlan.of(TINY, 1),
-    MirrorPlan.of(ENCODER, 2, skips=1, blocks=1),
-    MirrorPlan.of(VGG16, 3),
+    DecoderPlan.of(TINY, 4, skips=3),
+    DecoderPlan.of(TINY, 5),
+    DecoderPlan.of(TINY, 1),
+    DecoderPlan.of(ENCODER, 2, skips=1, blocks=1),
+    DecoderPlan.of(VGG16, 3),
 ]
 EYES = VGG(TINY, padding="replicate", seed=1)
 
 
-def mirror(plan: MirrorPlan, padding: str = "replicate", seed: int = 0) -> Mirror:
-    return Mirror(plan, padding=padding).fill(seed).prepare("cpu", torch.float32)
+def mirror(plan: DecoderPlan, padding: str = "replicate", seed: int = 0) -> Decoder:
+    return Decoder(plan, padding=padding).fill(seed).prepare("cpu", torch.float32)
 
 
-def flat(plan: MirrorPlan, height: int = 3, width: int = 5) -> dict[str, Tensor]:
+def flat(plan: DecoderPlan, height: int = 3, width: int = 5) -> dict[str, Tensor]:
     """Features that are the same everywhere."""
     generator = torch.Generator().manual_seed(2)
     return {
@@ -50,14 +50,14 @@ def flat(plan: MirrorPlan, height: int = 3, width: int = 5) -> dict[str, Tensor]
 
 def test_the_published_positions() -> None:
     # As they stand in the files: naoto0804's decoder.pth and feature_invertor_conv5_1.t7.
-    adain, wct = (MirrorPlan.of(VGG19, stage).official_names() for stage in (4, 5))
+    adain, wct = (DecoderPlan.of(VGG19, stage).official_names() for stage in (4, 5))
     assert [int(key.split(".")[0]) for key in adain][::2] == [1, 5, 8, 11, 14, 18, 21, 25, 28]
     assert [int(key.split(".")[0]) for key in wct][::2] == [1, 5, 8, 11, 14, 18, 21, 24, 27, 31, 34, 38, 41]
     assert adain["14.bias"] == "conv3_1.bias"
 
 
 def test_the_bundled_one_is_slim() -> None:
-    network = Mirror(MirrorPlan.of(ENCODER, 4, skips=2, blocks=2))
+    network = Decoder(DecoderPlan.of(ENCODER, 4, skips=2, blocks=2))
     sizes = {name: tuple(part.shape[:2]) for name, part in network.state_dict().items() if part.ndim == 4}
     assert sizes["conv4_1.weight"] == (128, 256)
     assert sizes["conv1_1.weight"] == (3, 32)
@@ -69,7 +69,7 @@ def test_the_bundled_one_is_slim() -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_sizes_are_read_off_the_tensors(plan: MirrorPlan) -> None:
+def test_sizes_are_read_off_the_tensors(plan: DecoderPlan) -> None:
     state = mirror(plan).state_dict()
     assert recognise(state) == plan
     again = from_state({name: part.half() for name, part in state.items()})
@@ -86,13 +86,13 @@ def test_loading_draws_nothing_and_needs_no_gradient() -> None:
 
 
 def test_only_published_sizes_grow_by_nearest_neighbours() -> None:
-    assert MirrorPlan.of(VGG19, 4).enlarging == "nearest"
-    assert MirrorPlan.of(ENCODER, 4).enlarging == "bilinear"
+    assert DecoderPlan.of(VGG19, 4).enlarging == "nearest"
+    assert DecoderPlan.of(ENCODER, 4).enlarging == "bilinear"
 
 
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), plan=st.sampled_from(PLANS[:4]))
-def test_any_size_comes_back_a_little_larger(height: int, width: int, plan: MirrorPlan) -> None:
+def test_any_size_comes_back_a_little_larger(height: int, width: int, plan: DecoderPlan) -> None:
     found = mirror(plan)(EYES(torch.rand(1, 3, height, width), plan.taps))
     above, left = (a - b for a, b in zip(found.shape[-2:], (height, width), strict=True))
     assert found.shape[:2] == (1, 3)
@@ -100,8 +100,8 @@ def test_any_size_comes_back_a_little_larger(height: int, width: int, plan: Mirr
     assert 0 <= left < 1 << (plan.stage - 1)
 
 
-@pytest.mark.parametrize("plan", [SLIM, MirrorPlan.of(TINY, 3), MirrorPlan.of(VGG19, 2)])
-def test_flat_features_make_a_flat_picture_without_a_frame(plan: MirrorPlan) -> None:
+@pytest.mark.parametrize("plan", [SLIM, DecoderPlan.of(TINY, 3), DecoderPlan.of(VGG19, 2)])
+def test_flat_features_make_a_flat_picture_without_a_frame(plan: DecoderPlan) -> None:
     pictures = {padding: mirror(plan, padding)(flat(plan)) for padding in ("replicate", "reflect", "zeros")}
     for padding in ("replicate", "reflect"):
         middle = pictures[padding][..., 4:5, 4:5].expand_as(pictures[padding])
@@ -110,14 +110,14 @@ def test_flat_features_make_a_flat_picture_without_a_frame(plan: MirrorPlan) -> 
 
 
 @pytest.mark.parametrize("padding", ["replicate", "reflect", "zeros"])
-@pytest.mark.parametrize("plan", [MirrorPlan.of(VGG19, 3), MirrorPlan.of(VGG19, 3, skips=1, blocks=1)])
-def test_doubling_and_convolving_at_once_is_the_same(plan: MirrorPlan, padding: str) -> None:
+@pytest.mark.parametrize("plan", [DecoderPlan.of(VGG19, 3), DecoderPlan.of(VGG19, 3, skips=1, blocks=1)])
+def test_doubling_and_convolving_at_once_is_the_same(plan: DecoderPlan, padding: str) -> None:
     # A frozen mirror does so; one in training does one after the other.
     features = {
         tap: torch.rand(2, width, 3 << n, 5 << n)
         for n, (tap, width) in enumerate(zip(plan.taps, plan.widths[::-1], strict=False))
     }
-    network = Mirror(plan, padding=padding).fill(1)
+    network = Decoder(plan, padding=padding).fill(1)
     plain = network(features).detach()
     assert network.prepare("cpu", torch.float32)._growing
     torch.testing.assert_close(network(features), plain, atol=1e-4, rtol=1e-4)
@@ -135,7 +135,7 @@ def test_skips_carry_detail_and_blocks_count() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.4, 0.501, 0.7, 0.9, 1.0])
 def test_half_precision_keeps_a_quarter_of_a_shade(value: float) -> None:
-    network = mirror(MirrorPlan.of(TINY, 1))
+    network = mirror(DecoderPlan.of(TINY, 1))
     for name, part in network.named_parameters():
         part.data.fill_(value if name.endswith("bias") else 0.0)
     found = network.prepare("cpu", torch.bfloat16)({"relu1_1": torch.rand(1, 8, 4, 4).bfloat16()})
@@ -153,7 +153,7 @@ def test_half_precision_is_near() -> None:
 
 
 def test_levels_are_loaded_together() -> None:
-    mirrors = Mirrors([MirrorPlan.of(TINY, level) for level in (5, 2, 1)])
+    mirrors = Decoders([DecoderPlan.of(TINY, level) for level in (5, 2, 1)])
     loaded = levels_from_state(mirrors.state_dict())
     assert loaded.levels == (5, 2, 1)
     seen = EYES(torch.rand(1, 3, 16, 24), [f"relu{level}_1" for level in loaded.levels])
@@ -162,7 +162,7 @@ def test_levels_are_loaded_together() -> None:
 
 
 def test_the_gradient_reaches_every_tensor() -> None:
-    network = Mirror(SLIM)
+    network = Decoder(SLIM)
     network({tap: one.clone() for tap, one in flat(SLIM).items()}).square().mean().backward()
     assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in network.parameters())
 
@@ -201,7 +201,7 @@ def test_nothing_is_no_decoder() -> None:
 
 
 def test_a_level_under_a_wrong_number() -> None:
-    state = renamed(Mirrors([MirrorPlan.of(TINY, 2)]).state_dict(), "level2", "level3")
+    state = renamed(Decoders([DecoderPlan.of(TINY, 2)]).state_dict(), "level2", "level3")
     with pytest.raises(WeightsError, match="level3 holds the decoder of relu2_1"):
         levels_from_state(state)
 
@@ -209,9 +209,9 @@ def test_a_level_under_a_wrong_number() -> None:
 def test_what_does_not_belong_together() -> None:
     check_fit(SLIM, EYES)
     with pytest.raises(WeightsError, match=r"needs 256 channels at relu4_1 .* gives 16 channels"):
-        check_fit(MirrorPlan.of(ENCODER, 4), EYES)
+        check_fit(DecoderPlan.of(ENCODER, 4), EYES)
     with pytest.raises(WeightsError, match="gives nothing"):
-        check_fit(MirrorPlan.of(TINY, 5), VGG(replace(TINY, widths=TINY.widths[:4], convs=TINY.convs[:4])))
+        check_fit(DecoderPlan.of(TINY, 5), VGG(replace(TINY, widths=TINY.widths[:4], convs=TINY.convs[:4])))
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_what_does_not_belong_together() -> None:
 )
 def test_plans_that_cannot_be(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        MirrorPlan.of(TINY, **{"stage": 4, **arguments})
+        DecoderPlan.of(TINY, **{"stage": 4, **arguments})
 
 
 def test_a_padding_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="did you mean 'reflect'"):
-        Mirror(SLIM, padding="reflct")
+        Decoder(SLIM, padding="reflct")

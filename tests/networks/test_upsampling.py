@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atelier.networks.upsampling import Enlarging, double, doubling_kernel
+from atelier.networks.upsampling import Enlarging, upsampled_convolution, upsampling_kernel
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,10 @@ def test_it_is_one_after_the_other(how: Enlarging, border: str, shape: tuple[int
     larger = F.interpolate(state, scale_factor=2, mode=how)
     mode = "constant" if border == "zeros" else border
     expected = F.conv2d(F.pad(larger, (1, 1, 1, 1), mode=mode), weight, bias)
-    found = double(state, doubling_kernel(weight, how), bias, zeros=border == "zeros")
+    found = upsampled_convolution(state, upsampling_kernel(weight, how), bias, zeros=border == "zeros")
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_kernel_passes_the_gradient_on() -> None:
     weight = torch.rand((2, 3, 3, 3), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda kernel: doubling_kernel(kernel, "bilinear"), (weight,))
+    assert torch.autograd.gradcheck(lambda kernel: upsampling_kernel(kernel, "bilinear"), (weight,))

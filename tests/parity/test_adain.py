@@ -153,3 +153,50 @@ def published_training(files: dict[str, str], strength: float) -> Any:
 
 def batch() -> Batch:
     return Batch.pairs(array("content_batch"), array("style_batch"), 0, torch.Generator())
+
+
+# sides that are no multiple of 8
+
+
+def published(state: dict[str, Tensor], picture: Tensor, *, pooled: Any = (), enlarged: Any = ()) -> Tensor:
+    """A published network in plain operations; a stage ends behind the convolutions of these numbers."""
+    functional = torch.nn.functional
+    numbers = sorted({int(name.split(".")[0]) for name in state})
+    for position, number in enumerate(numbers):
+        weight = state[f"{number}.weight"]
+        if weight.shape[-1] == 3:
+            picture = functional.pad(picture, (1, 1, 1, 1), mode="reflect")
+        picture = functional.conv2d(picture, weight, state[f"{number}.bias"])
+        if weight.shape[-1] == 3 and weight.shape[0] != 3:
+            picture = picture.relu()
+        if position in pooled:
+            picture = functional.max_pool2d(picture, 2, ceil_mode=True)
+        if position in enlarged:
+            picture = functional.interpolate(picture, scale_factor=2, mode="nearest")
+    return picture
+
+
+def test_sides_that_are_no_multiple_of_8(files: dict[str, str]) -> None:
+    """The published picture, whose sides are rounded up, but for what that adds below and at the right."""
+    encoder, decoder = (load(files[name]) for name in ("encoder", "weights"))
+    encoder = {name: part for name, part in encoder.items() if int(name.split(".")[0]) <= 29}  # to relu4_1
+    content, style = array("content")[..., :37, :35], array("style")[..., :35, :30]
+    found, wanted = (published(encoder, one, pooled=(2, 4, 8)) for one in (content, style))
+    mean, deviation = (part(wanted) for part in (_mean, _deviation))
+    moved = (found - _mean(found)) / _deviation(found) * deviation + mean
+    expected = published(decoder, moved, enlarged=(0, 4, 6))
+    assert expected.shape[-2:] == (40, 40)
+    knobs = parse(METHOD.Knobs, knobs_for(METHOD, "published", files))
+    job = Job(content, [style], [1.0], CPU, torch.float32)
+    with torch.inference_mode():
+        picture = METHOD().decoded(job, knobs)
+    assert picture.shape == content.shape
+    torch.testing.assert_close(picture, expected[..., :37, :35], rtol=1e-3, atol=1e-3)
+
+
+def _mean(features: Tensor) -> Tensor:
+    return features.mean((2, 3), keepdim=True)
+
+
+def _deviation(features: Tensor) -> Tensor:
+    return (features.var((2, 3), keepdim=True) + 1e-5).sqrt()

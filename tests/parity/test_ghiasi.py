@@ -131,7 +131,7 @@ def test_what_the_predictor_sees(network: Arbitrary) -> None:
 
 def test_before_the_style(network: Arbitrary) -> None:
     with torch.inference_mode():
-        check("contract", network.transformer.contracted(given("content")))
+        check("contract", network.transformer._contract(given("content"), iter(())))
 
 
 def test_batch_norm_folds_away(converted: dict[str, Tensor], network: Arbitrary) -> None:

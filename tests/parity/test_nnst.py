@@ -5,6 +5,7 @@ What is not compared: how the program loads and writes pictures, which every met
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Callable
@@ -22,10 +23,9 @@ from atelier.features.corner_columns import CornerColumns, neighbours, rows
 from atelier.features.vgg import VGG, from_official, recognise
 from atelier.losses.contrast import ContrastLoss
 from atelier.losses.feature_splitting import SplittingLoss
-from atelier.maths.halving import halved, joined
 from atelier.methods.base import Job
 from atelier.methods.optimise.nnst import NNST
-from atelier.methods.optimise.nnst_published import Programme
+from atelier.methods.optimise.nnst_published import Programme, halved, joined
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")
@@ -41,6 +41,10 @@ def array(name: str) -> Tensor:
     return torch.from_numpy(CASE[name])
 
 
+def exact(name: str) -> Tensor:
+    return array(name).double()
+
+
 def check(name: str, value: Any) -> None:
     fill.check(CASE, LAYOUT, name, value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value))
 
@@ -54,6 +58,17 @@ def eyes() -> VGG:
     filled = fill.fill_state_dict(LAYOUT, LAYOUT["fill_seed"])
     state = {key: torch.from_numpy(value) for key, value in filled.items()}
     return from_official(recognise(state), state, padding=NNST.qualities["published"]["padding"])
+
+
+@pytest.fixture(scope="module")
+def exact_encoder(eyes: VGG) -> VGG:
+    """The encoder in float64, for gradients.
+
+    A gradient depends on choices: which side of a ReLU, which maximum, which nearest neighbour, which sign of
+    a difference. In float32 the order of a sum, which is that of the threads, can turn a choice over, and the
+    gradient with it. The recorded gradients are within `float64_diff` of those in float64.
+    """
+    return copy.deepcopy(eyes).prepare(dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +250,10 @@ def stage(
     return list(slopes), made.descend(level, loss(), 0)
 
 
-def test_a_stage_of_hypercolumns(eyes: VGG) -> None:
-    made = programme(eyes, array("image_c"), array("image_s"), **SETTINGS["eval"])
+def test_a_stage_of_hypercolumns(exact_encoder: VGG) -> None:
+    made = programme(exact_encoder, exact("image_c"), exact("image_s"), **SETTINGS["eval"])
     made.scales = 1  # so that nothing is mixed
-    slopes, image = stage(made, lambda: made.matching(0), array("image_o"))
+    slopes, image = stage(made, lambda: made.matching(0), exact("image_o"))
     for index, slope in enumerate(slopes):
         check(f"hm_grad_{index}", slope)
     check("hm_losses", made.losses[0])
@@ -246,9 +261,9 @@ def test_a_stage_of_hypercolumns(eyes: VGG) -> None:
     check("hm_image_blocks", blocks(image, SETTINGS["eval_block_mean"]))
 
 
-def test_a_stage_of_feature_splitting(eyes: VGG, split_terms: list[Tensor]) -> None:
-    made = programme(eyes, array("image_c"), array("image_s"), **SETTINGS["eval"])
-    slopes, image = stage(made, made.splitting, array("image_o"))
+def test_a_stage_of_feature_splitting(exact_encoder: VGG, split_terms: list[Tensor]) -> None:
+    made = programme(exact_encoder, exact("image_c"), exact("image_s"), **SETTINGS["eval"])
+    slopes, image = stage(made, made.splitting, exact("image_o"))
     check("fs_grad_0", slopes[0])
     check("fs_grad_4", slopes[4])
     check("fs_losses", made.losses[0])
@@ -257,14 +272,14 @@ def test_a_stage_of_feature_splitting(eyes: VGG, split_terms: list[Tensor]) -> N
     check("fs_image_blocks", blocks(image, SETTINGS["eval_block_mean"]))
 
 
-def test_a_stage_with_the_content_loss(eyes: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_with_the_content_loss(exact_encoder: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SETTINGS["cl"]
-    made = programme(eyes, array("cl_content"), array("image_s"), content_loss=True, **settings)
+    made = programme(exact_encoder, exact("cl_content"), exact("image_s"), content_loss=True, **settings)
     # The recorded stage has the content at half its size and the style at the whole.
-    style = rows(made.columns(array("image_s")))
+    style = rows(made.columns(exact("image_s")))
     found = neighbours(rows(made.columns(joined(made.content[settings["k"] :]))), style)
     monkeypatch.setattr(made, "targets", lambda level: (style, *found))
-    slopes, _ = stage(made, lambda: made.matching(settings["k"]), array("cl_current"), settings["k"])
+    slopes, _ = stage(made, lambda: made.matching(settings["k"]), exact("cl_current"), settings["k"])
     check("cl_grad_0", slopes[0])
     check("cl_losses", made.losses[0])
 

@@ -100,6 +100,76 @@ def test_the_result_at_full_strength(file: str) -> None:
     torch.testing.assert_close(METHOD().transfer(job(1.0), knobs(file)), picture.clamp(0, 1))
 
 
+# sides that are no multiple of 16
+
+
+def published(state: dict[str, Tensor], names: list[str], picture: Tensor) -> Tensor:
+    """A published network of one level in plain operations: reflected borders, pooling that floors."""
+    functional = torch.nn.functional
+    for position, name in enumerate(names):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        if weight.shape[-1] == 3:
+            picture = functional.pad(picture, (1, 1, 1, 1), mode="reflect")
+        picture = functional.conv2d(picture, weight, bias)
+        last = position == len(names) - 1
+        encoder = name.startswith("e")
+        if weight.shape[-1] == 3 and (encoder or not last):
+            picture = picture.relu()
+        if encoder and position in _POOLED and not last:
+            picture = functional.max_pool2d(picture, 2)
+        if not encoder and len(names) - 1 - position in _ENLARGED and not last:
+            picture = functional.interpolate(picture, scale_factor=2, mode="nearest")
+    return picture
+
+
+#: Behind which convolutions of VGG-19 the encoder pools, counted from its 1x1 one, and in front of which of a
+#: decoder's the picture is doubled, counted from its last.
+_POOLED, _ENLARGED = (2, 4, 8, 12), (1, 3, 7, 11)
+
+
+def moved(content: Tensor, style: Tensor) -> Tensor:
+    """Li et al.'s eqs. 2 and 3 by eigenvectors in float64, with the identity that their code adds."""
+
+    def parts(features: Tensor) -> tuple[Tensor, Tensor]:
+        rows = features[0].flatten(1).double()
+        mean = rows.mean(1, keepdim=True)
+        return rows - mean, mean
+
+    def power(matrix: Tensor, exponent: float) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        kept = values > 1e-5
+        return (vectors[:, kept] * values[kept] ** exponent) @ vectors[:, kept].T
+
+    (own, _), (other, mean) = parts(content), parts(style)
+    identity = torch.eye(len(own), dtype=torch.float64)
+    white = power(own @ own.T / (own.shape[1] - 1) + identity, -0.5) @ own
+    coloured = power(other @ other.T / (other.shape[1] - 1), 0.5) @ white + mean
+    return coloured.view(content.shape).float()
+
+
+def test_sides_that_are_no_multiple_of_16(file: str) -> None:
+    state = load(file)
+    layers = {
+        side: sorted(
+            {key.split(".")[1] for key in state if key.startswith(side)}, key=lambda name: int(name[4:])
+        )
+        for side in [f"{s}{n}" for s in "ed" for n in range(1, 6)]
+    }
+    content, style = array("content")[..., :37, :45], array("style")[..., :35, :50]
+    picture = content
+    for level in (5, 4, 3, 2, 1):
+        encoder, decoder = ([f"{side}{level}.{name}" for name in layers[f"{side}{level}"]] for side in "ed")
+        found, wanted = (published(state, encoder, one) for one in (picture, style))
+        picture = published(state, decoder, moved(found, wanted))
+    assert picture.shape[-2:] == (32, 32)
+    cpu = torch.device("cpu")
+    made = METHOD().transfer(Job(content, [style], [1.0], cpu, torch.float32), knobs(file))
+    assert made.shape == content.shape
+    apart = (made[..., :32, :32] - picture.clamp(0, 1)).abs()
+    assert apart.max() < 0.01, apart.max()
+    assert torch.equal(made[..., 32:, :32], made[..., 31:32, :32].expand(1, 3, 5, 32))
+
+
 def test_the_converter_keeps_every_tensor_once(file: str) -> None:
     official = LAYOUT["models"]["wct"]["official_layout"]
     stored = converter(record("wct.published").converter)(load(file))

@@ -33,12 +33,13 @@ def layers(encoder: VGG, picture: Tensor, taps: Sequence[str]) -> list[Tensor]:
 
 
 def columns(found: Sequence[Tensor], places: Tensor, *, smooth: bool) -> Tensor:
-    """The features of all layers at `places` (N, 2), rows and columns of the first: (N, C), float32.
+    """The features of all layers at `places` (N, 2), rows and columns of the first: (N, C).
 
     Wherever a layer has fewer rows than the one before, the places are halved. `smooth` interpolates between
-    the four positions around them; else the one above and to the left is taken.
+    the four positions around them; else the one above and to the left is taken. The result has the picture's
+    dtype, and float32 for a picture in half precision.
     """
-    row, column = places.to(found[0].device, torch.float32).unbind(1)
+    row, column = places.to(found[0].device, _exact(found[0])).unbind(1)
     parts, rows = [], found[0].shape[2]
     for layer in found:
         if layer.shape[2] < rows:
@@ -50,7 +51,7 @@ def columns(found: Sequence[Tensor], places: Tensor, *, smooth: bool) -> Tensor:
 def _between(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
     height, width = layer.shape[-2:]
     grid = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], -1)[None, None]
-    exact = layer.to(torch.promote_types(layer.dtype, torch.float32))
+    exact = layer.to(_exact(layer))
     values = F.grid_sample(
         exact, grid.to(exact.dtype), mode="bilinear", padding_mode="border", align_corners=False
     )
@@ -60,4 +61,8 @@ def _between(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def _above(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
     height, width = layer.shape[-2:]
     at = row.long().clamp(max=height - 1), column.long().clamp(max=width - 1)
-    return layer[0].permute(1, 2, 0)[at].float()
+    return layer[0].permute(1, 2, 0)[at].to(_exact(layer))
+
+
+def _exact(layer: Tensor) -> torch.dtype:
+    return torch.promote_types(layer.dtype, torch.float32)

@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.features.hypercolumns import Hypercolumns
+from atelier.features.hypercolumns import CELL, Hypercolumns
 from atelier.features.vgg import VGG
 from atelier.maths.neighbours import nearest
-
-_CELL = 4
 
 
 class CornerColumns:
@@ -38,7 +36,7 @@ class CornerColumns:
         return [_below(found[tap] for found in seen) for tap in self.taps]
 
     def _joined(self, picture: Tensor) -> Tensor:
-        height, width = (max(1, side // _CELL) for side in picture.shape[-2:])
+        height, width = (max(1, side // CELL) for side in picture.shape[-2:])
         found = self.encoder(picture, self.taps).values()
         return torch.cat([_resized(one / one.shape[1], (height, width)) for one in found], 1)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atelier.features.vgg import VGG
+from atelier.maths.visible import weight_at
 
 GRID_STAGE = 3
 #: Pixels of the picture to a cell of the grid.
@@ -84,9 +85,19 @@ class Hypercolumns:
         steps = {tap: self._stage(tap) - 1 for tap in self.taps}
         return {tap: found[tap][..., start >> n : (start + height) >> n, :] for tap, n in steps.items()}
 
-    def norms(self, found: Mapping[str, Tensor]) -> Tensor:
-        """The mean length of each tap's feature vectors, (T,): what `scale` divides by."""
-        return torch.stack([found[tap].float().norm(dim=1).mean() for tap in self.taps])
+    def norms(self, found: Mapping[str, Tensor], seen: Tensor | None = None) -> Tensor:
+        """The mean length of each tap's feature vectors, (T,): what `scale` divides by.
+
+        Of a picture with an alpha `seen` (1, 1, H, W), those of its visible part.
+        """
+        lengths = [found[tap].float().norm(dim=1) for tap in self.taps]
+        weights = [weight_at(seen, (one.shape[-2], one.shape[-1])) for one in lengths]
+        return torch.stack(
+            [
+                one.mean() if weight is None else (one * weight[0]).sum() / weight.sum()
+                for one, weight in zip(lengths, weights, strict=True)
+            ]
+        )
 
     def _grid_tap(self) -> str:
         return next(tap for tap in self.taps if self._stage(tap) == GRID_STAGE)

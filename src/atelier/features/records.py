@@ -8,7 +8,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _VGG_PAPER = "Simonyan and Zisserman 2015, Very Deep Convolutional Networks, arXiv:1409.1556"
 _TORCHVISION = "BSD-3-Clause (torchvision), trained on ImageNet"
 
-ENCODER_ATELIER = register(
+register(
     Record(
         name="encoder.atelier",
         file="encoder.safetensors",
@@ -20,7 +20,7 @@ ENCODER_ATELIER = register(
     )
 )
 
-VGG16_IMAGENET = register(
+register(
     Record(
         name="vgg16.imagenet",
         file="vgg16-397923af.pth",
@@ -35,7 +35,7 @@ VGG16_IMAGENET = register(
     )
 )
 
-VGG19_IMAGENET = register(
+register(
     Record(
         name="vgg19.imagenet",
         file="vgg19-dcbb9e9d.pth",
@@ -50,7 +50,7 @@ VGG19_IMAGENET = register(
     )
 )
 
-VGG_NORMALISED_ADAIN = register(
+register(
     Record(
         name="vgg_normalised.adain",
         file="vgg_normalised.pth",

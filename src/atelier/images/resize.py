@@ -66,5 +66,7 @@ def resize_arrays(
         veil = resize(cover, size)
         visible = resize(colour * cover, size) / veil.clamp_min(1e-6)
         scaled = torch.where(veil > 1e-3, visible.clamp(0, 1), scaled)
+        # Where hidden colours show through the division, so little is visible that it rounds to nothing.
+        veil = torch.where(veil > 1e-3, veil, 0.0)
     array = np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
     return array, None if veil is None else veil[0, 0].numpy()

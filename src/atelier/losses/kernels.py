@@ -2,8 +2,9 @@
 
 Li et al. 2017, "Demystifying Neural Style Transfer": with k a kernel, X the picture's features and Y the
 style's, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). Matching Gram matrices is the kernel (x.y)^2,
-matching means is x.y. Each loss takes features (B, C, H, W) of any height and width; `relative` divides by
-what all-zero features would cost, so that layers, encoders and kernels compare.
+matching means is x.y. Each loss takes features (B, C, H, W) of any height and width, and a weight map
+(B, 1, H, W), 0..1, for the target and for the picture, where only a part counts; `relative` divides by what
+all-zero features would cost, so that layers, encoders and kernels compare.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _ESTIMATORS = ("full", "linear")
 class LinearKernelLoss:
     """MMD^2 of the kernel x.y: squared distance between the mean features, the mean over the batch."""
 
-    def __init__(self, target: Tensor, *, relative: bool = False) -> None:
-        self.target = _means(target.detach())
+    def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
+        self.target = _means(target.detach(), weight)
         self.unit = _positive(_squares(self.target)) if relative else 1.0
 
-    def __call__(self, features: Tensor) -> Tensor:
-        return _squares(_means(features) - self.target) / self.unit
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        return _squares(_means(features, weight) - self.target) / self.unit
 
 
 class PolynomialKernelLoss:
@@ -41,17 +42,19 @@ class PolynomialKernelLoss:
     offset c adds 2c times the linear kernel. The average over all pairs factorises, so no pair is formed.
     """
 
-    def __init__(self, target: Tensor, *, offset: float = 0.0, relative: bool = False) -> None:
+    def __init__(
+        self, target: Tensor, *, offset: float = 0.0, relative: bool = False, weight: Tensor | None = None
+    ) -> None:
         self.offset = offset
-        self.gram, self.mean = gram(target.detach()), _means(target.detach())
+        self.gram, self.mean = gram(target.detach(), weight=weight), _means(target.detach(), weight)
         self.unit: Tensor | float = 1.0
         if relative:
             self.unit = _positive(_squares(self.gram) + 2 * offset * _squares(self.mean))
 
-    def __call__(self, features: Tensor) -> Tensor:
-        loss = _squares(gram(features) - self.gram)
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        loss = _squares(gram(features, weight=weight) - self.gram)
         if self.offset:
-            loss = loss + 2 * self.offset * _squares(_means(features) - self.mean)
+            loss = loss + 2 * self.offset * _squares(_means(features, weight) - self.mean)
         return loss / self.unit
 
 
@@ -62,7 +65,8 @@ class GaussianKernelLoss:
     over all pairs among `samples` positions of either side, "linear" over as many quadruples as `samples`
     allow (Gretton et al. 2012, lemmas 6 and 14), which is cheaper a position and noisier. The positions are
     drawn from `seed`; with `fresh`, anew at every call, else once for each number of positions. Near the
-    target the estimate is below 0 half of the time.
+    target the estimate is below 0 half of the time. Of a weight map only those positions are drawn that have
+    at least half of the weight.
     """
 
     def __init__(
@@ -75,13 +79,17 @@ class GaussianKernelLoss:
         relative: bool = False,
         fresh: bool = True,
         seed: int = 0,
+        weight: Tensor | None = None,
     ) -> None:
         if estimator not in _ESTIMATORS:
             raise UsageError(f"MMD has no estimator '{estimator}': {did_you_mean(estimator, _ESTIMATORS)}")
         self.estimator, self.samples, self.fresh, self.seed = estimator, samples, fresh, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.target = _positions(target.detach())
-        self.square = bandwidth * _spread(target.detach())
+        self.target = _positions(target.detach(), weight)
+        # The positions as a map of one column, for the moments.
+        self.square = bandwidth * _spread(
+            target.detach() if weight is None else self.target.T[None, ..., None]
+        )
         self.unit = 1.0
         if relative:
             # A point mass at zero features: k(0, 0) = 1.
@@ -89,10 +97,10 @@ class GaussianKernelLoss:
             near = self._kernel(some, torch.zeros_like(some[:1])).mean()
             self.unit = float((1 + self._within(some) - 2 * near).clamp(min=1e-6))
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         if not self.fresh:
             self.generator.manual_seed(self.seed)
-        found, target = self._draw(_positions(features)), self._draw(self.target)
+        found, target = self._draw(_positions(features, weight)), self._draw(self.target)
         if self.estimator == "linear":
             count = min(len(found), len(target))
             across = self._pairwise(found[:count], target[:count].roll(1, 0))
@@ -131,8 +139,8 @@ class GaussianKernelLoss:
         return (-distance / (2 * self.square)).exp()
 
 
-def _means(features: Tensor) -> Tensor:
-    return channel_moments(features)[0].flatten(1)
+def _means(features: Tensor, weight: Tensor | None = None) -> Tensor:
+    return channel_moments(features, weight=weight)[0].flatten(1)
 
 
 def _squares(values: Tensor) -> Tensor:
@@ -140,11 +148,15 @@ def _squares(values: Tensor) -> Tensor:
     return values.square().flatten(1).sum(1).mean()
 
 
-def _positions(features: Tensor) -> Tensor:
-    """Features (1, C, H, W) as one vector for each position, (H W, C), in float32 or better."""
+def _positions(features: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Features (1, C, H, W) as one vector for each position that counts, (N, C), in float32 or better."""
     if len(features) != 1:
         raise ValueError(f"The Gaussian kernel takes one picture at a time, not {len(features)}.")
-    return features[0].flatten(1).T.to(torch.promote_types(features.dtype, torch.float32))
+    vectors = features[0].flatten(1).T.to(torch.promote_types(features.dtype, torch.float32))
+    if weight is None:
+        return vectors
+    flat = weight.flatten()
+    return vectors[flat >= flat.max().clamp(max=0.5)]
 
 
 def _spread(features: Tensor) -> Tensor:

@@ -57,8 +57,9 @@ class PatchLoss:
         maps = [_padded(target.detach(), size) for target in targets]
         veils = [None] * len(maps) if masks is None else [_padded(mask, size) for mask in masks]
         self.patches = Patches.of(maps, veils, size, stride)
-        exact = torch.promote_types(targets[0].dtype, torch.float32)
-        self.unit = targets[0].detach().to(exact).square().mean().clamp(min=1e-12) if relative else 1.0
+        self.unit = (
+            _mean_square(targets[0].detach(), None if masks is None else masks[0]) if relative else 1.0
+        )
         self.calls = 0
         self.matched: Matched | None = None
 
@@ -177,6 +178,15 @@ def _padded(values: Tensor, size: int) -> Tensor:
     """Values (1, C, H, W), repeated at the end of a side that is shorter than a patch."""
     down, right = (max(0, size - side) for side in values.shape[-2:])
     return F.pad(values, (0, right, 0, down), mode="replicate") if down or right else values
+
+
+def _mean_square(target: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean square of features (1, C, H, W), of those inside the mask where it hides some."""
+    square = _exact(target).square()
+    if mask is None or bool((mask == 1).all()):
+        return square.mean().clamp(min=1e-12)
+    inside = mask.to(square)
+    return ((square * inside).sum() / (square.shape[1] * inside.sum())).clamp(min=1e-12)
 
 
 def _exact(values: Tensor) -> Tensor:

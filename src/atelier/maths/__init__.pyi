@@ -1,8 +1,19 @@
 from .descent import Descent
 from .moments import channel_moments, gram, mean_and_covariance
-from .neighbours import Candidates, balance, basis, candidates, coherent, confined, nearest, projected
+from .neighbours import (
+    Candidates,
+    balance,
+    basis,
+    candidates,
+    coherent,
+    confined,
+    joined_masks,
+    nearest,
+    projected,
+)
 from .pyramid import merge, sizes, split
 from .roots import sqrtm
+from .visible import mask_at, visible_pixels, weight_at
 
 __all__ = [
     "Candidates",
@@ -14,6 +25,8 @@ __all__ = [
     "coherent",
     "confined",
     "gram",
+    "joined_masks",
+    "mask_at",
     "mean_and_covariance",
     "merge",
     "nearest",
@@ -21,4 +34,6 @@ __all__ = [
     "sizes",
     "split",
     "sqrtm",
+    "visible_pixels",
+    "weight_at",
 ]

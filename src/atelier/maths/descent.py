@@ -35,6 +35,12 @@ class Descent:
     above `diverged` times the lowest for more than `patience` of them, for then it never does. Its first
     step, along the gradient, is 1 over all values together as in torch, which rounding swallows where they
     are many; or `first_step`, the mean over the values.
+
+    torch's L-BFGS skips curvatures below 1e-10 and ends at gradients below 1e-7, which a loss that is a mean
+    over a large picture never exceeds. With `rescale` such a loss is multiplied by a power of two, from its
+    first gradient. That changes nothing where curvatures are positive, except those thresholds; but until
+    the first positive one the step is the gradient itself, and so grows with the factor. A loss in a
+    published unit is therefore minimised with `rescale=False`, which is torch's L-BFGS to the bit.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -52,12 +58,14 @@ class Descent:
         cooling: float = 0.0,
         history: int = 100,
         first_step: float | None = None,
+        rescale: bool = True,
         report: Report | None = None,
     ) -> None:
         self.objective, self.optimiser, self.iterations = objective, optimiser, iterations
         self.step_size, self.average = step_size, average if optimiser == "adam" else 0.0
         self.cooling = cooling
         self.history, self.first_step, self.report = history, first_step, report
+        self.rescale = rescale
         self.done = 0
         self.lowest = math.inf
         self.failed = False
@@ -87,7 +95,7 @@ class Descent:
         total = torch.stack(list(terms.values())).sum()
         (gradient,) = torch.autograd.grad(total, self.image)
         self._keep(float(total.detach()))
-        if self.optimiser == "lbfgs" and self.done == 1:
+        if self.rescale and self.optimiser == "lbfgs" and self.done == 1:
             self.unit = _unit(gradient)
         # It comes channels-last out of an encoder, and L-BFGS flattens by view.
         self.image.grad = gradient.contiguous() * self.unit
@@ -137,11 +145,7 @@ class Descent:
 
 
 def _unit(gradient: Tensor) -> float:
-    """What L-BFGS's loss is multiplied by, from its first gradient: a power of two, so that nothing rounds.
-
-    torch's L-BFGS leaves out curvatures below 1e-10 and ends at gradients below 1e-7. A loss that is a mean
-    over a large picture has no others: it would hardly leave its start.
-    """
+    """The power of two that brings a first gradient with a mean below 1 to a mean of 1 to 2."""
     size = float(gradient.abs().mean(dtype=torch.float64))
     return 2.0 ** math.ceil(-math.log2(size)) if 0 < size < 1 else 1.0
 

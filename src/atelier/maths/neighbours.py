@@ -24,12 +24,27 @@ class Candidates:
     """What can be chosen: `keys` (M, P), the grids (rows, columns) they lie on one after another, and groups.
 
     `basis` (P, D) leads from features to keys; each grid has a `group`, and a query may be confined to one.
+    `visible` (M,) says which of them may be chosen, all where it is None: hidden ones keep their place on the
+    grid, so that neighbours stay neighbours.
     """
 
     keys: Tensor
     basis: Tensor
     grids: tuple[tuple[int, int], ...]
     groups: tuple[int, ...]
+    visible: Tensor | None = None
+
+    def of_group(self, group: int) -> Tensor:
+        """The keys (N, P) of a group that may be chosen."""
+        members = self.group_of().to(self.keys.device) == group
+        return self.keys[members if self.visible is None else members & self.visible]
+
+    def with_hidden(self, bias: Tensor | None) -> Tensor | None:
+        """A `bias` (M,) of the products, by which hidden candidates never win."""
+        if self.visible is None:
+            return bias
+        plain = torch.zeros(len(self.keys), device=self.keys.device) if bias is None else bias
+        return torch.where(self.visible.to(plain.device), plain, -torch.inf)
 
     def group_of(self) -> Tensor:
         """The group of each candidate, (M,)."""
@@ -37,32 +52,56 @@ class Candidates:
         return torch.repeat_interleave(torch.tensor(self.groups), counts)
 
 
-def candidates(maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96, seed: int = 0) -> Candidates:
+#: For each map the positions (H, W) that may be chosen, None where all may; nothing at all for no map.
+Masks = Sequence[Tensor | None]
+
+
+def candidates(
+    maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96, seed: int = 0, visible: Masks = ()
+) -> Candidates:
     """Candidates out of feature maps (D, H, W); each group is centred by its own mean.
 
-    `dims` directions are kept, by `basis`; all of them where the features have no more.
+    `dims` directions are kept, by `basis`; all of them where the features have no more. Positions that are
+    not `visible` count neither in means nor in directions.
     """
-    joined = torch.cat(_centred(maps, groups))
-    directions = basis(joined, dims, seed=seed)
+    joined, shown = torch.cat(_centred(maps, groups, visible)), joined_masks(maps, visible)
+    directions = basis(joined if shown is None else joined[shown], dims, seed=seed)
     lengths = joined.norm(dim=1, dtype=torch.float32)
-    return _divided((joined @ directions.T).float(), lengths, directions, maps, groups)
+    return _divided((joined @ directions.T).float(), lengths, directions, maps, groups, shown)
 
 
-def projected(maps: Sequence[Tensor], groups: Sequence[int], directions: Tensor) -> Candidates:
+def projected(
+    maps: Sequence[Tensor], groups: Sequence[int], directions: Tensor, *, visible: Masks = ()
+) -> Candidates:
     """Candidates out of maps (P, H, W) of features in the directions of a basis (P, D).
 
     They are compared within those directions alone, so the features themselves need never be side by side.
     """
-    keys = torch.cat(_centred(maps, groups)).float()
-    return _divided(keys, keys.norm(dim=1), directions, maps, groups)
+    keys = torch.cat(_centred(maps, groups, visible)).float()
+    return _divided(keys, keys.norm(dim=1), directions, maps, groups, joined_masks(maps, visible))
 
 
-def _centred(maps: Sequence[Tensor], groups: Sequence[int]) -> list[Tensor]:
-    """The maps' vectors (H W, D), from the mean of their group."""
+def joined_masks(maps: Sequence[Tensor], visible: Masks) -> Tensor | None:
+    """The masks of all maps (D, H, W) one after another, (M,); None where nothing is hidden."""
+    if all(mask is None for mask in visible):
+        return None
+    whole = (
+        torch.ones(one.shape[1:], dtype=torch.bool, device=one.device) if mask is None else mask
+        for one, mask in zip(maps, visible, strict=True)
+    )
+    return torch.cat([mask.flatten() for mask in whole])
+
+
+def _centred(maps: Sequence[Tensor], groups: Sequence[int], visible: Masks = ()) -> list[Tensor]:
+    """The maps' vectors (H W, D), from the mean of their group's visible ones."""
     rows = [one.flatten(1).T for one in maps]
+    shown = [
+        one if mask is None else one[mask.flatten()]
+        for one, mask in zip(rows, visible or [None] * len(rows), strict=True)
+    ]
     centred = []
     for group, one in zip(groups, rows, strict=True):
-        members = [other for index, other in zip(groups, rows, strict=True) if index == group]
+        members = [other for index, other in zip(groups, shown, strict=True) if index == group]
         count = sum(len(member) for member in members)
         mean = torch.stack([member.sum(0, dtype=torch.float32) for member in members]).sum(0) / count
         centred.append(one - mean.to(one.dtype))
@@ -70,10 +109,15 @@ def _centred(maps: Sequence[Tensor], groups: Sequence[int]) -> list[Tensor]:
 
 
 def _divided(
-    keys: Tensor, lengths: Tensor, directions: Tensor, maps: Sequence[Tensor], groups: Sequence[int]
+    keys: Tensor,
+    lengths: Tensor,
+    directions: Tensor,
+    maps: Sequence[Tensor],
+    groups: Sequence[int],
+    visible: Tensor | None,
 ) -> Candidates:
     grids = tuple((int(one.shape[1]), int(one.shape[2])) for one in maps)
-    return Candidates(keys / lengths.clamp(min=1e-6)[:, None], directions, grids, tuple(groups))
+    return Candidates(keys / lengths.clamp(min=1e-6)[:, None], directions, grids, tuple(groups), visible)
 
 
 def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tensor:
@@ -130,8 +174,9 @@ def coherent(
     `before` (h, w) are the choices of the coarser level among candidates on the grids `coarse`. Each of the
     3x3 coarse neighbours proposes its own choice, moved by what lies between it and the query (the coherence
     of Ashikhmin 2001), and then the eight places round the best of them are tried: the cost grows with the
-    queries alone. `allowed` (H, W) confines a query to one group (-1: any); where no proposal is allowed, all
-    candidates are searched. A map that is part of a larger one lies at `origin` in `whole` (rows, columns).
+    queries alone. `allowed` (H, W) confines a query to one group (-1: any); where no proposal is allowed, or
+    all of them have a `bias` of -inf, all candidates are searched. A map that is part of a larger one lies at
+    `origin` in `whole` (rows, columns).
     """
     dims, height, width = queries.shape
     flat = queries.permute(1, 2, 0).reshape(-1, dims)
@@ -181,8 +226,9 @@ class _Search:
 
     def finished(self) -> Tensor:
         lost = (self.score == -torch.inf).nonzero()[:, 0]
-        if len(lost) and self.allowed is not None:
-            self.best[lost] = confined(self.queries[lost], self.choices, self.allowed[lost], self.bias)
+        if len(lost):
+            allowed = None if self.allowed is None else self.allowed[lost]
+            self.best[lost] = confined(self.queries[lost], self.choices, allowed, self.bias)
         return self.best
 
 

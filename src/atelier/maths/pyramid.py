@@ -1,13 +1,14 @@
 """Coarse to fine: the sizes that an optimisation runs through, and the Laplacian pyramid.
 
-Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code"; here with an antialiased bilinear
-filter, and exact at every size, odd ones included.
+Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code"; here with bilinear interpolation, and
+exact at every size, odd ones included.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,32 +36,47 @@ def sizes(
     return [_scaled(final, scale) for scale in scales] + [final]
 
 
-def split(image: Tensor, levels: int) -> list[Tensor]:
+#: How a level is halved: antialiased and rounded up; as the program of Kolkin et al. 2022 (NNST) does it,
+#: without a filter and rounded down; and as that of Kolkin et al. 2019 (STROTSS) does it, by taking pixels
+#: with corners aligned. An optimisation of the levels of one is not that of the levels of another.
+Halving = Literal["antialiased", "floored", "corners"]
+
+
+def split(image: Tensor, levels: int, *, halving: Halving = "antialiased") -> list[Tensor]:
     """The Laplacian pyramid of an image (B, C, H, W): `levels` - 1 details, fine to coarse, and the rest.
 
-    Each level has half the side of the one before, rounded up; `merge` undoes it.
+    Each level has half the side of the one before; `merge` with the same `halving` undoes it. Levels are
+    fewer where a side is too short to be halved, for "floored", and stay one pixel wide for the others.
     """
     pyramid = []
     for _ in range(levels - 1):
-        height, width = image.shape[-2:]
-        coarse = F.interpolate(
-            image, ((height + 1) // 2, (width + 1) // 2), mode="bilinear", align_corners=False, antialias=True
-        )
-        pyramid.append(image - _enlarged(coarse, image))
+        if halving == "floored" and min(image.shape[-2:]) < 2:
+            break
+        coarse = _halved(image, halving)
+        pyramid.append(image - _enlarged(coarse, image, halving))
         image = coarse
     return [*pyramid, image]
 
 
-def merge(pyramid: Sequence[Tensor]) -> Tensor:
+def merge(pyramid: Sequence[Tensor], *, halving: Halving = "antialiased") -> Tensor:
     """The image (B, C, H, W) of a Laplacian pyramid; differentiable, so that its levels can be optimised."""
     *details, image = pyramid
     for detail in reversed(details):
-        image = detail + _enlarged(image, detail)
+        image = detail + _enlarged(image, detail, halving)
     return image
 
 
-def _enlarged(coarse: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=False)
+def _halved(image: Tensor, halving: Halving) -> Tensor:
+    height, width = image.shape[-2:]
+    if halving == "antialiased":
+        size = ((height + 1) // 2, (width + 1) // 2)
+        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    size = (max(1, height // 2), max(1, width // 2))
+    return F.interpolate(image, size, mode="bilinear", align_corners=halving == "corners")
+
+
+def _enlarged(coarse: Tensor, like: Tensor, halving: Halving) -> Tensor:
+    return F.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=halving == "corners")
 
 
 def _scaled(final: tuple[int, int], scale: float) -> tuple[int, int]:

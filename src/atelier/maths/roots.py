@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,11 +52,27 @@ def one_thread(routine: Callable[[Tensor], tuple[Tensor, Tensor]], matrix: Tenso
     """What a LAPACK routine makes of a matrix, on one CPU thread.
 
     At a few hundred channels LAPACK's threads gain nothing, and where another process holds a core they
-    wait for each other at every column: 3 s instead of 8 ms.
+    wait for each other at every column: 3 s instead of 8 ms. Only the calling thread is limited.
     """
+    # A Python thread takes over its number of CPU threads at its first question; from then on it has its own.
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    limit = _mkl_limit() or torch.set_num_threads
+    before = limit(1)
     try:
         return routine(matrix)
     finally:
-        torch.set_num_threads(threads)
+        limit(threads if before is None else before)
+
+
+@lru_cache(maxsize=1)
+def _mkl_limit() -> Callable[[int], int | None] | None:
+    """MKL's own limit for the calling thread, which returns the one before; None for torch without MKL.
+
+    `torch.set_num_threads` sets the same, but also what threads that start meanwhile take over.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        limit: Callable[[int], int] = ctypes.CDLL(str(library)).MKL_Set_Num_Threads_Local
+    except (OSError, AttributeError):
+        return None
+    return limit

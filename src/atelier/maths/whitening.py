@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atelier.maths.moments import channel_moments
 from atelier.maths.roots import one_thread, sqrtm
+from atelier.maths.visible import visible_pixels
 
 # Covariances are summed over blocks of positions, so that float32 copies stay small.
 _BLOCK = 1 << 16
@@ -106,24 +107,35 @@ def whiten_and_colour(
     return _moved(features, matrix, mean, torch.lerp(mean, style.mean.to(mean), strength))
 
 
-def coral(source: Tensor, target: Tensor) -> Tensor:
+def coral(source: Tensor, target: Tensor, *, seen: Tensor | None = None) -> Tensor:
     """`source` (B, 3, H, W) with the colours of `target`; not clamped.
+
+    Only pixels of the source that its alpha `seen` (1, 1, H, W) shows count for its own statistics.
 
     Sun, Feng & Saenko 2016, "Return of frustratingly easy domain adaptation", as the published AdaIN code has
     it: colours standardised by channel, and the identity added to the sums (not means) of their products.
     """
-    own, _, _ = _standardised(source)
+    shown = visible_pixels(source, seen)
+    counted, own_mean, own_deviation = _standardised(shown)
+    own = counted if shown is source else _standardised(source, own_mean, own_deviation)[0]
     other, mean, deviation = _standardised(target)
     identity = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
-    root, wanted = (sqrtm(colours @ colours.mT + identity) for colours in (own, other))
+    root, wanted = (sqrtm(colours @ colours.mT + identity) for colours in (counted, other))
     moved = (wanted @ torch.linalg.solve(root, own)) * deviation + mean
     result: Tensor = moved.reshape(source.shape).to(source)
     return result
 
 
-def _standardised(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours (B, 3, N) of mean 0 and deviation 1, and their mean and deviation (B, 3, 1), in float64."""
+def _standardised(
+    image: Tensor, mean: Tensor | None = None, deviation: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours (B, 3, N) of mean 0 and deviation 1, and their mean and deviation (B, 3, 1), in float64.
+
+    With a `mean` and a `deviation`, those of other colours, they are standardised by these.
+    """
     colours = image.to(_exact_device(image)).double().flatten(2)
+    if mean is not None and deviation is not None:
+        return (colours - mean) / deviation.clamp(min=1e-6), mean, deviation
     mean = colours.mean(2, keepdim=True)
     spread = (colours - mean).square().sum(2, keepdim=True) / max(1, colours.shape[2] - 1)
     deviation = spread.sqrt()

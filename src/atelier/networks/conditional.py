@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.maths.visible import weight_at
 from atelier.networks import inception
 from atelier.networks.tensorflow import Convolution, fold, translate
 from atelier.store.checkpoints import check_state
@@ -101,10 +102,6 @@ class Transformer(nn.Module):
                 features = features.relu_()
         # Odd sides come out a little larger, grown at the far edges.
         return torch.sigmoid(features[..., :height, :width].float())
-
-    def contracted(self, image: Tensor) -> Tensor:
-        """The features (B, C, H / 4, W / 4) before the residual blocks, where no style governs them."""
-        return self._contract(image, iter(()))
 
     def _norms(self, batch: int, shift: Tensor, scale: Tensor) -> Norms:
         both = (torch.split(part.expand(batch, -1), list(self.channels), 1) for part in (shift, scale))
@@ -243,10 +240,15 @@ class Arbitrary(nn.Module):
         nn.init.zeros_(self.shift.bias)
         nn.init.ones_(self.scale.bias)
 
-    def vector(self, seen: Tensor) -> Tensor:
-        """The style's vector (B, V) of what its predictor sees."""
+    def vector(self, seen: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """The style's vector (B, V) of what its predictor sees; `alpha` (1, 1, H, W) is that of a picture."""
         if isinstance(self.predictor, inception.Trunk):
-            seen = self.predictor(seen).float().mean((2, 3))
+            found = self.predictor(seen).float()
+            weight = weight_at(alpha, (found.shape[-2], found.shape[-1]))
+            if weight is None:
+                seen = found.mean((2, 3))
+            else:
+                seen = (found * weight).sum((2, 3)) / weight.sum()
         else:
             seen = self.predictor(seen)
         made: Tensor = self.bottleneck(seen)

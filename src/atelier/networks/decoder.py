@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.features.vgg import VGG, VGG19, Plan
-from atelier.networks.upsampling import double, doubling_kernel
+from atelier.networks.upsampling import upsampled_convolution, upsampling_kernel
 from atelier.store.checkpoints import check_state
 
 _PADDINGS = ("replicate", "reflect", "zeros")
 
 
 @dataclass(frozen=True)
-class MirrorPlan:
+class DecoderPlan:
     """The sizes of a mirror: channels and convolutions of the encoder's stages up to the mirrored one.
 
     `skips` counts the stages below the deepest whose features join on the way up, `blocks` the residual
@@ -111,16 +111,16 @@ class Block(nn.Module):
         return features + _convolve(inner, self.second, self.padding)
 
 
-class Mirror(nn.Module):
+class Decoder(nn.Module):
     """The decoder of `plan`, new from torch's global seed; `padding` is the border of its convolutions.
 
     >>> from atelier.features.vgg import TINY
-    >>> decoder = Mirror(MirrorPlan.of(TINY, 2))
+    >>> decoder = Decoder(DecoderPlan.of(TINY, 2))
     >>> tuple(decoder({"relu2_1": torch.rand(1, 8, 5, 8)}).shape)
     (1, 3, 10, 16)
     """
 
-    def __init__(self, plan: MirrorPlan, *, padding: str = "replicate") -> None:
+    def __init__(self, plan: DecoderPlan, *, padding: str = "replicate") -> None:
         super().__init__()
         if padding not in _PADDINGS:
             raise UsageError(f"A decoder has no padding '{padding}': {did_you_mean(padding, _PADDINGS)}")
@@ -144,7 +144,7 @@ class Mirror(nn.Module):
             name = f"conv{stage}_{number}"
             if name in self._growing:
                 kernel, zeros = self._growing[name], self.padding == "zeros"
-                state = double(state, kernel, self._part(name).bias, zeros=zeros).relu_()
+                state = upsampled_convolution(state, kernel, self._part(name).bias, zeros=zeros).relu_()
                 continue
             if self._enters(stage, number):
                 state = self._join(self._enlarge(state), features, stage)
@@ -159,7 +159,7 @@ class Mirror(nn.Module):
         assert colour is not None
         exact = colour.detach().float().to(device, copy=True)
         exact_weights = {name: self._part(name).weight.detach().float() for name in self._nearest()}
-        kernels = {name: doubling_kernel(weight, "nearest") for name, weight in exact_weights.items()}
+        kernels = {name: upsampling_kernel(weight, "nearest") for name, weight in exact_weights.items()}
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The last bias is a colour, and half precision has not enough of them.
         self._part("conv1_1").bias = nn.Parameter(exact, requires_grad=False)
@@ -222,29 +222,29 @@ class Mirror(nn.Module):
         return state
 
 
-class Mirrors(nn.Module):
+class Decoders(nn.Module):
     """Several mirrors of one encoder, one for each depth; the submodule `level3` undoes relu3_1."""
 
-    def __init__(self, plans: Sequence[MirrorPlan], *, padding: str = "replicate") -> None:
+    def __init__(self, plans: Sequence[DecoderPlan], *, padding: str = "replicate") -> None:
         super().__init__()
         self.levels = tuple(plan.stage for plan in plans)
         for plan in plans:
-            self.add_module(f"level{plan.stage}", Mirror(plan, padding=padding))
+            self.add_module(f"level{plan.stage}", Decoder(plan, padding=padding))
 
-    def level(self, number: int) -> Mirror:
+    def level(self, number: int) -> Decoder:
         """The mirror of relu`number`_1."""
         mirror = self.get_submodule(f"level{number}")
-        assert isinstance(mirror, Mirror)
+        assert isinstance(mirror, Decoder)
         return mirror
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Each as `Mirror.prepare` does."""
+        """Each as `Decoder.prepare` does."""
         for number in self.levels:
             self.level(number).prepare(device, dtype)
         return self
 
     def fill(self, seed: int) -> Self:
-        """Each as `Mirror.fill` does."""
+        """Each as `Decoder.fill` does."""
         for number in self.levels:
             self.level(number).fill(seed)
         return self
@@ -254,11 +254,11 @@ class Mirrors(nn.Module):
         return {number: self.level(number)(features) for number in self.levels}
 
 
-def recognise(state: Mapping[str, Tensor]) -> MirrorPlan:
+def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
     """The plan that the names and shapes of `state` belong to. Raises WeightsError if none."""
     names = {name.removeprefix("decoder.") for name in state}
     if all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in names):
-        plans = [MirrorPlan.of(VGG19, stage) for stage in range(1, 6)]
+        plans = [DecoderPlan.of(VGG19, stage) for stage in range(1, 6)]
         near = max(plans, key=lambda plan: len(names & plan.official_names().keys()))
         if "1.weight" in names:
             return near
@@ -269,7 +269,7 @@ def recognise(state: Mapping[str, Tensor]) -> MirrorPlan:
             "an encoder; allowed: AdaIN's published decoder.pth, or one that atelier trained."
         )
     stages = range(1, len(widths) + 1)
-    return MirrorPlan(
+    return DecoderPlan(
         tuple(widths[stage] for stage in stages),
         tuple(convs[stage] for stage in stages),
         sum(re.fullmatch(r"skip\d\.weight", name) is not None for name in state),
@@ -277,7 +277,7 @@ def recognise(state: Mapping[str, Tensor]) -> MirrorPlan:
     )
 
 
-def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Mirror:
+def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Decoder:
     """The mirror that holds `state`, whose names are atelier's or the published file's.
 
     Raises WeightsError for a tensor that is missing, left over or of another shape.
@@ -287,13 +287,13 @@ def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Mi
     named = {official.get(name.removeprefix("decoder."), name): tensor for name, tensor in state.items()}
     # On no device: the usual constructor would draw from the global random state, the caller's.
     with torch.device("meta"):
-        mirror = Mirror(plan, padding=padding)
+        mirror = Decoder(plan, padding=padding)
     check_state({name: part.shape for name, part in mirror.state_dict().items()}, named, "the decoder")
     mirror.load_state_dict({name: tensor.float() for name, tensor in named.items()}, assign=True)
     return mirror
 
 
-def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Mirrors:
+def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Decoders:
     """The mirrors of all levels in `state`, whose names begin with `level1.` to `level5.`.
 
     Raises WeightsError as `from_state` does.
@@ -307,7 +307,7 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
             f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are not the decoders of "
             "several levels: take those of WCT."
         )
-    mirrors = Mirrors(())
+    mirrors = Decoders(())
     mirrors.levels = tuple(sorted(parts, reverse=True))
     for number in mirrors.levels:
         mirror = from_state(parts[number], padding=padding)
@@ -319,7 +319,7 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
     return mirrors
 
 
-def check_fit(plan: MirrorPlan, encoder: VGG) -> None:
+def check_fit(plan: DecoderPlan, encoder: VGG) -> None:
     """Nothing where `plan` mirrors `encoder`, else WeightsError."""
     for tap, width in zip(plan.taps, plan.widths[::-1], strict=False):
         if tap not in encoder.taps or encoder.channels(tap) != width:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.upsampling import double, doubling_kernel
+from atelier.networks.upsampling import upsampled_convolution, upsampling_kernel
 
 
 class HypercolumnDecoder(nn.Module):
@@ -93,8 +93,8 @@ class Doubled(nn.Sequential):
         first, second = self[0], self[2]
         assert isinstance(first, nn.Conv2d)
         # Enlarging by repetition would weave a fine hatch into flat areas.
-        kernel = doubling_kernel(first.weight.float(), "bilinear").to(features.dtype)
-        larger: Tensor = second(double(features, kernel, first.bias).relu()).relu()
+        kernel = upsampling_kernel(first.weight.float(), "bilinear").to(features.dtype)
+        larger: Tensor = second(upsampled_convolution(features, kernel, first.bias).relu()).relu()
         return larger
 
 

@@ -21,7 +21,7 @@ from atelier.losses import MomentLoss
 from atelier.maths.moments import channel_moments
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.adain import Adain
-from atelier.networks.decoder import Mirror, MirrorPlan
+from atelier.networks.decoder import Decoder, DecoderPlan
 from atelier.store.weights import load, record
 
 Floats = npt.NDArray[np.float32]
@@ -76,11 +76,11 @@ def test_what_the_decoder_gets_has_the_styles_moments(
 ) -> None:
     got: dict[str, Tensor] = {}
 
-    def watch(self: Mirror, features: dict[str, Tensor]) -> Tensor:
+    def watch(self: Decoder, features: dict[str, Tensor]) -> Tensor:
         got.update(features)
         return torch.zeros(1, 3, 64, 64)
 
-    monkeypatch.setattr(Mirror, "forward", watch)
+    monkeypatch.setattr(Decoder, "forward", watch)
     style = random(40, 56, seed=1)
     Adain().decoded(job(random(64, 48), style), parse(Adain.Knobs, files))
     eyes = VGG(TINY, padding="replicate", seed=3)
@@ -153,7 +153,7 @@ def test_a_progress_that_stops_gets_the_picture(files: dict[str, str]) -> None:
 
 def test_weights_and_encoder_must_belong_together(make: Make, files: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_file(Mirror(MirrorPlan((4, 4, 4, 4), (1, 1, 1, 1))).state_dict(), path)
+    save_file(Decoder(DecoderPlan((4, 4, 4, 4), (1, 1, 1, 1))).state_dict(), path)
     with pytest.raises(WeightsError, match=r"needs 4 channels at relu4_1 .* gives 16"):
         make(weights=str(path))
     with pytest.raises(WeightsError, match="do not fit the decoder"):

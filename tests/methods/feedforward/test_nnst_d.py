@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import atelier
 from atelier.core.errors import WeightsError
 from atelier.methods.base import Job
-from atelier.methods.feedforward import nnst_d
+from atelier.methods.feedforward import nnst_d, nnst_d_style
 from atelier.methods.feedforward.nnst_d import NNSTD
 
 Floats = npt.NDArray[np.float32]
@@ -97,7 +97,7 @@ def test_a_picture_in_its_own_style_chooses_itself(settings: dict[str, Any]) -> 
     knobs = NNSTD.Knobs(
         weights=settings["weights"], encoder=settings["encoder"], turned="mirrored", dims=1000
     )
-    painter = nnst_d._painter(knobs.encoder, knobs.weights, job, half=False)
+    painter = nnst_d._networks(knobs.encoder, knobs.weights, job, half=False)
     style = nnst_d.Styles(painter, job, knobs).at(96)
     with torch.inference_mode():
         _, chosen = nnst_d.Level(painter, content, style).paint(content, None)
@@ -132,7 +132,7 @@ def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: 
         return projected(maps, groups, directions)
 
     monkeypatch.setattr(nnst_d.maths, "projected", noted)
-    monkeypatch.setattr(nnst_d.cache, "LIMIT", 0)
+    monkeypatch.setattr(nnst_d_style.cache, "LIMIT", 0)
     paint(waves(200, 256), waves(200, 256, 1), settings, stroke_size=128)
     assert sides == [64, 128]
     sides.clear()

@@ -64,7 +64,7 @@ def test_strength_0_is_the_photo_and_near_0_is_near(make: Make, photo: Floats) -
 def test_strength_0_of_a_level_is_the_decoders_reconstruction(files: dict[str, str]) -> None:
     levels = Levels(job(random(24, 32), random(16, 16)), parse(WCT.Knobs, files))
     content = random(24, 32)
-    seen = levels.eyes(content, ["relu3_1"])
+    seen = levels.encoder(content, ["relu3_1"])
     torch.testing.assert_close(levels.step(content, 3, 0.0), levels.decoders.level(3)(seen))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.core.errors import InputError, UsageError
+from atelier.core.errors import UsageError
 from atelier.core.progress import Event, Listener, Progress
 from atelier.images import Picture, write
 from atelier.images.resize import resize
@@ -20,6 +20,7 @@ from atelier.methods.base import Job
 from atelier.methods.optimise.coarse_to_fine import (
     DescentKnobs,
     coarse_to_fine,
+    followed,
     shares,
     size_of,
     stages,
@@ -31,9 +32,9 @@ CONTENT = torch.rand(1, 3, 30, 44, generator=torch.Generator().manual_seed(1))
 STYLE = torch.rand(1, 3, 26, 44, generator=torch.Generator().manual_seed(2))
 
 
-def job(listener: Listener | None = None, seed: int = 0) -> Job:
-    device = torch.device("cpu")
-    return Job(CONTENT, [STYLE], [1.0], device, torch.float32, seed=seed, progress=Progress(listener))
+def job(listener: Listener | None = None, seed: int = 0, **more: Any) -> Job:
+    device, progress = torch.device("cpu"), Progress(listener)
+    return Job(CONTENT, [STYLE], [1.0], device, torch.float32, seed=seed, progress=progress, **more)
 
 
 def knobs(**values: Any) -> DescentKnobs:
@@ -111,7 +112,8 @@ def test_the_optimisers_knobs_arrive() -> None:
 def test_where_it_starts(tmp_path: Path, start: str) -> None:
     path = tmp_path / "start.png"
     write(Picture.from_tensor(CONTENT.flip(3)), path)
-    found = start_picture(job(), str(path) if start == "file" else start, (15, 22))
+    opened = {"start": Picture.open(path)} if start == "file" else {}
+    found = start_picture(job(files=opened), str(path) if start == "file" else start, (15, 22))
     expected = {"content": CONTENT, "style": STYLE, "file": CONTENT.flip(3)}
     assert found.shape == (1, 3, 15, 22)
     if start == "noise":
@@ -122,19 +124,11 @@ def test_where_it_starts(tmp_path: Path, start: str) -> None:
         assert (found - resize(expected[start], (15, 22))).abs().max() < 0.5 / 255 + 1e-6
 
 
-def test_a_start_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="'contend' is not a picture's file nor a name: did you mean 'content'"
-    ):
-        start_picture(job(), "contend", (15, 22))
-    with pytest.raises(InputError, match="gone"):
-        start_picture(job(), str(tmp_path / "gone.png"), (15, 22))
-
-
 def test_the_files_of_the_recipe() -> None:
     assert knobs(encoder="a").files() == ("a",)
     assert knobs(encoder="a", start="noise").files() == ("a",)
-    assert knobs(encoder="a", start="b.png").files() == ("a", "b.png")
+    # The session records the files that it opens.
+    assert knobs(encoder="a", start="b.png").files() == ("a",)
 
 
 def test_the_style_shrinks_as_the_content_did() -> None:
@@ -161,3 +155,33 @@ def test_a_start_stays_what_it_was() -> None:
     before: npt.NDArray[np.float32] = CONTENT.numpy().copy()
     coarse_to_fine(job(), knobs(smallest=99), Grey())
     assert np.array_equal(CONTENT.numpy(), before)
+
+
+def test_the_result_before_is_moved_along_the_flow() -> None:
+    previous = torch.arange(12.0).view(1, 1, 3, 4).expand(1, 3, 3, 4)
+    flow = torch.zeros(1, 2, 3, 4)
+    flow[:, 0] = 1.0  # every colour was one pixel further right
+    moved = followed(previous, flow, torch.full((1, 3, 3, 4), -1.0))
+    expected = torch.tensor([[1.0, 2, 3, -1], [5, 6, 7, -1], [9, 10, 11, -1]])
+    torch.testing.assert_close(moved[0, 0], expected)
+    flow[:, 0], flow[:, 1] = 0.0, -0.25
+    assert moved.shape == previous.shape
+    between = followed(previous, flow, previous)
+    torch.testing.assert_close(between[0, 0, 1], torch.tensor([3.0, 4, 5, 6]))
+
+
+def test_a_frame_starts_from_the_frame_before_at_the_final_size() -> None:
+    seen: list[torch.Tensor] = []
+
+    def objective(content: torch.Tensor) -> Any:
+        def terms(picture: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(picture.detach().clone())
+            return {"near": (picture - content).square().sum()}
+
+        return terms
+
+    content, previous = torch.full((1, 3, 64, 80), 0.5), torch.rand(1, 3, 64, 80)
+    job = Job(content, [content], [1.0], torch.device("cpu"), torch.float32, previous=previous)
+    coarse_to_fine(job, DescentKnobs(smallest=16, iterations=3, coarse_iterations=2), objective)
+    assert [tuple(one.shape[-2:]) for one in seen] == [(64, 80)] * 3
+    assert torch.equal(seen[0], previous)

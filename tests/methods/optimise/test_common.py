@@ -30,8 +30,9 @@ class Named:
     def __init__(self) -> None:
         self.asked: list[Tensor] = []
 
-    def __call__(self, style: Tensor) -> list[Term]:
+    def __call__(self, style: Tensor, seen: Tensor | None) -> list[Term]:
         self.asked.append(style)
+        assert seen is None
         assert not torch.is_grad_enabled()
         return [Term("relu1_1", 0.25, torch.mean), Term("relu2_1", 0.75, torch.mean)]
 
@@ -53,10 +54,10 @@ def test_styles_shrink_as_the_content_did() -> None:
 
 
 def test_the_objective_has_style_content_and_smoothness() -> None:
-    eyes, named = VGG(TINY), Named()
+    encoder, named = VGG(TINY), Named()
     knobs = ContentKnobs(style_weight=2.0, content_weight=5.0, content_layers=("relu2_1",), smoothness=3.0)
-    values = style_and_content(job((1.0,)), knobs, eyes, CONTENT, named)(CONTENT)
-    found = eyes(CONTENT, ["relu1_1", "relu2_1"])
+    values = style_and_content(job((1.0,)), knobs, encoder, CONTENT, named)(CONTENT)
+    found = encoder(CONTENT, ["relu1_1", "relu2_1"])
     style = 2 * (0.25 * found["relu1_1"].mean() + 0.75 * found["relu2_1"].mean())
     assert list(values) == ["style", "content", "smoothness"]
     assert values["style"].item() == pytest.approx(style.item(), rel=1e-6)

@@ -175,3 +175,21 @@ def test_small_and_flat_pictures(make: Make, painting: Floats, shape: tuple[int,
         made = make(content, style)
         assert made.pixels.shape == content.shape
         assert np.isfinite(made.pixels).all()
+
+
+def test_hidden_places_of_a_style_are_not_copied(photo: Floats, tiny_encoder: Path) -> None:
+    """A style whose hidden half is green, which here is left green: none of it is in the picture."""
+    style = torch.rand((1, 3, 48, 64), generator=torch.Generator().manual_seed(0))
+    style[:, 1] = 0
+    style[..., 32:] = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    alpha = torch.ones(1, 1, 48, 64)
+    alpha[..., 32:] = 0
+    content = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    content[:, :, :, 28:] = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    knobs = parse(DeepAnalogy.Knobs, {"encoder": str(tiny_encoder), **FEW})
+    green = []
+    for seen in (alpha, None):
+        job = Job(content, [style], [1.0], torch.device("cpu"), torch.float32, styles_seen=[seen])
+        green.append(float(DeepAnalogy().picture(job, knobs)[:, 1].mean()))
+    assert green[0] < 0.02
+    assert green[1] > 0.2

@@ -106,7 +106,7 @@ def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sen
 def test_every_quality_runs(make: Make, quality: str, tiny_encoder: Path) -> None:
     made = make(quality=quality, iterations=2, optimiser="adam")
     assert made.recipe is not None
-    assert made.recipe["weights"].keys() == {str(tiny_encoder)}
+    assert made.recipe["weights"].keys() == {tiny_encoder.name}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 33), (5, 40)])

@@ -1,18 +1,22 @@
 """AdaIN: give the photo's features the style's means and deviations, and decode them; the fastest method.
 
-Each channel of an encoder's features is shifted and stretched so that its mean and deviation over the picture
-are the style's (Huang & Belongie 2017, eq. 8); a decoder trained once, for every style, turns that into a
-picture. Styles blend by their statistics, and strength mixes in the photo's own.
+Each channel of an encoder's features is shifted and scaled so that its mean and deviation over the picture
+are the style's (Huang & Belongie 2017, eq. 8). A decoder, trained once for all styles, turns the result
+into a picture. Several styles blend by their statistics; strength mixes in the photo's own.
 
-This differs from the paper, except in `--quality published`: the decoder gets relu3_1 beside relu4_1, with
-the style's statistics too, because faces and straight edges do not survive 1/8 of the picture's size; the
-finished picture's colours get the style's mean and covariance, which such deep features hardly tell;
-replicate padding, because zeros frame the picture; training losses relative to their
-targets, because features of another encoder have another scale, and a share of paintings as their own
-content. Below full strength what the decoder loses of the photo is given back in proportion, so that
-strength 0 is the photo. The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0
---blocks 0 --scale published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0
---learning-rate 1e-4 --crop 256 --steps 160000`.
+Differences from the paper, except in `--quality published`: the decoder also gets relu3_1, with the style's
+statistics, because faces and straight edges do not survive at 1/8 of the size. The finished picture takes
+the mean and covariance of the style's colours. Padding is replicate, because zero padding leaves a frame.
+Training losses are relative to their targets, because another encoder's features have another scale, and
+some paintings are their own content. Below full strength, what the decoder loses of the photo is added back
+in proportion, so that strength 0 is the photo.
+
+In every quality the picture keeps its size. The published code rounds sides up to a multiple of 8; the rows
+and columns that this adds at the bottom and the right are cut off here, and all others are the same.
+
+The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0 --blocks 0 --scale
+published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0 --learning-rate 1e-4 --crop 256
+--steps 160000`.
 """
 
 from __future__ import annotations
@@ -20,13 +24,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from atelier import colour, features, losses, maths
+from atelier import features, losses, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
+from atelier.methods.visible import key_parts, lend_visible_colours
 from atelier.store import cache, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -34,7 +40,7 @@ from atelier.store.records import Record, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.networks.decoder import Mirror, MirrorPlan
+    from atelier.networks.decoder import Decoder, DecoderPlan
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -142,43 +148,62 @@ class Adain(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: Adain.Knobs) -> torch.Tensor:
+        return self._paint(job, knobs, None)
+
+    def prepare(self, styles: Styles, knobs: Adain.Knobs, context: Context) -> Painter:
+        # Recoloured styles differ from photo to photo.
+        seen = None if knobs.recolour else self._look(style_job(styles, context), knobs)
+        return lambda frame: Result(self._paint(Job.of(styles, context, frame), knobs, seen))
+
+    def look(self, job: Job, knobs: Adain.Knobs) -> None:
+        self._look(job, knobs)
+
+    @staticmethod
+    def _look(job: Job, knobs: Adain.Knobs) -> Seen:
+        with torch.inference_mode():
+            encoder, decoder = _networks(job, knobs)
+            return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps))
+
+    def _paint(self, job: Job, knobs: Adain.Knobs, seen: Seen | None) -> torch.Tensor:
         from atelier.maths.whitening import coral
 
         if knobs.recolour:
-            job = replace(job, styles=[coral(style, job.content) for style in job.styles])
+            shown = maths.visible_pixels(job.content, job.content_seen)
+            pairs = zip(job.styles, job.looks.seen, strict=True)
+            job = replace(job, styles=[coral(style, shown, seen=alpha) for style, alpha in pairs])
         with torch.inference_mode():
-            picture = self.decoded(job, knobs).clamp(0, 1)
+            picture = self.decoded(job, knobs, seen).clamp(0, 1)
             if knobs.colours:
-                picture = colour.lend_colours(picture, job.styles, job.style_weights, job.strength)
+                picture = lend_visible_colours(job, picture, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
-    def look(self, job: Job, knobs: Adain.Knobs) -> None:
-        with torch.inference_mode():
-            eyes, decoder = _networks(job, knobs)
-            _style(job, knobs, eyes, decoder.plan.taps)
+    def decoded(self, job: Job, knobs: Adain.Knobs, seen: Seen | None = None) -> Tensor:
+        """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped.
 
-    def decoded(self, job: Job, knobs: Adain.Knobs) -> Tensor:
-        """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped."""
+        `seen` is what has been seen of the styles before; without it they are looked at now.
+        """
         from atelier.maths.whitening import adain
 
-        eyes, decoder = _networks(job, knobs)
+        encoder, decoder, style = seen or self._look(job, knobs)
         height, width = job.content.shape[-2:]
-        seen = eyes(_large_enough(job.content, eyes), decoder.plan.taps)
-        style = _style(job, knobs, eyes, decoder.plan.taps)
-        moved = {tap: adain(seen[tap], *style[tap], strength=job.strength) for tap in seen}
+        content = encoder(_large_enough(job.content, encoder), decoder.plan.taps)
+        moved = {
+            tap: adain(found, *style[tap], strength=job.strength, weight=_weight(job.content_seen, found))
+            for tap, found in content.items()
+        }
         picture: Tensor = decoder(moved)[..., :height, :width]
         if job.strength < 1 and knobs.restore:
-            lost = job.content - decoder(seen)[..., :height, :width]
+            lost = job.content - decoder(content)[..., :height, :width]
             picture = picture + (1 - job.strength) * lost
         return picture
 
     # the training
 
     def network(self, training: Adain.Training) -> torch.nn.Module:
-        from atelier.networks.decoder import Mirror
+        from atelier.networks.decoder import Decoder
 
-        return Mirror(self._plan(training, torch.device("cpu")), padding=training.padding)
+        return Decoder(self._plan(training, torch.device("cpu")), padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
         device = batch.photos.device
@@ -200,11 +225,11 @@ class Adain(Method):
         terms = _terms(loss_encoder(picture, _STYLE), target, style, training)
         return terms | _plain_terms(picture, content[:same], training)
 
-    def _plan(self, training: Adain.Training, device: torch.device) -> MirrorPlan:
-        from atelier.networks.decoder import MirrorPlan
+    def _plan(self, training: Adain.Training, device: torch.device) -> DecoderPlan:
+        from atelier.networks.decoder import DecoderPlan
 
         encoder = self._encoder(training, device, training.encoder).plan
-        return MirrorPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
+        return DecoderPlan.of(encoder, 4, skips=training.skips, blocks=training.blocks)
 
     def _encoder(self, training: Adain.Training, device: torch.device, name: str) -> features.VGG:
         key = (name, training.padding, device)
@@ -215,14 +240,22 @@ class Adain(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.decoder import Mirror, MirrorPlan
+        from atelier.networks.decoder import Decoder, DecoderPlan
 
         with torch.random.fork_rng(devices=[]):
-            network = Mirror(MirrorPlan.of(features.TINY, 4, skips=2, blocks=1))
+            network = Decoder(DecoderPlan.of(features.TINY, 4, skips=2, blocks=1))
         return {"weights": network.fill(0).state_dict()}
 
 
-def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Mirror]:
+class Seen(NamedTuple):
+    """The networks, ready, and the styles' weighted means and deviations by tap."""
+
+    encoder: features.VGG
+    decoder: Decoder
+    style: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Decoder]:
     """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
     dtype = job.dtype if knobs.half else torch.float32
     return _loaded(knobs.encoder, knobs.weights, _files(knobs), knobs.padding, job.device, dtype)
@@ -235,41 +268,42 @@ def _files(knobs: Adain.Knobs) -> tuple[str, ...]:
 @kept
 def _loaded(
     encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
-) -> tuple[features.VGG, Mirror]:
+) -> tuple[features.VGG, Decoder]:
     """As `_networks`; `files` makes changed files other ones."""
     from atelier.networks.decoder import check_fit, from_state
 
     with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
-        eyes = features.load(encoder, padding=padding)
+        loaded = features.load(encoder, padding=padding)
         mirror = from_state(weights.load(decoder), padding=padding)
-        check_fit(mirror.plan, eyes)
-        return eyes.prepare(device, dtype), mirror.prepare(device, dtype)
+        check_fit(mirror.plan, loaded)
+        return loaded.prepare(device, dtype), mirror.prepare(device, dtype)
 
 
-def _large_enough(image: Tensor, eyes: features.VGG) -> Tensor:
+def _large_enough(image: Tensor, encoder: features.VGG) -> Tensor:
     """The image (1, 3, H, W), its last row and column repeated until the encoder can look at it."""
     height, width = image.shape[-2:]
-    side = eyes.smallest_side(_STYLE)
+    side = encoder.smallest_side(_STYLE)
     more = (0, max(0, side - width), 0, max(0, side - height))
     return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
 
 
 def _style(
-    job: Job, knobs: Adain.Knobs, eyes: features.VGG, taps: Sequence[str]
+    job: Job, knobs: Adain.Knobs, encoder: features.VGG, taps: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The styles' weighted means and deviations by tap.
 
     AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
-    identity = ("adain", _files(knobs), knobs.padding, str(eyes.dtype))
+    identity = ("adain", _files(knobs), knobs.padding, str(encoder.dtype))
     layout = {
-        f"{tap} {name}": (1, eyes.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
+        f"{tap} {name}": (1, encoder.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
     }
-    for style, share in zip(job.styles, job.style_weights, strict=True):
+    for style, seen, share in zip(job.styles, job.looks.seen, job.style_weights, strict=True):
         if not share:
             continue
-        kept = cache.remember(cache.key(*identity, style), partial(_moments, eyes, style, taps), layout)
+        key = cache.key(*identity, *key_parts(style, seen))
+        kept = cache.remember(key, partial(_moments, encoder, style, taps, seen), layout)
         for tap in taps:
             mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
             before = sums.get(tap, (0, 0))
@@ -277,11 +311,13 @@ def _style(
     return sums
 
 
-def _moments(eyes: features.VGG, style: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-    """The mean and deviation of a style at each tap."""
+def _moments(
+    encoder: features.VGG, style: Tensor, taps: Sequence[str], seen: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The mean and deviation of the visible part of a style at each tap."""
     moments: dict[str, Tensor] = {}
-    for tap, found in eyes(_large_enough(style, eyes), taps).items():
-        mean, deviation = maths.channel_moments(found, unbiased=True)
+    for tap, found in encoder(_large_enough(style, encoder), taps).items():
+        mean, deviation = maths.channel_moments(found, unbiased=True, weight=_weight(seen, found))
         moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
     return moments
 
@@ -292,6 +328,11 @@ def _moved(seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: fl
 
     moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in seen}
     return {tap: adain(seen[tap], *moments[tap], strength=strength) for tap in seen}
+
+
+def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:
+    """The visible share of each position of features (1, C, h, w)."""
+    return maths.weight_at(seen, (found.shape[-2], found.shape[-1]))
 
 
 def _terms(

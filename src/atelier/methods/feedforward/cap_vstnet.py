@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from atelier import features, losses
+from atelier import features, losses, maths
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images import labels
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
+from atelier.methods.visible import key_parts
 from atelier.store import cache, weights
 from atelier.store.checkpoints import register_converter
 from atelier.store.models import kept
@@ -165,7 +167,17 @@ class CapVstnet(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: CapVstnet.Knobs) -> torch.Tensor:
-        loaded = _of(job, knobs)
+        return self._paint(_of(job, knobs), job, knobs)
+
+    def prepare(self, styles: Styles, knobs: CapVstnet.Knobs, context: Context) -> Painter:
+        loaded = _of(style_job(styles, context), knobs)
+        if not knobs.style_labels:
+            with torch.inference_mode():
+                loaded = loaded.looked([(one, seen) for _, one, seen in _shares(style_job(styles, context))])
+        return lambda frame: Result(self._paint(loaded, Job.of(styles, context, frame), knobs))
+
+    @staticmethod
+    def _paint(loaded: Loaded, job: Job, knobs: CapVstnet.Knobs) -> torch.Tensor:
         with torch.inference_mode():
             picture = stylised(loaded, job, _maps(job, knobs))
         if not bool(picture.isfinite().all()):
@@ -177,8 +189,8 @@ class CapVstnet(Method):
     def look(self, job: Job, knobs: CapVstnet.Knobs) -> None:
         loaded = _of(job, knobs)
         with torch.inference_mode():
-            for _, style in _shares(job):
-                loaded.style(style)
+            for _, style, seen in _shares(job):
+                loaded.style(style, seen)
 
     # the training
 
@@ -252,10 +264,18 @@ class CapVstnet(Method):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache)."""
+    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache).
+
+    `known` are the statistics of styles that were looked at before, by the identity of their tensors.
+    """
 
     network: Reversible
     identity: tuple[str, ...] | None = None
+    known: Mapping[int, Gaussian] = field(default_factory=dict)
+
+    def looked(self, styles: Sequence[tuple[Tensor, Tensor | None]]) -> Loaded:
+        """The same, with the statistics of these styles and their alphas in memory."""
+        return replace(self, known={id(one): self.style(one, seen) for one, seen in styles})
 
     def features(self, picture: Tensor) -> Tensor:
         """The features of a picture (1, 3, H, W) of any size, padded."""
@@ -267,18 +287,23 @@ class Loaded:
         height, width = self.network.plan.inside((picture.shape[2], picture.shape[3]))
         return found[..., :height, :width]
 
-    def style(self, picture: Tensor) -> Gaussian:
-        """The statistics of a whole style (1, 3, H, W), computed once and kept."""
+    def style(self, picture: Tensor, alpha: Tensor | None = None) -> Gaussian:
+        """The statistics of the visible part of a style (1, 3, H, W), computed once and kept."""
         from atelier.maths.cholesky import Gaussian, gaussian
 
+        if id(picture) in self.known:
+            return self.known[id(picture)]
+
         def seen() -> dict[str, Tensor]:
-            return gaussian(self.inside(self.features(picture), picture))._asdict()
+            found = self.inside(self.features(picture), picture)
+            return gaussian(found, _visible(alpha, found))._asdict()
 
         if self.identity is None:
             return Gaussian(**seen())
         width = self.network.plan.width
         layout = {"mean": (1, width), "root": (1, width, width)}
-        return Gaussian(**cache.remember(cache.key(*self.identity, picture), seen, layout))
+        key = cache.key(*self.identity, *key_parts(picture, alpha))
+        return Gaussian(**cache.remember(key, seen, layout))
 
 
 def _of(job: Job, knobs: CapVstnet.Knobs) -> Loaded:
@@ -332,11 +357,13 @@ def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
     elif job.regions is not None:
         # A place that no style wants belongs to none of them.
         places = torch.where(job.regions.sum(0) > 0, job.regions.argmax(0), -1)[0]
-        styles = {index: [(1.0, loaded.style(style))] for index, style in enumerate(job.styles)}
+        pairs = zip(job.styles, job.looks.seen, strict=True)
+        styles = {index: [(1.0, loaded.style(style, seen))] for index, (style, seen) in enumerate(pairs)}
         moved = _by_region(loaded, job, found, places, styles)
     else:
-        now = gaussian(loaded.inside(found, job.content))
-        wanted = [(share, loaded.style(style)) for share, style in _shares(job)]
+        inside = loaded.inside(found, job.content)
+        now = gaussian(inside, _visible(job.content_seen, inside))
+        wanted = [(share, loaded.style(style, seen)) for share, style, seen in _shares(job)]
         moved = recoloured(found, now, interpolated(wanted, now, job.strength))
     height, width = job.content.shape[-2:]
     picture: Tensor = loaded.network(moved, inverse=True)[..., :height, :width]
@@ -367,9 +394,14 @@ def unsteadiness(
     return TemporalLoss(flow)(picture, made)
 
 
-def _shares(job: Job) -> list[tuple[float, Tensor]]:
-    """The styles that count at all, with their weights."""
-    return [pair for pair in zip(job.style_weights, job.styles, strict=True) if pair[0] > 0]
+def _shares(job: Job) -> list[tuple[float, Tensor, Tensor | None]]:
+    """The weights, pictures and alphas of the styles that count at all."""
+    return [one for one in zip(job.style_weights, job.styles, job.looks.seen, strict=True) if one[0] > 0]
+
+
+def _visible(seen: Tensor | None, found: Tensor) -> Tensor | None:
+    """The positions of features (1, C, h, w) that are visible, (h, w)."""
+    return maths.mask_at(seen, (found.shape[-2], found.shape[-1]))
 
 
 # regions
@@ -386,7 +418,9 @@ def _by_region(
 
     padded = loaded.network.plan.padded(map_[None, None].float())[0, 0].long()
     inside = torch.zeros(found.shape[-2:], dtype=torch.bool, device=found.device)
-    loaded.inside(inside, job.content)[:] = True
+    here = loaded.inside(inside, job.content)
+    visible = maths.mask_at(job.content_seen, (here.shape[-2], here.shape[-1]))
+    here[:] = True if visible is None else visible
     places = labels.resized(padded, found.shape[-2:])
     return recoloured_by_region(found, places, styles, strength=job.strength, inside=inside)
 
@@ -396,11 +430,14 @@ def _matched(loaded: Loaded, job: Job, maps: Sequence[Tensor]) -> dict[int, Weig
     from atelier.maths.cholesky import gaussian
 
     styles: dict[int, Weighted] = {}
-    for share, style, map_ in zip(job.style_weights, job.styles, maps[1:], strict=True):
+    styled = zip(job.style_weights, job.styles, job.looks.seen, maps[1:], strict=True)
+    for share, style, alpha, map_ in styled:
         seen = loaded.inside(loaded.features(style), style)
         places = labels.resized(map_, seen.shape[-2:])
         for label in labels.shared(maps[0], map_) if share else ():
-            if bool((where := places == label).any()):
+            where, visible = places == label, _visible(alpha, seen)
+            where = where if visible is None else where & visible
+            if bool(where.any()):
                 styles[label] = [*styles.get(label, ()), (share, gaussian(seen, where))]
     return styles
 

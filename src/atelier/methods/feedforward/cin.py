@@ -1,14 +1,18 @@
-"""CIN: one network that has learnt a handful of styles, each as a row of shifts and scales, and mixes them.
+"""CIN: one network that has learnt a few styles, each as a row of shifts and scales, and mixes them.
 
-Every instance normalisation of a transformer has a shift and a scale for each style, and all else is
-shared (Dumoulin et al. 2017). A style picture stands for the learnt style that it looks like (by colours
-and grain), and several mix their styles; or `numbers` and `shares` choose, and then **the style picture is
-not looked at**. The published networks do not know their pictures: they need numbers.
+Each instance normalisation of a transformer has a shift and a scale for every style; all other weights are
+shared (Dumoulin et al. 2017). A style picture selects the learnt style that looks most like it, by colours
+and grain; several pictures mix their styles. With `numbers` and `shares` **the style picture is ignored**.
+The published networks do not store what their pictures look like, so they need numbers.
 
-This differs from the paper in the losses where it is trained here: relative to their targets, because
-features of another encoder have another scale, with a little total variation against grain; and the
-transformer is narrower by default. The paper's training: `--widths 32 --widths 64 --widths 128 --encoder
-vgg16.slim --pooling average --scale published --style-weight 1e-4 --smoothness 0 --crop 256 --batch 16`.
+Differences from the paper: training losses are relative to their targets, because another encoder's
+features have another scale, with a little total variation against grain; and the transformer is narrower by
+default. The picture keeps its size: the published network rounds sides up to a multiple of 4; the rows and
+columns that this adds at the bottom and the right are cut off here. Hidden pixels of the photo are filled
+with the nearest visible colour, and count in the instance normalisation.
+
+The paper's training: `--widths 32 --widths 64 --widths 128 --encoder vgg16.slim --pooling average --scale
+published --style-weight 1e-4 --smoothness 0 --crop 256 --batch 16`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,24 @@
 """Ghiasi: predict a short vector from the painting, and paint the photo with it; any style in one pass.
 
-A predictor turns a painting into a hundred numbers, and those into the shift and the scale behind each
-instance normalisation of a transformer (Ghiasi et al. 2017). The numbers are the style: they are mixed for
-several paintings, led towards the photo's own for less strength, and kept in a file (`save_vector`) to be
-used again without the painting (`style_vector`).
+A predictor maps a painting to a vector of a hundred numbers, and two linear layers map that to the shift
+and scale of each instance normalisation of a transformer (Ghiasi et al. 2017). The vector is the style:
+several are averaged, lower strength moves it towards the photo's own vector, and it can be saved
+(`save_vector`) and used without the painting (`style_vector`).
 
-This differs from the paper where it is trained here: the predictor may look through the encoder's statistics
-in place of a whole Inception, and the transformer is narrower, because both then learn on a small machine;
-losses count relative to their targets, because features of another encoder have another scale; a part of
-the batch is painted in its own style, because strength leads there. What the photo in its own style still
-loses is given back in proportion below full strength, so that strength 0 is the photo. The paper's training:
-`--predictor inception --widths 32 --widths 64 --widths 128 --encoder vgg16.slim --pooling average --scale
-published --style-weight 5e-4 --smoothness 1e4 --identity-share 0 --crop 256 --learning-rate 1e-5`.
+Differences from the paper, in training: the predictor may read the encoder's statistics instead of running
+Inception, and the transformer is narrower, so that both train on a small machine. Losses are relative to
+their targets, because another encoder's features have another scale. Part of each batch is painted in its
+own style, because strength moves in that direction. Below full strength, what the photo loses in its own
+style is added back in proportion, so that strength 0 is the photo. The picture keeps its size: the
+published network rounds sides up to a multiple of 4; the rows and columns that this adds at the bottom and
+the right are cut off here.
+
+Hidden pixels of a style do not count in its vector. Those of the photo are filled with the nearest visible
+colour, and count in the transformer's instance normalisation.
+
+The paper's training: `--predictor inception --widths 32 --widths 64 --widths 128 --encoder vgg16.slim
+--pooling average --scale published --style-weight 5e-4 --smoothness 1e4 --identity-share 0 --crop 256
+--learning-rate 1e-5`.
 """
 
 from __future__ import annotations
@@ -25,7 +32,8 @@ from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.visible import key_parts
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -153,25 +161,35 @@ class Ghiasi(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: Ghiasi.Knobs) -> torch.Tensor:
-        with torch.inference_mode():
-            picture = self._painted(job, knobs)
-        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
-        return picture
+        return self.prepare(job.looks, knobs, job.context)(job.frame).picture
+
+    def prepare(self, styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> Painter:
+        network, vector = self._look(styles, knobs, context)
+        return lambda frame: Result(self._paint(network, vector, Job.of(styles, context, frame), knobs))
 
     def look(self, job: Job, knobs: Ghiasi.Knobs) -> None:
-        with torch.inference_mode():
-            Painter(knobs, job.device, job.dtype).style(job.styles, job.style_weights)
+        self._look(job.looks, knobs, job.context)
 
-    def _painted(self, job: Job, knobs: Ghiasi.Knobs) -> Tensor:
-        painter = Painter(knobs, job.device, job.dtype)
-        vector = painter.style(job.styles, job.style_weights)
-        if job.strength == 1:
-            return painter.network.paint(job.content, vector)
-        own = painter.vector(job.content)
-        picture = painter.network.paint(job.content, torch.lerp(own, vector, job.strength))
-        if knobs.restore:
-            lost = job.content - painter.network.paint(job.content, own)
-            picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
+    @staticmethod
+    def _look(styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> tuple[StyleNetwork, Tensor]:
+        """The network and the styles' vector."""
+        with torch.inference_mode():
+            network = StyleNetwork(knobs, context.device, context.dtype)
+            return network, network.style(styles.pictures, styles.weights, styles.seen)
+
+    @staticmethod
+    def _paint(style_network: StyleNetwork, vector: Tensor, job: Job, knobs: Ghiasi.Knobs) -> Tensor:
+        network = style_network.network
+        with torch.inference_mode():
+            if job.strength == 1:
+                picture = network.paint(job.content, vector)
+            else:
+                own = style_network.vector(job.content, job.content_seen)
+                picture = network.paint(job.content, torch.lerp(own, vector, job.strength))
+                if knobs.restore:
+                    lost = job.content - network.paint(job.content, own)
+                    picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
+        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
         return picture
 
     # the training
@@ -229,7 +247,7 @@ class Ghiasi(Method):
             return {"weights": Arbitrary(predictor, vector=8, widths=(8, 8, 16), blocks=2).state_dict()}
 
 
-class Painter:
+class StyleNetwork:
     """The network of some knobs on a device, with what it sees a style through."""
 
     def __init__(self, knobs: Ghiasi.Knobs, device: torch.device, dtype: torch.dtype) -> None:
@@ -246,30 +264,46 @@ class Painter:
             self.identity += (fingerprint,)
             self._check_encoder(knobs)
 
-    def style(self, styles: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-        """The vector (1, V) of the weighted styles, each (1, 3, H, W), or the one that the knobs name."""
+    def style(
+        self,
+        styles: Sequence[Tensor],
+        shares: Sequence[float],
+        seen: Sequence[Tensor | None] = (),
+    ) -> Tensor:
+        """The vector (1, V) of the weighted styles, each (1, 3, H, W), or the one that the knobs name.
+
+        `seen` are the styles' alphas (1, 1, H, W); none means that all is visible.
+        """
         if self.style_vector:
             return self._kept()
-        parts = [share * self._seen(style) for style, share in zip(styles, shares, strict=True) if share]
+        alphas = seen or [None] * len(styles)
+        parts = [
+            share * self._remembered(style, alpha)
+            for style, alpha, share in zip(styles, alphas, shares, strict=True)
+            if share
+        ]
         return torch.stack(parts).sum(0)
 
-    def _seen(self, style: Tensor) -> Tensor:
+    def _remembered(self, style: Tensor, seen: Tensor | None) -> Tensor:
         """The style's vector, from the cache where it has been computed before."""
         layout = {_TENSOR: (1, self.network.bottleneck.out_features)}
-        found = cache.remember(
-            cache.key(*self.identity, style), lambda: {_TENSOR: self.vector(style)}, layout
+        key = cache.key(*self.identity, *key_parts(style, seen))
+        return cache.remember(key, lambda: {_TENSOR: self.vector(style, seen)}, layout)[_TENSOR].to(
+            style.device
         )
-        return found[_TENSOR].to(style.device)
 
-    def vector(self, picture: Tensor) -> Tensor:
-        """The style vector (1, V) of a picture (1, 3, H, W), RGB in 0..1, of any size."""
+    def vector(self, picture: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The style vector (1, V) of the visible part of a picture (1, 3, H, W), RGB in 0..1, of any size."""
         from atelier.losses.pastiche import STYLE
         from atelier.networks import inception
 
         if self.encoder is None:
-            return self.network.vector(_at_least(picture, inception.SMALLEST))
-        large = _at_least(picture, self.encoder.smallest_side(STYLE))
-        return self.network.vector(statistics(self.encoder(large, STYLE)))
+            return self.network.vector(
+                _at_least(picture, inception.SMALLEST), _tiled(seen, inception.SMALLEST)
+            )
+        side = self.encoder.smallest_side(STYLE)
+        found = self.encoder(_at_least(picture, side), STYLE)
+        return self.network.vector(statistics(found, _tiled(seen, side)))
 
     def _kept(self) -> Tensor:
         """The vector in the file that the knobs name. Raises WeightsError where it is not this network's."""
@@ -324,19 +358,31 @@ def save_vector(
     shares = list(style_weights) or [1.0] * len(several)
     if len(shares) != len(several) or min(shares) < 0 or sum(shares) <= 0:
         raise UsageError(f"{len(several)} styles take as many weights, none negative and one above 0")
-    painter = Painter(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
+    network = StyleNetwork(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         seen = [one.resized(images.fit(one.shape, size)).tensor() for one in several]
-        vector = painter.style(seen, [share / sum(shares) for share in shares])
-    facts = {"network": Ghiasi.name, "weights": weights.fingerprint(painter.weights)}
+        vector = network.style(seen, [share / sum(shares) for share in shares])
+    facts = {"network": Ghiasi.name, "weights": weights.fingerprint(network.weights)}
     with atomic(Path(path)) as temporary:
         save_file({_TENSOR: vector.clone()}, temporary, metadata=facts)
 
 
-def statistics(found: Mapping[str, Tensor]) -> Tensor:
-    """What `networks.conditional.Statistics` sees: means and deviations (B, 2 N) of features by tap."""
-    moments = [part.flatten(1) for tap in found.values() for part in maths.channel_moments(tap)]
+def statistics(found: Mapping[str, Tensor], seen: Tensor | None = None) -> Tensor:
+    """What `networks.conditional.Statistics` sees: means and deviations (B, 2 N) of features by tap.
+
+    `seen` is the picture's alpha (1, 1, H, W): only what is visible counts.
+    """
+    moments = [
+        part.flatten(1)
+        for tap in found.values()
+        for part in maths.channel_moments(tap, weight=maths.weight_at(seen, (tap.shape[-2], tap.shape[-1])))
+    ]
     return torch.cat(moments, 1).float()
+
+
+def _tiled(seen: Tensor | None, side: int) -> Tensor | None:
+    """An alpha enlarged as its picture is."""
+    return None if seen is None else _at_least(seen, side)
 
 
 def _at_least(picture: Tensor, side: int) -> Tensor:

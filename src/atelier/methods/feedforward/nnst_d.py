@@ -12,20 +12,24 @@ levels near the coarser level's choice. Above `stroke_size` the style is not enl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from atelier import colour, features, maths, networks
+from atelier import features, maths
+from atelier import networks as decoders
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods import base
+from atelier.methods.base import Batch, Context, Job, Method, Paper, Result
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
-from atelier.store import cache
+from atelier.methods.feedforward.nnst_d_style import StyleLevel, Styles
+from atelier.methods.prepared import style_job
+from atelier.methods.visible import lend_visible_colours
 from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
@@ -42,15 +46,10 @@ register(
 )
 
 Found = Mapping[str, Any]
-#: Pixels a cell of the hypercolumns' grid; a tile's core and what it sees around it (the encoder's view and
-#: the decoder's), in pixels.
-CELL, TILE, MARGIN = 4, 1024, 96
+#: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
+TILE, MARGIN = 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
 _KEPT_CELLS = 1 << 18
-#: What the cache keeps of a style; another number where that changes.
-_KIND = "nnst_d 2"
-#: Hypercolumns of each style that tell in which directions it varies.
-_SAMPLE = 2048
 #: Up to so many products of queries and candidates the search is in full.
 _FULL_SEARCH = 1 << 25
 
@@ -117,20 +116,31 @@ class NNSTD(Method):
 
     def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         with torch.inference_mode():
-            return self._transfer(job, knobs)
+            networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
+            return self._paint(networks, Styles(networks, job, knobs), job, knobs)
 
-    def _transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
-        painter = _painter(knobs.encoder, knobs.weights, job, knobs.half)
-        styles = Styles(painter, job, knobs)
+    def prepare(self, styles: base.Styles, knobs: NNSTD.Knobs, context: Context) -> base.Painter:
+        job = style_job(styles, context)
+        networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
+        seen = Styles(networks, job, knobs, keep=True)
+
+        def paint(frame: base.Frame) -> Result:
+            with torch.inference_mode():
+                return Result(self._paint(networks, seen, Job.of(styles, context, frame), knobs))
+
+        return paint
+
+    def _paint(self, networks: Networks, styles: Styles, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
         # A weak style starts at a finer level, where only small things can still change.
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
         scales = [scales[0], *scales]  # the first level looks twice: at the photo, then at its own painting
-        bias = shares(painter, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
-            level = Level(painter, resize(job.content, size), styles.at(max(size)), job.strength)
+            level = Level(networks, resize(job.content, size), styles.at(max(size)), job.strength, seen)
             # The photo alone at first, and at last, where it has the details; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
@@ -142,12 +152,11 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
-        parts = job.style_weights if job.regions is None else job.regions
-        return colour.lend_colours(picture, job.styles, parts, job.strength, out=picture)
+        return lend_visible_colours(job, picture, job.strength, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
-            styles = Styles(_painter(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
+            styles = Styles(_networks(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)
             final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
             for size in maths.sizes(final, smallest=knobs.coarsest):
                 styles.at(max(size))
@@ -155,10 +164,10 @@ class NNSTD(Method):
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
         columns = features.Hypercolumns(features.VGG(features.TINY))
-        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
+        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = networks.HypercolumnDecoder(
+            network = decoders.HypercolumnDecoder(
                 columns.channels, guides, len(columns.taps), width=16, guide_width=8, blocks=1
             )
         network.scale.fill_(1.0)
@@ -171,8 +180,8 @@ class NNSTD(Method):
 
     def network(self, training: Any) -> torch.nn.Module:
         columns = features.Hypercolumns(features.load(training.encoder))
-        guides = sum(map(columns.encoder.channels, networks.HypercolumnDecoder.guides))
-        return networks.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
+        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
+        return decoders.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
         """Distances to the style's features and statistics, and to pictures painted from themselves."""
@@ -183,7 +192,7 @@ class NNSTD(Method):
 
 
 @dataclass(frozen=True)
-class Painter:
+class Networks:
     """The encoder, its hypercolumns and the decoder, ready on a device."""
 
     columns: features.Hypercolumns
@@ -210,116 +219,20 @@ class Painter:
         return both[:kept], (both[kept:] + value.bias[:, None, None]).to(self.dtype)
 
 
-def _painter(encoder: str, weights: str, job: Job, half: bool) -> Painter:
+def _networks(encoder: str, weights: str, job: Job, half: bool) -> Networks:
     files = tuple(fingerprint(name) for name in (encoder, weights))
     return _loaded(encoder, weights, files, job.device, job.dtype if half else torch.float32)
 
 
 @kept
-def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Painter:
-    eyes = features.load(encoder, padding="replicate").prepare(device, dtype)
+def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Networks:
+    loaded = features.load(encoder, padding="replicate").prepare(device, dtype)
     with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates
-        decoder = networks.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
+        decoder = decoders.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
     scale = decoder.scale.clone()
     decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.scale = scale.to(device)  # a divisor must not be rounded
-    return Painter(features.Hypercolumns(eyes), decoder, dtype, files)
-
-
-# the style's side
-
-
-@dataclass(frozen=True)
-class StyleLevel:
-    """The candidates of all styles at one size, and what the decoder makes of each, (M, V)."""
-
-    candidates: maths.Candidates
-    values: torch.Tensor
-
-    def entry(self) -> dict[str, torch.Tensor]:
-        """As tensors, for the cache."""
-        some = self.candidates
-        layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
-        return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values}
-
-    @staticmethod
-    def layout(channels: int, values: int) -> cache.Layout:
-        """The shapes of an entry, for hypercolumns and decoded values of so many channels."""
-        return {
-            "keys": ("candidates", "directions"),
-            "basis": ("directions", channels),
-            "layout": ("grids", 3),
-            "values": ("candidates", values),
-        }
-
-    @classmethod
-    def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
-        """What `entry` gave."""
-        rows = entry["layout"].tolist()
-        keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
-        grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
-        return cls(maths.Candidates(keys, basis, grids, groups), values)
-
-
-class Styles:
-    """The styles at each size that is asked for, looked at once."""
-
-    def __init__(self, painter: Painter, job: Job, knobs: NNSTD.Knobs) -> None:
-        self.painter, self.job, self.knobs = painter, job, knobs
-        self.final = max(job.content.shape[-2:])
-        self.levels: dict[float, StyleLevel] = {}
-        used = [style for style, weight in zip(job.styles, job.style_weights, strict=True) if weight]
-        self.identity = (_KIND, painter.files, str(painter.dtype), knobs.turned, knobs.dims, cache.key(*used))
-
-    def at(self, long_side: int) -> StyleLevel:
-        """The style's side for a content of that long side."""
-        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
-        if ratio not in self.levels:
-            self.levels = {ratio: self._look(ratio)}
-        return self.levels[ratio]
-
-    def _look(self, ratio: float) -> StyleLevel:
-        found = cache.remember(
-            cache.key(*self.identity, ratio),
-            lambda: self._seen(ratio).entry(),
-            StyleLevel.layout(self.painter.columns.channels, self.painter.decoder.value.out_channels),
-        )
-        return StyleLevel.of(found, self.job.device)
-
-    def _seen(self, ratio: float) -> StyleLevel:
-        painter = self.painter
-        weighted = zip(self.job.styles, self.job.style_weights, strict=True)
-        small = [_shrunk(style, ratio) for style, weight in weighted if weight]
-        first = [painter.see(style) for style in small]
-        basis = self._basis(first)
-        maps, groups, values = [], [], []
-        for group, style in enumerate(small):
-            for index, picture in enumerate(turned_copies(style, self.knobs.turned)):
-                keys, value = painter.split(painter.see(picture) if index else first[group], basis)
-                maps.append(keys)
-                groups.append(group)
-                values.append(value.flatten(1).T.contiguous())
-        return StyleLevel(maths.projected(maps, groups, basis), torch.cat(values))
-
-    def _basis(self, found: Sequence[Found]) -> torch.Tensor:
-        """The directions (P, D) in which hypercolumns vary most."""
-        columns, scale = self.painter.columns, self.painter.decoder.scale
-        rows = [columns.sample(one, scale, _SAMPLE // len(found)) for one in found]
-        return maths.basis(
-            torch.cat([one - one.mean(0) for one in rows]).to(self.painter.dtype), self.knobs.dims
-        )
-
-
-def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
-    height, width = (max(1, round(side * ratio)) for side in picture.shape[-2:])
-    return resize(picture, (height, width))
-
-
-def turned_copies(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
-    """The picture, its mirror image, and both turned by quarters."""
-    for mirrored in (False, True)[: 1 if how == "no" else 2]:
-        for quarters in range(4 if how == "all" else 1):
-            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
+    return Networks(features.Hypercolumns(loaded), decoder, dtype, files)
 
 
 # one level
@@ -348,24 +261,32 @@ class Level:
     The means that centre the queries, and the moments that normalise the guidance, are those of the whole
     content, so the tiles together are the picture that a single tile would have been. `keep` is the
     content's share in the query. Below a `strength` of 1 the content's own values are mixed in, and what the
-    decoder loses of the content is given back in proportion.
+    decoder loses of the content is given back in proportion. Places that the content's alpha `seen` hides do
+    not count in means and moments.
     """
 
     def __init__(
-        self, painter: Painter, content: torch.Tensor, style: StyleLevel, strength: float = 1.0
+        self,
+        networks: Networks,
+        content: torch.Tensor,
+        style: StyleLevel,
+        strength: float = 1.0,
+        seen: torch.Tensor | None = None,
     ) -> None:
-        self.painter, self.content, self.style = painter, content, style
+        self.networks, self.content, self.style = networks, content, style
         self.keep, self.strength = 1.0, strength
-        self.basis = painter.projection(style.candidates.basis)
-        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.basis = networks.projection(style.candidates.basis)
+        self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
+        self.visible = maths.mask_at(seen, self.cells)
         self.allowed: torch.Tensor | None = None
-        self.bias: torch.Tensor | None = None
+        self.bias = style.candidates.with_hidden(None)
 
     def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
         """Give each place to the style with the largest share (K, 1, H, W); what likeness gains by style."""
         if bias is not None:
-            self.bias = bias[self.style.candidates.group_of().to(bias.device)]
+            choices = self.style.candidates
+            self.bias = choices.with_hidden(bias[choices.group_of().to(bias.device)])
         if regions is not None:
             self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
 
@@ -384,27 +305,27 @@ class Level:
             found = self._search(view.queries - centre, tile, before)
             guide = torch.nn.functional.batch_norm(view.guidance, shift, spread, one, 0 * one, eps=NORM_EPS)
             made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
-            index[coarser(tile.core, CELL)] = found[coarser(tile.inner, CELL)]
+            index[coarser(tile.core, features.CELL)] = found[coarser(tile.inner, features.CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
         return painted, Chosen(index, self.style.candidates.grids)
 
     def look(self, tile: Tile, picture: torch.Tensor) -> View:
         """The networks' view of one tile of the content and of the picture so far."""
-        painter, columns = self.painter, self.painter.columns
-        found = painter.see(self.content[(..., *tile.outer)])
+        networks, columns = self.networks, self.networks.columns
+        found = networks.see(self.content[(..., *tile.outer)])
         if self.strength < 1:
-            queries, own = painter.split(found, self.style.candidates.basis)
+            queries, own = networks.split(found, self.style.candidates.basis)
         else:
             queries, own = columns.project(found, self.basis)[0], None
         if self.keep < 1:
-            painted = columns.project(painter.see(picture[(..., *tile.outer)]), self.basis)[0]
+            painted = columns.project(networks.see(picture[(..., *tile.outer)]), self.basis)[0]
             queries = torch.lerp(painted, queries, self.keep)
-        return View(queries, columns.join(found, taps=painter.decoder.guides), own)
+        return View(queries, columns.join(found, taps=networks.decoder.guides), own)
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
         queries = torch.nn.functional.normalize(queries, dim=0)
-        choices, outer = self.style.candidates, coarser(tile.outer, CELL)
+        choices, outer = self.style.candidates, coarser(tile.outer, features.CELL)
         allowed = None if self.allowed is None else self.allowed[outer]
         if before is None or self.cells[0] * self.cells[1] * len(choices.keys) <= _FULL_SEARCH:
             flat = queries.flatten(1).T
@@ -422,7 +343,7 @@ class Level:
         self, found: torch.Tensor, own: torch.Tensor | None, guide: torch.Tensor, content: torch.Tensor
     ) -> torch.Tensor:
         """The picture of one tile, (1, 3, H, W) float32, from the candidates that were found (h, w)."""
-        decoder, (height, width) = self.painter.decoder, content.shape[-2:]
+        decoder, (height, width) = self.networks.decoder, content.shape[-2:]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
         if own is None:
             made: torch.Tensor = decoder(values, guide)[..., :height, :width].float()
@@ -452,12 +373,18 @@ class Views:
         """The mean of the queries (P, 1, 1); mean and variance of the guidance (G,); of the whole content."""
         counts, centres, means, variances = [], [], [], []
         for position, tile in enumerate(self.level.tiles):
-            view, core = self[position], (..., *coarser(tile.inner, CELL))
+            view, core = self[position], (..., *coarser(tile.inner, features.CELL))
             if self.small:
                 self.kept[position] = view
-            counts.append(view.queries[core][0].numel())
-            centres.append(view.queries[core].mean((-2, -1), keepdim=True))
-            mean, variance = _mean_and_variance(view.guidance[core])
+            queries, guidance = view.queries[core], view.guidance[core]
+            if self.level.visible is not None:
+                here = self.level.visible[coarser(tile.core, features.CELL)]
+                if not bool(here.any()):
+                    continue
+                queries, guidance = queries[:, here][..., None], guidance[:, :, here][..., None]
+            counts.append(queries[0].numel())
+            centres.append(queries.mean((-2, -1), keepdim=True))
+            mean, variance = _mean_and_variance(guidance)
             means.append(mean)
             variances.append(variance)
         share = means[0].new_tensor(counts)[:, None] / sum(counts)
@@ -477,16 +404,17 @@ def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, inverse.pow(-2) - NORM_EPS
 
 
-def shares(painter: Painter, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
+def shares(networks: Networks, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
     """What each style's likeness gains, (K,), for it to cover its weight's share of the canvas."""
     weights = [weight for weight in job.style_weights if weight]
     if len(weights) == 1 or job.regions is not None:
         return None
-    level = Level(painter, resize(job.content, size), styles.at(max(size)))
+    seen = job.content_seen
+    level = Level(networks, resize(job.content, size), styles.at(max(size)), seen=seen)
     queries = level.look(level.tiles[0], job.content).queries.flatten(1)
+    if level.visible is not None:
+        queries = queries[:, level.visible.flatten()]
     queries = torch.nn.functional.normalize(queries - queries.mean(1, keepdim=True), dim=0).T
-    groups = level.style.candidates.group_of()
-    scores = [
-        maths.nearest(queries, level.style.candidates.keys[groups == one])[1] for one in range(len(weights))
-    ]
+    choices = level.style.candidates
+    scores = [maths.nearest(queries, choices.of_group(one))[1] for one in range(len(weights))]
     return maths.balance(torch.stack(scores, 1), weights)

@@ -4,34 +4,39 @@ At each of five depths of an encoder the photo's features lose their own correla
 style, in closed form (Li et al. 2017, eqs. 2 and 3), and a decoder that was trained on pictures alone,
 without any style, makes the picture that the next depth looks at.
 
-This differs from the published code in that a picture of any size keeps its size; in what is given back below
-full strength, in proportion, of what the decoders lose of the photo, so that strength 0 is the photo; and,
-except in `--quality published`, in the ridge of the whitening, which is relative to the features' variance
-because features of another encoder have another scale. The style's side is computed once for a job. The
-encoder and the decoders must belong together: `atelier train wct` makes decoders for the bundled encoder;
-`--quality published` needs the published networks of both (wct.published).
+This differs from the published code in three ways. Pooling keeps the last row and column of an odd side,
+where the published pooling drops them. Below full strength, what the decoders lose of the photo is added back
+in proportion, so that strength 0 is the photo. The ridge of the whitening is relative to the features'
+variance, because another encoder's features have another scale. `--quality published` undoes all three: its
+picture is the published one, whose sides are multiples of 16 at level 5, and the up to 15 rows and columns
+that the published code drops repeat the last one. The encoder and the decoders must belong together:
+`atelier train wct` makes decoders for the bundled encoder; `--quality published` needs the published networks
+of both (wct.published).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from atelier import features, losses
+from atelier import features, losses, maths
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.prepared import style_job
 from atelier.store import weights
 from atelier.store.checkpoints import register_converter
+from atelier.store.models import kept
 from atelier.store.records import Record, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.maths.whitening import Colouring
-    from atelier.networks.decoder import Mirrors
+    from atelier.networks.decoder import Decoders
 
 Padding = Literal["replicate", "reflect", "zeros"]
 _PAPER = "Li et al. 2017, Universal Style Transfer via Feature Transforms, arXiv:1705.08086"
@@ -135,16 +140,25 @@ class WCT(Method):
     # the transfer
 
     def transfer(self, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+        return self.prepare(job.looks, knobs, job.context)(job.frame).picture
+
+    def prepare(self, styles: Styles, knobs: WCT.Knobs, context: Context) -> Painter:
         with torch.inference_mode():
-            levels = Levels(job, knobs)
+            levels = Levels(style_job(styles, context), knobs)
+        return lambda frame: Result(self._paint(levels, Job.of(styles, context, frame), knobs))
+
+    @staticmethod
+    def _paint(levels: Levels, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+        with torch.inference_mode():
             picture = plain = job.content
             for done, level in enumerate(knobs.levels, start=1):
-                picture = levels.step(picture, level, job.strength)
+                picture = levels.step(picture, level, job.strength, job.content_seen)
                 shown = picture
                 if job.strength < 1 and knobs.restore:
-                    plain = levels.step(plain, level, 0.0)
-                    shown = picture + (1 - job.strength) * (job.content - plain)
-                result = shown.clamp(0, 1)
+                    plain = levels.step(plain, level, 0.0, job.content_seen)
+                    height, width = plain.shape[-2:]
+                    shown = picture + (1 - job.strength) * (job.content[..., :height, :width] - plain)
+                result = _filled(shown.clamp(0, 1), job.content)
                 if not _report(job, done, len(knobs.levels), level, result):
                     break
         return result
@@ -152,11 +166,11 @@ class WCT(Method):
     # the training
 
     def network(self, training: WCT.Training) -> torch.nn.Module:
-        from atelier.networks.decoder import MirrorPlan, Mirrors
+        from atelier.networks.decoder import DecoderPlan, Decoders
 
         encoder = self._encoder(training, torch.device("cpu")).plan
-        plans = [MirrorPlan.of(encoder, level) for level in _distinct(training.levels)]
-        return Mirrors(plans, padding=training.padding)
+        plans = [DecoderPlan.of(encoder, level) for level in _distinct(training.levels)]
+        return Decoders(plans, padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: WCT.Training) -> dict[str, Tensor]:
         encoder = self._encoder(training, batch.photos.device)
@@ -187,10 +201,10 @@ class WCT(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.decoder import MirrorPlan, Mirrors
+        from atelier.networks.decoder import DecoderPlan, Decoders
 
         with torch.random.fork_rng(devices=[]):
-            network = Mirrors([MirrorPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
+            network = Decoders([DecoderPlan.of(features.TINY, level) for level in (5, 4, 3, 2, 1)])
         return {"weights": network.fill(0).state_dict()}
 
 
@@ -202,32 +216,39 @@ class Levels:
         from atelier.networks.decoder import check_fit
 
         dtype = job.dtype if knobs.half else torch.float32
-        self.knobs, self.eyes = knobs, _encoder(knobs.encoder, knobs.padding)
-        self.decoders = _decoders(knobs.weights, knobs.padding)
+        _require_decoders(knobs.weights)
+        versions = tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
+        options = (knobs.padding, versions, job.device, dtype)
+        self.knobs = knobs
+        self.encoder, self.decoders = _networks(knobs.encoder, knobs.weights, *options)
         for level in _distinct(knobs.levels):
             if level not in self.decoders.levels:
                 known = ", ".join(map(str, sorted(self.decoders.levels)))
                 raise UsageError(f"{knobs.weights} has no decoder of level {level}: allowed are {known}")
-            check_fit(self.decoders.level(level).plan, self.eyes)
-        self.eyes.prepare(job.device, dtype)
-        self.decoders.prepare(job.device, dtype)
+            check_fit(self.decoders.level(level).plan, self.encoder)
         taps = [f"relu{level}_1" for level in knobs.levels]
         seen = [self._look(style, taps) for style in job.styles]
         self.style: dict[int, Colouring] = {
-            level: blend([colouring(one[tap]) for one in seen], job.style_weights)
+            level: blend(
+                [
+                    colouring(one[tap], weight=_weight(alpha, one[tap]))
+                    for one, alpha in zip(seen, job.looks.seen, strict=True)
+                ],
+                job.style_weights,
+            )
             for level, tap in zip(knobs.levels, taps, strict=True)
         }
 
-    def step(self, picture: Tensor, level: int, strength: float) -> Tensor:
-        """The picture (1, 3, H, W) after the pass of one level, not clamped."""
+    def step(self, picture: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
+        """The picture (1, 3, H, W), whose alpha is `seen`, after the pass of one level, not clamped."""
         found = self.look(picture, level)
-        return self.paint(self.transformed(found, level, strength), level, picture)
+        return self.paint(self.transformed(found, level, strength, seen), level, picture)
 
     def look(self, picture: Tensor, level: int) -> Tensor:
         """The features (1, C, h, w) of the picture at a level."""
         return self._look(picture, [f"relu{level}_1"])[f"relu{level}_1"]
 
-    def transformed(self, found: Tensor, level: int, strength: float) -> Tensor:
+    def transformed(self, found: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
         """The features with the style's mean and covariance, as far as `strength` says."""
         from atelier.maths.whitening import whiten_and_colour
 
@@ -235,22 +256,40 @@ class Levels:
             return found
         relative = self.knobs.scale == "relative"
         style = self.style[level]
-        return whiten_and_colour(found, style, strength=strength, ridge=self.knobs.ridge, relative=relative)
+        return whiten_and_colour(
+            found,
+            style,
+            strength=strength,
+            ridge=self.knobs.ridge,
+            relative=relative,
+            weight=_weight(seen, found),
+        )
 
     def paint(self, found: Tensor, level: int, like: Tensor) -> Tensor:
-        """The picture of a level's features, of the size of `like`."""
+        """The picture of a level's features, of the size of `like`, or less where the pooling floors."""
         picture: Tensor = self.decoders.level(level)({f"relu{level}_1": found})
         return picture[..., : like.shape[-2], : like.shape[-1]]
 
     def _look(self, picture: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """The features at `taps`; the last row and column of a picture too small for them are repeated."""
         height, width = picture.shape[-2:]
-        side = self.eyes.smallest_side(taps)
+        side = self.encoder.smallest_side(taps)
         more = (0, max(0, side - width), 0, max(0, side - height))
         if any(more):
             picture = torch.nn.functional.pad(picture, more, mode="replicate")
-        seen: dict[str, Tensor] = self.eyes(picture, taps)
+        seen: dict[str, Tensor] = self.encoder(picture, taps)
         return seen
+
+
+def _filled(picture: Tensor, like: Tensor) -> Tensor:
+    """The picture, its last row and column repeated until it has the size of `like`."""
+    more = (0, like.shape[-1] - picture.shape[-1], 0, like.shape[-2] - picture.shape[-2])
+    return torch.nn.functional.pad(picture, more, mode="replicate") if any(more) else picture
+
+
+def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:
+    """The visible share of each position of features (1, C, h, w)."""
+    return maths.weight_at(seen, (found.shape[-2], found.shape[-1]))
 
 
 def _report(job: Job, done: int, total: int, level: int, picture: Tensor) -> bool:
@@ -263,24 +302,45 @@ def _distinct(levels: Sequence[int]) -> Sequence[int]:
     return levels
 
 
+@kept
+def _networks(
+    encoder: str,
+    decoders: str,
+    padding: Padding,
+    versions: tuple[str, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[features.VGG, Decoders]:
+    """The encoder and the decoders, ready; `versions`, their fingerprints, make changed files other ones."""
+    with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
+        networks = _encoder(encoder, padding), _decoders(decoders, padding)
+        return networks[0].prepare(device, dtype), networks[1].prepare(device, dtype)
+
+
 def _encoder(name: str, padding: Padding) -> features.VGG:
     """The encoder called `name`, or the one inside WCT's published file."""
     state = own_names(weights.load(name))
+    # The published encoders are in the file with their decoders, and pool with floor.
     inside = {key.removeprefix("encoder."): part for key, part in state.items() if key.startswith("encoder.")}
     if not inside:
         return features.load(name, padding=padding)
-    return features.from_official(features.recognise(inside), inside, padding=padding)
+    plan = replace(features.recognise(inside), ceil_pool=False)
+    return features.from_official(plan, inside, padding=padding)
 
 
-def _decoders(name: str, padding: Padding) -> Mirrors:
-    from atelier.networks.decoder import levels_from_state
-
+def _require_decoders(name: str) -> None:
+    """Raises WeightsError where `name` is the bundled encoder's decoders and nobody has trained any."""
     if name == _OWN and not weights.installed(name):
         raise WeightsError(
             "wct has no decoders for the bundled encoder yet: make some with 'atelier train wct' and name "
             f"them with --weights FILE (kept by: atelier weights add {_OWN} FILE), or bring the published "
             "networks and use --quality published"
         )
+
+
+def _decoders(name: str, padding: Padding) -> Decoders:
+    from atelier.networks.decoder import levels_from_state
+
     state = own_names(weights.load(name))
     kept = {key: part for key, part in state.items() if not key.startswith("encoder.")}
     return levels_from_state(kept, padding=padding)
@@ -303,12 +363,12 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _official_names() -> Iterator[tuple[str, str]]:
     """PytorchWCT's names: each level counts its convolutions on from the encoder into the decoder."""
-    from atelier.networks.decoder import MirrorPlan
+    from atelier.networks.decoder import DecoderPlan
 
     layers = ["colour", *(name for name, _, _ in features.VGG_NORMALISED.layers())]
     for level in range(1, 6):
         seen = layers[: layers.index(f"conv{level}_1") + 1]
-        undone = MirrorPlan.of(features.VGG_NORMALISED, level).layers()
+        undone = DecoderPlan.of(features.VGG_NORMALISED, level).layers()
         ours = [
             *((f"e{level}", f"encoder.{name}") for name in seen),
             *((f"d{level}", f"level{level}.conv{stage}_{number}") for stage, number, _, _ in undone),

@@ -61,20 +61,29 @@ def coarse_to_fine(
     objective: Callable[[torch.Tensor], Objective],
     *,
     enlarge: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = resize,
+    rescale: bool = True,
 ) -> torch.Tensor:
     """The picture (1, 3, H, W) after a descent at each size, from coarse to the content's own.
 
     `objective` makes a size's objective from the content at that size, `enlarge` takes the picture to the
-    next. Stops where the job's listener asks to; the best so far then comes at the full size.
+    next; `rescale` is that of `Descent`, False for losses in a published unit. Stops where the job's
+    listener asks to; the best so far then comes at the full size. A frame of a video that follows another
+    starts from that one's result and is optimised at the final size alone: its large shapes are there.
     """
     from atelier.maths import Descent, sizes
 
     final = size_of(job.content)
     scales = sizes(final, smallest=knobs.smallest)
+    if job.previous is not None:
+        scales = scales[-1:]
     picture = start_picture(job, knobs.start, scales[0])
     for stage in stages(job, knobs, scales):
         descent = Descent(
-            objective(stage.content), optimiser=knobs.optimiser, cooling=knobs.cooling, **stage.options
+            objective(stage.content),
+            optimiser=knobs.optimiser,
+            cooling=knobs.cooling,
+            rescale=rescale,
+            **stage.options,
         )
         picture = descent.run(enlarge(picture, stage.size))
     return enlarge(picture, final)
@@ -135,7 +144,12 @@ def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
 
 
 def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
-    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture."""
+    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture.
+
+    In a video it is the result of the frame before, moved along the flow.
+    """
+    if job.previous is not None:
+        return resize(followed(job.previous, job.flow, job.content), size)
     if start == "content":
         return resize(job.content, size)
     if start == "style":
@@ -144,6 +158,25 @@ def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
         generator = torch.Generator().manual_seed(job.seed)
         return torch.rand((1, 3, *size), generator=generator).to(job.device)
     return resize(job.files["start"].tensor().to(job.device), size)
+
+
+def followed(previous: torch.Tensor, flow: torch.Tensor | None, content: torch.Tensor) -> torch.Tensor:
+    """The result before (1, 3, H, W), each pixel from where the flow (1, 2, H, W) says that it was.
+
+    What was outside the frame before is the content's.
+    """
+    if flow is None:
+        return previous
+    height, width = size_of(previous)
+    down, right = torch.meshgrid(
+        *(torch.arange(side, device=flow.device, dtype=flow.dtype) for side in (height, width)), indexing="ij"
+    )
+    places = torch.stack([right + flow[0, 0], down + flow[0, 1]], -1)
+    sides = places.new_tensor([width, height])
+    inside = ((places > -0.5) & (places < sides - 0.5)).all(-1)
+    grid = ((2 * places + 1) / sides - 1)[None].to(previous.dtype)
+    moved = torch.nn.functional.grid_sample(previous, grid, padding_mode="border", align_corners=False)
+    return torch.where(inside, moved, content)
 
 
 def size_of(picture: torch.Tensor) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""What the methods that iterate on the picture share: the encoder they look through, knobs, the objective.
+"""What the methods that optimise the picture share: the encoder, knobs and the objective.
 
-No method is here. The run through the sizes is `maths/coarse_to_fine.py`, the steps `maths/descent.py`, the
-losses `losses/`; a method's own file says what its picture should look like.
+`coarse_to_fine.py` runs through the sizes, `maths/descent.py` takes the steps, and `losses/` holds the
+losses; each method's own file defines its objective.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from atelier.store.models import kept
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term
 
-    #: The terms of one style (1, 3, H, W), already as small as the picture asks for; weights that sum to 1.
-    Terms = Callable[[torch.Tensor], Iterable[Term]]
+    #: The terms of one style (1, 3, H, W), already as small as the picture asks for, and of its alpha, which
+    #: may have any size; their weights sum to 1.
+    Terms = Callable[[torch.Tensor, torch.Tensor | None], Iterable[Term]]
 
 Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
 Scale = Literal["relative", "tutorial", "published"]
@@ -100,9 +101,9 @@ def style_terms(job: Job, content: torch.Tensor, terms: Terms, *, weight: float 
     with torch.no_grad():
         return [
             replace(term, weight=whole * share * term.weight)
-            for share, style in zip(job.style_weights, job.styles, strict=True)
+            for share, style, seen in zip(job.style_weights, job.styles, job.looks.seen, strict=True)
             if share
-            for term in terms(style_at(job, style, size_of(content)))
+            for term in terms(style_at(job, style, size_of(content)), seen)
         ]
 
 
@@ -115,10 +116,15 @@ def style_and_content(
     *,
     scale: Scale = "relative",
 ) -> Objective:
-    """The objective at the content's size: the styles' `terms`, the content's features, smoothness."""
+    """The objective at the content's size: the styles' `terms`, the content's features, smoothness.
+
+    Hidden pixels of the content and of the styles do not count in statistics.
+    """
     from atelier.losses.objective import Objective, content_terms
 
     style = style_terms(job, content, terms, weight=knobs.style_weight)
     with torch.no_grad():
         kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight, scale=scale)
-    return Objective(encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness)
+    return Objective(
+        encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness, seen=job.content_seen
+    )

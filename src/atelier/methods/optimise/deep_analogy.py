@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atelier import features
+from atelier import features, maths
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -39,6 +39,8 @@ _KAPPA, _TAU = 300.0, 0.05
 _HISTORY = 5
 # Pixels above which memory counts for more than time.
 _LARGE = 640 * 1024
+# How far, beside two unit vectors, a hidden place of the painting is from any other.
+_FAR = 8.0
 # Its first step, as a part of the features' mean size.
 _FIRST_STEP = 1e-2
 
@@ -167,8 +169,9 @@ class Analogy:
         """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
         from atelier.patches.patchmatch import PatchMatch, sweep_all
 
-        one = self._stacked(level.photo, level.photo_styled)
-        other = self._stacked(level.painting_plain, level.painting)
+        one = self._stacked(level.photo, level.photo_styled, seen=None, mean=self.job.content_seen)
+        hidden = self.job.looks.seen[0]
+        other = self._stacked(level.painting_plain, level.painting, seen=hidden, mean=hidden)
         # One seed for both ways: with the pictures exchanged, each draws what the other drew.
         options: dict[str, Any] = {
             "patch": self.knobs.patches[index],
@@ -189,13 +192,21 @@ class Analogy:
             self._report(level.tap, {"match": distance}, matches[0].field, level.tap)
         return matches[0].field, matches[1].field
 
-    def _stacked(self, *both: torch.Tensor) -> Floats:
-        """Features at unit length at each place, side by side, (H, W, 2C)."""
+    def _stacked(self, *both: torch.Tensor, seen: torch.Tensor | None, mean: torch.Tensor | None) -> Floats:
+        """Features at unit length at each place, side by side, (H, W, 2C), or one more with an alpha.
+
+        `mean` is the alpha of what counts in the mean. Where a painting has an alpha `seen`, one more channel
+        is 0 where there is something to see and large where there is not, so that nothing matches there.
+        """
         from torch.nn import functional
 
         if self.knobs.centred:
-            both = tuple(some - some.mean((2, 3), keepdim=True) for some in both)
-        return _array(torch.cat([functional.normalize(some.float(), dim=1) for some in both], 1))
+            both = tuple(some - _mean(some, mean) for some in both)
+        parts = [functional.normalize(some.float(), dim=1) for some in both]
+        if self.job.looks.seen[0] is not None:
+            veil, visible = torch.zeros_like(parts[0][:, :1]), maths.mask_at(seen, size_of(parts[0]))
+            parts.append(veil if visible is None else veil + _FAR * ~visible)
+        return _array(torch.cat(parts, 1))
 
     def _descend(self, index: int, above: Level, fields: Fields) -> tuple[Level, Fields]:
         """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
@@ -284,6 +295,14 @@ def blended(own: torch.Tensor, rebuilt: torch.Tensor, weight: float) -> torch.Te
     response = (response - low) / (high - low).clamp(min=1e-12)
     share = weight * torch.sigmoid(_KAPPA * (response - _TAU))
     return own * share + rebuilt * (1 - share)
+
+
+def _mean(values: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    """The mean (1, C, 1, 1) of features over the positions that are visible by the alpha `seen`."""
+    weight = maths.weight_at(seen, size_of(values))
+    if weight is None:
+        return values.mean((2, 3), keepdim=True)
+    return maths.channel_moments(values, weight=weight)[0].to(values.dtype)
 
 
 def _array(values: torch.Tensor) -> Floats:

@@ -86,14 +86,16 @@ class Gatys(_Optimising):
     }
 
     def paint(self, job: Job, knobs: Gatys.Knobs, encoder: features.VGG) -> torch.Tensor:
-        return coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
+        objective = partial(objective_at, job, knobs, encoder)
+        return coarse_to_fine(job, knobs, objective, rescale=knobs.scale == "relative")
 
 
 def objective_at(job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
     """The objective at the content's size: the styles' statistics, the content's features, smoothness."""
     from atelier.losses.objective import statistics_terms
 
-    def terms(style: torch.Tensor) -> list[Term]:
-        return statistics_terms(encoder, style, knobs.style_shares(), knobs.style_loss, scale=knobs.scale)
+    def terms(style: torch.Tensor, seen: torch.Tensor | None) -> list[Term]:
+        shares = knobs.style_shares()
+        return statistics_terms(encoder, style, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
     return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale)

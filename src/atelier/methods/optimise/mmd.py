@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import features, losses
+from atelier import features, losses, maths
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Job, Paper
-from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, shares
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, shares, size_of
 from atelier.methods.optimise.common import EFFORTS, PLAIN, ContentKnobs, _Optimising, style_and_content
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def objective_at(job: Job, knobs: MMD.Knobs, encoder: features.VGG, content: tor
     return style_and_content(job, knobs, encoder, content, partial(_kernel_terms, job, knobs, encoder))
 
 
-def _kernel_terms(job: Job, knobs: MMD.Knobs, encoder: features.VGG, style: torch.Tensor) -> Iterator[Term]:
+def _kernel_terms(
+    job: Job, knobs: MMD.Knobs, encoder: features.VGG, style: torch.Tensor, seen: torch.Tensor | None
+) -> Iterator[Term]:
     """The loss of every kernel at every style tap; all weights sum to 1."""
     from atelier.losses.objective import Term
 
@@ -88,19 +90,23 @@ def _kernel_terms(job: Job, knobs: MMD.Knobs, encoder: features.VGG, style: torc
     found = encoder(style, list(taps))
     for tap, of_tap in taps.items():
         for kernel, of_kernel in kernels.items():
-            yield Term(tap, of_tap * of_kernel, _kernel_loss(job, knobs, kernel, found[tap]))
+            loss = _kernel_loss(job, knobs, kernel, found[tap], seen)
+            yield Term(tap, of_tap * of_kernel, loss, statistic=True)
 
 
-def _kernel_loss(job: Job, knobs: MMD.Knobs, kernel: str, target: torch.Tensor) -> Any:
-    """The loss of one kernel against one tap's style features (1, C, H, W)."""
+def _kernel_loss(
+    job: Job, knobs: MMD.Knobs, kernel: str, target: torch.Tensor, seen: torch.Tensor | None
+) -> Any:
+    """The loss of one kernel against one tap's style features (1, C, H, W); `seen` is the style's alpha."""
     from atelier.losses.kernels import GaussianKernelLoss, LinearKernelLoss, PolynomialKernelLoss
 
+    weight = maths.weight_at(seen, size_of(target))
     if kernel == "linear":
-        return LinearKernelLoss(target, relative=True)
+        return LinearKernelLoss(target, relative=True, weight=weight)
     if kernel == "polynomial":
-        return PolynomialKernelLoss(target, offset=knobs.offset, relative=True)
+        return PolynomialKernelLoss(target, offset=knobs.offset, relative=True, weight=weight)
     if kernel == "moments":
-        return losses.MomentLoss(target, relative=True)
+        return losses.MomentLoss(target, relative=True, weight=weight)
     return GaussianKernelLoss(
         target,
         estimator=knobs.estimator,
@@ -110,4 +116,5 @@ def _kernel_loss(job: Job, knobs: MMD.Knobs, kernel: str, target: torch.Tensor) 
         # The memory of L-BFGS needs one and the same function.
         fresh=knobs.optimiser == "adam",
         seed=job.seed,
+        weight=weight,
     )

@@ -20,13 +20,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atelier import colour, features
+from atelier import features, maths
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Job, Paper
-from atelier.methods.optimise.coarse_to_fine import coarse_to_fine
-from atelier.methods.optimise.common import EFFORTS, PLAIN, ContentKnobs, _Optimising, style_and_content
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, size_of
+from atelier.methods.optimise.common import (
+    EFFORTS,
+    PLAIN,
+    ContentKnobs,
+    _Optimising,
+    style_and_content,
+)
+from atelier.methods.visible import lend_visible_colours
 
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term
@@ -82,7 +89,7 @@ class MRF(_Optimising):
         picture = coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder))
         if not knobs.colours:
             return picture
-        return colour.lend_colours(picture, job.styles, job.style_weights, job.strength)
+        return lend_visible_colours(job, picture, job.strength)
 
 
 def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
@@ -90,17 +97,24 @@ def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: tor
     return style_and_content(job, knobs, encoder, content, partial(_patch_terms, knobs, encoder))
 
 
-def _patch_terms(knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor) -> list[Term]:
-    """The patch loss of one style at each style tap."""
+def _patch_terms(
+    knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor, seen: torch.Tensor | None
+) -> list[Term]:
+    """The patch loss of one style at each style tap; patches with hidden pixels (`seen`) are left out.
+
+    At a tap that is too coarse for a patch without any, all patches can be chosen.
+    """
     from atelier.losses.objective import Term
     from atelier.losses.patches import PatchLoss
 
     taps = knobs.style_shares()
-    copies = style_copies(style, knobs.rotations, knobs.scales)
+    copies = style_copies(style, knobs.rotations, knobs.scales, maths.weight_at(seen, size_of(style)))
     found = [encoder(picture, list(taps)) for picture, _ in copies]
     terms = []
     for tap, share in taps.items():
         masks = [_mask_at(mask, some[tap]) for some, (_, mask) in zip(found, copies, strict=True)]
+        if seen is not None and not any(_has_patch(mask, knobs.patch) for mask in masks):
+            masks = [torch.ones_like(mask) for mask in masks]
         loss = PatchLoss(
             [some[tap] for some in found],
             masks=masks,
@@ -114,17 +128,24 @@ def _patch_terms(knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor) -
 
 
 def style_copies(
-    style: torch.Tensor, rotations: Sequence[float], scales: Sequence[float]
+    style: torch.Tensor,
+    rotations: Sequence[float],
+    scales: Sequence[float],
+    seen: torch.Tensor | None = None,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The style (1, 3, H, W) turned by each angle in degrees, at each scale, with masks of what is the style.
 
-    The style itself comes first, asked for or not.
+    The style itself comes first, asked for or not. What its alpha `seen` (1, 1, H, W) hides is not the style.
     """
     wanted = dict.fromkeys([(0.0, 1.0), *((angle, scale) for scale in scales for angle in rotations)])
     copies = []
     for angle, scale in wanted:
         height, width = (max(1, round(side * scale)) for side in style.shape[-2:])
-        copies.append(turned(resize(style, (height, width)), angle))
+        picture, inside = turned(resize(style, (height, width)), angle)
+        if seen is not None:
+            visible, _ = turned(resize(seen, (height, width)), angle)
+            inside = inside * (visible > 0.999)
+        copies.append((picture, inside))
     return copies
 
 
@@ -138,10 +159,18 @@ def turned(picture: torch.Tensor, degrees: float) -> tuple[torch.Tensor, torch.T
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # Coordinates run from -1 to 1 along both sides, so a turn in them also carries the proportions.
     turn = picture.new_tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
-    grid = functional.affine_grid(turn, [1, 3, height, width], align_corners=False)
+    grid = functional.affine_grid(turn, [1, 1, height, width], align_corners=False)
     values = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
     inside = (grid.abs().amax(-1) <= 1).to(picture.dtype)[None]
     return values, inside
+
+
+def _has_patch(mask: torch.Tensor, size: int) -> bool:
+    """Whether a patch of `size` positions a side lies inside a mask (1, 1, H, W)."""
+    from torch.nn import functional
+
+    window = [min(size, side) for side in mask.shape[-2:]]
+    return bool((-functional.max_pool2d(-mask.float(), window, 1) > 0.999).any())
 
 
 def _mask_at(mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

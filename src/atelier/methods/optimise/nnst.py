@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from atelier import colour, features, maths
+from atelier import features, maths
 from atelier.core import knobs as knob_rules
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
@@ -30,9 +30,11 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
-from atelier.methods.feedforward.nnst_d import CELL, MARGIN, TILE, turned_copies
+from atelier.methods.feedforward.nnst_d import MARGIN, TILE
+from atelier.methods.feedforward.nnst_d_style import turned_alphas, turned_copies
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
+from atelier.methods.visible import lend_visible_colours
 
 #: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
 #: and so the later ones, which find little that is not near what was chosen before.
@@ -128,8 +130,7 @@ class NNST(_Optimising):
             picture = _with_hues(job, picture)
         elif knobs.colours:
             # Directions of features are compared, not their lengths: nothing else holds the contrast.
-            shares = job.style_weights if job.regions is None else job.regions
-            picture = colour.lend_colours(picture, job.styles, shares)
+            picture = lend_visible_colours(job, picture)
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
@@ -146,13 +147,13 @@ def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
     """The picture with the photo's hues in the styles' spread."""
     from atelier.colour.oklab import photo_hues
 
-    used = [style.flatten(2) for style, _ in _used(job)]
+    used = [maths.visible_pixels(style, seen).flatten(2) for style, seen, _ in _used(job)]
     return photo_hues(job.content, torch.cat(used, 2)[..., None], picture)
 
 
-def _used(job: Job) -> list[tuple[torch.Tensor, float]]:
-    """The styles that have a weight, and their weights."""
-    return [pair for pair in zip(job.styles, job.style_weights, strict=True) if pair[1] > 0]
+def _used(job: Job) -> list[tuple[torch.Tensor, torch.Tensor | None, float]]:
+    """The styles that have a weight, their alphas and their weights."""
+    return [one for one in zip(job.styles, job.looks.seen, job.style_weights, strict=True) if one[2] > 0]
 
 
 # the picture
@@ -232,9 +233,9 @@ class Painter:
 
     def __init__(self, job: Job, knobs: NNST.Knobs, columns: features.Hypercolumns) -> None:
         self.job, self.knobs, self.columns = job, knobs, columns
-        self.styles = [style for style, _ in _used(job)]
+        self.styles = [(style, seen) for style, seen, _ in _used(job)]
         self.gain, self.bias = self._gain(), None
-        weights = [weight for _, weight in _used(job)]
+        weights = [weight for _, _, weight in _used(job)]
         if len(weights) > 1 and job.regions is None:
             self.bias = self._shares(weights)
 
@@ -246,19 +247,22 @@ class Painter:
     def side(self, long_side: int) -> Side:
         """The styles for a content of that long side."""
         limit = min(long_side, self.knobs.stroke_size)
-        maps, groups, light = [], [], []
+        maps, groups, light, masks = [], [], [], []
         with torch.no_grad():
-            for group, style in enumerate(self.styles):
-                for picture in turned_copies(style_at(self.job, style, (limit, limit)), self.knobs.turned):
+            for group, (style, alpha) in enumerate(self.styles):
+                small = turned_copies(style_at(self.job, style, (limit, limit)), self.knobs.turned)
+                for picture, seen in zip(small, turned_alphas(alpha, self.knobs.turned), strict=True):
                     columns = self.columns.join(self.see(picture))[0]
                     maps.append(columns * self.gain.to(columns.dtype)[:, None, None])
                     groups.append(group)
-                    light.append(lightness(picture).flatten())
-            return _side(maps, groups, torch.cat(light), self.knobs.dims)
+                    light.append(lightness(picture, seen).flatten())
+                    masks.append(maths.mask_at(seen, (columns.shape[1], columns.shape[2])))
+            return _side(maps, groups, torch.cat(light), self.knobs.dims, masks)
 
     def _gain(self) -> torch.Tensor:
         with torch.no_grad():
-            norms = torch.stack([self.columns.norms(self.see(style)) for style in self.styles]).mean(0)
+            lengths = [self.columns.norms(self.see(style), seen) for style, seen in self.styles]
+            norms = torch.stack(lengths).mean(0)
         widths = torch.tensor(self.columns.widths, device=norms.device)
         return torch.repeat_interleave(1 / norms.clamp(min=1e-6), widths)
 
@@ -266,36 +270,55 @@ class Painter:
         height, width = self.job.content.shape[-2:]
         small = maths.sizes((height, width), smallest=self.knobs.coarsest)[0]
         canvas = Canvas(self, resize(self.job.content, small))
-        queries = _directions(canvas.photo).flatten(1).T
+        queries = _directions(canvas.photo, canvas.visible).flatten(1).T
+        if canvas.visible is not None:
+            queries = queries[canvas.visible.flatten()]
         choices = canvas.side.candidates
-        groups = choices.group_of().to(queries.device)
-        keys = choices.keys[:, :-1]  # but not the lightness
-        scores = [maths.nearest(queries, keys[groups == one])[1] for one in range(len(weights))]
+        keys = [choices.of_group(one)[:, :-1] for one in range(len(weights))]  # but not the lightness
+        scores = [maths.nearest(queries, some)[1] for some in keys]
         return maths.balance(torch.stack(scores, 1), weights)
 
 
-def _side(maps: Sequence[torch.Tensor], groups: Sequence[int], light: torch.Tensor, dims: int) -> Side:
-    """The style's side out of maps (D, h, w) of hypercolumns."""
+def _side(
+    maps: Sequence[torch.Tensor],
+    groups: Sequence[int],
+    light: torch.Tensor,
+    dims: int,
+    visible: Sequence[torch.Tensor | None],
+) -> Side:
+    """The style's side out of maps (D, h, w) of hypercolumns; hidden places do not count."""
     from atelier.losses.cosine import unit
 
     rows = torch.cat([one.permute(1, 2, 0).flatten(0, 1) for one in maps])
-    centre = rows.mean(0, dtype=torch.promote_types(rows.dtype, torch.float32))
+    shown = maths.joined_masks(maps, visible)
+    counted = rows if shown is None else rows[shown]
+    centre = counted.mean(0, dtype=torch.promote_types(rows.dtype, torch.float32))
     rows = unit(rows - centre.to(rows.dtype))
-    choices = maths.candidates(maps, groups, dims=dims)
+    choices = maths.candidates(maps, groups, dims=dims, visible=visible)
     return Side(replace(choices, keys=torch.cat([choices.keys, light[:, None]], 1)), rows, centre)
 
 
-def lightness(picture: torch.Tensor) -> torch.Tensor:
-    """How light each cell of (1, 3, H, W) is, (h, w), from the mean, in deviations; 0 in a flat picture."""
+def lightness(picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+    """How light each cell of (1, 3, H, W) is, (h, w), from the mean, in deviations; 0 in a flat picture.
+
+    Mean and deviation are those of the cells that are visible by the alpha `seen`.
+    """
     shade = (picture * picture.new_tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    cells = torch.nn.functional.avg_pool2d(shade, CELL, ceil_mode=True, count_include_pad=False)[0, 0]
-    rest = cells - cells.mean()
-    return rest / rest.square().mean().sqrt().clamp(min=0.01)
+    pool = torch.nn.functional.avg_pool2d
+    cells = pool(shade, features.CELL, ceil_mode=True, count_include_pad=False)[0, 0]
+    visible = maths.mask_at(seen, (cells.shape[0], cells.shape[1]))
+    rest = cells - (cells if visible is None else cells[visible]).mean()
+    spread = (rest if visible is None else rest[visible]).square().mean().sqrt()
+    return rest / spread.clamp(min=0.01)
 
 
-def _directions(queries: torch.Tensor) -> torch.Tensor:
-    """Queries (P, h, w) from their mean, of length 1."""
-    return torch.nn.functional.normalize(queries - queries.mean((1, 2), keepdim=True), dim=0)
+def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+    """Queries (P, h, w) from the mean of the visible ones, of length 1."""
+    if visible is None:
+        mean = queries.mean((1, 2), keepdim=True)
+    else:
+        mean = queries[:, visible].mean(1)[:, None, None]
+    return torch.nn.functional.normalize(queries - mean, dim=0)
 
 
 # the objective
@@ -314,7 +337,8 @@ class Canvas:
         self.painter, self.content = painter, content
         strength = painter.job.strength
         self.keep, self.own = 1 - strength * (1 - painter.knobs.keep), (1 - strength) ** 2
-        self.cells = -(-content.shape[-2] // CELL), -(-content.shape[-1] // CELL)
+        self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
+        self.visible = maths.mask_at(painter.job.content_seen, self.cells)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
         self.side = painter.side(max(content.shape[-2:]))
         self.basis = self.side.candidates.basis * painter.gain
@@ -338,7 +362,7 @@ class Canvas:
         queries = self.photo
         if self.keep < 1:
             queries = self.keep * queries + (1 - self.keep) * self._project(picture)
-        self.chosen = self._search(_directions(queries), picture)
+        self.chosen = self._search(_directions(queries, self.visible), picture)
         if self.own:
             self._mix()
         return self.chosen
@@ -346,7 +370,8 @@ class Canvas:
     def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
         """The candidate for each query (P, h, w): of all, or near the choice before, or at half the size."""
         choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
-        queries = torch.cat([queries, 2 * self.painter.knobs.light * lightness(self.content)[None]])
+        light = lightness(self.content, self.painter.job.content_seen)
+        queries = torch.cat([queries, 2 * self.painter.knobs.light * light[None]])
         most = FULL_SEARCH if self.chosen is None else FULL_AGAIN
         if self.cells[0] * self.cells[1] * len(choices.keys) <= most:
             flat = None if allowed is None else allowed.flatten()
@@ -359,11 +384,12 @@ class Canvas:
             before, grids = coarse.choose(resize(picture, half)), coarse.side.candidates.grids
         return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
 
-    def _bias(self) -> torch.Tensor:
-        """What each candidate's likeness gains (M,): its style's share, and its part of the light."""
+    def _bias(self) -> torch.Tensor | None:
+        """What is added to each candidate's likeness (M,): style share and light; -inf where it is hidden."""
         choices, bias = self.side.candidates, self.painter.bias
         light = -self.painter.knobs.light * choices.keys[:, -1].square()
-        return light if bias is None else light + bias[choices.group_of().to(bias.device)]
+        whole = light if bias is None else light + bias[choices.group_of().to(bias.device)]
+        return choices.with_hidden(whole)
 
     def _allowed(self) -> torch.Tensor | None:
         """The style that has the largest share of each place."""
@@ -377,7 +403,8 @@ class Canvas:
             for tile in self.tiles:
                 seen = self.painter.see(picture[(..., *tile.outer)])
                 part = self.painter.columns.project(seen, self.basis)[0]
-                found[(..., *coarser(tile.core, CELL))] = part[(..., *coarser(tile.inner, CELL))]
+                core, inner = (coarser(one, features.CELL) for one in (tile.core, tile.inner))
+                found[(..., *core)] = part[(..., *inner)]
         return found
 
     def _mix(self) -> None:
@@ -391,7 +418,7 @@ class Canvas:
             for tile in self.tiles:
                 rows = self._rows(self.content, tile)
                 own = unit(centred(rows, self.painter.gain, self.side.centre))
-                part = places[coarser(tile.core, CELL)].flatten()
+                part = places[coarser(tile.core, features.CELL)].flatten()
                 mixed[part] = unit(torch.lerp(mixed[part], own, self.own))
         self.table, self.index = mixed, places
 
@@ -408,14 +435,14 @@ class Canvas:
         from atelier.losses.cosine import chosen_distances
 
         assert self.chosen is not None
-        index = (self.index if self.own else self.chosen)[coarser(tile.core, CELL)].flatten()
+        index = (self.index if self.own else self.chosen)[coarser(tile.core, features.CELL)].flatten()
         gain, centre = self.painter.gain, self.side.centre
         return chosen_distances(self._rows(picture, tile), self.table, index, gain=gain, centre=centre).sum()
 
     def _rows(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
         """The hypercolumns (N, D) of a tile's core."""
         joined = self.painter.columns.join(self.painter.see(picture[(..., *tile.outer)]))
-        inner = joined[(..., *coarser(tile.inner, CELL))]
+        inner = joined[(..., *coarser(tile.inner, features.CELL))]
         return inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1])
 
 

@@ -1,19 +1,21 @@
 """The authors' program for NNST: its scales, its pyramid, its two stages, one after the other.
 
-Kolkin et al. 2022, and the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
+Kolkin et al. 2022, with the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
 open. `nnst.py` is the method; this is what its `--quality published` runs. Sizes come from the caller, and
-the colour step is `images.oklab.photo_hues`.
+the colour step is `colour.oklab.photo_hues`. The program does not know transparency: hidden pixels are filled
+with the nearest visible colour, and count here as that.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from atelier import features
 from atelier.core.lazy import torch
+from atelier.maths import pyramid
 from atelier.methods.base import Job
 from atelier.methods.optimise.coarse_to_fine import reporter
 
@@ -21,6 +23,16 @@ Loss = Callable[["torch.Tensor", int], "torch.Tensor"]
 _DEPTH = 8
 #: Feature splitting leaves the content loss out after so many evaluations.
 _CONTRAST_UNTIL = 100
+
+
+def halved(image: torch.Tensor, depth: int) -> list[torch.Tensor]:
+    """`depth` details of (B, C, H, W), fine to coarse, and the rest; fewer where a side gets too short."""
+    return pyramid.split(image, depth + 1, halving="floored")
+
+
+def joined(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The image of a pyramid's levels; differentiable."""
+    return pyramid.merge(levels, halving="floored")
 
 
 class ProgrammeKnobs(Protocol):
@@ -53,7 +65,6 @@ class Programme:
     ) -> None:
         from atelier.features.corner_columns import CornerColumns
         from atelier.losses.contrast import ContrastLoss
-        from atelier.maths.halving import halved
 
         self.job, self.knobs, self.columns = job, knobs, CornerColumns(eyes)
         large = max(job.content.shape[-2:]) >= 1024
@@ -67,7 +78,6 @@ class Programme:
 
     def run(self) -> torch.Tensor:
         """The picture (1, 3, H, W), unclamped."""
-        from atelier.maths.halving import halved, joined
 
         stages: list[tuple[int, Callable[[], Loss]]] = [
             (level, partial(self.matching, level)) for level in reversed(range(self.scales))
@@ -82,7 +92,6 @@ class Programme:
 
     def mixed(self, level: int) -> torch.Tensor:
         """What the neighbours are searched for at a level: the photo, then also what has been painted."""
-        from atelier.maths.halving import joined
 
         content = joined(self.content[level:])
         if level == self.scales - 1:
@@ -94,7 +103,6 @@ class Programme:
     def targets(self, level: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The style's hypercolumns (M, D) at a level, which of them each place takes, and how far it is."""
         from atelier.features.corner_columns import neighbours, rows
-        from atelier.maths.halving import joined
 
         with torch.no_grad():
             style = rows(self.columns(joined(self.style[level:]), rotated=self.rotated))
@@ -117,7 +125,6 @@ class Programme:
     def splitting(self) -> Loss:
         """The loss of the last stage: each layer for itself."""
         from atelier.losses.feature_splitting import SplittingLoss
-        from atelier.maths.halving import joined
 
         drawn = random.Random(self.job.seed)
         with torch.no_grad():
@@ -137,7 +144,6 @@ class Programme:
 
         A `Descent` would keep the best one, and Adam would have another memory.
         """
-        from atelier.maths.halving import joined
 
         levels = [one.clone().requires_grad_(True) for one in self.levels[level:]]
         optimiser = torch.optim.Adam(levels, lr=self.knobs.step_size)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from atelier import features
+from atelier import features, maths
 from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -98,7 +98,8 @@ class Strotss(_Optimising):
         weight, picture, previous = 16 * knobs.content_weight, job.content, None
         for stage in stages(job, knobs, sizes(final, smallest=knobs.smallest)):
             styles = [style_at(job, style, stage.size) for style in job.styles]
-            start = first_picture(stage.content, mean_colour(styles, areas), previous, final=stage.final)
+            mean = mean_colour(styles, areas, job.looks.seen)
+            start = first_picture(stage.content, mean, previous, final=stage.final)
             step_size = knobs.step_size / 2 if stage.final else knobs.step_size
             descent = pyramid_descent(
                 _objective(job, knobs, encoder, stage.content, styles, areas, weight),
@@ -133,9 +134,25 @@ def first_picture(
     return whole + content - _resized(half, (height, width))
 
 
-def mean_colour(styles: Sequence[torch.Tensor], areas: Sequence[Area]) -> torch.Tensor:
-    """The mean colour (1, 3, 1, 1) of the styles (1, 3, H, W), each by its share of the content."""
-    means = torch.cat([style.mean((2, 3), keepdim=True) for style in styles])
+def mean_colour(
+    styles: Sequence[torch.Tensor],
+    areas: Sequence[Area],
+    seen: Sequence[torch.Tensor | None] = (),
+) -> torch.Tensor:
+    """The mean colour (1, 3, 1, 1) of the styles (1, 3, H, W), each by its share of the content.
+
+    `seen` are their alphas (1, 1, H', W'): hidden pixels do not count.
+    """
+    weights = [maths.weight_at(a, size_of(style)) for style, a in zip(styles, seen, strict=bool(seen))]
+    weights = weights or [None] * len(styles)
+    means = torch.cat(
+        [
+            style.mean((2, 3), keepdim=True)
+            if weight is None
+            else (style * weight).sum((2, 3), keepdim=True) / weight.sum()
+            for style, weight in zip(styles, weights, strict=True)
+        ]
+    )
     shares = sum(area.content.mean() * means.new_tensor(area.shares) for area in areas)
     assert isinstance(shares, torch.Tensor)
     return (means * (shares / shares.sum()).view(-1, 1, 1, 1)).sum(0, keepdim=True)
@@ -149,33 +166,19 @@ def pyramid_descent(objective: Any, **options: Any) -> Any:
 
 
 def split(image: torch.Tensor) -> list[torch.Tensor]:
-    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the rest.
-
-    It halves by taking pixels, corners aligned; `maths.split` filters. The optimisation of one is not that of
-    the other.
-    """
-    levels = []
-    for _ in range(_LEVELS - 1):
-        height, width = image.shape[-2:]
-        half = _resized(image, (max(1, height // 2), max(1, width // 2)), corners=True)
-        levels.append(image - _resized(half, (height, width), corners=True))
-        image = half
-    return [*levels, image]
+    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the rest."""
+    return maths.split(image, _LEVELS, halving="corners")
 
 
 def merge(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     """The image of a pyramid."""
-    *details, image = levels
-    for detail in reversed(details):
-        height, width = detail.shape[-2:]
-        image = detail + _resized(image, (height, width), corners=True)
-    return image
+    return maths.merge(levels, halving="corners")
 
 
-def _resized(image: torch.Tensor, size: tuple[int, int], *, corners: bool = False) -> torch.Tensor:
+def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     from torch.nn import functional
 
-    return functional.interpolate(image, size, mode="bilinear", align_corners=corners)
+    return functional.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
 # the objective
@@ -258,11 +261,12 @@ def _objective(
         found = [layers(encoder, style, knobs.layers) for style in styles]
         for area in areas:
             parts = [
-                columns(one, draw(_inside(area.style, one[0]), count, generator), smooth=False)
-                for one, share in zip(found, area.shares, strict=True)
+                columns(one, draw(_inside(area.style, one[0], seen), count, generator), smooth=False)
+                for one, share, seen in zip(found, area.shares, job.looks.seen, strict=True)
                 if (count := round(share * knobs.style_places))
             ]
-            places = partial(draw, _inside(area.content, content), knobs.places, generator)
+            inside = _inside(area.content, content, job.content_seen)
+            places = partial(draw, inside, knobs.places, generator)
             regions.append(Region(torch.cat(parts), places, dtype=encoder.dtype))
     return Objective(encoder, knobs.layers, content, regions, weight)
 
@@ -337,10 +341,14 @@ def mask_at(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return (scaled > min(0.5, highest / 2)).float()
 
 
-def _inside(mask: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-    """The places (N, 2) of a picture (1, 3, H, W) inside a mask of any size."""
-    height, width = picture.shape[-2:]
-    return mask_at(mask, (height, width)).nonzero()
+def _inside(mask: torch.Tensor, picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+    """The places (N, 2) of a picture (1, 3, H, W) inside a mask of any size, and visible by its alpha.
+
+    Where all of a region is hidden, its hidden places count.
+    """
+    inside, visible = mask_at(mask, size_of(picture)), maths.mask_at(seen, size_of(picture))
+    both = inside if visible is None else inside * visible
+    return (both if bool(both.any()) else inside).nonzero()
 
 
 def _read_guides(job: Job, knobs: Strotss.Knobs) -> Masks:

@@ -82,15 +82,18 @@ class Texture(_Optimising):
 
     def paint(self, job: Job, knobs: Texture.Knobs, encoder: features.VGG) -> torch.Tensor:
         enlarge = _wrapped_resize if knobs.seamless else resize
-        return coarse_to_fine(job, knobs, partial(objective_at, job, knobs, encoder), enlarge=enlarge)
+        objective = partial(objective_at, job, knobs, encoder)
+        relative = knobs.scale == "relative"
+        return coarse_to_fine(job, knobs, objective, enlarge=enlarge, rescale=relative)
 
 
 def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
     """The objective at the content's size: the samples' statistics and smoothness."""
     from atelier.losses.objective import Objective, statistics_terms
 
-    def terms(sample: torch.Tensor) -> list[Term]:
-        return statistics_terms(encoder, sample, knobs.style_shares(), knobs.style_loss, scale=knobs.scale)
+    def terms(sample: torch.Tensor, seen: torch.Tensor | None) -> list[Term]:
+        shares = knobs.style_shares()
+        return statistics_terms(encoder, sample, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
     # The sample has borders, whether or not the texture will have any.
     style = style_terms(job, content, terms)

@@ -1,4 +1,4 @@
-"""The pyramid without a filter: whole again at any size, rounded down, ended where a side is too short."""
+"""The published pyramid has no filter: it merges exactly, rounds down, and ends where a side is too short."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.maths.halving import halved, joined
+from atelier.methods.optimise.nnst_published import halved, joined
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,0 +1,150 @@
+"""The styles of NNST-D: the candidates at each size, and what the decoder makes of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from atelier import maths
+from atelier.core.lazy import torch
+from atelier.images.resize import resize
+from atelier.methods.visible import key_parts
+from atelier.store import cache
+
+if TYPE_CHECKING:
+    from atelier.methods.base import Job
+    from atelier.methods.feedforward.nnst_d import NNSTD, Networks
+
+Found = Mapping[str, Any]
+#: What the cache keeps of a style; another number where that changes.
+_KIND = "nnst_d 2"
+#: Hypercolumns of each style that tell in which directions it varies.
+_SAMPLE = 2048
+
+
+@dataclass(frozen=True)
+class StyleLevel:
+    """The candidates of all styles at one size, and what the decoder makes of each, (M, V)."""
+
+    candidates: maths.Candidates
+    values: torch.Tensor
+
+    def entry(self) -> dict[str, torch.Tensor]:
+        """As tensors, for the cache."""
+        some = self.candidates
+        layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
+        hidden = {} if some.visible is None else {"visible": some.visible}
+        return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values, **hidden}
+
+    @staticmethod
+    def layout(channels: int, values: int, *, hidden: bool) -> cache.Layout:
+        """The shapes of an entry, for hypercolumns and decoded values of so many channels."""
+        return {
+            "keys": ("candidates", "directions"),
+            "basis": ("directions", channels),
+            "layout": ("grids", 3),
+            "values": ("candidates", values),
+            **({"visible": ("candidates",)} if hidden else {}),
+        }
+
+    @classmethod
+    def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
+        """What `entry` gave."""
+        rows = entry["layout"].tolist()
+        keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
+        grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
+        visible = entry["visible"].to(device) if "visible" in entry else None
+        return cls(maths.Candidates(keys, basis, grids, groups, visible), values)
+
+
+class Styles:
+    """The styles at each size that is asked for, looked at once.
+
+    Those of one size are in memory at a time; with `keep`, those of all sizes.
+    """
+
+    def __init__(self, networks: Networks, job: Job, knobs: NNSTD.Knobs, *, keep: bool = False) -> None:
+        self.networks, self.job, self.knobs = networks, job, knobs
+        self.keep = keep
+        self.final = max(job.content.shape[-2:])
+        self.levels: dict[float, StyleLevel] = {}
+        styles = zip(job.styles, job.looks.seen, job.style_weights, strict=True)
+        #: The styles that have a weight, with their alphas.
+        self.used = [(style, seen) for style, seen, weight in styles if weight]
+        parts = (key_parts(style, seen) for style, seen in self.used)
+        pictures = cache.key(*itertools.chain(*parts))
+        self.identity = (_KIND, networks.files, str(networks.dtype), knobs.turned, knobs.dims, pictures)
+
+    def at(self, long_side: int) -> StyleLevel:
+        """The style's side for a content of that long side."""
+        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
+        if ratio not in self.levels:
+            self.levels = {**(self.levels if self.keep else {}), ratio: self._look(ratio)}
+        return self.levels[ratio]
+
+    def _look(self, ratio: float) -> StyleLevel:
+        found = cache.remember(
+            cache.key(*self.identity, ratio),
+            lambda: self._seen(ratio).entry(),
+            StyleLevel.layout(
+                self.networks.columns.channels,
+                self.networks.decoder.value.out_channels,
+                hidden=any(seen is not None and bool((seen > 0).any()) for _, seen in self.used),
+            ),
+        )
+        return StyleLevel.of(found, self.job.device)
+
+    def _seen(self, ratio: float) -> StyleLevel:
+        networks = self.networks
+        small = [_shrunk(style, ratio) for style, _ in self.used]
+        first = [networks.see(style) for style in small]
+        basis = self._basis(first)
+        maps, groups, values, masks = [], [], [], []
+        for group, style in enumerate(small):
+            alphas = turned_alphas(self.used[group][1], self.knobs.turned)
+            pictures = turned_copies(style, self.knobs.turned)
+            for index, (picture, seen) in enumerate(zip(pictures, alphas, strict=True)):
+                keys, value = networks.split(networks.see(picture) if index else first[group], basis)
+                maps.append(keys)
+                groups.append(group)
+                values.append(value.flatten(1).T.contiguous())
+                masks.append(maths.mask_at(seen, (keys.shape[1], keys.shape[2])))
+        return StyleLevel(maths.projected(maps, groups, basis, visible=masks), torch.cat(values))
+
+    def _basis(self, found: Sequence[Found]) -> torch.Tensor:
+        """The directions (P, D) in which hypercolumns of visible places vary most."""
+        count = _SAMPLE // len(found)
+        rows = [self._sample(one, seen, count) for one, (_, seen) in zip(found, self.used, strict=True)]
+        return maths.basis(
+            torch.cat([one - one.mean(0) for one in rows]).to(self.networks.dtype), self.knobs.dims
+        )
+
+    def _sample(self, found: Found, seen: torch.Tensor | None, count: int) -> torch.Tensor:
+        """About `count` hypercolumns (N, D) of one style, of what is visible of it."""
+        columns, scale = self.networks.columns, self.networks.decoder.scale
+        if seen is None:
+            return columns.sample(found, scale, count)
+        maps = columns.join(found, scale)[0]
+        mask = maths.mask_at(seen, (maps.shape[1], maps.shape[2]))
+        rows = maps.flatten(1).T.float() if mask is None else maps[:, mask].T.float()
+        return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long().to(rows.device)]
+
+
+def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
+    height, width = (max(1, round(side * ratio)) for side in picture.shape[-2:])
+    return resize(picture, (height, width))
+
+
+def turned_copies(picture: torch.Tensor, how: str) -> Iterator[torch.Tensor]:
+    """The picture, its mirror image, and both turned by quarters."""
+    for mirrored in (False, True)[: 1 if how == "no" else 2]:
+        for quarters in range(4 if how == "all" else 1):
+            yield torch.rot90(picture.flip(-1) if mirrored else picture, quarters, (-2, -1))
+
+
+def turned_alphas(seen: torch.Tensor | None, how: str) -> Iterator[torch.Tensor | None]:
+    """The alphas of `turned_copies`."""
+    plain = torch.zeros(1, 1, 1, 1) if seen is None else seen
+    return (None if seen is None else one for one in turned_copies(plain, how))

@@ -1,0 +1,35 @@
+"""What methods share that see pictures with an alpha: cache keys, and the colours of visible pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atelier import colour, maths
+from atelier.core.lazy import torch
+from atelier.store import cache
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atelier.methods.base import Job
+
+
+def key_parts(style: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor | str, ...]:
+    """What a cache key needs of a style: the picture and, as text, its alpha.
+
+    As text because a style file answers only for keys made of its own picture and of no other tensor.
+    """
+    return (style,) if seen is None else (style, str(cache.key("seen", seen)))
+
+
+def lend_visible_colours(
+    job: Job, picture: torch.Tensor, strength: float = 1.0, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`colour.lend_colours` for a job: hidden pixels of the photo and of its styles do not count."""
+    styles = [maths.visible_pixels(one, a) for one, a in zip(job.styles, job.looks.seen, strict=True)]
+    parts: Sequence[float] | torch.Tensor = job.style_weights if job.regions is None else job.regions
+    seen = job.content_seen
+    if seen is not None and bool((seen > 0).any()):
+        shares = torch.stack([seen[0] * one for one in parts])
+        parts = shares.to(picture)
+    return colour.lend_colours(picture, styles, parts, strength, out=out)

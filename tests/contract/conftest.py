@@ -1,0 +1,47 @@
+"""Settings with which every method of the registry runs in a moment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from atelier.methods.base import Method
+
+Kind = type[Method]
+
+#: What keeps a method small where the general rule of `tiny` does not.
+SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], dict[str, str]]:
+    """The files of a method's tiny weights, by knob."""
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def written(kind: Kind) -> dict[str, str]:
+        files = {}
+        for name, state in kind.tiny().items():
+            path = folder / f"{kind.name}-{name}.safetensors"
+            if not path.exists():
+                save_file({key: value.contiguous() for key, value in state.items()}, path)
+            files[name] = str(path)
+        return files
+
+    return written
+
+
+@pytest.fixture
+def tiny(kind: Kind, tiny_encoder: Path, tiny_weights: Callable[[Kind], dict[str, str]]) -> dict[str, Any]:
+    """Settings with which a method runs in a moment and needs no weights but tiny ones."""
+    settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
+    for name in kind.Knobs.model_fields:
+        if name == "encoder":
+            settings[name] = str(tiny_encoder)
+        elif re.search("iterations|steps", name):
+            settings[name] = 2
+    return settings | SMALL.get(kind.name, {})
