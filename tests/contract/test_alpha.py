@@ -25,10 +25,6 @@ pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), i
 #: Methods whose result says nothing about a transparent canvas round the style, and why.
 NO_CANVAS_TEST = {
     "cin": "the style picture only chooses among learnt styles",
-    **dict.fromkeys(
-        ("analogies", "colour", "efros_leung", "elad_milanfar", "quilting"),
-        "classical methods do not weigh their styles by alpha yet",
-    ),
     "deep_analogy": "the choice among alike places is chaotic: its own test shows that none is on the canvas",
     "ghiasi": "untrained, it takes logarithms of features near 0: its own test compares the statistics",
     "style_copy": "it lays the whole style over the photo: that is what it is for",

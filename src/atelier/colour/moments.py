@@ -94,9 +94,9 @@ def _between(
     image: Tensor, reference: Tensor, where: Tensor | None, noise: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The image's mean, the Monge-Kantorovich map, and the reference's mean."""
-    mean, covariance = _moments(image, where)
+    mean, covariance = moments_of(image, where)
     covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
-    target_mean, target = _moments(reference)
+    target_mean, target = moments_of(reference)
     root, inverse_root = _roots(covariance)
     middle, _ = _roots(root @ target @ root)
     return mean, inverse_root @ middle @ inverse_root, target_mean
@@ -108,7 +108,7 @@ def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> 
     return moved.view(strip.shape).to(strip.device)
 
 
-def _moments(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def moments_of(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(B, C, 1) mean and (B, C, C) covariance of the pixels, in float64, strip by strip."""
     # Metal has no float64, and a 3 x 3 problem is no work for the processor.
     home = torch.device("cpu") if image.device.type == "mps" else image.device

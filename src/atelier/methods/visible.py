@@ -22,6 +22,18 @@ def key_parts(style: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Ten
     return (style,) if seen is None else (style, str(cache.key("seen", seen)))
 
 
+def visible_part(job: Job, index: int = 0) -> torch.Tensor:
+    """A style (1, 3, H, W) cut to the box of its visible pixels, for methods that copy places of it.
+
+    A transparent canvas round a picture has nothing to copy; holes inside it keep the nearest visible colour.
+    """
+    style, seen = job.styles[index], job.looks.seen[index]
+    if seen is None or not bool((seen > 0).any()):
+        return style
+    rows, columns = ((seen[0, 0] > 0).any(dim).nonzero()[:, 0] for dim in (1, 0))
+    return style[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
 def lend_visible_colours(
     job: Job, picture: torch.Tensor, strength: float = 1.0, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:

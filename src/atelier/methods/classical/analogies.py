@@ -32,6 +32,7 @@ from atelier.core.lazy import torch
 from atelier.images import Picture
 from atelier.images.resize import resize
 from atelier.methods.base import Job, Method, Paper
+from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -182,7 +183,7 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
     """The three pictures of the analogy. Raises InputError where `unfiltered` is not the style's."""
     from atelier.patches.analogy_channels import predicted
 
-    style, photo = _array(job.styles[0]), _array(job.content)
+    style, photo = _array(visible_part(job)), _array(job.content)
     trio = Trio(_unfiltered(style, knobs, job.files.get("unfiltered")), style, photo)
     trio = _in_luminance(trio, knobs) if knobs.channels == "luminance" else _in_colour(trio, knobs, job.seed)
     if knobs.variation:

@@ -49,7 +49,11 @@ class Colour(Method):
     sizes = {"draft": 768, "good": 1024, "best": 2048}  # noqa: RUF012
 
     def transfer(self, job: Job, knobs: Colour.Knobs) -> torch.Tensor:
-        picture = moved(job.content, job.styles[0], knobs, job.seed).clamp(0, 1)
+        from atelier.maths import visible_pixels
+
+        picture = moved(job.content, visible_pixels(job.styles[0], job.looks.seen[0]), knobs, job.seed).clamp(
+            0, 1
+        )
         job.progress.report(1, 1, stage="colours", preview=lambda: picture)
         return picture
 
@@ -75,7 +79,7 @@ def moved(content: torch.Tensor, style: torch.Tensor, knobs: Colour.Knobs, seed:
     if knobs.transfer in ("histogram", "sliced"):
         radius = round(max(content.shape[-2:]) / 128)
         picture = ways.regularised(picture, content, radius=radius, strength=knobs.smoothness)
-    return picture
+    return colour.confine(picture, style)
 
 
 def _space(knobs: Colour.Knobs) -> tuple[Convert, Convert]:

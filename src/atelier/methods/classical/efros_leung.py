@@ -18,6 +18,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import fit, resize
 from atelier.methods.base import Job, Method, Paper
+from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,11 +73,12 @@ class EfrosLeung(Method):
         height, width = job.content.shape[-2:]
         canvas = fit((height, width), min(knobs.grown, max(height, width)))
         ratio = max(canvas) / max(height, width)
-        longest = max(job.styles[0].shape[-2:])
+        source = visible_part(job)
+        longest = max(source.shape[-2:])
         # Marks keep their size against the picture where the sample can be as large as that needs.
-        few = fit(_size(job.styles[0]), max(1, min(round(longest * ratio), knobs.sample)))
+        few = fit(_size(source), max(1, min(round(longest * ratio), knobs.sample)))
         full = fit(few, max(1, round(max(few) / ratio)))
-        sample, style = (_array(resize(job.styles[0], size)) for size in (few, full))
+        sample, style = (_array(resize(source, size)) for size in (few, full))
         growth = _growth(_array(resize(job.content, canvas)), sample, knobs, job.seed)
 
         def picture() -> torch.Tensor:

@@ -21,6 +21,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Job, Method, Paper
+from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ class Repainting:
         from atelier.maths.pyramid import sizes
 
         self.job, self.knobs = job, knobs
-        photo, self.style = job.content.cpu(), job.styles[0].cpu()
+        photo, self.style = job.content.cpu(), visible_part(job).cpu()
         self.size = _size(photo)
         moved = sliced(photo, self.style, iterations=8, seed=job.seed)
         radius = round(max(self.size) / 128)

@@ -18,6 +18,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Job, Method, Paper
+from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ class Quilting(Method):
         from atelier.patches.guides import guides
         from atelier.patches.quilting import Quilt, starts
 
-        photo, style = (_array(picture) for picture in (job.content, job.styles[0]))
+        photo, style = (_array(picture) for picture in (job.content, visible_part(job)))
         unit = max(photo.shape[:2]) / 512
         goal, guide = guides(photo, style, knobs.guide, blur=knobs.blur * unit, seed=job.seed)
         quilt = Quilt(

@@ -18,7 +18,7 @@ import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atelier import features
+from atelier import colour, features, maths
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
@@ -84,7 +84,18 @@ class Texture(_Optimising):
         enlarge = _wrapped_resize if knobs.seamless else resize
         objective = partial(objective_at, job, knobs, encoder)
         relative = knobs.scale == "relative"
-        return coarse_to_fine(job, knobs, objective, enlarge=enlarge, rescale=relative)
+        picture = coarse_to_fine(job, knobs, objective, enlarge=enlarge, rescale=relative)
+        return _in_tone(job, picture) if relative and len(job.styles) == 1 else picture
+
+
+def _in_tone(job: Job, picture: torch.Tensor) -> torch.Tensor:
+    """The texture with the mean and covariance of its sample's colours, which black and flat ones need.
+
+    Their features say little of tone, and noise keeps its hues where nothing pulls on them.
+    """
+    sample = maths.visible_pixels(job.styles[0], job.looks.seen[0])
+    matched = colour.match_moments(picture, sample, noise=0.02)
+    return colour.confine(matched, sample).clamp(0, 1)
 
 
 def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
