@@ -343,7 +343,7 @@ TABLE = [
         "replay-styles",
         "replay made.png -s a.png -s b.png",
         USAGE,
-        "has 1 styles, and 2 were given",
+        "has 1 style, and 2 were given",
         _recipe(),
     ),
     # weights, methods, examples, demo, training
