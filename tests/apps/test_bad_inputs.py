@@ -301,7 +301,7 @@ TABLE = [
     ),
     Row("encoder-hash", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, VGG19_HASH),
     Row("encoder-path", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, "weights/vgg19.imagenet/vgg19-dcbb9e9d"),
-    Row("encoder-text", f"{PAIR} --encoder e.pth", WEIGHTS, "is no checkpoint", _put("e.pth", "hello")),
+    Row("encoder-text", f"{PAIR} --encoder e.pth", WEIGHTS, "is not a checkpoint", _put("e.pth", "hello")),
     Row(
         "encoder-cut",
         *(f"{PAIR} --encoder tiny.safetensors", WEIGHTS, "is cut short"),
@@ -353,7 +353,7 @@ TABLE = [
         "weights-picture",
         "weights add vgg19.imagenet photo.png --force",
         WEIGHTS,
-        "photo.png is no checkpoint",
+        "photo.png is not a checkpoint",
     ),
     Row("weights-file", "weights add vgg19.imagenet no.pth", WEIGHTS, "no.pth cannot be read"),
     Row("weights-damaged", "weights verify", WEIGHTS, "weights pull vgg19.imagenet", _damaged_install),
@@ -394,7 +394,7 @@ TABLE = [
         _put("own/brush.py", "1 / 0"),
         OWN,
     ),
-    Row("methods-nowhere", "methods", 1, "/own', which is no folder", env=OWN),
+    Row("methods-nowhere", "methods", 1, "/own', which is not a folder", env=OWN),
     Row(
         "disk-full",
         PAINT,
