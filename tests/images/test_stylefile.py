@@ -40,7 +40,7 @@ def test_other_safetensors_are_no_style(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="not a style file"):
         Picture.of(path)
-    with pytest.raises(InputError, match="there is not a style file"):
+    with pytest.raises(InputError, match="there is no style file"):
         Picture.of(tmp_path / "none.safetensors")
 
 

@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[Floats, Floats | None, str]:
             raise InputError(_refusal(path))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:
-        raise InputError(f"there is not a style file '{path}': check its path") from error
+        raise InputError(f"there is no style file '{path}': check its path") from error
     except (OSError, SafetensorError) as error:
         raise InputError(_refusal(path)) from error
     values = pixels.astype(np.float32) / 255
