@@ -5,7 +5,6 @@ python docs/generate.py FOLDER
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +80,7 @@ def training() -> str:
     parts.append(f"### Every method\n\n{fields(MethodSettings)}")
     for kind, settings in DATA.items():
         own = {name: field for name, field in settings.model_fields.items() if _differs(name, field)}
-        parts.append(f"### Data: {kind}\n\n{inspect.getdoc(settings)}\n\n{rows(own)}")
+        parts.append(f"### Data: {kind}\n\n{first_paragraph(settings)}\n\n{rows(own)}")
     for method in registry.list_methods().values():
         if method.Training is not None:
             name = method.name.replace("_", "-")

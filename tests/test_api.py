@@ -315,7 +315,7 @@ def test_replay_finds_what_moved_along(made: Path, tmp_path: Path) -> None:
 def test_replay_refuses_another_picture(made: Path, photo: Floats) -> None:
     with pytest.raises(InputError, match=r"photo\.png' is not the picture that was used"):
         atelier.replay(made, content=photo[::-1].copy())
-    with pytest.raises(UsageError, match="has 1 styles, and 2 were given"):
+    with pytest.raises(UsageError, match="has 1 style, and 2 were given"):
         atelier.replay(made, style=[photo, photo])
 
 

@@ -294,7 +294,7 @@ def test_the_doctor_speaks(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atelier.apps.doctor.convolution_rate", lambda *_: 3e9)
     lines = run("doctor").out.splitlines()
     assert lines[0].startswith("versions     python ")
-    assert "convolution  float32 3 GFLOP/s  bfloat16 3 GFLOP/s" in lines
+    assert "convolution  float32 3.0 GFLOP/s  bfloat16 3.0 GFLOP/s" in lines
 
 
 def test_examples(run: Any, folder: Path) -> None:

@@ -106,8 +106,8 @@ def test_help_of_generate_lists_the_methods_that_need_no_photo(run: Any) -> None
         ("generate gatys", "gatys restyles a photo"),
         ("generate noise photo.png", "unexpected argument photo.png: generate takes a METHOD and no photo"),
         ("generate noise -s style.png", "noise does not take a style picture: it takes no style"),
-        ("generate noise --strength 0.5", "it needs a photo, so use it with 'atelier stylize'"),
-        ("generate noise --mask style.png", "it needs a photo, so use it with 'atelier stylize'"),
+        ("generate noise --strength 0.5", "it needs a photo: use 'atelier stylize'"),
+        ("generate noise --mask style.png", "it needs a photo: use 'atelier stylize'"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_exit_code_2(run: Any, line: str, sentence: str) -> None:

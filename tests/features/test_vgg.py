@@ -186,7 +186,7 @@ def test_half_precision_weights_load_as_float32_outside_inference_mode() -> None
 
 def test_other_networks_are_refused() -> None:
     with pytest.raises(
-        WeightsError, match=r"2 tensors \(first: layer\.weight, layer\.bias\) are no VGG-like"
+        WeightsError, match=r"2 tensors \(first: layer\.weight, layer\.bias\) are not those of a VGG-like"
     ):
         recognise({"layer.weight": torch.zeros(3, 3), "layer.bias": torch.zeros(3)})
     tiny = dict(VGG(TINY).state_dict())
@@ -225,7 +225,7 @@ def test_load_from_a_file(tmp_path: Path) -> None:
 def test_load_of_something_else(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"decoder.weight": torch.zeros(2, 2)}, file)
-    with pytest.raises(WeightsError, match="no VGG-like encoder"):
+    with pytest.raises(WeightsError, match="not those of a VGG-like encoder"):
         vgg.load(file)
     with pytest.raises(WeightsError):
         vgg.load(tmp_path / "missing.safetensors")

@@ -178,7 +178,7 @@ def _packaged() -> set[str]:
 
 def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, add: Add, tmp_path: Path) -> None:
     monkeypatch.setenv("ATELIER_METHODS", str(tmp_path / "gone"))
-    with pytest.raises(AtelierError, match=r"ATELIER_METHODS names '.*gone', which is no folder"):
+    with pytest.raises(AtelierError, match=r"ATELIER_METHODS names '.*gone', which is not a folder"):
         registry.list_methods()
 
 

@@ -237,7 +237,7 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda state: {}, "are no network with conditional instance normalisation"),
+        (lambda state: {}, "are not those of a network with conditional instance normalisation"),
         (lambda state: {"conv1_1.weight": torch.ones(3)}, "transformer.contract.conv1.weight is missing"),
         (lambda state: without(state, "shift.bias"), "1 of 48 tensors are missing .shift.bias"),
         (lambda state: state | {"more": torch.ones(1)}, "1 of 49 tensors are left over .more"),

@@ -182,8 +182,8 @@ def test_an_encoder_is_no_decoder() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("conv4_1", "conv6_1", "no decoder's that mirrors an encoder"),
-        ("conv", "layer", "no decoder's that mirrors an encoder"),
+        ("conv4_1", "conv6_1", "decoder that mirrors an encoder"),
+        ("conv", "layer", "decoder that mirrors an encoder"),
         ("skip3", "skip1", "skip3.weight"),
         ("block1.first", "block1.third", "block"),
     ],

@@ -225,7 +225,7 @@ def changed(**more: Tensor | None) -> dict[str, Tensor]:
     [
         (
             {"conv1_1.weight": torch.zeros(8, 3, 3, 3)},
-            r"1 tensors are no reversible.*photo_image\.pt",
+            r"1 tensors are not those of a reversible.*photo_image\.pt",
         ),
         (changed(spread=None), "do not say whether they are photorealistic or artistic"),
         (changed(spread=torch.tensor(3)), "do not fit 3 unsqueezes of 3 groups"),

@@ -131,7 +131,7 @@ def test_a_folder_that_lacks_a_file(folder: Path) -> None:
     known(*(File(name=name) for name in (*NAMES, "vae/config.json")))
     with pytest.raises(WeightsError, match=r"lacks 1 of the 5 files of pipe\.test \(vae/config\.json\)"):
         weights.add("pipe.test", folder)
-    with pytest.raises(WeightsError, match=r"is no folder: pipe\.test has 5 files"):
+    with pytest.raises(WeightsError, match=r"is not a folder: pipe\.test has 5 files"):
         weights.add("pipe.test", folder / "model_index.json")
 
 

@@ -391,7 +391,7 @@ def test_the_beginning_of_a_hash_is_checked(site: Site, cache: Path) -> None:
         (pointer, "sent a Git LFS pointer"),
         (absent, "answered 404 Not Found"),
         (lambda request, _: without_length(request, b""), "is empty"),
-        (lambda request, _: without_length(request, b"no such thing"), "is no checkpoint"),
+        (lambda request, _: without_length(request, b"no such thing"), "is not a checkpoint"),
     ],
 )
 def test_what_is_not_the_file_says_so(site: Site, cache: Path, behaviour: Behaviour, sentence: str) -> None:
@@ -718,7 +718,8 @@ def test_a_wrong_file_of_a_pipeline_is_refused(site: Site, cache: Path) -> None:
 def test_a_file_of_another_form_is_refused_without_a_hash_too(site: Site, cache: Path, name: str) -> None:
     pipeline(site, hashes=False)
     site.files[f"abc/{name}"] = b"x" * len(PIPELINE[name])
-    with pytest.raises(WeightsError, match=r"sent a file of no use: .*(is no JSON|is a damaged safetensors)"):
+    reason = r"sent a file of no use: .*(is not JSON|is a damaged safetensors)"
+    with pytest.raises(WeightsError, match=reason):
         weights.pull("net.test")
 
 

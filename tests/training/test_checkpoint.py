@@ -52,7 +52,7 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
     [
         ({"pool": object()}, "cannot keep state/pool, a object"),
         ({"pool": [torch.nn.Linear(1, 1)]}, "cannot keep state/pool/0, a Linear"),
-        ({(1, 2): 3}, r"the key \(1, 2\) is no text and no integer"),
+        ({(1, 2): 3}, r"the key \(1, 2\) is neither text nor an integer"),
     ],
 )
 def test_a_value_that_cannot_be_kept_is_one_sentence(tmp_path: Path, value: Any, sentence: str) -> None:

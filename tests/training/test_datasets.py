@@ -142,7 +142,7 @@ def test_what_is_held_back_keeps_its_caption(folders: dict[str, Path]) -> None:
     [
         ("domains", {"a": ("{gone}",), "b": ("{dark}",)}, "no training data at '.*gone'"),
         ("domains", {"a": ("{empty}",), "b": ("{dark}",)}, r"no pictures below .*empty: allowed are \.bmp"),
-        ("labelled", {"domain": ("{dark}",)}, "is no domain: give a name and a folder"),
+        ("labelled", {"domain": ("{dark}",)}, "is not a domain: give a name and a folder"),
         ("labelled", {"domain": ("a={dark}",)}, "one domain is too few: give at least two"),
         ("labelled", {"domain": ("a={dark}", "a={light}")}, "two domains are called 'a'"),
         ("labelled", {"domain": ("a={dark}", "b={empty}")}, "no pictures below .*empty"),

@@ -1,1 +1,1 @@
-"""What people start: the command, later the studio page and the server."""
+"""The programs that people start: the command."""

@@ -1,4 +1,4 @@
-"""Tables of what there is: methods, knobs, weights; for people, for scripts and for the docs."""
+"""Tables of methods, knobs and weights: as text, as JSON and for the docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atelier.store import records, weights
 
 
 def many(methods: Iterable[type[Method]]) -> str:
-    """One line per method: name, family, year, what it does."""
+    """One row for each method: name, family, year, what it does."""
     rows = [(kind.name, kind.family(), str(kind.paper.year), kind.summary()) for kind in methods]
     return table(("method", "family", "year", "what it does"), rows, columns())
 
@@ -61,7 +61,7 @@ def takes(kind: type[Method]) -> str:
 
 
 def facts(kind: type[Method]) -> dict[str, Any]:
-    """A method as data: paper, what it takes, qualities, and the JSON schemas of knobs and training."""
+    """A method as data: paper, inputs, qualities, and the JSON schemas of its knobs and training."""
     return {
         "name": kind.name,
         "family": kind.family(),
@@ -84,7 +84,7 @@ def as_json(methods: Sequence[type[Method]]) -> str:
 
 
 def weights_table() -> str:
-    """One line per weights record: its name, whether it is here, licence, what it is."""
+    """One row for each weights record: name, whether it is installed, licence, paper, note."""
     rows = [
         (record.name, _state(record), record.licence, record.paper, record.note)
         for record in records.records()
@@ -93,7 +93,7 @@ def weights_table() -> str:
 
 
 def weights_as_json() -> str:
-    """The weights records as a JSON array, with the path where each lies or would lie."""
+    """The weights records as a JSON array, with the path where each is, or would be, installed."""
     rows = [
         {
             **dataclasses.asdict(record),

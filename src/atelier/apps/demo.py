@@ -11,15 +11,15 @@ from atelier import api, examples
 from atelier.apps.show import say, watching
 from atelier.images import Picture, write
 
-#: Photo and style of each row, chosen by looking at what they give.
+#: Photo and style of each row, chosen by eye.
 PAIRS = (("astronaut", "nocturne"), ("chelsea", "stained_glass"), ("coffee", "cubist"), ("rocket", "woodcut"))
 CELL = 384
 GAP = 12
 
 
 def run(folder: Path, quality: str = "good") -> tuple[Path, bool]:
-    """Write the results and `contact-sheet.jpg`; the sheet's path, and whether all were made."""
-    api.by_quality(quality)  # a wrong name fails before a folder is made
+    """Write the results and `contact-sheet.jpg`; the path of the sheet, and whether it is complete."""
+    api.by_quality(quality)  # fail before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[Picture, ...]] = []
     for photo_name, style_name in PAIRS:
@@ -38,7 +38,7 @@ def run(folder: Path, quality: str = "good") -> tuple[Path, bool]:
 
 
 def contact_sheet(rows: list[tuple[Picture, ...]]) -> Picture:
-    """Pictures in rows on white, each fitted into a square cell."""
+    """The pictures in rows on a white ground, each fitted into a square cell."""
     width = GAP + len(rows[0]) * (CELL + GAP)
     sheet = Image.new("RGB", (width, GAP + len(rows) * (CELL + GAP)), "white")
     for row, pictures in enumerate(rows):

@@ -1,4 +1,4 @@
-"""What a failed command says: one sentence in the words that the person typed, and an exit code."""
+"""Error messages of the command: one sentence that names flags as they were typed, and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Asked:
-    """The command that the words on the line name, as far as they name one."""
+    """The command that was asked for, as far as the line names one: its path and its parser."""
 
     path: str
     command: Any
@@ -42,18 +42,18 @@ class Asked:
 
     @property
     def flags(self) -> dict[str, str]:
-        """Its flags by the names of their values, which sentences of the library use."""
+        """The flags of its parameters, by the names that the library's messages use."""
         found = {parameter.name: parameter.opts[0] for parameter in getattr(self.command, "params", ())}
         return {name: flag for name, flag in found.items() if flag.startswith("--")}
 
     @property
     def help(self) -> str:
-        """Where it is explained."""
+        """A hint at its help page."""
         return f"see '{self.path} --help'"
 
 
 def failed(error: BaseException, asked: Asked, *, debug: bool, as_json: bool) -> int:
-    """Say what went wrong on the error stream (and as JSON where that was asked for); the exit code."""
+    """Print the message on the error stream, with `as_json` on the output stream too; the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(getattr(error, "message", ""))
         return UsageError.exit_code
@@ -70,7 +70,7 @@ def failed(error: BaseException, asked: Asked, *, debug: bool, as_json: bool) ->
 
 
 def explained(error: BaseException, asked: Asked) -> tuple[str, int]:
-    """An error's sentence, on one line, and its exit code."""
+    """The message of an error, on one line, and its exit code."""
     if isinstance(error, AtelierError):
         return one_line(as_typed(error, asked.flags)), error.exit_code
     if hasattr(error, "format_message"):
@@ -79,20 +79,19 @@ def explained(error: BaseException, asked: Asked) -> tuple[str, int]:
         return "stopped; nothing was written", INTERRUPTED
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
-        return "the memory is not enough for this: use a smaller --size", ResourceError.exit_code
+        return "not enough memory: use a smaller --size", ResourceError.exit_code
     if isinstance(error, BrokenPipeError):
         return "", OutputError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         code = InputError.exit_code if isinstance(error, FileNotFoundError) else OutputError.exit_code
         return one_line(_of_the_system(error)), code
     return one_line(
-        f"an error that should not happen: {type(error).__name__}: {text}; "
-        "please report it with what --debug shows"
+        f"internal error: {type(error).__name__}: {text}; please report it with the output of --debug"
     ), 1
 
 
 def as_typed(error: AtelierError, flags: dict[str, str]) -> str:
-    """The error's sentence with flags in place of the names that a call in Python has.
+    """The message with flags in place of the names of Python arguments.
 
     >>> as_typed(UsageError("strength = '2' is not allowed"), {"strength": "--strength"})
     '--strength 2 is not allowed'
@@ -104,13 +103,13 @@ def as_typed(error: AtelierError, flags: dict[str, str]) -> str:
         if isinstance(error, UsageError):
             text = re.sub(rf"^{name} = '?(.*?)'? is not", rf"{flag} \1 is not", text)
             text = re.sub(rf"^{name} is |^the \w+ '{name}' is ", f"{flag} is ", text)
-        if "_" in name:  # plain words are words of the sentence; a dot, slash or quote makes a file's name
+        if "_" in name:  # others are plain words of the sentence, or part of a file name
             text = re.sub(rf"(?<![\w./\\'-]){name}(?![\w/\\'-]|\.\w)", flag, text)
     return text
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and terminal codes, which names of files may hold.
+    """The text without the line breaks and control codes that file names may hold.
 
     >>> one_line("the file 'a\\nb' is not there")
     "the file 'a b' is not there"
@@ -120,7 +119,7 @@ def one_line(text: str) -> str:
 
 
 def _misread(error: Any, asked: Asked) -> str:
-    """What the parser of the command line could not read, with the place where it is explained."""
+    """The message for a line that the parser rejects, with a hint at the help page."""
     if context := getattr(error, "ctx", None):
         asked = Asked(context.command_path, context.command)
     kind, message = type(error).__name__, str(error.format_message()).removesuffix(".")
@@ -146,7 +145,7 @@ def _misread(error: Any, asked: Asked) -> str:
 
 
 def _called(parameter: Any) -> str:
-    """A flag by its long name, an argument by the word in the help."""
+    """A flag by its first name, an argument by its name in the help."""
     first = str(parameter.opts[0])
     return first if first.startswith("-") else str(parameter.metavar or parameter.name.upper())
 
@@ -158,13 +157,13 @@ def _nearest(option: str, asked: Asked) -> str:
         from atelier.session.controls import Controls
 
         if field in Controls.model_fields or field in ("mask", "region"):
-            return "it needs a photo, so use it with 'atelier stylize'"
+            return "it needs a photo: use 'atelier stylize'"
     if asked.command.name == "stylize":
         from atelier.methods import registry
 
         for name, kind in registry.list_methods().items():
             if field in kind.Knobs.model_fields:
-                return f"it is a knob of another method, so add --method {name}, or leave it out"
+                return f"it is a knob of another method: add --method {name}, or omit it"
     known = [name for parameter in asked.command.params for name in parameter.opts if name.startswith("--")]
     hint = did_you_mean(option, known)
     return hint if hint.startswith("did you mean") else asked.help
@@ -174,6 +173,6 @@ def _of_the_system(error: OSError) -> str:
     from atelier.core.atomic import is_full
 
     if is_full(error):
-        return f"no room is left for '{error.filename}': free some space or choose another folder"
+        return f"no space is left for '{error.filename}': free some space, or choose another folder"
     reason = (error.strerror or type(error).__name__).lower()
-    return f"'{error.filename}' cannot be used ({reason}): check the path and its permissions"
+    return f"cannot use '{error.filename}' ({reason}): check the path and its permissions"

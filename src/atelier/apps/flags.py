@@ -1,7 +1,7 @@
-"""Command-line flags made from declared fields, so that nothing is declared twice.
+"""Command-line flags generated from declared fields, so that nothing is declared twice.
 
-Values stay text here and are checked where the fields are declared: a flag and a keyword argument
-then fail with the same sentence.
+Values remain text here and are checked where the fields are declared, so that a flag and a keyword argument
+fail with the same message.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ def hidden(annotation: Any) -> Any:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that were given: lists as tuples, the rest as they came."""
+    """The flags that were given; lists become tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if v is not None and v != []}
 
 
 def default_of(field: FieldInfo) -> str:
-    """A field's default in words."""
+    """The default of a field, as help and tables show it."""
     value = field.default
     if field.is_required():
         return "required"
@@ -91,7 +91,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def kind_of(field: FieldInfo) -> str:
-    """What a field takes, in words: a choice, a file, or a type with its range."""
+    """What a field takes, as help and tables show it: a choice, a file, or a type with its range."""
     if words := _file_of(field):
         return words
     inner = _inner(field.annotation)
@@ -163,6 +163,6 @@ def _parameter(name: str, field: FieldInfo, panel: str, *, hide: bool) -> inspec
 
 
 def _default(field: FieldInfo) -> str:
-    """As typer writes the defaults that it knows."""
+    """The default in the notation of typer."""
     default = default_of(field)
     return "" if default == "none" else " [required]" if default == "required" else f" [default: {default}]"

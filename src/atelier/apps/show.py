@@ -1,6 +1,6 @@
-"""What a person at the terminal sees: progress while it works, one sentence when it fails.
+"""Output for people and scripts: progress bars, losses, one-line messages, JSON.
 
-Progress goes to the error stream, results to the output stream, so that scripts can pipe them.
+Progress and messages go to the error stream, results to the output stream, so that they can be piped.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def live() -> bool:
 
 
 def say(text: str) -> None:
-    """A line for the person, on the error stream."""
+    """Print a line on the error stream."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def emit(values: Mapping[str, Any]) -> None:
-    """One JSON object for scripts, on the output stream."""
-    # ASCII, for names of files may hold what the stream cannot encode.
+    """Print one JSON object on the output stream."""
+    # ASCII, because file names may hold characters that the stream cannot encode.
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 
 
 class Watch:
-    """Listens to events: a bar with the time left, the losses every 50th step, and Ctrl-C.
+    """A progress listener: a bar with the time left, losses at every 50th step, and Ctrl-C.
 
-    The first Ctrl-C asks the work to stop and keep its best; a second one ends it at once.
+    The first Ctrl-C stops the work and keeps the best picture so far; a second one ends it at once.
     """
 
     def __init__(self, bar: Progress | None, *, quiet: bool) -> None:
@@ -70,7 +70,7 @@ class Watch:
         return not self.interrupted
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """The handler of Ctrl-C and of a polite kill."""
+        """The handler of SIGINT (Ctrl-C) and SIGTERM."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
@@ -78,7 +78,7 @@ class Watch:
 
 @contextmanager
 def watching(*, quiet: bool = False) -> Iterator[Watch]:
-    """A `Watch` that shows a bar on a terminal and handles Ctrl-C while the block runs."""
+    """A `Watch` that draws a bar on a terminal and handles Ctrl-C inside the block."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True) if live() and not quiet else None
     watch = Watch(bar, quiet=quiet)
@@ -96,7 +96,7 @@ def watching(*, quiet: bool = False) -> Iterator[Watch]:
 
 @contextmanager
 def downloading(name: str) -> Iterator[Any]:
-    """A callback (bytes so far, bytes in all or None) that draws a bar on a terminal."""
+    """A callback (bytes done, bytes in total or None) that draws a bar on a terminal."""
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
     columns = (
@@ -112,7 +112,7 @@ def downloading(name: str) -> Iterator[Any]:
 
 
 class Clock:
-    """Seconds since it was made."""
+    """A stopwatch that starts when it is created."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()

@@ -71,7 +71,7 @@ class OutputError(AtelierError):
     >>> atelier.save_style(np.zeros((16, 16, 3)), "missing/style.safetensors")
     Traceback (most recent call last):
     ...
-    atelier.core.errors.OutputError: the folder 'missing' does not exist: make it, or write elsewhere
+    atelier.core.errors.OutputError: the folder 'missing' does not exist...
     """
 
     exit_code = 5
@@ -84,7 +84,7 @@ class ResourceError(AtelierError):
     >>> atelier.Stylizer(method="identity", device="cuda:99")
     Traceback (most recent call last):
     ...
-    atelier.core.errors.ResourceError: the device 'cuda:99' does not answer...
+    atelier.core.errors.ResourceError: the device 'cuda:99'...
     """
 
     exit_code = 6

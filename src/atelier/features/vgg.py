@@ -314,7 +314,7 @@ def recognise(state: Mapping[str, Tensor]) -> Plan:
         if len(names & plan.official_names().keys()) > 0.8 * len(plan.official_names()):
             return plan
     raise WeightsError(
-        f"These {len(state)} tensors (first: {_some(state)}) are no VGG-like encoder's; allowed: "
+        f"These {len(state)} tensors (first: {_some(state)}) are not those of a VGG-like encoder; allowed: "
         "torchvision's vgg16 or vgg19, vgg_normalised, or an encoder that atelier trained."
     )
 

@@ -83,7 +83,7 @@ def _modules() -> Iterator[ModuleType]:
             yield importlib.import_module(info.name)
     for folder in filter(None, os.environ.get("ATELIER_METHODS", "").split(os.pathsep)):
         if not Path(folder).is_dir():
-            raise AtelierError(f"ATELIER_METHODS names '{folder}', which is no folder: mend it or unset it")
+            raise AtelierError(f"ATELIER_METHODS names '{folder}', which is not a folder: fix or unset it")
         yield from (_load(path) for path in sorted(Path(folder).resolve().glob("[!_]*.py")))
 
 
@@ -102,7 +102,7 @@ def _load(path: Path) -> ModuleType:
         del sys.modules[name]
         reason = " ".join(str(error).split())
         raise AtelierError(
-            f"the method file {path} cannot be loaded: {type(error).__name__}: {reason}; mend it, or take "
-            "its folder out of ATELIER_METHODS"
+            f"the method file {path} cannot be loaded: {type(error).__name__}: {reason}; fix it, or remove "
+            "its folder from ATELIER_METHODS"
         ) from error
     return module

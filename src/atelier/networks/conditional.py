@@ -365,8 +365,8 @@ def _rows(state: Mapping[str, Tensor], name: str) -> int:
     if name not in state or state[name].ndim == 0:
         first = ", ".join(list(state)[:3])
         raise WeightsError(
-            f"These {len(state)} tensors (first: {first}) are no network with conditional instance "
-            f"normalisation: {name} is missing."
+            f"These {len(state)} tensors (first: {first}) are not those of a network with conditional "
+            f"instance normalisation: {name} is missing."
         )
     return state[name].shape[0]
 

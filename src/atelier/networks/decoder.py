@@ -265,8 +265,8 @@ def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
     widths, convs = _sizes(state)
     if not widths or len(widths) != max(widths):
         raise WeightsError(
-            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are no decoder's that mirrors "
-            "an encoder; allowed: AdaIN's published decoder.pth, or one that atelier trained."
+            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a "
+            "decoder that mirrors an encoder; allowed: AdaIN's published decoder.pth, or one of atelier's."
         )
     stages = range(1, len(widths) + 1)
     return DecoderPlan(
@@ -313,7 +313,7 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
         mirror = from_state(parts[number], padding=padding)
         if mirror.plan.stage != number:
             raise WeightsError(
-                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: mend its names."
+                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: correct its names."
             )
         mirrors.add_module(f"level{number}", mirror)
     return mirrors

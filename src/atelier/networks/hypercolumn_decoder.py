@@ -66,7 +66,7 @@ class HypercolumnDecoder(nn.Module):
             made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise WeightsError(
-                "these weights are no decoder of hypercolumns: take those that 'atelier train nnst-d' wrote"
+                "these weights are not a decoder of hypercolumns: use those of 'atelier train nnst-d'"
             ) from error
         return made
 

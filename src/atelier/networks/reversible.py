@@ -301,8 +301,8 @@ def recognise(state: Mapping[str, Tensor], *, spread: int | None = None) -> Plan
     refined = _blocks(state, r"channel_reduction\.block_list\.(\d+)")
     if not stack or not refined:
         raise WeightsError(
-            f"These {len(state)} tensors are no reversible network's: take one that CAP-VSTNet published "
-            "(photo_image.pt, art_image.pt, ...) or that `atelier train cap_vstnet` made."
+            f"These {len(state)} tensors are not those of a reversible network: use one published for "
+            "CAP-VSTNet (photo_image.pt, art_image.pt, ...) or that `atelier train cap_vstnet` made."
         )
     if SPREAD in state:
         spread = int(state[SPREAD])

@@ -27,12 +27,12 @@ class Controls(knob_rules.Knobs):
         None,
         ge=1,
         le=32768,
-        description="Long side of the result in pixels; by default the quality's, and at most the photo's.",
+        description="Long side of the result in pixels; by default that of the quality, at most the photo's.",
     )
-    strength: float = Field(
-        1.0, ge=0, le=1, description="0 leaves the photo untouched, 1 is the method in full."
+    strength: float = Field(1.0, ge=0, le=1, description="0 keeps the photo, 1 applies the style in full.")
+    colour: Literal["style", "content"] = Field(
+        "style", description="Colours of the style, or those of the content."
     )
-    colour: Literal["style", "content"] = Field("style", description="Whose colours the result has.")
     style_weights: tuple[float, ...] = Field(
         (), description="Weight of each style, in the order of pictures, texts, trained; equal by default."
     )
@@ -42,17 +42,17 @@ class Controls(knob_rules.Knobs):
         le=8,
         description="Size of the style picture relative to the content's; a larger one has larger strokes.",
     )
-    feather: float = Field(8.0, ge=0, description="Softness of the mask's edge in pixels.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything random.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    feather: float = Field(8.0, ge=0, description="Width of the soft edge of the mask in pixels.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the random numbers.")
+    device: str = Field("auto", description="Device to compute on: auto, cpu, cuda, cuda:N or mps.")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Number of CPU threads; by default one for each core."
+        None, ge=1, le=1024, description="Number of CPU threads; one per core by default."
     )
     max_pixels: int | None = Field(
-        None, ge=1, description="Largest input picture that is read, in pixels; 100 million by default."
+        None, ge=1, description="Largest input picture to read, in pixels; 100 million by default."
     )
     receipt: Literal["names", "paths", "none"] = Field(
-        "names", description="What the receipt calls the input files: by name, by full path, or no receipt."
+        "names", description="How the receipt refers to input files: by name, by full path; or no receipt."
     )
 
 
@@ -64,8 +64,8 @@ def by_quality(quality: str) -> str:
     """The method that a quality stands for. Raises UsageError for a quality that only some methods have."""
     if quality not in BY_QUALITY:
         raise UsageError(
-            f"there is no general quality '{quality}' ({did_you_mean(quality, BY_QUALITY)}): name the method "
-            "too if it is a quality of its own"
+            f"unknown quality '{quality}': {did_you_mean(quality, BY_QUALITY)}; a quality of a single "
+            "method also needs the method's name"
         )
     return BY_QUALITY[quality]
 

@@ -110,7 +110,8 @@ class Finder:
         """The pictures of a recipe's styles or regions."""
         named = given if isinstance(given, (list, tuple)) else [given] * len(sources)
         if len(named) != len(sources):
-            raise UsageError(f"{label} has {len(sources)} {what}, and {len(named)} were given")
+            noun = what.removesuffix("s") if len(sources) == 1 else what
+            raise UsageError(f"{label} has {len(sources)} {noun}, and {len(named)} were given")
         return [self.one(source, one, data=data) for source, one in zip(sources, named, strict=True)]
 
     def one(self, source: recipes.Source, given: Anything | None = None, *, data: bool = False) -> Picture:

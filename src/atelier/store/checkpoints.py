@@ -287,7 +287,7 @@ def _refusal(kind: Kind) -> str:
     if kind == "empty":
         return "is empty: fetch it again."
     return (
-        "is no checkpoint: allowed are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
+        "is not a checkpoint: allowed are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
         "TensorFlow checkpoints (.index, .ckpt, .tar.gz)."
     )
 

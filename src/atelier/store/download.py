@@ -60,7 +60,7 @@ def download(url: str, part: Path, progress: Progress | None = None) -> bool:
     `OutputError` when the disk is full.
     """
     if urlsplit(url).scheme not in _SCHEMES:
-        raise SourceError(f"is no address that can be fetched; allowed: {', '.join(_SCHEMES)}")
+        raise SourceError(f"is not an address that can be fetched; allowed: {', '.join(_SCHEMES)}")
     best, idle, joined = -1, 0, False
     while True:
         have = _size(part)

@@ -99,7 +99,7 @@ class Shelf:
         raise NotImplementedError
 
     def condition(self) -> Condition:
-        """Whether the weights are there, whole, and the published ones, by hashing them anew."""
+        """Whether the weights are there, whole, and the published ones, by hashing them again."""
         raise NotImplementedError
 
     def recorded(self) -> Condition:

@@ -50,7 +50,7 @@ def read(path: Path) -> Arrays:
         return _read_table(path) if is_table(path) else _read_archive(path)
     except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
         raise WeightsError(
-            f"{path} is no TensorFlow checkpoint, or damaged: give the .index file with its .data file "
+            f"{path} is not a TensorFlow checkpoint, or damaged: give the .index file with its .data file "
             "beside it, the .ckpt file, or the archive as it was published."
         ) from error
 

@@ -154,7 +154,7 @@ def add(name: str, path: str | Path, *, force: bool = False) -> Path:
 
 
 def verify(name: str | None = None) -> list[tuple[str, Condition]]:
-    """The name and the condition of the weights called `name`, or of all, by hashing them anew.
+    """The name and the condition of the weights called `name`, or of all, by hashing them again.
 
     "verified" are the published files; "unverified" are whole as they were installed, but no hash of the
     published files is known, or `add` was forced.
@@ -184,7 +184,7 @@ def _brought(known: Record, path: Path) -> dict[str, Path]:
     else:
         if not path.is_dir():
             raise WeightsError(
-                f"{path} is no folder: {known.name} has {known.what}, so give the folder of all."
+                f"{path} is not a folder: {known.name} has {known.what}, so give the folder of all."
             )
         files = {part.name: path / part.name for part in known.parts}
         if absent := [name for name, file in files.items() if not file.is_file()]:

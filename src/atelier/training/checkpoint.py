@@ -94,7 +94,7 @@ def _described(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 def _key(key: Any, path: str) -> Any:
     if isinstance(key, str | int):
         return key
-    raise TrainingError(f"the checkpoint cannot keep {path}: the key {key!r} is no text and no integer")
+    raise TrainingError(f"the checkpoint cannot keep {path}: the key {key!r} is neither text nor an integer")
 
 
 def _rebuilt(described: Any, tensor: Any) -> Any:

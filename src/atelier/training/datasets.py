@@ -155,7 +155,7 @@ def _labelled(settings: Any) -> Read:
         name, equals, folder = given.partition("=")
         if not (name and equals and folder):
             raise TrainingError(
-                f"'{given}' is no domain: give a name and a folder, as in winter=photos/winter"
+                f"'{given}' is not a domain: give a name and a folder, as in winter=photos/winter"
             )
         if name in folders:
             raise TrainingError(f"two domains are called '{name}': give each its own name")
@@ -227,7 +227,7 @@ def _check_header(file: Any, name: str) -> None:
         with Image.open(file):
             pass
     except Exception as error:  # Pillow raises many kinds for damaged files
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no picture"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a picture"
         raise TrainingError(f"{name} cannot be used ({reason}): remove or replace it") from None
 
 

@@ -137,7 +137,7 @@ def test_half_precision_is_close(make: Make) -> None:
 
 
 def test_weights_of_another_network(make: Make, tiny_encoder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are no network with conditional"):
+    with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are not those of a network with cond"):
         make(weights=str(tiny_encoder))
     with pytest.raises(WeightsError, match=r"atelier weights pull cin\.monet"):
         make(weights="cin.monet")

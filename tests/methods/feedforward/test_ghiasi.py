@@ -258,7 +258,7 @@ def test_an_encoder_that_it_was_not_trained_with(make: Make) -> None:
 
 
 def test_weights_of_another_network(make: Make, tiny_encoder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are no network with conditional"):
+    with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are not those of a network with cond"):
         make(weights=str(tiny_encoder))
 
 

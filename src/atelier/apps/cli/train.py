@@ -71,7 +71,7 @@ def _of(kind: type[Method]) -> Entry:
 
         return Flags(parameters(settings_of(kind), "Training"))
 
-    sentence = f"Train the network of {kind.name}; resumes from the last checkpoint in the folder."
+    sentence = f"Train the networks of {kind.name}; resumes from the last checkpoint in the folder."
     return Entry(kind.name.replace("_", "-"), sentence, method, flags)
 
 

@@ -97,7 +97,7 @@ class Adain(Method):
         restore: bool = knob(
             True, "Below full strength, give back in proportion what the decoder loses of the photo."
         )
-        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     qualities = {  # noqa: RUF012
         "draft": {},
@@ -128,7 +128,7 @@ class Adain(Method):
         blocks: int = knob(1, "Residual blocks where the first of them joins.", ge=0, le=16)
         strength: float = knob(1.0, "Share of the style in the features.", ge=0, le=1)
         scale: Literal["relative", "published"] = knob(
-            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+            "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(20.0, "Weight of the style's statistics.", ge=0)
@@ -137,7 +137,7 @@ class Adain(Method):
         )
         identity_weight: float = knob(2.0, "Weight of the pixel error in that part.", ge=0)
         smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
-        overshoot: float = knob(5.0, "Weight of values outside 0..1.", ge=0)
+        overshoot: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}

@@ -102,22 +102,22 @@ class CapVstnet(Method):
 
         weights: str = knob("cap_vstnet.atelier", "Reversible network: a name, or a file.", file="weights")
         network: Literal["auto", "photo", "art"] = knob(
-            "auto", "Which network a published file is that was not installed by its name."
+            "auto", "Network of a published file that was not installed under its name."
         )
         content_labels: str = knob(
             "",
-            "Picture of the content's regions, a colour each, in a lossless format such as PNG.",
+            "Label map of the content: a colour for each region, lossless, such as PNG.",
             file="data",
         )
         style_labels: tuple[str, ...] = knob(
-            (), "The same for each style: regions of one colour take each other's style.", file="data"
+            (), "The same for each style; a region takes the style of the region of its colour.", file="data"
         )
         label_affinity: str = knob(
             "",
             "Square .npy whose column s lists the labels most like s: what stands in where one is missing.",
             file="array",
         )
-        half: bool = knob(True, "Compute in bfloat16 where the device can and a trial shows no harm.")
+        half: bool = knob(True, "Use bfloat16 if the device supports it and a trial shows no harm.")
 
     qualities = {  # noqa: RUF012
         "draft": {},
@@ -135,7 +135,7 @@ class CapVstnet(Method):
         )
         encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
         scale: Literal["relative", "published"] = knob(
-            "relative", "Unit of the encoder's losses: relative to their targets, or as the paper has them."
+            "relative", "Scale of the encoder's losses: relative to their targets, or as in the paper."
         )
         start_gain: float = knob(
             0.1,
@@ -155,7 +155,7 @@ class CapVstnet(Method):
         steps: int = knob(170_000, "Optimiser steps in all; a resumed run may be given more.", ge=1)
         batch: int = knob(2, "Pairs a step.", ge=1)
         crop: int = knob(256, "Side of the square crops in pixels, a multiple of 4.", ge=16, le=1024)
-        learning_rate: float = knob(1e-4, "Adam's rate between warm-up and cool-down.", gt=0)
+        learning_rate: float = knob(1e-4, "Learning rate between warm-up and cool-down.", gt=0)
         clip: float = knob(5.0, "Largest norm of the gradient.", gt=0)
 
     def __init__(self) -> None:

@@ -88,7 +88,7 @@ class Cin(Method):
             (), "Styles of the network, counted from 0, several to be mixed; when none, the picture chooses."
         )
         shares: tuple[float, ...] = knob((), "Share of each of these styles; equal when none is given.")
-        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
         """The network's shape and its losses."""
@@ -103,7 +103,7 @@ class Cin(Method):
             "", "Weights whose transformer is kept for the new styles; empty for a new one.", file="weights"
         )
         scale: Literal["relative", "published"] = knob(
-            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+            "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)

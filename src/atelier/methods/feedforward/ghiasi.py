@@ -112,12 +112,12 @@ class Ghiasi(Method):
             "encoder.atelier", "Encoder that a network without Inception was trained with.", file="weights"
         )
         style_vector: str = knob(
-            "", "File with a style vector that takes the place of the style pictures.", file="weights"
+            "", "File with a style vector to use instead of the style pictures.", file="weights"
         )
         restore: bool = knob(
             True, "Below full strength, give back in proportion what the network loses of the photo."
         )
-        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
         """The network's shape and its losses."""
@@ -140,7 +140,7 @@ class Ghiasi(Method):
             file="weights",
         )
         scale: Literal["relative", "published"] = knob(
-            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+            "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)

@@ -79,7 +79,7 @@ class NNSTD(Method):
         )
         keep: float = knob(
             0.5,
-            "The photo's own share in the search, between the first size and the last.",
+            "Weight of the photo itself in the search, between the first size and the last.",
             ge=0,
             le=1,
         )
@@ -88,13 +88,13 @@ class NNSTD(Method):
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
-            "no", "Turned copies of the style that are searched as well."
+            "no", "Rotated copies of the style to search as well."
         )
         dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
-        half: bool = knob(True, "Run the networks in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(True, "Run the networks in bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
         """Weights of the losses, and defaults of the run that suit this network."""
@@ -108,7 +108,7 @@ class NNSTD(Method):
         moment_weight: float = knob(2.0, "Weight of the features' means and deviations.", ge=0)
         copy_weight: float = knob(2.0, "Weight of reconstructing a picture from its own features.", ge=0)
         content_weight: float = knob(0.1, "Weight of the content's normalised features.", ge=0)
-        range_weight: float = knob(5.0, "Weight of values outside 0..1.", ge=0)
+        range_weight: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
         lattice_weight: float = knob(5.0, "Weight of the checkerboard penalty.", ge=0)
 
     def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:

@@ -48,7 +48,7 @@ register(
         file="wct.safetensors",
         licence="that of the pictures it is trained on",
         paper=_PAPER,
-        note="Decoders for encoder.atelier. They do not come along: `atelier train wct` makes them.",
+        note="Decoders for encoder.atelier. Not bundled; train them with `atelier train wct`.",
     )
 )
 register(
@@ -98,7 +98,7 @@ class WCT(Method):
         restore: bool = knob(
             True, "Below full strength, give back in proportion what the decoders lose of the photo."
         )
-        half: bool = knob(True, "Compute in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     qualities = {  # noqa: RUF012
         "draft": {"levels": (4, 3, 2, 1)},
@@ -125,11 +125,11 @@ class WCT(Method):
         levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder that get a decoder.")
         padding: Padding = knob("replicate", "Border of the convolutions.")
         scale: Literal["relative", "published"] = knob(
-            "relative", "Unit of the losses: relative to their targets, or as the paper has them."
+            "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
         pixel_weight: float = knob(1.0, "Weight of the squared error of the pixels.", ge=0)
         feature_weight: float = knob(1.0, "Weight of the squared error of the features.", ge=0)
-        batch: int = knob(4, "Photos a step, and as many paintings.", ge=1)
+        batch: int = knob(4, "Photos per step, and as many paintings.", ge=1)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}

@@ -31,7 +31,7 @@ class EncoderKnobs(Knobs):
     )
     padding: Literal["replicate", "zeros", "reflect"] = knob("replicate", "Border of the convolutions.")
     pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
-    half: bool = knob(True, "Run the encoder in bfloat16 where the device multiplies it in hardware.")
+    half: bool = knob(True, "Run the encoder in bfloat16 if the device supports it natively.")
 
     def files(self) -> tuple[str, ...]:
         """The weights and other files that these knobs use, for the recipe."""
@@ -44,7 +44,7 @@ class DescentKnobs(EncoderKnobs):
     start: str = knob(
         "content", "Start from 'content', 'noise', 'style', or a picture file.", file="picture", words=STARTS
     )
-    smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
+    smallest: int = knob(128, "Long side of the coarsest size; large for a single size.", ge=16)
     iterations: int = knob(120, "Evaluations at the final size.", ge=1)
     coarse_iterations: int = knob(180, "Evaluations at each coarser size.", ge=1)
     optimiser: Literal["adam", "lbfgs"] = knob("adam", "Optimiser of the picture.")

@@ -79,7 +79,7 @@ class StyleKnobs(DescentKnobs):
         ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "Taps whose features are the style."
     )
     style_layer_weights: tuple[float, ...] = knob((), "Weight of each style tap; equal when none is given.")
-    smoothness: float = knob(1.0, "Weight of total variation, against grain.", ge=0)
+    smoothness: float = knob(1.0, "Weight of total variation, which suppresses grain.", ge=0)
 
     def style_shares(self) -> dict[str, float]:
         """The weight of each style tap, summing to 1. Raises UsageError where the two knobs do not fit."""

@@ -59,7 +59,7 @@ class DeepAnalogy(_Optimising):
     class Knobs(EncoderKnobs):
         """The levels from coarse to fine, and what is done at each."""
 
-        half: bool = knob(False, "Run the encoder in bfloat16 where the device multiplies it in hardware.")
+        half: bool = knob(False, "Run the encoder in bfloat16 if the device supports it natively.")
         layers: tuple[str, ...] = knob(
             ("relu5_1", "relu4_1", "relu3_1", "relu2_1", "relu1_1"), "Taps to match at, from deep to first."
         )
@@ -69,7 +69,8 @@ class DeepAnalogy(_Optimising):
         )
         patches: tuple[int, ...] = knob((3, 3, 3, 5, 5), "Positions along a patch's side at each level.")
         reaches: tuple[int, ...] = knob(
-            (6, 6, 4, 4), "Reach of the random search at each level but the deepest, which searches all."
+            (6, 6, 4, 4),
+            "Radius of the random search at each level; the deepest is searched in full.",
         )
         centred: bool = knob(
             True, "Match features from each picture's own mean, so that its colours count for less."

@@ -56,7 +56,7 @@ class Gatys(_Optimising):
         style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
         scale: Scale = knob(
             "relative",
-            "Unit of the losses: relative to their targets, or as the tutorial or the paper has them.",
+            "Scale of the losses: relative to their targets, or as in the tutorial or the paper.",
         )
 
     qualities = {  # noqa: RUF012

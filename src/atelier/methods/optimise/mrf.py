@@ -59,11 +59,13 @@ class MRF(_Optimising):
         )
         patch: int = knob(3, "Positions along a patch's side.", ge=1, le=9)
         stride: int = knob(2, "Positions from one patch to the next.", ge=1, le=9)
-        rotations: tuple[float, ...] = knob((0.0,), "Degrees by which copies of the style are turned.")
+        rotations: tuple[float, ...] = knob(
+            (0.0,), "Angles in degrees by which copies of the style are rotated."
+        )
         scales: tuple[float, ...] = knob((1.0,), "Factors by which copies of the style are scaled.")
         match_every: int = knob(10, "Evaluations from one matching to the next.", ge=1)
         content_weight: float = knob(0.5, "Weight of the content's features.", ge=0)
-        smoothness: float = knob(2.0, "Weight of total variation, against grain.", ge=0)
+        smoothness: float = knob(2.0, "Weight of total variation, which suppresses grain.", ge=0)
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )

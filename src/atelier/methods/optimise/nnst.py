@@ -67,17 +67,19 @@ class NNST(_Optimising):
         start: Literal["nnst_d", "content"] = knob(
             "nnst_d", "Start from the picture of the method nnst_d, or from the photo, coarse to fine."
         )
-        keep: float = knob(0.5, "The photo's own share in what is searched for.", ge=0, le=1)
+        keep: float = knob(0.5, "Weight of the photo itself in the search.", ge=0, le=1)
         light: float = knob(0.1, "How much the photo's light and dark count in the search.", ge=0)
         coarsest: int = knob(64, "Long side of the first size; larger keeps larger shapes.", ge=16)
         refined_from: int = knob(
-            128, "Long side at which the picture of nnst_d is taken up; large means one size only.", ge=16
+            128,
+            "Long side from which the picture of nnst_d is refined; large for a single size.",
+            ge=16,
         )
         stroke_size: int = knob(
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
-            "no", "Turned copies of the style that are searched as well."
+            "no", "Rotated copies of the style to search as well."
         )
         iterations: int = knob(40, "Evaluations at the final size.", ge=1)
         coarse_iterations: int = knob(50, "Evaluations at each coarser size.", ge=1)
@@ -94,7 +96,7 @@ class NNST(_Optimising):
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
         dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
-        published: bool = knob(False, "Follow the authors' program in everything; for --quality published.")
+        published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
         def files(self) -> tuple[str, ...]:
             decoded = self.start == "nnst_d" and not self.published

@@ -63,8 +63,8 @@ class Strotss(_Optimising):
         coarse_iterations: int = knob(120, "Steps at each coarser size.", ge=1)
         step_size: float = knob(2e-3, "Step at the coarser sizes; half of it at the final one.", gt=0, le=1)
         average: float = knob(0.9, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
-        places: int = knob(1024, "Places of the picture that are compared at each step.", ge=16)
-        style_places: int = knob(5000, "Places of the style that are looked at.", ge=16)
+        places: int = knob(1024, "Positions of the picture that are compared at each step.", ge=16)
+        style_places: int = knob(5000, "Positions of the style that are sampled.", ge=16)
         content_regions: str = knob(
             "", "Picture whose flat colours mark regions of the content.", file="data"
         )

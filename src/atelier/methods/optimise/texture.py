@@ -62,9 +62,9 @@ class Texture(_Optimising):
         seamless: bool = knob(False, "Make a texture whose copies can be laid side by side.")
         style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
         scale: Scale = knob(
-            "relative", "Unit of the loss: relative to its target, or as the tutorial or the paper has it."
+            "relative", "Scale of the loss: relative to its target, or as in the tutorial or the paper."
         )
-        smoothness: float = knob(0.1, "Weight of total variation, against grain.", ge=0)
+        smoothness: float = knob(0.1, "Weight of total variation, which suppresses grain.", ge=0)
 
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 20, "coarse_iterations": 60},
