@@ -27,4 +27,5 @@ def confine(picture: Tensor, style: Tensor, *, seen: Tensor | None = None) -> Te
     kept = directions[0][:, used]
     projection, centre = (kept @ kept.mT).to(picture), mean.to(picture)
     flat = picture.flatten(2)
-    return (projection @ (flat - centre) + centre).view(picture.shape)
+    confined: Tensor = projection @ (flat - centre) + centre
+    return confined.view(picture.shape)

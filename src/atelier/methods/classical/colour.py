@@ -51,9 +51,8 @@ class Colour(Method):
     def transfer(self, job: Job, knobs: Colour.Knobs) -> torch.Tensor:
         from atelier.maths import visible_pixels
 
-        picture = moved(job.content, visible_pixels(job.styles[0], job.looks.seen[0]), knobs, job.seed).clamp(
-            0, 1
-        )
+        style = visible_pixels(job.styles[0], job.looks.seen[0])
+        picture = moved(job.content, style, knobs, job.seed).clamp(0, 1)
         job.progress.report(1, 1, stage="colours", preview=lambda: picture)
         return picture
 

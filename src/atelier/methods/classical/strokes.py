@@ -23,6 +23,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Job, Method, Paper, Result, Takes
+from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -206,7 +207,8 @@ def _styles(job: Job) -> WeightedStyles:
         # Where no style is, the photo comes back over the painting anyway.
         everywhere = job.regions / job.regions.sum(0).clamp(min=1e-6)
         shares = [share[0, ..., None].cpu().numpy() for share in everywhere]
-    return [(style, share) for style, share in zip(job.styles, shares, strict=True) if np.max(share) > 0]
+    styles = [visible_part(job, index) for index in range(len(job.styles))]
+    return [(style, share) for style, share in zip(styles, shares, strict=True) if np.max(share) > 0]
 
 
 def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float) -> float:
