@@ -35,7 +35,7 @@ from atelier.losses.transport import (
     unit,
 )
 from atelier.methods.optimise import strotss
-from atelier.methods.optimise.strotss import Objective, Region, Strotss, first_picture, merge, split
+from atelier.methods.optimise.strotss import Region, Strotss, StrotssObjective, first_picture, merge, split
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")
@@ -207,10 +207,10 @@ def test_starts() -> None:
 # the objective
 
 
-def objective(encoder: VGG, weight: float) -> Objective:
+def objective(encoder: VGG, weight: float) -> StrotssObjective:
     content, style = (array(name).to(encoder.dtype) for name in ("content", "style"))
     found = columns(layers(encoder, style, TAPS), array("style_coords"), smooth=False)
-    return Objective(encoder, TAPS, content, [Region(found, lambda: array("coords"))], weight)
+    return StrotssObjective(encoder, TAPS, content, [Region(found, lambda: array("coords"))], weight)
 
 
 NAMES = {"content": "content", "remd": "transport", "moment": "moments", "palette": "palette"}
@@ -270,7 +270,7 @@ def at_size(name: str, long_side: int) -> Tensor:
 class Recorder:
     """A descent's totals and pictures, and the gradients of its first step."""
 
-    def __init__(self, objective: Objective, **options: Any) -> None:
+    def __init__(self, objective: StrotssObjective, **options: Any) -> None:
         self.objective, self.totals, self.pictures = objective, list[float](), list[Tensor]()
         self.slopes = list[Tensor]()
         self.descent = strotss.pyramid_descent(self, average=0.0, **options)
@@ -287,7 +287,7 @@ class Recorder:
 def run(
     eyes: VGG, regions: Sequence[Region], content: Tensor, start: Tensor, weight: float, **options: Any
 ) -> Recorder:
-    recorder = Recorder(Objective(eyes, TAPS, content, regions, weight), **options)
+    recorder = Recorder(StrotssObjective(eyes, TAPS, content, regions, weight), **options)
     recorder.descent.run(start)
     return recorder
 

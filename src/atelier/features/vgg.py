@@ -101,8 +101,8 @@ TINY = Plan("tiny", (8, 8, 16, 16, 16), (2, 2, 3, 3, 1))
 class VGG(nn.Module):
     """A frozen VGG-like encoder, filled with random weights from `seed` (None: left unfilled).
 
-    >>> eyes = VGG(TINY)
-    >>> {name: tuple(tap.shape) for name, tap in eyes(torch.rand(1, 3, 9, 16), ["relu2_1"]).items()}
+    >>> encoder = VGG(TINY)
+    >>> {name: tuple(tap.shape) for name, tap in encoder(torch.rand(1, 3, 9, 16), ["relu2_1"]).items()}
     {'relu2_1': (1, 8, 5, 8)}
     """
 
@@ -299,9 +299,9 @@ def from_official(
     """
     named = _own_names(plan, state)
     _check_names(plan, named)
-    eyes = VGG(plan, padding=padding, pooling=pooling, seed=None)
-    eyes.load_state_dict({name: tensor.float() for name, tensor in named.items()})
-    return eyes
+    encoder = VGG(plan, padding=padding, pooling=pooling, seed=None)
+    encoder.load_state_dict({name: tensor.float() for name, tensor in named.items()})
+    return encoder
 
 
 def recognise(state: Mapping[str, Tensor]) -> Plan:

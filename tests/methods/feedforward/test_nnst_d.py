@@ -127,9 +127,9 @@ def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: 
     sides: list[int] = []
     projected = nnst_d.maths.projected
 
-    def noted(maps: Any, groups: Any, directions: Any) -> Any:
+    def noted(maps: Any, groups: Any, directions: Any, **options: Any) -> Any:
         sides.append(4 * max(maps[0].shape[1:]))
-        return projected(maps, groups, directions)
+        return projected(maps, groups, directions, **options)
 
     monkeypatch.setattr(nnst_d.maths, "projected", noted)
     monkeypatch.setattr(nnst_d_style.cache, "LIMIT", 0)

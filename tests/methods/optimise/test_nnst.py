@@ -19,7 +19,7 @@ from atelier.core.progress import Event
 from atelier.images.resize import resize
 from atelier.methods.base import Job
 from atelier.methods.optimise import nnst
-from atelier.methods.optimise.nnst import NNST, Canvas, Painter
+from atelier.methods.optimise.nnst import NNST, Matcher, MatchObjective
 from atelier.methods.registry import knobs_for
 
 Floats = npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ def paint(content: Floats, style: Any, settings: dict[str, Any], **more: Any) ->
     return atelier.stylize(content, style, method="nnst", **settings | more).pixels
 
 
-def canvas(content: Floats, styles: list[Floats], settings: dict[str, Any], **job: Any) -> Canvas:
+def canvas(content: Floats, styles: list[Floats], settings: dict[str, Any], **job: Any) -> MatchObjective:
     """The objective for pictures at their own size."""
     named = {name: settings[name] for name in ("encoder", "half", "decoder")} | job.pop("knobs", {})
     made = Job(
@@ -70,7 +70,7 @@ def canvas(content: Floats, styles: list[Floats], settings: dict[str, Any], **jo
         **job,
     )
     columns = features.Hypercolumns(features.load(named["encoder"], padding="replicate"))
-    return Canvas(Painter(made, knob_rules.parse(NNST.Knobs, named), columns), made.content)
+    return MatchObjective(Matcher(made, knob_rules.parse(NNST.Knobs, named), columns), made.content)
 
 
 def test_it_nears_what_it_chose(settings: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
     objective = canvas(
         content, [style], settings, knobs={"dims": 1000, "turned": "no", "keep": 0.25, "light": 0}
     )
-    columns, gain = objective.painter.columns, objective.painter.gain[:, None, None]
+    columns, gain = objective.matcher.columns, objective.matcher.gain[:, None, None]
     queries, mixed, keys = (columns(tensor(one))[0] * gain for one in (content, painted, style))
     queries = (0.25 * queries + 0.75 * mixed).flatten(1).T
     keys = keys.flatten(1).T
@@ -243,13 +243,13 @@ def test_the_start_is_the_picture_of_nnst_d(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, style, begun = waves(60, 80), waves(50, 50, 1), []
-    call = Canvas.__call__
+    call = MatchObjective.__call__
 
-    def noted(self: Canvas, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+    def noted(self: MatchObjective, picture: torch.Tensor) -> dict[str, torch.Tensor]:
         begun.append(picture.detach().clone())
         return call(self, picture)
 
-    monkeypatch.setattr(Canvas, "__call__", noted)
+    monkeypatch.setattr(MatchObjective, "__call__", noted)
     common = {name: settings[name] for name in ("encoder", "device", "half")}
     first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
     paint(content, style, settings)

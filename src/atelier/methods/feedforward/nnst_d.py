@@ -27,7 +27,7 @@ from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import base
 from atelier.methods.base import Batch, Context, Job, Method, Paper, Result
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
-from atelier.methods.feedforward.nnst_d_style import StyleLevel, Styles
+from atelier.methods.feedforward.nnst_d_style import Networks, StyleLevel, Styles
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import lend_visible_colours
 from atelier.store.models import kept
@@ -45,7 +45,6 @@ register(
     )
 )
 
-Found = Mapping[str, Any]
 #: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
 TILE, MARGIN = 1024, 96
 #: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
@@ -189,34 +188,6 @@ class NNSTD(Method):
 
 
 # the networks
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The encoder, its hypercolumns and the decoder, ready on a device."""
-
-    columns: features.Hypercolumns
-    decoder: Any
-    dtype: torch.dtype
-    files: tuple[str, ...]
-
-    def see(self, image: torch.Tensor) -> Found:
-        """The encoder's features of images (B, 3, H, W), at the hypercolumn's taps."""
-        found: Found = self.columns.encoder(image, self.columns.taps)
-        return found
-
-    def projection(self, rows: torch.Tensor) -> torch.Tensor:
-        """`rows` (P, D) for hypercolumns whose taps are not yet divided by their scale."""
-        widths = torch.tensor(self.columns.widths, device=rows.device)
-        scale = torch.repeat_interleave(self.decoder.scale, widths)
-        return (rows.float() / scale).to(self.dtype)
-
-    def split(self, found: Found, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hypercolumns in the basis' directions (P, h, w), and what the decoder makes of them (V, h, w)."""
-        value = self.decoder.value
-        rows = self.projection(torch.cat([basis, value.weight[..., 0, 0].to(basis.dtype)]))
-        both, kept = self.columns.project(found, rows)[0], len(basis)
-        return both[:kept], (both[kept:] + value.bias[:, None, None]).to(self.dtype)
 
 
 def _networks(encoder: str, weights: str, job: Job, half: bool) -> Networks:

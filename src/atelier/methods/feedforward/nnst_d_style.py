@@ -1,13 +1,13 @@
-"""The styles of NNST-D: the candidates at each size, and what the decoder makes of them."""
+"""The networks and the styles of NNST-D: candidates at each size, and what the decoder makes of them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from atelier import maths
+from atelier import features, maths
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.visible import key_parts
@@ -15,13 +15,51 @@ from atelier.store import cache
 
 if TYPE_CHECKING:
     from atelier.methods.base import Job
-    from atelier.methods.feedforward.nnst_d import NNSTD, Networks
 
 Found = Mapping[str, Any]
 #: What the cache keeps of a style; another number where that changes.
 _KIND = "nnst_d 2"
 #: Hypercolumns of each style that tell in which directions it varies.
 _SAMPLE = 2048
+
+
+class StyleKnobs(Protocol):
+    """The knobs that decide what is seen of a style."""
+
+    @property
+    def turned(self) -> str: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def stroke_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The encoder, its hypercolumns and the decoder, ready on a device."""
+
+    columns: features.Hypercolumns
+    decoder: Any
+    dtype: torch.dtype
+    files: tuple[str, ...]
+
+    def see(self, image: torch.Tensor) -> Found:
+        """The encoder's features of images (B, 3, H, W), at the hypercolumn's taps."""
+        found: Found = self.columns.encoder(image, self.columns.taps)
+        return found
+
+    def projection(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows` (P, D) for hypercolumns whose taps are not yet divided by their scale."""
+        widths = torch.tensor(self.columns.widths, device=rows.device)
+        scale = torch.repeat_interleave(self.decoder.scale, widths)
+        return (rows.float() / scale).to(self.dtype)
+
+    def split(self, found: Found, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hypercolumns in the basis' directions (P, h, w), and what the decoder makes of them (V, h, w)."""
+        value = self.decoder.value
+        rows = self.projection(torch.cat([basis, value.weight[..., 0, 0].to(basis.dtype)]))
+        both, kept = self.columns.project(found, rows)[0], len(basis)
+        return both[:kept], (both[kept:] + value.bias[:, None, None]).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -65,7 +103,7 @@ class Styles:
     Those of one size are in memory at a time; with `keep`, those of all sizes.
     """
 
-    def __init__(self, networks: Networks, job: Job, knobs: NNSTD.Knobs, *, keep: bool = False) -> None:
+    def __init__(self, networks: Networks, job: Job, knobs: StyleKnobs, *, keep: bool = False) -> None:
         self.networks, self.job, self.knobs = networks, job, knobs
         self.keep = keep
         self.final = max(job.content.shape[-2:])

@@ -123,7 +123,7 @@ def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
 
 
 @dataclass
-class Level:
+class AnalogyLevel:
     """Features (1, C, H, W) of one layer: photo A and painting B' as they are, A' and B as they would be."""
 
     tap: str
@@ -151,7 +151,7 @@ class Analogy:
         first = self.knobs.layers[0]
         known = self.photo[first], self.painting[first]
         # At the deepest level style is no matter: A' is like A, and B like B'.
-        level, fields = Level(first, *known, *known), None
+        level, fields = AnalogyLevel(first, *known, *known), None
         for index in range(len(self.knobs.layers)):
             if index > 0:
                 assert fields is not None
@@ -166,7 +166,7 @@ class Analogy:
             self._voted(photo, fields[1], size_of(painting), factor),
         )
 
-    def _match(self, index: int, level: Level, start: Fields | None) -> Fields:
+    def _match(self, index: int, level: AnalogyLevel, start: Fields | None) -> Fields:
         """The fields from A to B and back at one level; both sides of the analogy count (eq. 3)."""
         from atelier.patches.patchmatch import PatchMatch, sweep_all
 
@@ -209,7 +209,7 @@ class Analogy:
             parts.append(veil if visible is None else veil + _FAR * ~visible)
         return _array(torch.cat(parts, 1))
 
-    def _descend(self, index: int, above: Level, fields: Fields) -> tuple[Level, Fields]:
+    def _descend(self, index: int, above: AnalogyLevel, fields: Fields) -> tuple[AnalogyLevel, Fields]:
         """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
         from atelier.patches.patchmatch import enlarge
 
@@ -232,7 +232,7 @@ class Analogy:
         styled, plain = (
             blended(own, new, weight) for own, new in zip((photo, painting), rebuilt, strict=True)
         )
-        return Level(tap, photo, painting, styled, plain), finer
+        return AnalogyLevel(tap, photo, painting, styled, plain), finer
 
     def _rebuild(
         self, stage: str, taps: tuple[str, str], target: torch.Tensor, start: torch.Tensor, field: Field

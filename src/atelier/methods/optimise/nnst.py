@@ -161,7 +161,7 @@ def _used(job: Job) -> list[tuple[torch.Tensor, torch.Tensor | None, float]]:
 # the picture
 
 
-def _paint(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
+def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
     """The picture, (1, 3, H, W), from its start through the sizes."""
     from atelier.maths.free_descent import PyramidDescent
 
@@ -172,10 +172,10 @@ def _paint(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
     picture, done = _first_picture(job, knobs, more)
     if job.progress.stopped:
         return picture
-    painter = Painter(job, knobs, features.Hypercolumns(eyes))
+    matcher = Matcher(job, knobs, features.Hypercolumns(encoder))
     for stage in stages(job, knobs, scales, done=done):
         descent = PyramidDescent(
-            Canvas(painter, stage.content),
+            MatchObjective(matcher, stage.content),
             split=partial(maths.split, levels=_LEVELS),
             merge=maths.merge,
             rule="adam",
@@ -226,8 +226,8 @@ class Side:
     centre: torch.Tensor
 
 
-class Painter:
-    """What is the same at every size: the job, the eyes, and how much each layer and each style counts.
+class Matcher:
+    """What is the same at every size: the job, the encoder, and how much each layer and each style counts.
 
     `gain` (D,) divides each layer by its mean length among the styles; `bias` (K,) is what each style's
     likeness gains, so that its share of the canvas is its weight.
@@ -271,7 +271,7 @@ class Painter:
     def _shares(self, weights: Sequence[float]) -> torch.Tensor:
         height, width = self.job.content.shape[-2:]
         small = maths.sizes((height, width), smallest=self.knobs.coarsest)[0]
-        canvas = Canvas(self, resize(self.job.content, small))
+        canvas = MatchObjective(self, resize(self.job.content, small))
         queries = _directions(canvas.photo, canvas.visible).flatten(1).T
         if canvas.visible is not None:
             queries = queries[canvas.visible.flatten()]
@@ -326,37 +326,37 @@ def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Te
 # the objective
 
 
-class Canvas:
+class MatchObjective:
     """The objective at one size: mean distance of each place from what was chosen for it (eq. 3).
 
     The choice is made anew every `rematch` evaluations, from the picture of that moment. A large picture is
     looked at tile by tile, and each tile once more on the way back, so that one at a time is in memory.
     """
 
-    def __init__(self, painter: Painter, content: torch.Tensor) -> None:
+    def __init__(self, matcher: Matcher, content: torch.Tensor) -> None:
         from atelier.losses.contrast import ContrastLoss
 
-        self.painter, self.content = painter, content
-        strength = painter.job.strength
-        self.keep, self.own = 1 - strength * (1 - painter.knobs.keep), (1 - strength) ** 2
+        self.matcher, self.content = matcher, content
+        strength = matcher.job.strength
+        self.keep, self.own = 1 - strength * (1 - matcher.knobs.keep), (1 - strength) ** 2
         self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
-        self.visible = maths.mask_at(painter.job.content_seen, self.cells)
+        self.visible = maths.mask_at(matcher.job.content_seen, self.cells)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
-        self.side = painter.side(max(content.shape[-2:]))
-        self.basis = self.side.candidates.basis * painter.gain
+        self.side = matcher.side(max(content.shape[-2:]))
+        self.basis = self.side.candidates.basis * matcher.gain
         self.photo = self._project(content)
         self.table, self.evaluations = self.side.directions, 0
         self.contrast = ContrastLoss(content)
         self.chosen: torch.Tensor | None = None
 
     def __call__(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.evaluations % self.painter.knobs.rematch == 0:
+        if self.evaluations % self.matcher.knobs.rematch == 0:
             self.choose(picture.detach())
         self.evaluations += 1
         sums = [self._kept_small(picture, tile) for tile in self.tiles]
         terms = {"match": torch.stack(sums).sum() / (self.cells[0] * self.cells[1])}
-        if self.painter.knobs.contrast:
-            terms["contrast"] = self.painter.knobs.contrast * self.contrast(picture)
+        if self.matcher.knobs.contrast:
+            terms["contrast"] = self.matcher.knobs.contrast * self.contrast(picture)
         return terms
 
     def choose(self, picture: torch.Tensor) -> torch.Tensor:
@@ -372,8 +372,8 @@ class Canvas:
     def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
         """The candidate for each query (P, h, w): of all, or near the choice before, or at half the size."""
         choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
-        light = lightness(self.content, self.painter.job.content_seen)
-        queries = torch.cat([queries, 2 * self.painter.knobs.light * light[None]])
+        light = lightness(self.content, self.matcher.job.content_seen)
+        queries = torch.cat([queries, 2 * self.matcher.knobs.light * light[None]])
         most = FULL_SEARCH if self.chosen is None else FULL_AGAIN
         if self.cells[0] * self.cells[1] * len(choices.keys) <= most:
             flat = None if allowed is None else allowed.flatten()
@@ -382,20 +382,20 @@ class Canvas:
         if before is None:
             height, width = self.content.shape[-2:]
             half = ((height + 1) // 2, (width + 1) // 2)
-            coarse = Canvas(self.painter, resize(self.content, half))
+            coarse = MatchObjective(self.matcher, resize(self.content, half))
             before, grids = coarse.choose(resize(picture, half)), coarse.side.candidates.grids
         return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
 
     def _bias(self) -> torch.Tensor | None:
         """What is added to each candidate's likeness (M,): style share and light; -inf where it is hidden."""
-        choices, bias = self.side.candidates, self.painter.bias
-        light = -self.painter.knobs.light * choices.keys[:, -1].square()
+        choices, bias = self.side.candidates, self.matcher.bias
+        light = -self.matcher.knobs.light * choices.keys[:, -1].square()
         whole = light if bias is None else light + bias[choices.group_of().to(bias.device)]
         return choices.with_hidden(whole)
 
     def _allowed(self) -> torch.Tensor | None:
         """The style that has the largest share of each place."""
-        regions = self.painter.job.regions
+        regions = self.matcher.job.regions
         return None if regions is None else resize(regions, self.cells)[:, 0].argmax(0)
 
     def _project(self, picture: torch.Tensor) -> torch.Tensor:
@@ -403,8 +403,8 @@ class Canvas:
         found = torch.empty((len(self.basis), *self.cells), device=picture.device)
         with torch.no_grad():
             for tile in self.tiles:
-                seen = self.painter.see(picture[(..., *tile.outer)])
-                part = self.painter.columns.project(seen, self.basis)[0]
+                seen = self.matcher.see(picture[(..., *tile.outer)])
+                part = self.matcher.columns.project(seen, self.basis)[0]
                 core, inner = (coarser(one, features.CELL) for one in (tile.core, tile.inner))
                 found[(..., *core)] = part[(..., *inner)]
         return found
@@ -419,7 +419,7 @@ class Canvas:
             places = torch.arange(len(mixed), device=mixed.device).view(self.cells)
             for tile in self.tiles:
                 rows = self._rows(self.content, tile)
-                own = unit(centred(rows, self.painter.gain, self.side.centre))
+                own = unit(centred(rows, self.matcher.gain, self.side.centre))
                 part = places[coarser(tile.core, features.CELL)].flatten()
                 mixed[part] = unit(torch.lerp(mixed[part], own, self.own))
         self.table, self.index = mixed, places
@@ -438,12 +438,12 @@ class Canvas:
 
         assert self.chosen is not None
         index = (self.index if self.own else self.chosen)[coarser(tile.core, features.CELL)].flatten()
-        gain, centre = self.painter.gain, self.side.centre
+        gain, centre = self.matcher.gain, self.side.centre
         return chosen_distances(self._rows(picture, tile), self.table, index, gain=gain, centre=centre).sum()
 
     def _rows(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
         """The hypercolumns (N, D) of a tile's core."""
-        joined = self.painter.columns.join(self.painter.see(picture[(..., *tile.outer)]))
+        joined = self.matcher.columns.join(self.matcher.see(picture[(..., *tile.outer)]))
         inner = joined[(..., *coarser(tile.inner, features.CELL))]
         return inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1])
 
@@ -451,11 +451,11 @@ class Canvas:
 # as published
 
 
-def _published(job: Job, knobs: NNST.Knobs, eyes: features.VGG) -> torch.Tensor:
+def _published(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
     """The picture of the authors' program. Raises UsageError for more than the one style that it knows."""
     from atelier.methods.optimise.nnst_published import Programme
 
     styles = _used(job)
     if len(styles) > 1:
         raise UsageError("as published, nnst takes one style: leave out the others, or 'published'")
-    return Programme(job, knobs, eyes, styles[0][0]).run().clamp(0, 1)
+    return Programme(job, knobs, encoder, styles[0][0]).run().clamp(0, 1)

@@ -57,7 +57,7 @@ class Programme:
         self,
         job: Job,
         knobs: ProgrammeKnobs,
-        eyes: features.VGG,
+        encoder: features.VGG,
         style: torch.Tensor,
         *,
         scales: int | None = None,
@@ -66,7 +66,7 @@ class Programme:
         from atelier.features.corner_columns import CornerColumns
         from atelier.losses.contrast import ContrastLoss
 
-        self.job, self.knobs, self.columns = job, knobs, CornerColumns(eyes)
+        self.job, self.knobs, self.columns = job, knobs, CornerColumns(encoder)
         large = max(job.content.shape[-2:]) >= 1024
         self.content, self.style = halved(job.content, depth), halved(style, depth)
         self.levels = list(self.content)

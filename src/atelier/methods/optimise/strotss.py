@@ -211,7 +211,7 @@ class Region:
         }
 
 
-class Objective:
+class StrotssObjective:
     """The objective at one size (eq. 1): the mean over the regions of their terms over `weight` + 2."""
 
     def __init__(
@@ -251,7 +251,7 @@ def _objective(
     styles: Sequence[torch.Tensor],
     areas: Sequence[Area],
     weight: float,
-) -> Objective:
+) -> StrotssObjective:
     """The objective at the content's size, with places drawn from the job's seed."""
     from atelier.features.columns import columns, layers
 
@@ -268,7 +268,7 @@ def _objective(
             inside = _inside(area.content, content, job.content_seen)
             places = partial(draw, inside, knobs.places, generator)
             regions.append(Region(torch.cat(parts), places, dtype=encoder.dtype))
-    return Objective(encoder, knobs.layers, content, regions, weight)
+    return StrotssObjective(encoder, knobs.layers, content, regions, weight)
 
 
 def draw(places: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
