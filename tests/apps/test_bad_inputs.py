@@ -273,7 +273,7 @@ TABLE = [
     ),
     Row("start", f"{PAINT} --start nois", USAGE, "did you mean 'noise'?"),
     # the output
-    Row("output-bare", "stylize photo.png -s style.png -o out", USAGE, "allowed are .jpg, .jpeg, .png"),
+    Row("output-bare", "stylize photo.png -s style.png -o out", USAGE, "use one of .jpg, .jpeg, .png"),
     Row(
         "output-kind", "stylize photo.png -s style.png -o out.psd", USAGE, "no extension that can be written"
     ),
@@ -282,7 +282,7 @@ TABLE = [
         "output-nowhere",
         "stylize photo.png -s style.png -o no/out.png",
         OUTPUT,
-        "'no' does not exist: make it",
+        "'no' does not exist: create it",
     ),
     Row(
         "output-folder",

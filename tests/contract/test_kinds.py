@@ -302,7 +302,7 @@ def test_an_artifact_is_refused_before_the_work(add: Add, photo: Floats, tmp_pat
     settings = {"method": "files", "other": np.zeros((4, 4, 3))}
     with pytest.raises(atelier.UsageError, match=r"note = 'note\.doc' has no extension that can be written"):
         atelier.stylize(photo, note="note.doc", **settings)
-    with pytest.raises(atelier.OutputError, match="does not exist: make it"):
+    with pytest.raises(atelier.OutputError, match="does not exist: create it"):
         atelier.stylize(photo, note=str(tmp_path / "none" / "note.txt"), **settings)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch.nn.functional as F
-from torch import Tensor
+from atelier.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sizes(
@@ -70,13 +72,17 @@ def _halved(image: Tensor, halving: Halving) -> Tensor:
     height, width = image.shape[-2:]
     if halving == "antialiased":
         size = ((height + 1) // 2, (width + 1) // 2)
-        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+        return torch.nn.functional.interpolate(
+            image, size, mode="bilinear", align_corners=False, antialias=True
+        )
     size = (max(1, height // 2), max(1, width // 2))
-    return F.interpolate(image, size, mode="bilinear", align_corners=halving == "corners")
+    return torch.nn.functional.interpolate(image, size, mode="bilinear", align_corners=halving == "corners")
 
 
 def _enlarged(coarse: Tensor, like: Tensor, halving: Halving) -> Tensor:
-    return F.interpolate(coarse, like.shape[-2:], mode="bilinear", align_corners=halving == "corners")
+    return torch.nn.functional.interpolate(
+        coarse, like.shape[-2:], mode="bilinear", align_corners=halving == "corners"
+    )
 
 
 def _scaled(final: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def check_folders(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs) -> None
     for name in knob_rules.artifacts_of(kind):
         path = Path(str(getattr(knobs, name)))
         if is_path(str(path)) and not path.parent.is_dir():
-            raise OutputError(f"the folder '{path.parent}' does not exist: make it, or write elsewhere")
+            raise OutputError(f"the folder '{path.parent}' does not exist: create it, or write elsewhere")
 
 
 def write(knobs: knob_rules.Knobs, artifacts: Mapping[str, bytes]) -> None:
