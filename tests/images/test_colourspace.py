@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from atelier.images import Picture, profiles
 from atelier.images.decode import decode
@@ -225,3 +226,13 @@ def test_text_chunks_are_no_colour() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2), STORED).save(buffer, "PNG", pnginfo=info)
     assert np.rint(shown(buffer.getvalue())).tolist() == list(STORED)
+
+
+@pytest.mark.parametrize(("index", "expected"), [("R03", (0, 201, 37)), ("R98", (0, 200, 60))])
+def test_tiff_says_adobe_rgb_by_exif_too(tmp_path: Path, index: str, expected: tuple[int, int, int]) -> None:
+    tags = ImageFileDirectory_v2()
+    tags[0x8769] = {0xA001: 65535, 0xA005: {1: index}}
+    Image.new("RGB", (4, 4), (0, 200, 60)).save(tmp_path / "a.tif", tiffinfo=tags)
+    np.testing.assert_allclose(Picture.open(tmp_path / "a.tif").pixels[0, 0] * 255, expected, atol=1)
+    stored = Picture.of(tmp_path / "a.tif", data=True).pixels[0, 0] * 255
+    np.testing.assert_allclose(stored, (0, 200, 60), atol=1e-4)

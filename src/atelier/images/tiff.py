@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atelier.core.errors import InputError
-from atelier.images import metadata, pil, receipts
+from atelier.images import colourspace, metadata, pil, receipts
 from atelier.images.arrays import Decoded, check_size, straight, to_unit, upright
 from atelier.images.raster import Mode, Raster
 
@@ -36,6 +36,7 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 34926, 50000, 50001}
 _NONE, _JPEG, _WEBP = 1, 7, 50001
 _PHOTOMETRIC, _ORIENTATION, _SUBIFDS, _INK_SET = 262, 274, 330, 332
 _XMP = 700
+_EXIF = 34665
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 #: A file with more samples per pixel than this is a measurement, not a picture.
 _MOST_SAMPLES = 16
@@ -69,8 +70,19 @@ def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) ->
         else:
             _check_segments(page, len(data))
             raster = _raster(page, photometric, f"'{name}'")
-        profile = None if as_data else page.iccprofile
+        profile = None if as_data else page.iccprofile or _exif_space(data, page)
         return raster.to_srgb(profile, receipts.parse(page.description), _metadata(page))
+
+
+def _exif_space(data: bytes, page: Any) -> bytes | None:
+    """The profile of EXIF's colour space. Pillow reads the interoperability index, tifffile does not."""
+    exif = page.tags.valueof(_EXIF)
+    if not isinstance(exif, dict) or exif.get("ColorSpace", 1) == 1:
+        return None
+    try:
+        return colourspace.of_image(pil.opened(data, "TIFF"))
+    except Exception:  # Pillow refuses files that tifffile reads.
+        return None
 
 
 def _metadata(page: Any) -> metadata.Metadata:
