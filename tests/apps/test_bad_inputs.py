@@ -217,6 +217,8 @@ TABLE = [
     Row("photo-absent", "stylize", USAGE, "PHOTO is missing: see 'atelier stylize --help'"),
     Row("photo-second", "stylize photo.png style.png", USAGE, "give the style with --style"),
     # the style and the mask
+    Row("webp-size", "stylize photo.png -s style.png --size 16384 -o out.webp", OUTPUT, "16,383 pixels"),
+    Row("webp-wide", "generate texture -s style.png --size 16384x8 -o out.webp", OUTPUT, "16,383 pixels"),
     Row("style-absent", "stylize photo.png -o out.png", USAGE, "needs a style"),
     Row("style-missing", "stylize photo.png -s styl.png -o out.png", INPUT, "did you mean 'style.png'?"),
     Row(

@@ -52,6 +52,7 @@ def stylize(
         target,
         bits=bits,
         metadata=not no_metadata,
+        longest=_longest(settings.get("size")),
         overwrite=overwrite,
         as_json=as_json,
     )
@@ -91,6 +92,7 @@ def generate(
         ),
         output or Path(f"{method}.png"),
         bits=bits,
+        longest=_longest(size),
         overwrite=overwrite,
         as_json=as_json,
     )
@@ -162,6 +164,12 @@ def replay(
     )
 
 
+def _longest(words: str | None) -> int | None:
+    """The longer side in a `--size`; None for what is no size, which fails where sizes are declared."""
+    sides = (words or "").lower().split("x")
+    return max(map(int, sides)) if all(side.isdecimal() for side in sides) else None
+
+
 def _write(
     make: Callable[[Watch], Picture],
     target: Path,
@@ -170,12 +178,14 @@ def _write(
     overwrite: bool,
     as_json: bool,
     metadata: bool = True,
+    longest: int | None = None,
 ) -> None:
-    """Make a picture, write it, and say so."""
+    """Make a picture, write it, and say so. `longest` is its longer side, where that is asked for."""
     from atelier.apps.show import Clock, watching
     from atelier.images import check_writable, write
 
-    check_writable(target, overwrite=overwrite, bits=bits)
+    size = None if longest is None else (longest, longest)
+    check_writable(target, overwrite=overwrite, bits=bits, size=size)
     clock = Clock()
     with watching(quiet=as_json) as watch:
         picture = make(watch)
