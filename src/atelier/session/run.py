@@ -110,7 +110,7 @@ class Setup:
     def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:
         """The run as data: what is made of what, with which settings."""
         naming = self.controls.receipt
-        settled = self.controls.model_dump(exclude=set(UNRECORDED), exclude_none=True)
+        settled = self.controls.model_dump(exclude=set(UNRECORDED))
         side = {"size": max(size)} if inputs.content is not None else {"size": [size[1], size[0]]}
         knobs = self.knobs.model_dump(mode="json")
         for name, holds in knob_rules.files_of(self.kind.Knobs).items():

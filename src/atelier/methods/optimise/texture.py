@@ -85,15 +85,16 @@ class Texture(_Optimising):
         objective = partial(objective_at, job, knobs, encoder)
         relative = knobs.scale == "relative"
         picture = coarse_to_fine(job, knobs, objective, enlarge=enlarge, rescale=relative)
-        return _in_tone(job, picture) if relative and len(job.styles) == 1 else picture
+        used = [index for index, weight in enumerate(job.style_weights) if weight]
+        return _in_tone(job, picture, used[0]) if relative and len(used) == 1 else picture
 
 
-def _in_tone(job: Job, picture: torch.Tensor) -> torch.Tensor:
+def _in_tone(job: Job, picture: torch.Tensor, index: int) -> torch.Tensor:
     """The texture with the mean and covariance of its sample's colours, which black and flat ones need.
 
     Their features say little of tone, and noise keeps its hues where nothing pulls on them.
     """
-    sample = maths.visible_pixels(job.styles[0], job.looks.seen[0])
+    sample = maths.visible_pixels(job.styles[index], job.looks.seen[index])
     matched = colour.match_moments(picture, sample, noise=0.02)
     return colour.confine(matched, sample).clamp(0, 1)
 
