@@ -13,7 +13,7 @@ from atelier.core.progress import Listener
 from atelier.images import MAX_PIXELS, Picture
 from atelier.methods import registry
 from atelier.session.inputs import Anything, TextStyle, TrainedStyle
-from atelier.store import weights
+from atelier.store import records, weights
 
 #: What a recipe names outside its controls and knobs.
 _NAMED = {"content", "style", "text", "method", "quality", "mask", "regions", "progress"}
@@ -150,7 +150,7 @@ class Finder:
 
     def weights(self, name: str, used: Mapping[str, str]) -> str:
         """The path or record that a weights knob of the recipe names; a path may be that of a folder."""
-        if name not in used or name in (known.name for known in weights.records()):
+        if name not in used or name in (known.name for known in records.records()):
             return name
         places = self.places(name, folders=True)
         same = [path for path in places if _has_fingerprint(path, used[name])]
