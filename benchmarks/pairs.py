@@ -16,12 +16,12 @@ from statistics import mean
 
 import numpy as np
 from measure import arguments, report, set_threads
+from torch import Tensor
 
 from atelier import api, features, images
 from atelier.images import Picture
 from atelier.images.resize import fit
-from atelier.metrics import content as kept
-from atelier.metrics.style import style_distance
+from atelier.metrics import GramDistance, LightSimilarity, Metric, MomentDistance, StructureSimilarity
 
 CELL = 320
 
@@ -32,22 +32,33 @@ def pairs(listed: Path, data: Path) -> list[tuple[Picture, Picture]]:
     return [(Picture.of(data / photo), Picture.of(data / painting)) for photo, painting in lines]
 
 
+def metrics_with(encoder: features.VGG) -> list[Metric]:
+    """The metrics of the table, in the order of its columns."""
+    return [MomentDistance(encoder), GramDistance(encoder), LightSimilarity(), StructureSimilarity(encoder)]
+
+
 def rows(
-    given: Sequence[tuple[Picture, Picture]], method: str, quality: str, size: int, encoder: features.VGG
+    given: Sequence[tuple[Picture, Picture]],
+    method: str,
+    quality: str,
+    size: int,
+    metrics: Sequence[Metric],
 ) -> Iterator[tuple[Picture, list[float]]]:
-    """Each pair's picture, and: moments and Gram distance over the photo's own, SSIM, structure, seconds."""
+    """Each pair's picture, and its metrics and seconds; distances are over those of the photo itself."""
     for photo, painting in given:
         start = time.perf_counter()
         made = api.stylize(photo, painting, method=method, quality=quality, size=size)
         seconds = time.perf_counter() - start
         content = photo.resized(fit(photo.shape, size)).tensor()
         style = painting.resized(fit(painting.shape, size)).tensor()
-        result = made.tensor()
-        before, after = (style_distance(one, style, encoder) for one in (content, result))
-        values = [a / b for a, b in zip(after, before, strict=True)]
-        values += [kept.light_similarity(result, content)]
-        values += [kept.structure_similarity(result, content, encoder), seconds]
-        yield made, values
+        values = [_relative(metric, made.tensor(), content, style) for metric in metrics]
+        yield made, [*values, seconds]
+
+
+def _relative(metric: Metric, result: Tensor, content: Tensor, style: Tensor) -> float:
+    """A similarity as it is, a distance as a part of the photo's."""
+    found = metric(result, content, style)
+    return found if metric.higher_is_better else found / metric(content, content, style)
 
 
 def sheet(columns: Sequence[Sequence[Picture]]) -> Picture:
@@ -73,14 +84,14 @@ def main() -> int:
     options = parser.parse_args()
     set_threads(options)
     given = pairs(options.pairs, options.data)[: options.only]
-    encoder = features.load(padding="replicate")
+    metrics = metrics_with(features.load(padding="replicate"))
     columns: list[list[Picture]] = [[pair[index] for pair in given] for index in (0, 1)]
     lines: list[tuple[str | float, ...]] = []
     for method in options.methods:
-        made = list(rows(given, method, options.quality, options.size, encoder))
+        made = list(rows(given, method, options.quality, options.size, metrics))
         columns.append([picture for picture, _ in made])
         lines.append((method, *(mean(one) for one in zip(*(values for _, values in made), strict=True))))
-    head = ("method", "moments", "Gram", "light", "structure", "seconds")
+    head = ("method", *(metric.name for metric in metrics), "seconds")
     title = f"{len(given)} pairs, {options.size} px, quality {options.quality}"
     if options.sheet:
         images.write(sheet(columns), options.sheet, overwrite=True)

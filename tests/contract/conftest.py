@@ -1,18 +1,20 @@
-"""Settings with which every method of the registry runs in a moment."""
+"""Settings with which every method runs in a moment, and a folder for throw-away methods."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
+from atelier.methods import registry
 from atelier.methods.base import Method
 
 Kind = type[Method]
+Add = Callable[[str], None]
 
 #: What keeps a method small where the general rule of `tiny` does not.
 SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}}
@@ -45,3 +47,28 @@ def tiny(kind: Kind, tiny_encoder: Path, tiny_weights: Callable[[Kind], dict[str
         elif re.search("iterations|steps", name):
             settings[name] = 2
     return settings | SMALL.get(kind.name, {})
+
+
+#: What the file of a throw-away method starts with.
+HEAD = """
+from atelier.core.knobs import Knobs as AnyKnobs, knob
+from atelier.core.lazy import torch
+from atelier.methods.base import Context, Frame, Job, Method, Paper, Result, Styles, Takes
+
+PAPER = Paper("Nobody", 2026, "Nothing", "https://example.org")
+"""
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
+    """Adds the file of a method to a folder outside the package."""
+    folder = tmp_path / "methods" / "text"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("ATELIER_METHODS", str(folder))
+
+    def write(code: str) -> None:
+        (folder / f"method_{len(list(folder.iterdir()))}.py").write_text(HEAD + code)
+        registry.list_methods.cache_clear()
+
+    yield write
+    registry.list_methods.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,9 @@ import pytest
 
 import atelier
 from atelier.apps import cli
-from atelier.methods import registry
 
 Floats = npt.NDArray[np.float32]
 Add = Callable[[str], None]
-
-HEAD = """
-from atelier.core.knobs import Knobs as AnyKnobs, knob
-from atelier.core.lazy import torch
-from atelier.methods.base import Context, Frame, Job, Method, Paper, Result, Styles, Takes
-
-PAPER = Paper("Nobody", 2026, "Nothing", "https://example.org")
-"""
 
 WORDS = """
 class Words(Method):
@@ -163,21 +154,6 @@ class Masked(Method):
         mean = job.styles[0].mean((2, 3), keepdim=True)
         return job.content * (1 - job.mask) + mean * job.mask
 """
-
-
-@pytest.fixture
-def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
-    """Adds the file of a method to a folder outside the package."""
-    folder = tmp_path / "methods" / "text"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("ATELIER_METHODS", str(folder))
-
-    def write(code: str) -> None:
-        (folder / f"method_{len(list(folder.iterdir()))}.py").write_text(HEAD + code)
-        registry.list_methods.cache_clear()
-
-    yield write
-    registry.list_methods.cache_clear()
 
 
 def test_a_method_that_reads_words(add: Add, photo: Floats) -> None:

@@ -120,14 +120,20 @@ def test_shape_range_and_type(
 def test_the_smallest_pictures(
     kind: Kind, tiny: dict[str, Any], painting: Floats, shape: tuple[int, int]
 ) -> None:
+    """They are painted, or refused in one line that names the size ("20x1 px is too small")."""
     content = np.full((*shape, 3), 0.25, np.float32)
-    problem: InputError | None = None
+    refused = ""
     try:
         result = made(kind, content, painting, tiny)
     except InputError as error:
-        problem = error
-    assert "\n" not in str(problem)
-    assert problem is not None or result.pixels.shape == content.shape
+        refused = str(error)
+    if refused:
+        assert re.fullmatch(rf".*\b{shape[1]} ?x ?{shape[0]}\b.* too small.*", refused)
+        return
+    assert result.pixels.shape == content.shape
+    assert np.isfinite(result.pixels).all()
+    assert result.pixels.min() >= 0
+    assert result.pixels.max() <= 1
 
 
 @pytest.mark.parametrize("size", [33, 96])
@@ -144,11 +150,17 @@ def test_strength_0_is_the_photo(kind: Kind, tiny: dict[str, Any], photo: Floats
 def test_strength_leads_from_the_photo(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
-    far = [
+    """Full strength is seen: over 0.01 on average, though two iterations are few. A little is nearly none."""
+    near, far = (
         np.abs(made(kind, photo, painting, tiny, strength=strength).pixels - photo).mean()
         for strength in (0.02, 1)
-    ]
-    assert 0 <= far[0] <= far[1] + 1e-6
+    )
+    if kind.name == "identity":
+        assert near == far == 0
+        return
+    assert far > 0.01
+    assert 0 < near < far
+    assert near < 0.03
 
 
 def test_the_same_seed_gives_the_same_pixels(

@@ -1,21 +1,38 @@
-"""Metrics at the ends of their scales, and moving the right way between them."""
+"""Metrics by hand-made numbers, at the ends of their scales, and moving the right way between them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+from math import sqrt
+
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from torch import Tensor
 
-from atelier.colour import rgb_to_lab
+from atelier import metrics
+from atelier.core.errors import InputError
 from atelier.features import TINY, VGG
 from atelier.images.resize import resize
-from atelier.metrics.content import light_similarity, structure_similarity
-from atelier.metrics.style import style_distance
+from atelier.metrics import GramDistance, LightSimilarity, Metric, MomentDistance, StructureSimilarity
 
 
-def picture(seed: int, height: int = 120, width: int = 160) -> torch.Tensor:
+def picture(seed: int, height: int = 120, width: int = 160) -> Tensor:
     small = torch.rand((1, 3, 9, 12), generator=torch.Generator().manual_seed(seed))
     return resize(small, (height, width))
+
+
+def row(*pixels: Sequence[float]) -> Tensor:
+    """A picture of one row, (1, 3, 1, W), of these colours."""
+    return torch.tensor(pixels).T[None, :, None]
+
+
+def pixels(image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    """An encoder whose features are the pixels themselves, at every tap but the tap "white"."""
+    return {tap: torch.ones_like(image) if tap == "white" else image for tap in taps}
+
+
+RED, GREEN, BLACK = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,38 +40,115 @@ def encoder() -> VGG:
     return VGG(TINY, padding="replicate")
 
 
-def test_no_distance_to_oneself_nor_to_a_mirror_image_of_the_gram(encoder: VGG) -> None:
-    assert style_distance(picture(0), picture(0), encoder) == pytest.approx((0, 0), abs=1e-6)
+@pytest.fixture(scope="module")
+def every(encoder: VGG) -> list[Metric]:
+    return [MomentDistance(encoder), GramDistance(encoder), LightSimilarity(), StructureSimilarity(encoder)]
 
 
-def test_the_distance_of_the_first_tap_by_hand(encoder: VGG) -> None:
-    one, other = (encoder(picture(seed), ["relu1_1"])["relu1_1"][0].double().flatten(1) for seed in (0, 1))
-    first, second = (x @ x.T / x.shape[1] for x in (one, other))
-    expected = float((first - second).norm() / second.norm())
-    assert style_distance(picture(0), picture(1), encoder, ["relu1_1"])[1] == pytest.approx(
-        expected, rel=1e-4
-    )
+def test_all_are_called_alike_and_have_names_of_their_own(every: list[Metric]) -> None:
+    classes = {one for one in map(vars(metrics).get, metrics.__all__) if isinstance(one, type)}
+    assert {type(metric) for metric in every} <= classes
+    assert len({metric.name for metric in every}) == len(every)
+    for metric in every:
+        assert list(inspect.signature(metric).parameters) == ["result", "content", "style"]
+        assert isinstance(metric(picture(0), picture(1, 60, 90), picture(2, 80, 80)), float)
+
+
+def test_the_good_end_of_each_scale(every: list[Metric]) -> None:
+    for metric in every:
+        perfect = metric(picture(0), picture(0), picture(0))
+        assert perfect == pytest.approx(1 if metric.higher_is_better else 0, abs=1e-5)
+        other = metric(picture(1), picture(0), picture(0))
+        assert (other < perfect) == metric.higher_is_better
+
+
+def test_content_does_not_count_for_style_nor_style_for_content(every: list[Metric]) -> None:
+    for metric in every:
+        usual = metric(picture(0), picture(1), picture(2))
+        changes = [metric(picture(0), picture(3), picture(2)), metric(picture(0), picture(1), picture(3))]
+        assert [usual == value for value in changes] in ([True, False], [False, True])
+
+
+# style
+
+
+def test_gram_matrices_by_hand() -> None:
+    # Half red and half green: the matrix is diag(1/2, 1/2, 0). All red: diag(1, 0, 0), of length 1.
+    result, style = row(RED, GREEN), row(RED, RED)
+    expected = sqrt(0.5**2 + 0.5**2)
+    assert GramDistance(pixels, ["a"])(result, result, style) == pytest.approx(expected, rel=1e-6)
+    # Where the features are all the same, the distance is 0; the taps' mean is half.
+    assert GramDistance(pixels, ["a", "white"])(result, result, style) == pytest.approx(expected / 2)
+    # The style's own length is the unit: here sqrt(1/2).
+    assert GramDistance(pixels, ["a"])(style, style, result) == pytest.approx(1, rel=1e-6)
+
+
+def test_moments_by_hand() -> None:
+    # Means 1/2, 1/2, 0 and deviations 1/2, 1/2, 0 against means 1, 0, 0 and no deviation.
+    result, style = row(RED, GREEN), row(RED, RED)
+    expected = sqrt(4 * 0.5**2)
+    # The deviation has 1e-5 added to its variance: 0 becomes 0.003.
+    assert MomentDistance(pixels, ["a"])(result, result, style) == pytest.approx(expected, abs=0.005)
+    assert MomentDistance(pixels, ["a", "white"])(result, result, style) == pytest.approx(0.5, abs=0.003)
+
+
+def test_a_mirror_image_has_the_same_statistics() -> None:
+    one, style = picture(0), picture(0).flip(-1)
+    for metric in (GramDistance(pixels, ["a"]), MomentDistance(pixels, ["a"])):
+        assert metric(one, one, style) == pytest.approx(0, abs=1e-6)
+    assert StructureSimilarity(pixels)(style[..., ::4, ::4], one[..., ::4, ::4], style) < 0.6
 
 
 def test_a_mixture_is_nearer(encoder: VGG) -> None:
     content, style = picture(0), picture(1) * 0.5
-    far = style_distance(content, style, encoder)
-    near = style_distance(torch.lerp(content, style, 0.8), style, encoder)
-    assert all(a < 0.7 * b for a, b in zip(near, far, strict=True))
+    for metric in (GramDistance(encoder), MomentDistance(encoder)):
+        mixed = metric(torch.lerp(content, style, 0.8), content, style)
+        assert mixed < 0.7 * metric(content, content, style)
 
 
-def test_light_is_ssim_of_lightness_at_a_quarter() -> None:
-    one, other = picture(0), picture(1)
-    small = [rgb_to_lab(resize(x, (30, 40)))[0, 0].numpy() / 100 for x in (one, other)]
-    expected = structural_similarity(*small, data_range=1.0)
-    assert light_similarity(one, other) == pytest.approx(expected, abs=1e-4)
-    assert light_similarity(one, one) == pytest.approx(1)
-    assert light_similarity(1 - one, one) < 0
+# light
+
+
+def test_the_light_of_flat_pictures_has_a_closed_form() -> None:
+    """Without variance SSIM is (2ab + c) / (aa + bb + c), c = 0.01^2; sRGB 0.5 has lightness 53.389."""
+    flat = {value: torch.full((1, 3, 40, 60), value) for value in (0.0, 0.5, 1.0)}
+    light, c = LightSimilarity(), 0.01**2
+    half = 0.53389
+    found = light(flat[1.0], flat[0.5], flat[0.0])
+    assert found == pytest.approx((2 * half + c) / (1 + half**2 + c), abs=1e-4)
+    assert light(flat[1.0], flat[0.0], flat[0.0]) == pytest.approx(c / (1 + c), abs=1e-6)
+
+
+def test_the_light_of_a_fine_pattern_is_that_of_its_mean() -> None:
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(80), indexing="ij")
+    board = ((x + y) % 2).float().expand(1, 3, -1, -1)
+    assert LightSimilarity()(board, 1 - board, board) > 0.99
+    shape = ((x // 16 + y // 16) % 2).float().expand(1, 3, -1, -1)
+    assert LightSimilarity()(shape, 1 - shape, shape) < -0.5
+
+
+def test_too_small_for_light_is_one_sentence() -> None:
+    assert LightSimilarity()(picture(0, 28, 28), picture(0, 28, 28), picture(0)) == pytest.approx(1)
+    with pytest.raises(InputError, match="A picture of 40x27 px is too small to compare its light: 28 px"):
+        LightSimilarity()(picture(0), picture(0, 27, 40), picture(0))
+
+
+# structure
+
+
+def test_structure_by_hand() -> None:
+    structure, style = StructureSimilarity(pixels), row(BLACK)
+    content = row(RED, RED, GREEN, GREEN)
+    # The same layout in other colours; layouts that have nothing to do with each other; nothing at all.
+    assert structure(row(BLACK, BLACK, RED, RED), content, style) == pytest.approx(1, abs=1e-6)
+    assert structure(row(RED, GREEN, RED, GREEN), content, style) == pytest.approx(0, abs=1e-6)
+    assert structure(row(RED, RED, RED, RED), content, style) == pytest.approx(0, abs=1e-6)
+    # s = (1, 1, -1, -1) and t = (1, 1, 1, -1): the tables ss' and tt' - 1/4 have lengths 4 and sqrt(15), and
+    # their product is (s.t)^2 = 4.
+    assert structure(row(RED, RED, RED, GREEN), content, style) == pytest.approx(1 / sqrt(15), abs=1e-6)
 
 
 def test_structure_does_not_see_contrast_but_sees_a_flip(encoder: VGG) -> None:
-    one = picture(0)
-    assert structure_similarity(one, one, encoder) == pytest.approx(1, abs=1e-5)
-    assert structure_similarity(0.5 * one + 0.2, one, encoder) > 0.7
-    assert structure_similarity(one.flip(-1), one, encoder) < 0.6
-    assert structure_similarity(torch.full_like(one, 0.5), one, encoder) == pytest.approx(0, abs=0.6)
+    one, structure = picture(0), StructureSimilarity(encoder)
+    assert structure(0.5 * one + 0.2, one, one) > 0.7
+    assert structure(one.flip(-1), one, one) < 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -186,22 +187,29 @@ def test_numba_is_loaded_at_the_first_search() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.slow
-def test_thirty_times_faster_than_brute_force() -> None:
-    import time
+def test_a_hundredth_of_the_comparisons_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels as plain Python, with every comparison counted."""
+    from atelier.patches import patchmatch_kernels as kernels
 
-    query, key = features(0, 128, 128, 256), features(1, 128, 128, 256)
-    matched(query[:9, :9], key[:9, :9], sweeps=1)
-    begun = time.process_time()
-    found = matched(query, key, sweeps=5)
-    quick = time.process_time() - begun
-    # A twentieth of the queries says how long all of them take.
-    some, all_keys = patches(query, 3)[::20].astype(np.float32), patches(key, 3).astype(np.float32)
-    begun = time.process_time()
-    lengths = (all_keys**2).sum(1)
-    exact = np.concatenate(
-        [(lengths - 2 * some[at : at + 64] @ all_keys.T).min(1) for at in range(0, len(some), 64)]
-    ) + (some**2).sum(1)
-    slow = 20 * (time.process_time() - begun)
-    assert found.distance.ravel()[::20].mean() <= 1.05 * exact.mean()
-    assert slow > 30 * quick
+    count = 0
+
+    def counted(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        return kernels.distance.py_func(*given)
+
+    query, key = features(0, 24, 24, 4), features(1, 64, 64, 4)
+    plain = {
+        name: FunctionType(getattr(kernels, name).py_func.__code__, vars(kernels) | {"distance": counted})
+        for name in ("measure", "sweep")
+    }
+    compiled = matched(query, key, sweeps=4, seed=3)
+    monkeypatch.setattr(kernels, "measure", plain["measure"])
+    monkeypatch.setattr(kernels, "sweep", plain["sweep"])
+    with np.errstate(over="ignore"):  # the random numbers overflow on purpose
+        found = matched(query, key, sweeps=4, seed=3)
+    # One for each position at the start; then two neighbours, and a reach of 64, 32, ..., 1 in each sweep.
+    most = 24 * 24 * (1 + 4 * (2 + 7))
+    assert 0.8 * most < count <= most
+    assert count < 0.01 * (24 * 24) * (64 * 64)
+    assert found.distance.mean() == pytest.approx(compiled.distance.mean(), rel=0.01)

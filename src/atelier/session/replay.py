@@ -13,7 +13,7 @@ from atelier.core.progress import Listener
 from atelier.images import MAX_PIXELS, Picture
 from atelier.methods import registry
 from atelier.session.inputs import Anything, TextStyle, TrainedStyle
-from atelier.store import weights
+from atelier.store import records, weights
 
 #: What a recipe names outside its controls and knobs.
 _NAMED = {"content", "style", "text", "method", "quality", "mask", "regions", "progress"}
@@ -99,10 +99,10 @@ class Finder:
     def __init__(self, beside: Path, max_pixels: int | None) -> None:
         self.beside, self.max_pixels = beside, max_pixels or MAX_PIXELS
 
-    def places(self, name: str) -> list[Path]:
-        """The files that a recipe's name may mean, each once."""
+    def places(self, name: str, *, folders: bool = False) -> list[Path]:
+        """The files (and `folders`) that a recipe's name may mean, each once."""
         options = (Path(name), self.beside / name, self.beside / Path(name).name, Path(Path(name).name))
-        return list(dict.fromkeys(path for path in options if _is_file(path)))
+        return list(dict.fromkeys(path for path in options if _exists(path, folders=folders)))
 
     def several(
         self, sources: Sequence[recipes.Source], given: Any, what: str, label: str, *, data: bool = False
@@ -149,18 +149,24 @@ class Finder:
         return tuple(found) if isinstance(value, (list, tuple)) else found[0]
 
     def weights(self, name: str, used: Mapping[str, str]) -> str:
-        """The path or record that a weights knob of the recipe names."""
-        if name not in used or not weights.is_path(name):
+        """The path or record that a weights knob of the recipe names; a path may be that of a folder."""
+        if name not in used or name in (known.name for known in records.records()):
             return name
-        for path in self.places(name):
-            if weights.fingerprint(path) == used[name]:
-                return str(path)
-        return name
+        places = self.places(name, folders=True)
+        same = [path for path in places if _has_fingerprint(path, used[name])]
+        return str(next(iter(same or places), name))
 
 
-def _is_file(path: Path) -> bool:
+def _has_fingerprint(path: Path, wanted: str) -> bool:
     try:
-        return path.is_file()
+        return weights.fingerprint(path) == wanted
+    except WeightsError:  # a folder of something else, under the same name
+        return False
+
+
+def _exists(path: Path, *, folders: bool) -> bool:
+    try:
+        return path.is_file() or (folders and path.is_dir())
     except (OSError, ValueError):  # a name that is too long or impossible, in a recipe that somebody made up
         return False
 
