@@ -22,7 +22,7 @@ demo: $(VENV)/core  ## four pictures from the bundled examples, and a contact sh
 	$(BIN)/atelier demo out/demo
 
 test: $(VENV)/dev lint  ## everything that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/dev  ## the checks that take minutes
 	$(BIN)/pytest -m slow

@@ -28,6 +28,10 @@ script = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(script)
 
 
+#: One worker runs them all: the runs of two processes are made once.
+pytestmark = pytest.mark.xdist_group("processes")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     folder = tmp_path_factory.mktemp("data")

@@ -20,7 +20,7 @@ from atelier.methods.base import Job, Method, Paper
 
 
 class Palette(Method):
-    """Soften the photo and move its colours to those of the painting."""  # what lists show
+    """Soften the photo and give it the colours of the painting."""  # what lists show
 
     name = "palette"  # lower case, as people say it; no two methods may share one
     paper = Paper(

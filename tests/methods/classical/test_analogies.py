@@ -208,9 +208,9 @@ def test_the_recipe_names_the_unfiltered(photo: Floats, painting: Floats, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"window": 4}, UsageError, "window = 4 has no middle: 5 has"),
+        ({"window": 4}, UsageError, "window must be odd, not 4: use 5"),
         ({"unfiltered": "nowhere.png"}, InputError, "nowhere.png"),
-        ({"unfiltered": "wide.png"}, InputError, "has other proportions than the style"),
+        ({"unfiltered": "wide.png"}, InputError, "must have the proportions of the style"),
     ],
 )
 def test_bad_settings(

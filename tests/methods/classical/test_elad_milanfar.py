@@ -81,7 +81,7 @@ def test_every_round_is_told(photo: np.ndarray, painting: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"patches": (9,)}, "patches and gaps belong together, and there are 1 and 4"),
+        ({"patches": (9,)}, "there are 1 patch sizes and 4 gaps"),
         ({"patches": (), "gaps": ()}, "there are 0 and 0"),
         ({"patches": (9,), "gaps": (10,)}, "none is larger than its patch"),
         ({"patches": (9,), "gaps": (0,)}, "at least 1 pixel"),

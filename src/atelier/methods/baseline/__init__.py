@@ -1,1 +1,1 @@
-"""What every method is held against: doing nothing, and doing nothing but style."""
+"""Baselines for comparison: the photo itself and the style itself."""

@@ -13,7 +13,7 @@ from atelier.methods.base import Job, Method, Paper, Takes
 
 
 class Identity(Method):
-    """Leave the photo as it is: the end of every scale at which nothing was done."""
+    """Leave the photo as it is: the baseline with all of the content and none of the style."""
 
     name = "identity"
     paper = Paper("Nobody", 2024, "The photo itself", "https://en.wikipedia.org/wiki/Identity_function")

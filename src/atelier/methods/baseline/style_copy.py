@@ -13,7 +13,7 @@ from atelier.methods.base import Job, Method, Paper
 
 
 class StyleCopy(Method):
-    """Give the painting itself, cut to the photo's frame: all of the style and none of the content."""
+    """Return the painting, cropped to the size of the photo: all of the style and none of the content."""
 
     name = "style_copy"
     paper = Paper("Nobody", 2024, "The painting itself", "https://en.wikipedia.org/wiki/Constant_function")

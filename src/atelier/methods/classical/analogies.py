@@ -1,4 +1,4 @@
-"""Analogies: what was done to A to make A' is done to the photo B, with pixels of A' alone.
+"""Image analogies: apply to the photo B what turned A into A', using only pixels of A'.
 
 A' is the style. Every pixel of the result is that of the style whose surroundings are most like its own: in
 the photo, in what is made already, and at a coarser size; or the one that continues what its neighbours were
@@ -47,7 +47,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Analogies(Method):
-    """Rebuild the photo from pixels of the style, chosen as by analogy with what the style was made from."""
+    """Rebuild the photo from pixels of the style, by analogy with what the style was made from."""
 
     name = "analogies"
     paper = Paper(
@@ -62,45 +62,44 @@ class Analogies(Method):
 
         unfiltered: str = knob(
             "",
-            "Picture that the style was made from, in its proportions; else the style is smoothed.",
+            "Unstyled version of the style (A), in the same proportions; by default the smoothed style.",
             file="picture",
         )
         smoothing: float = knob(
-            1.2, "Width of that smoothing, relative to the style's strokes; 0 is none.", ge=0, le=8
+            1.2, "Width of that smoothing, relative to the stroke width of the style; 0 for none.", ge=0, le=8
         )
         channels: Literal["colour", "luminance"] = knob(
             "colour", "Colours of the style, or its luminance with the photo's colours."
         )
-        remap: bool = knob(True, "Move colours or luminances to each other's before they are compared.")
+        remap: bool = knob(True, "Match the colours or luminances of photo and style before the search.")
         coherence: float = knob(
-            2.0, "How much worse a match may be that continues its neighbours' (kappa).", ge=0, le=100
+            2.0,
+            "Coherence (kappa): how much worse a match may be if it continues a neighbour's.",
+            ge=0,
+            le=100,
         )
         structure: float = knob(
-            5.0, "How much the photo counts, relative to what is painted already.", gt=0, le=100
+            5.0, "Weight of the photo, relative to what is already painted.", gt=0, le=100
         )
-        orientation: float = knob(
-            0.5, "How much the direction of edges counts, relative to colours.", ge=0, le=10
-        )
+        orientation: float = knob(0.5, "Weight of edge direction, relative to colours.", ge=0, le=10)
         variation: float = knob(
             0.25,
-            "Unevenness given to the photo's tones, so that flat surfaces repeat no one piece; 0 is none.",
+            "Noise added to the tones of the photo, so that flat areas do not repeat one patch; 0 for none.",
             ge=0,
             le=2,
         )
-        prediction: bool = knob(
-            False, "Also compare what the linear filter would make that is most like the style's."
-        )
-        window: int = knob(5, "Pixels along a side of the surroundings that are compared, odd.", ge=1, le=15)
+        prediction: bool = knob(False, "Also compare the output of the best linear filter from A to A'.")
+        window: int = knob(5, "Side of the neighbourhood that is compared, in pixels; odd.", ge=1, le=15)
         levels: int = knob(
             0,
-            "Sizes from coarse to fine, each twice the one before; 0: from about 16 pixels on.",
+            "Number of pyramid levels, each twice the size of the previous one; 0 starts at about 16 pixels.",
             ge=0,
             le=12,
         )
         search: Literal["patchmatch", "tree"] = knob(
-            "patchmatch", "Search for matches: quick, or the published way, which takes ten times as long."
+            "patchmatch", "Search method: quick, or as published, which takes ten times as long."
         )
-        rounds: int = knob(2, "Rounds of PatchMatch and painting at each size.", ge=1, le=20)
+        rounds: int = knob(2, "Rounds of PatchMatch and synthesis at each level.", ge=1, le=20)
 
     qualities = {  # noqa: RUF012
         "draft": {"rounds": 1},
@@ -146,7 +145,7 @@ class Analogies(Method):
         from atelier.patches.analogy import synthesise
 
         if knobs.window % 2 == 0:
-            raise UsageError(f"window = {knobs.window} has no middle: {knobs.window + 1} has")
+            raise UsageError(f"window must be odd, not {knobs.window}: use {knobs.window + 1}")
         trio = prepared(job, knobs)
         levels = knobs.levels or _levels(trio)
         made = trio.filtered
@@ -211,7 +210,7 @@ def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) 
     (own_width, own_height), slack = picture.size, 0.02 + 1 / min(height, width)
     if abs(math.log(own_width * height / (own_height * width))) > slack:
         raise InputError(
-            f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) has other proportions than the style "
+            f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) must have the proportions of the style "
             f"({width} x {height}): give the picture that the style was made from, uncropped"
         )
     return picture.resized((height, width)).pixels

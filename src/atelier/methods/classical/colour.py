@@ -1,4 +1,4 @@
-"""Colour: move the photo's colours to those of the painting, and leave every form where it is.
+"""Colour transfer: give the photo the colours of the painting and change nothing else.
 
 It is the baseline that any style transfer must beat, and often all that is wanted. Six published ways,
 from two numbers a channel to the whole distribution. What differs from the papers: sliced optimal transport
@@ -21,7 +21,7 @@ Convert = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class Colour(Method):
-    """Move the colours of the photo to those of the painting, by one of six published ways."""
+    """Transfer the colours of the painting to the photo, by one of six published methods."""
 
     name = "colour"
     paper = Paper(
@@ -35,14 +35,14 @@ class Colour(Method):
         """Which way colours go."""
 
         transfer: Literal["monge-kantorovich", "reinhard", "pca", "coral", "histogram", "sliced"] = knob(
-            "sliced", "How colours are moved: by moments, by channels, or as a whole distribution."
+            "sliced", "Colour transfer: by moments, by channel, or of the whole distribution."
         )
         space: Literal["published", "rgb", "lab"] = knob(
             "published", "Colour space: the paper's (opponent colours for reinhard, else RGB), RGB or CIELAB."
         )
-        iterations: int = knob(16, "Random turns of the axes in sliced transport.", ge=1, le=500)
+        iterations: int = knob(16, "Random projections in sliced transport.", ge=1, le=500)
         smoothness: float = knob(
-            0.5, "Smoothing of bent colour maps inside surfaces, against grain.", ge=0, le=10
+            0.5, "Edge-aware smoothing of nonlinear colour maps, which suppresses grain.", ge=0, le=10
         )
 
     qualities = {"draft": {"iterations": 8}, "good": {}, "best": {"iterations": 40}}  # noqa: RUF012

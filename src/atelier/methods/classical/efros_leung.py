@@ -1,4 +1,4 @@
-"""Efros-Leung: grow a new picture out of the style, pixel by pixel, each with the neighbours it has there.
+"""Efros-Leung: grow a new picture from the style, pixel by pixel, by matching neighbourhoods.
 
 The style is the sample, the content gives the canvas, and `guidance` says how far its tones lead the growth:
 0 is a texture that knows no content at all. What differs from the paper: the guidance; pieces go on where
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class EfrosLeung(Method):
-    """Grow a picture out of the style pixel by pixel, led by the photo's tones as far as you like."""
+    """Grow a picture from the style pixel by pixel, guided by the tones of the photo as much as you like."""
 
     name = "efros_leung"
     paper = Paper(
@@ -44,20 +44,23 @@ class EfrosLeung(Method):
         """What leads the growth, and how far each pixel looks."""
 
         guidance: float = knob(
-            1.0, "How far the photo leads; 0 is as published, a texture that knows no photo.", ge=0, le=100
+            1.0,
+            "Weight of the photo as a guide; 0 is as published: a texture that ignores the photo.",
+            ge=0,
+            le=100,
         )
         guide: Literal["lightness", "colours"] = knob(
-            "colours", "What of the photo leads: its lights and darks, or its colours too."
+            "colours", "What guides the synthesis: the luminance of the photo, or its colours too."
         )
-        window: int = knob(11, "Side of the neighbourhood that is compared, in grown pixels.", ge=3, le=41)
+        window: int = knob(
+            11, "Side of the neighbourhood that is compared, in pixels of the grown picture.", ge=3, le=41
+        )
         tolerance: float = knob(
-            0.1, "How much worse than the best a match may be that is drawn from.", ge=0, le=2
+            0.1, "Tolerance: pick among matches within this factor of the best.", ge=0, le=2
         )
-        coherence: float = knob(
-            1.0, "How much worse than the best a piece may be that goes on beside its neighbour.", ge=0, le=20
-        )
-        grown: int = knob(192, "Long side at which the picture grows.", ge=16, le=1024)
-        sample: int = knob(128, "Long side at which the style is sampled, at most.", ge=8, le=1024)
+        coherence: float = knob(1.0, "Tolerance for a patch that continues its neighbour's.", ge=0, le=20)
+        grown: int = knob(192, "Long side at which the picture is grown.", ge=16, le=1024)
+        sample: int = knob(128, "Largest long side of the style sample.", ge=8, le=1024)
 
     qualities = {  # noqa: RUF012
         "draft": {"grown": 128, "sample": 96},

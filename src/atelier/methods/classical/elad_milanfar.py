@@ -1,4 +1,4 @@
-"""Elad-Milanfar: repaint the photo with patches of the style from coarse to fine, and keep what matters.
+"""Elad-Milanfar: repaint the photo with patches of the style, coarse to fine, keeping salient content.
 
 At each size, patches of the picture so far are replaced by the nearest of the style, the overlapping ones
 agree on a picture, the photo comes back where it stands out, and colours are moved to the style's; large
@@ -35,7 +35,7 @@ _NOISE = 50 / 255  # deviation, on the first picture: large patches should not s
 
 
 class EladMilanfar(Method):
-    """Repaint the photo with patches of the style from coarse to fine, keeping what stands out in it."""
+    """Repaint the photo with patches of the style, coarse to fine, keeping what is salient."""
 
     name = "elad_milanfar"
     paper = Paper(
@@ -49,22 +49,27 @@ class EladMilanfar(Method):
         """The patches, and how much of the photo stays."""
 
         content_weight: float = knob(
-            1.0, "How much the photo counts against the patches where it stands out.", ge=0, le=100
+            1.0, "Weight of the photo against the patches in salient areas.", ge=0, le=100
         )
-        background: float = knob(
-            0.4, "How much it counts elsewhere, as a share of that; 1 is the same everywhere.", ge=0, le=1
+        background: float = knob(0.4, "Weight elsewhere, as a share of that; 1 is uniform.", ge=0, le=1)
+        patches: tuple[int, ...] = knob((33, 21, 13, 9), "Patch sizes in pixels, from large to small.")
+        gaps: tuple[int, ...] = knob((28, 18, 8, 5), "Stride between patches in pixels, for each patch size.")
+        smallest: int = knob(
+            128, "Long side of the coarsest level; a large value means a single level.", ge=16
         )
-        patches: tuple[int, ...] = knob((33, 21, 13, 9), "Pixels along a patch's side, from large to small.")
-        gaps: tuple[int, ...] = knob((28, 18, 8, 5), "Pixels from one patch to the next, for each size.")
-        smallest: int = knob(128, "Long side of the coarsest size; large means one size only.", ge=16)
-        iterations: int = knob(3, "Rounds with each size of patch.", ge=1, le=100)
+        iterations: int = knob(3, "Rounds for each patch size.", ge=1, le=100)
         robustness: float = knob(
-            0.3, "Exponent of the vote: 2 is the patches' mean, less leaves odd ones out.", gt=0, le=2
+            0.3,
+            "Exponent of the vote: 2 is the mean of the patches; less is more robust to outliers.",
+            gt=0,
+            le=2,
         )
-        votes: int = knob(10, "Rounds of each vote.", ge=1, le=100)
-        energy: float = knob(0.95, "Share of the patches' variance that they are compared by.", gt=0, le=1)
+        votes: int = knob(10, "Iterations of each robust vote.", ge=1, le=100)
+        energy: float = knob(
+            0.95, "Share of the patch variance that the PCA keeps for the search.", gt=0, le=1
+        )
         smoothing: float = knob(
-            0.2, "Smoothing inside edges after each round; 1 reaches 5 pixels, 0 is none.", ge=0, le=10
+            0.2, "Edge-aware smoothing after each round; 1 has a radius of 5 pixels, 0 is none.", ge=0, le=10
         )
 
     qualities = {  # noqa: RUF012
@@ -83,13 +88,13 @@ def _check(knobs: EladMilanfar.Knobs) -> None:
     """Raises UsageError where patches would leave holes."""
     if not knobs.patches or len(knobs.patches) != len(knobs.gaps):
         raise UsageError(
-            f"patches and gaps belong together, and there are {len(knobs.patches)} and {len(knobs.gaps)}: "
-            "give one gap for each size of patch"
+            f"there are {len(knobs.patches)} patch sizes and {len(knobs.gaps)} gaps: "
+            "give one gap for each patch size"
         )
     if min(knobs.patches) < 3 or max(knobs.patches) > 99:
-        raise UsageError("patches are from 3 to 99 pixels")
+        raise UsageError("patch sizes must be 3 to 99 pixels")
     if min(knobs.gaps) < 1 or any(a > b for a, b in zip(knobs.gaps, knobs.patches, strict=True)):
-        raise UsageError("gaps are at least 1 pixel, and none is larger than its patch")
+        raise UsageError("each gap must be at least 1 pixel and at most its patch size")
 
 
 class Repainting:

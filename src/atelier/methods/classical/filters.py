@@ -1,4 +1,4 @@
-"""Filters: sixteen looks of brush, pen, press and glass, each a known filter done with care.
+"""Filters: sixteen looks of brush, pen, press and glass, each a published image filter.
 
 No style picture is needed: the look is the style. Sizes follow the picture, so that a look is the same at
 512 and at 4096 pixels. The papers are named beside each look's code (`maths/looks_*.py`); what differs from
@@ -58,14 +58,13 @@ class Filters(Method):
 
         look: Look = knob("oil", "The look.")
         coarseness: float = knob(
-            1.0, "Size of brush, line, dot or tile, relative to the look's own.", ge=0.25, le=8
+            1.0, "Size of brush, line, dot or tile, relative to the default of the look.", ge=0.25, le=8
         )
-        lines: float = knob(
-            1.0, "Weight of outlines, of dark edges, of lead and grout; 0 is none.", ge=0, le=3
-        )
-        surface: float = knob(1.0, "Tooth of paper, canvas or roller; 0 is smooth.", ge=0, le=3)
+        lines: float = knob(1.0, "Weight of outlines, dark edges, lead and grout; 0 for none.", ge=0, le=3)
+        surface: float = knob(1.0, "Texture of paper, canvas or roller; 0 is smooth.", ge=0, le=3)
         inks: Literal["own", "black", "colour"] = knob(
-            "own", "Drawn and printed looks in black or in the picture's colours; 'own' is the look's habit."
+            "own",
+            "Ink of drawn and printed looks: black, the colours of the picture, or the look's own.",
         )
 
     sizes = {"draft": 640, "good": 1024, "best": 2048}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Quilting: sew the photo anew from square pieces of the style, cut where neighbours differ least.
+"""Quilting: rebuild the photo from square blocks of the style, cut along minimum-error seams.
 
 A piece should suit its neighbours and, by its lights and darks, the photo; it is sewn in several passes with
 smaller and smaller pieces, and from pass to pass what is sewn counts more than the photo, as published. What
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Quilting(Method):
-    """Sew the photo anew from pieces of the style, cut along seams where they differ least."""
+    """Rebuild the photo from blocks of the style, cut along seams where they differ least."""
 
     name = "quilting"
     paper = Paper(
@@ -42,29 +42,32 @@ class Quilting(Method):
         """The pieces, and what they should suit."""
 
         guidance: float = knob(
-            5.0, "How far the photo leads; 1 is as published, 0 a texture that knows no photo.", ge=0, le=100
+            5.0,
+            "Weight of the photo as a guide; 1 is as published, 0 a texture that ignores the photo.",
+            ge=0,
+            le=100,
         )
         guide: Literal["lightness", "colours"] = knob(
-            "colours", "What of the photo leads: its lights and darks, or its colours too."
+            "colours", "What guides the synthesis: the luminance of the photo, or its colours too."
         )
         block: float = knob(
-            48.0, "Side of the first pass's pieces, in pixels of a picture of 512.", ge=4, le=512
+            48.0, "Block size of the first pass, in pixels at a long side of 512.", ge=4, le=512
         )
         smallest: float = knob(
-            12.0, "Side of the last pass's pieces, in pixels of a picture of 512.", ge=4, le=512
+            12.0, "Block size of the last pass, in pixels at a long side of 512.", ge=4, le=512
         )
-        passes: int = knob(4, "Passes from large pieces to small ones.", ge=1, le=12)
+        passes: int = knob(4, "Number of passes, from large blocks to small ones.", ge=1, le=12)
         blur: float = knob(
-            1.0, "Blur of the maps that are compared, in pixels of a picture of 512.", ge=0, le=32
+            1.0, "Blur of the correspondence maps, in pixels at a long side of 512.", ge=0, le=32
         )
         softness: float = knob(
             1.0,
-            "Width over which pieces fade in at a cut, in pixels of a picture of 512; 0 cuts.",
+            "Width of the blend along each seam, in pixels at a long side of 512; 0 is a hard cut.",
             ge=0,
             le=8,
         )
         tolerance: float = knob(
-            0.1, "How much worse than the best a piece may be that is drawn from.", ge=0, le=2
+            0.1, "Tolerance: pick among blocks within this factor of the best.", ge=0, le=2
         )
 
     qualities = {  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Strokes: paint the photo with a brush, coarse strokes first, finer ones where they are still missed.
+"""Strokes: paint the photo with brush strokes, coarse ones first and finer ones where detail is missing.
 
 Four published manners in layers (Hertzmann 1998: impressionist, expressionist, colourist wash, pointillist)
 and "numbers", Haeberli's straight strokes (1990) with the relaxation that moves, adds and takes away. A
@@ -38,7 +38,7 @@ _FRAMES = 28  # of the film, for each layer
 
 
 class Strokes(Method):
-    """Paint the photo with brush strokes, in a style's palette and stroke size where one is given."""
+    """Paint the photo with brush strokes, in the palette and stroke size of a style if one is given."""
 
     name = "strokes"
     paper = Paper(
@@ -54,24 +54,24 @@ class Strokes(Method):
         """Brush, paint and exports."""
 
         manner: Literal["impressionist", "expressionist", "wash", "pointillist", "numbers"] = knob(
-            "impressionist", "Published manner of painting; 'numbers' is Haeberli's, with relaxation."
+            "impressionist", "Painting style: a published one; 'numbers' is Haeberli's, with relaxation."
         )
-        brush: float = knob(
-            1.0, "Size of the brushes, relative to the manner's or the style's.", ge=0.2, le=8
-        )
+        brush: float = knob(1.0, "Brush size, relative to that of the manner or of the style.", ge=0.2, le=8)
         sizes: Literal["style", "manner"] = knob(
-            "style", "Whose stroke size: that of the style picture where there is one, or the manner's."
+            "style", "Source of the stroke size: the style picture, if there is one, or the manner."
         )
         palette: Literal["style", "photo"] = knob(
-            "style", "Whose colours: those of the style picture where there is one, or the photo's."
+            "style", "Source of the colours: the style picture, if there is one, or the photo."
         )
-        colours: int = knob(24, "Colours on the style's palette; 0 mixes freely.", ge=0, le=256)
+        colours: int = knob(
+            24, "Number of palette colours taken from the style; 0 for no palette.", ge=0, le=256
+        )
         detail: float = knob(
-            2.0, "How exactly finer brushes correct coarser ones; 1 is as published.", ge=0.2, le=10
+            2.0, "Fidelity: how closely fine brushes correct coarse ones; 1 is as published.", ge=0.2, le=10
         )
-        opacity: float = knob(0.0, "Opacity of the strokes; 0 is the manner's own.", ge=0, le=1)
-        texture: float = knob(0.6, "Marks of the bristles.", ge=0, le=1)
-        impasto: float = knob(0.25, "Light on the thickness of the paint.", ge=0, le=1)
+        opacity: float = knob(0.0, "Opacity of the strokes; 0 uses that of the manner.", ge=0, le=1)
+        texture: float = knob(0.6, "Strength of the bristle marks.", ge=0, le=1)
+        impasto: float = knob(0.25, "Strength of the shading of thick paint.", ge=0, le=1)
         iterations: int = knob(2, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
         svg: str = knob("", "File for the strokes as vectors, .svg.", writes=(".svg",))
         timelapse: str = knob("", "File for a film of the painting, .gif or .webp.", writes=(".gif", ".webp"))
