@@ -255,7 +255,7 @@ def test_cut_data(tmp_path: Path) -> None:
     bundle(ARRAYS, tmp_path / "model.ckpt")
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -270,7 +270,7 @@ def test_another_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
     assert not is_table(path)
-    with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint"):
         read(path)
 
 
@@ -310,7 +310,7 @@ def test_a_flip_in_the_values_is_found(tmp_path: Path, where: float) -> None:
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     whole = data.read_bytes()
     data.write_bytes(flipped(whole, round(where * (len(whole) - 1))))
-    with pytest.raises(WeightsError, match="no TensorFlow checkpoint, or damaged"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint, or damaged"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -319,5 +319,5 @@ def test_a_flip_in_an_older_file_is_found(tmp_path: Path) -> None:
     whole = (tmp_path / "model.ckpt").read_bytes()
     position = whole.index(np.ones(9, np.float32).tobytes()) + 6
     (tmp_path / "model.ckpt").write_bytes(flipped(whole, position))
-    with pytest.raises(WeightsError, match="no TensorFlow checkpoint, or damaged"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint, or damaged"):
         read(tmp_path / "model.ckpt")
