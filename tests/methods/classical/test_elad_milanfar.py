@@ -82,10 +82,10 @@ def test_every_round_is_told(photo: np.ndarray, painting: np.ndarray) -> None:
     ("settings", "words"),
     [
         ({"patches": (9,)}, "there are 1 patch sizes and 4 gaps"),
-        ({"patches": (), "gaps": ()}, "there are 0 and 0"),
-        ({"patches": (9,), "gaps": (10,)}, "none is larger than its patch"),
+        ({"patches": (), "gaps": ()}, "there are 0 patch sizes and 0 gaps"),
+        ({"patches": (9,), "gaps": (10,)}, "at most its patch size"),
         ({"patches": (9,), "gaps": (0,)}, "at least 1 pixel"),
-        ({"patches": (2,), "gaps": (1,)}, "from 3 to 99 pixels"),
+        ({"patches": (2,), "gaps": (1,)}, "patch sizes must be 3 to 99 pixels"),
     ],
 )
 def test_bad_patches_are_refused(

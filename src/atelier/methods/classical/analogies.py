@@ -210,7 +210,7 @@ def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) 
     (own_width, own_height), slack = picture.size, 0.02 + 1 / min(height, width)
     if abs(math.log(own_width * height / (own_height * width))) > slack:
         raise InputError(
-            f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) must have the proportions of the style "
+            f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) must have the proportions of the style"
             f"({width} x {height}): give the picture that the style was made from, uncropped"
         )
     return picture.resized((height, width)).pixels
