@@ -211,7 +211,7 @@ def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) 
     if abs(math.log(own_width * height / (own_height * width))) > slack:
         raise InputError(
             f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) must have the proportions of the style"
-            f"({width} x {height}): give the picture that the style was made from, uncropped"
+            f" ({width} x {height}): give the picture that the style was made from, uncropped"
         )
     return picture.resized((height, width)).pixels
 
