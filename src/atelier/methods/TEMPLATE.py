@@ -1,12 +1,12 @@
 """Palette: soften the photo and give it the painting's colours. Copy this file to make a method.
 
-Put the copy into a family's folder (`methods/classical/my_method.py`) or into any folder that the
-environment variable ATELIER_METHODS names. Nothing else has to be told: the registry, the command's flags,
+Put the copy in a family's folder (`methods/classical/my_method.py`) or in any folder listed in the
+environment variable ATELIER_METHODS. No other registration is needed: the registry, the command's flags,
 the docs and the contract tests find it there. The family is the folder's name.
 
-This head says what the method does in two sentences, names the paper, and says what differs from it
-and why. Here: Pitié & Kokaram map the colours of a picture linearly; the softening is added, because
-brushes are wider than pixels.
+This docstring describes the method in two sentences, names the paper, and states each difference from the
+paper and its reason. Here: Pitié & Kokaram map the colours of a picture linearly; this method also softens
+the photo, because brushes are wider than pixels.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from __future__ import annotations
 from atelier.colour import match_moments
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
-from atelier.core.lazy import torch  # loaded at first use: listing the methods must stay quick
+from atelier.core.lazy import torch  # loaded on first use, so that listing methods stays fast
 from atelier.images.resize import resize
 from atelier.methods.base import Job, Method, Paper
 
 
 class Palette(Method):
-    """Soften the photo and move its colours to those of the painting."""  # what lists show
+    """Soften the photo and move its colours to those of the painting."""  # shown in lists
 
-    name = "palette"  # lower case, as people say it; no two methods may share one
+    name = "palette"  # lower case and unique
     paper = Paper(
         "Pitié & Kokaram",
         2007,
@@ -31,27 +31,27 @@ class Palette(Method):
     )
 
     class Knobs(AnyKnobs):
-        """Each knob once: default, sentence, range. Flags, sliders and docs are made from it."""
+        """One entry per knob: default, help, range. Flags, sliders and docs are generated from it."""
 
-        softness: float = knob(2.0, "Details to lose, in pixels; 1 keeps them all.", ge=1, le=64)
+        softness: float = knob(2.0, "Size of details to remove, in pixels; 1 keeps all.", ge=1, le=64)
 
-    # What `--quality` sets beside the size. These three names are everywhere; add your own.
+    # The knobs that `--quality` sets, besides the size. Every method has these three; add your own.
     qualities = {"draft": {"softness": 4.0}, "good": {}, "best": {}}  # noqa: RUF012
 
-    # Weights that the knobs ask for would be named here, for the recipe:
+    # A method with weights names them here, for the recipe:
     # def weights(self, knobs): return (knobs.encoder,)
 
     def transfer(self, job: Job, knobs: Palette.Knobs) -> torch.Tensor:
         """The picture, (1, 3, H, W) in 0..1, of the content's size, on the job's device.
 
-        Content and styles come as float32 sRGB in 0..1. Strength, several styles, colour and mask are
-        done outside for every method; `native` would say that this one does them better itself.
+        Content and styles are float32 sRGB in 0..1. Strength, several styles, colour and mask are handled
+        outside the method; list in `native` those that the method handles better itself.
         """
         height, width = job.content.shape[-2:]
         small = (max(1, round(height / knobs.softness)), max(1, round(width / knobs.softness)))
         soft = resize(resize(job.content, small), (height, width))
         picture = match_moments(soft, job.styles[0]).clamp(0, 1)
-        # An event after each step: the listener sees the picture so far and may stop the work. A method
-        # of many steps ends its loop when `report` answers False, and returns the best it has.
+        # Report after each step, so that the listener can show the picture or stop the run. When `report`
+        # returns False, an iterative method leaves its loop and returns its best picture so far.
         job.progress.report(1, 1, stage="colours", preview=lambda: picture)
         return picture

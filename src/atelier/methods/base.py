@@ -1,4 +1,4 @@
-"""What a method declares and what it receives: the base class and a job; training is in `trainable`."""
+"""The base class of methods and the data they receive; training is in `trainable`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Batch", "Job", "Method", "Paper"]
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """The paper that a method implements."""
 
     authors: str
     year: int
@@ -29,13 +29,13 @@ class Paper:
 
 @dataclass(frozen=True)
 class Takes:
-    """What a method takes, as data: flags, schema, errors and docs are made from it.
+    """The inputs that a method takes, as data; flags, schema, errors and docs are generated from it.
 
     `content` is "required", "size" (only its size is used) or "none"; methods of the last two kinds also
-    make pictures without a content (`generate`). `styles` are the kinds of style that it understands,
-    "picture", "text" and "trained" (by name), of which it needs at least `least` and takes at most `most`.
-    `mask` is "optional" (the shared control), or "required" where the method itself needs the region to
-    work on, as harmonisation of a composite does.
+    make pictures without a content (`generate`). `styles` lists the supported kinds of style: "picture",
+    "text" and "trained" (by name); the method needs at least `least` styles and takes at most `most`.
+    `mask` is "optional" (the shared control), or "required" if the method itself needs the region to work
+    on, as in harmonising a composite.
     """
 
     content: Literal["required", "size", "none"] = "required"
@@ -50,11 +50,11 @@ StyleKind = Literal["picture", "text", "trained"]
 
 @dataclass(frozen=True)
 class Styles:
-    """The styles of a run, ready for the method.
+    """The styles of a run, as the method receives them.
 
     `pictures` are (1, 3, H, W) sRGB 0..1 on the device, hidden pixels filled with the nearest visible
-    colour; `seen` holds their alpha (1, 1, H, W), or None where all is visible; `texts` are prompts and
-    `trained` names. Each kind has its weights; over all kinds they sum to 1.
+    colour; `seen` holds their alpha (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and
+    `trained` names. Each kind has its own weights; together they sum to 1.
     """
 
     pictures: Sequence[torch.Tensor] = ()
@@ -68,10 +68,10 @@ class Styles:
 
 @dataclass(frozen=True)
 class Context:
-    """What stays the same over all pictures of a run.
+    """What is the same for all pictures of a run.
 
-    `size` is the long side in pixels, `dtype` what networks compute in, `files` what the file knobs name:
-    a Picture, a NumPy array, or a tuple of them.
+    `size` is the long side in pixels and `dtype` the precision of networks. `files` holds the opened files
+    of the file knobs: a Picture, a NumPy array, or a tuple of them.
     """
 
     device: torch.device
@@ -85,11 +85,11 @@ class Context:
 class Frame:
     """One picture to paint: `content` (1, 3, H, W) with its alpha `seen` (1, 1, H, W) or None.
 
-    For a method whose content is "none", `content` is a grey canvas of the size that is asked for.
-    `strength` is 1 unless the method declares that it handles strength itself, and `regions`, each style's
-    share of every pixel (K, 1, H, W), is None unless it handles those. `mask` (1, 1, H, W) is given to a
-    method that requires one. In a video, `previous` is the last result (1, 3, H, W) and `flow`
-    (1, 2, H, W) says for each pixel how many pixels right and down of it its colour was in `previous`.
+    For a method whose content is "none", `content` is a grey canvas of the requested size.
+    `strength` is 1 unless the method declares that it handles strength itself. `regions`, each style's
+    share of every pixel (K, 1, H, W), is None unless the method handles regions. `mask` (1, 1, H, W) is set
+    only for a method that requires one. In a video, `previous` is the previous result (1, 3, H, W), and
+    `flow` (1, 2, H, W) gives each pixel's offset in pixels (right, down) to its position in `previous`.
     """
 
     content: torch.Tensor
@@ -104,7 +104,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Result:
-    """The picture (1, 3, H, W) that a method made, and artifacts as bytes by the knob that asks for each."""
+    """The picture (1, 3, H, W) that a method made, and its artifacts as bytes, by knob name."""
 
     picture: torch.Tensor
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
@@ -116,7 +116,7 @@ Painter = Callable[[Frame], Result]
 
 @dataclass
 class Job:
-    """One picture to make, styles and frame together: what `Method.transfer` gets.
+    """One picture to make, with its styles and frame: the argument of `Method.transfer`.
 
     `content` is (1, 3, H, W) and each of `styles` (1, 3, H', W'), float32 sRGB in 0..1 on `device`;
     `style_weights` sum to 1 with those of the texts and trained styles. See `Styles`, `Context` and `Frame`.
@@ -144,7 +144,7 @@ class Job:
 
     @classmethod
     def of(cls, styles: Styles, context: Context, frame: Frame) -> Job:
-        """The job of one frame."""
+        """The job for one frame."""
         return cls(
             content=frame.content,
             styles=styles.pictures,
@@ -206,18 +206,18 @@ class Method(Trainable):
     name: ClassVar[str]
     paper: ClassVar[Paper]
     Knobs: ClassVar[type[Knobs]]
-    #: Controls that the method does itself, better than the shared way: "strength", "styles", "regions".
+    #: Controls that the method handles itself, better than the shared code: "strength", "styles", "regions".
     native: ClassVar[frozenset[str]] = frozenset()
-    #: What it takes: content, styles, mask.
+    #: The content, styles and mask that it takes.
     takes: ClassVar[Takes] = Takes()
-    #: The extra that it needs (`pip install 'atelier[EXTRA]'`) and the packages that show that it is there.
+    #: The extra that it needs (`pip install 'atelier[EXTRA]'`) and the packages to check for.
     extra: ClassVar[str] = ""
     packages: ClassVar[Sequence[str]] = ()
-    #: Height and width are given to it as multiples of this; what is added is cut off again.
+    #: Height and width are padded to multiples of this; the padding is cropped from the result.
     multiple: ClassVar[int] = 1
-    #: Whether it computes in half precision where the device is fast at that.
+    #: Whether it uses half precision on devices where that is fast.
     half: ClassVar[bool] = True
-    #: Knobs by `--quality` name; "draft", "good" and "best" everywhere, more where a method has them.
+    #: Knobs by `--quality` name; every method has "draft", "good" and "best", some have more.
     qualities: ClassVar[Mapping[str, Mapping[str, Any]]] = {"draft": {}, "good": {}, "best": {}}
     #: The long side in pixels by quality, when no size is asked for.
     sizes: ClassVar[Mapping[str, int]] = {"draft": 384, "good": 512, "best": 768}
@@ -225,12 +225,13 @@ class Method(Trainable):
     def transfer(self, job: Job, knobs: Any) -> torch.Tensor | Result:
         """The picture, (1, 3, H, W) of the content's size, alone or with artifacts.
 
-        A method overrides this, which is simple, or `prepare`, which reads the styles once for many pictures.
+        A method overrides either this, the simple way, or `prepare`, which reads the styles once for many
+        pictures.
         """
         return self.prepare(job.looks, knobs, job.context)(job.frame)
 
     def prepare(self, styles: Styles, knobs: Any, context: Context) -> Painter:
-        """What paints pictures of one size in these styles: networks are loaded, styles looked at once."""
+        """A painter for pictures of one size in these styles; loads networks and reads styles only once."""
 
         def paint(frame: Frame) -> Result:
             made = self.transfer(Job.of(styles, context, frame), knobs)
@@ -248,16 +249,16 @@ class Method(Trainable):
         return ()
 
     def look(self, job: Job, knobs: Any) -> None:
-        """Look at the styles alone and leave what is worth keeping in the cache; nothing by default."""
+        """Compute the styles' features and leave them in the cache; does nothing by default."""
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
-        """Tiny weights from a fixed seed by the knob that names them, for the tests of every method."""
+        """Tiny weights from a fixed seed, by weights knob, for the tests of every method."""
         return {}
 
     @classmethod
     def family(cls) -> str:
-        """The folder that the method's file lies in: "optimise", "classical", ..."""
+        """The folder of the method's file: "optimise", "classical", ..."""
         return cls.__module__.rsplit(".", 2)[-2]
 
     @classmethod

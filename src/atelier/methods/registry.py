@@ -1,7 +1,7 @@
-"""Methods: what each must say of itself, and how they are found.
+"""The method registry: finds methods and checks what each must declare.
 
-A method is one file below `atelier/methods/<family>/` (or in a folder that the environment
-variable ATELIER_METHODS names). The registry finds it there; nothing else has to be told.
+A method is one file below `atelier/methods/<family>/`, or in a folder listed in the environment variable
+ATELIER_METHODS. The registry finds it there; no other registration is needed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def find(name: str) -> type[Method]:
 
 
 def knobs_for(method: type[Method], quality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The chosen knobs over those of a quality. Raises UsageError for a quality that is not there."""
+    """A quality's knobs, overridden by the chosen ones. Raises UsageError for an unknown quality."""
     if quality not in method.qualities:
         known = did_you_mean(quality, method.qualities)
         raise UsageError(f"{method.name} has no quality '{quality}': {known}")
@@ -78,7 +78,7 @@ def _declared(module: ModuleType) -> Iterator[type[Method]]:
 def _modules() -> Iterator[ModuleType]:
     package = importlib.import_module("atelier.methods")
     for info in pkgutil.walk_packages(package.__path__, "atelier.methods."):
-        # A file outside a family is no method: TEMPLATE.py is there to be copied.
+        # Files outside a family folder are not methods: TEMPLATE.py is only there to be copied.
         if not info.ispkg and info.name.count(".") > 2:
             yield importlib.import_module(info.name)
     for folder in filter(None, os.environ.get("ATELIER_METHODS", "").split(os.pathsep)):
@@ -88,7 +88,7 @@ def _modules() -> Iterator[ModuleType]:
 
 
 def _load(path: Path) -> ModuleType:
-    """A method file from outside the package, under a name of its own."""
+    """Import a method file from outside the package under a unique module name."""
     folder = hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]
     name = f"atelier_methods_{folder}.{path.parent.name.replace('.', '_')}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

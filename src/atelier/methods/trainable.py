@@ -1,4 +1,4 @@
-"""What a method declares to be trained: its data, networks, optimisers and the updates of one step.
+"""What a trainable method declares: its data, networks, optimisers and the updates of one step.
 
 A method with one network declares `Training`, `network` and `losses`. One with several networks
 (adversarial training, for instance) overrides `networks`, `optimisers` and `updates`.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-#: The data sets that a method can ask for, and the items of their batches:
+#: The kinds of training data, and the items of their batches:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
 #: one_style: as styles, with exactly one;
@@ -34,15 +34,14 @@ def _same(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step of training gets.
+    """The data of one training step.
 
     `items` holds the data by name: pictures are (B, 3, S, S), float32 sRGB in 0..1; see `DataKind` for
     the names. `generator` is on the CPU and seeded by the step, so that a resumed run draws the same
     numbers as an uninterrupted one.
 
-    Several processes, and several accumulated batches, share a step. `part` is (index, count) of this
-    share: row r here is row `index + r * count` of the whole batch. `across` is the mean of a tensor over
-    all processes.
+    Several processes or accumulated batches can share a step. `part` is the (index, count) of this share:
+    row r here is row `index + r * count` of the whole batch. `across` averages a tensor over all processes.
     """
 
     items: Mapping[str, Any]
@@ -73,12 +72,12 @@ class Batch:
 
     @property
     def whole(self) -> int:
-        """The number of pictures that all shares of this step have together."""
+        """The number of pictures in all shares of this step."""
         first = next(iter(self.items.values()))
         return len(first) * self.part[1]
 
     def rows(self, values: Tensor) -> Tensor:
-        """This share's rows of `values` (whole, ...), which were drawn for the whole batch.
+        """This share's rows of `values` (whole, ...), which has one row per picture of the whole batch.
 
         >>> import torch
         >>> Batch({}, 0, torch.Generator(), part=(1, 2)).rows(torch.arange(6)).tolist()
@@ -89,7 +88,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """One update: the sum of `terms` (name: scalar) is minimised by the optimiser of that name."""
+    """One update: the optimiser of that name minimises the sum of `terms` (name: scalar)."""
 
     optimiser: str
     terms: Mapping[str, Tensor]
@@ -97,9 +96,9 @@ class Update:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method may know of the data before it builds its networks.
+    """What a method knows about the data before it builds its networks.
 
-    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled ones.
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` are the names of labelled domains.
     """
 
     styles: Sequence[Tensor] = ()
@@ -107,7 +106,7 @@ class DataInfo:
 
 
 class Stateful(Protocol):
-    """Something that a checkpoint keeps: its state is made of tensors, numbers, text, lists and dicts."""
+    """An object saved in checkpoints; its state consists of tensors, numbers, text, lists and dicts."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
@@ -115,18 +114,18 @@ class Stateful(Protocol):
 
 @dataclass
 class ImagePool:
-    """Generated pictures of earlier steps, for a discriminator to see (Shrivastava et al. 2017).
+    """A history of generated pictures for a discriminator (Shrivastava et al. 2017).
 
-    Up to `size` pictures are kept; a pool of size 0 returns what it gets.
+    Keeps up to `size` pictures; a pool of size 0 returns its input.
     """
 
     size: int = 50
     images: list[Tensor] = field(default_factory=list)
 
     def exchange(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """The pictures (B, C, H, W), without gradient; a full pool replaces half of them by older ones.
+        """The pictures (B, C, H, W), detached; a full pool swaps each for an older one half of the time.
 
-        A replaced picture takes the older one's place. Pictures that are not finite are not kept.
+        The replaced picture takes the older one's slot. Batches with non-finite values are not kept.
         """
         pictures = pictures.detach()
         if not self.size or not bool(torch.isfinite(pictures).all()):
@@ -149,24 +148,24 @@ class ImagePool:
         return {"images": list(self.images)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the pictures that `state_dict` returned."""
+        """Restore the pictures from `state_dict`."""
         self.images = list(state_dict["images"])
 
 
 class Trainable:
-    """The training side of a method; `Training` is None for a method that has nothing to train."""
+    """The training side of a method; `Training` is None for a method that is not trained."""
 
     name: ClassVar[str]
     Knobs: ClassVar[type[Any]]
-    #: The settings of its training. They may also change the defaults of the run's (steps, batch, crop, ...).
+    #: Its training settings. They can also override defaults of the run (steps, batch, crop, ...).
     Training: ClassVar[type[BaseModel] | None] = None
-    #: The data set that it learns from.
+    #: The kind of data that it trains on.
     data: ClassVar[DataKind] = "pairs"
-    #: The networks of which a running average is kept; they are judged and exported by their averages.
+    #: Networks with a running average of weights, which is used for evaluation and export.
     averaged: ClassVar[tuple[str, ...]] = ("network",)
     #: The knob that takes the exported weights.
     weights_knob: ClassVar[str] = "weights"
-    #: Knobs that must have, where it paints, the value that they have in training.
+    #: Knobs that must have the same value in painting as in training.
     shared_knobs: ClassVar[tuple[str, ...]] = ("encoder",)
 
     # one network
@@ -188,7 +187,7 @@ class Trainable:
     def optimisers(
         self, networks: Mapping[str, nn.Module], training: Any
     ) -> dict[str, torch.optim.Optimizer]:
-        """The optimisers by name: one Adam a network unless overridden."""
+        """The optimisers by name: one Adam per network unless overridden."""
         return {
             name: torch.optim.Adam(
                 [weight for weight in network.parameters() if weight.requires_grad],
@@ -199,7 +198,7 @@ class Trainable:
         }
 
     def state(self, training: Any) -> dict[str, Stateful]:
-        """What the method keeps from step to step and the checkpoint stores, such as an `ImagePool`."""
+        """State kept between steps and saved in checkpoints, such as an `ImagePool`."""
         return {}
 
     def updates(
@@ -207,23 +206,23 @@ class Trainable:
     ) -> Iterator[Update]:
         """The updates of one step, in order.
 
-        The loop backpropagates and applies each update before it asks for the next one. Only the weights
-        of the update's optimiser get a gradient.
+        The training loop backpropagates and applies each update before it requests the next. Only the
+        parameters of the update's optimiser receive gradients.
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 
     # judging, exporting, painting
 
     def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
-        """Scores of averaged networks on a batch that is held back: the losses of a single network."""
+        """Scores of the averaged networks on a held-out batch; by default, a single network's losses."""
         if type(self).losses is Trainable.losses:
             return {}
         return self.losses(networks["network"], batch, training)
 
     def exported(self, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """The tensors that `weights_knob` takes: those of the averaged networks, or of all if none is.
+        """The tensors for `weights_knob`: those of the averaged networks, or of all if none is averaged.
 
-        With more than one, the name of each tensor starts with that of its network.
+        With several networks, each tensor name is prefixed with the network's name.
         """
         names = tuple(self.averaged or networks)
         if len(names) == 1:
@@ -235,9 +234,9 @@ class Trainable:
     def painter(
         self, networks: Mapping[str, nn.Module], training: Any, folder: Path
     ) -> Callable[[Any], Tensor]:
-        """What paints a `Job`, (1, 3, H, W) of the content's size, with networks in training, for previews.
+        """Preview painter: paints a `Job` with the networks in training, (1, 3, H, W) of the content's size.
 
-        The weights are written to `folder` and named by `weights_knob`.
+        Writes the weights to `folder` and sets `weights_knob` to their path.
         """
         from safetensors.torch import save_file
 
@@ -256,7 +255,7 @@ class Trainable:
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors ready for a safetensors file: floats as float16, contiguous. Raises TrainingError for none."""
+    """Tensors for a safetensors file: contiguous, floats as float16. Raises TrainingError if empty."""
     if not state:
         raise TrainingError("there are no weights to write: the method exports no tensors")
     return {

@@ -1,4 +1,4 @@
-"""What methods share that see pictures with an alpha: cache keys, and the colours of visible pixels."""
+"""Helpers for pictures with an alpha channel: cache keys and the colours of visible pixels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def key_parts(style: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor | str, ...]:
-    """What a cache key needs of a style: the picture and, as text, its alpha.
+    """The parts of a cache key that identify a style: the picture and, as text, its alpha.
 
-    As text because a style file answers only for keys made of its own picture and of no other tensor.
+    The alpha is text because a style file matches only keys whose sole tensor is its own picture.
     """
     return (style,) if seen is None else (style, str(cache.key("seen", seen)))
 
 
 def visible_part(job: Job, index: int = 0) -> torch.Tensor:
-    """A style (1, 3, H, W) cut to the box of its visible pixels, for methods that copy places of it.
+    """A style (1, 3, H, W) cropped to the bounding box of its visible pixels, for methods that copy patches.
 
-    A transparent canvas round a picture has nothing to copy; holes inside it keep the nearest visible colour.
+    A transparent border has nothing to copy; holes inside keep the nearest visible colour.
     """
     style, seen = job.styles[index], job.looks.seen[index]
     if seen is None or not bool((seen > 0).any()):
@@ -37,7 +37,7 @@ def visible_part(job: Job, index: int = 0) -> torch.Tensor:
 def lend_visible_colours(
     job: Job, picture: torch.Tensor, strength: float = 1.0, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """`colour.lend_colours` for a job: hidden pixels of the photo and of its styles do not count."""
+    """`colour.lend_colours` for a job: hidden pixels of the photo and the styles are ignored."""
     styles = [maths.visible_pixels(one, a) for one, a in zip(job.styles, job.looks.seen, strict=True)]
     parts: Sequence[float] | torch.Tensor = job.style_weights if job.regions is None else job.regions
     seen = job.content_seen

@@ -1,1 +1,1 @@
-"""One picture's way: controls, inputs, the run, its receipt and its replay."""
+"""A run from start to finish: controls, inputs, the painting, the receipt and its replay."""

@@ -1,4 +1,4 @@
-"""Artifacts: what a method makes beside the picture, written by the caller to the path that a knob names."""
+"""Artifacts: extra files that a method returns with the picture, written to the paths that knobs name."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_folders(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs) -> None
 
 
 def write(knobs: knob_rules.Knobs, artifacts: Mapping[str, bytes]) -> None:
-    """Write each artifact whose knob names a path; one whose knob is only an extension stays in memory.
+    """Write each artifact whose knob is a path. If the knob is only an extension, the artifact stays in memory.
 
-    Raises OutputError for a path that exists, unless its content is the same, as when a recipe is replayed.
+    Raises OutputError if the path exists, unless its content is already the same (a replayed recipe).
     """
     for name, data in artifacts.items():
         target = str(getattr(knobs, name))
@@ -47,7 +47,7 @@ def write(knobs: knob_rules.Knobs, artifacts: Mapping[str, bytes]) -> None:
 
 
 def extension(target: str) -> str:
-    """The extension of a path, or of a knob that is nothing but an extension (".svg")."""
+    """The extension of a path, or of a knob value that is only an extension (".svg")."""
     return (Path(target).suffix or target).lower()
 
 

@@ -1,4 +1,4 @@
-"""The controls that every method has, and what a quality stands for."""
+"""The controls that every method has, and the method that each quality selects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atelier.core.errors import UsageError, did_you_mean
 from atelier.methods import registry
 from atelier.methods.base import Method
 
-#: The method that a quality stands for when none is named.
+#: The default method of each quality.
 BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
 
 
@@ -27,24 +27,25 @@ class Controls(knob_rules.Knobs):
         None,
         ge=1,
         le=32768,
-        description="Long side of the result in pixels; by default that of the quality, at most the photo's.",
+        description="Long side of the result in pixels; by default the quality's size, at most the photo's.",
     )
-    strength: float = Field(1.0, ge=0, le=1, description="0 keeps the photo, 1 applies the style in full.")
+    strength: float = Field(1.0, ge=0, le=1, description="0 keeps the photo, 1 applies the full style.")
     colour: Literal["style", "content"] = Field(
-        "style", description="Colours of the style, or those of the content."
+        "style", description="Take the colours from the style or from the content."
     )
     style_weights: tuple[float, ...] = Field(
-        (), description="Weight of each style, in the order of pictures, texts, trained; equal by default."
+        (),
+        description="Weight of each style: pictures, then texts, then trained styles; equal by default.",
     )
     style_scale: float = Field(
         1.0,
         gt=0,
         le=8,
-        description="Size of the style picture relative to the content's; a larger one has larger strokes.",
+        description="Size of the style picture relative to the content; larger values give larger strokes.",
     )
-    feather: float = Field(8.0, ge=0, description="Width of the soft edge of the mask in pixels.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the random numbers.")
-    device: str = Field("auto", description="Device to compute on: auto, cpu, cuda, cuda:N or mps.")
+    feather: float = Field(8.0, ge=0, description="Width of the mask's soft edge in pixels.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Random seed.")
+    device: str = Field("auto", description="Device to run on: auto, cpu, cuda, cuda:N or mps.")
     threads: int | None = Field(
         None, ge=1, le=1024, description="Number of CPU threads; one per core by default."
     )
@@ -52,20 +53,21 @@ class Controls(knob_rules.Knobs):
         None, ge=1, description="Largest input picture to read, in pixels; 100 million by default."
     )
     receipt: Literal["names", "paths", "none"] = Field(
-        "names", description="How the receipt refers to input files: by name, by full path; or no receipt."
+        "names",
+        description="How the receipt names input files: by file name or full path, or none for no receipt.",
     )
 
 
-#: Controls that decide how a picture is written down, and none of its pixels.
+#: Controls that affect only the receipt, never the pixels.
 UNRECORDED = frozenset({"receipt"})
 
 
 def by_quality(quality: str) -> str:
-    """The method that a quality stands for. Raises UsageError for a quality that only some methods have."""
+    """The default method of a quality. Raises UsageError for a quality that only some methods have."""
     if quality not in BY_QUALITY:
         raise UsageError(
-            f"unknown quality '{quality}': {did_you_mean(quality, BY_QUALITY)}; a quality of a single "
-            "method also needs the method's name"
+            f"unknown quality '{quality}': {did_you_mean(quality, BY_QUALITY)}; a quality that "
+            "belongs to one method also needs the method's name"
         )
     return BY_QUALITY[quality]
 
@@ -73,9 +75,9 @@ def by_quality(quality: str) -> str:
 def settle(
     kind: type[Method], quality: str, settings: dict[str, Any]
 ) -> tuple[Controls, knob_rules.Knobs, dict[str, Any]]:
-    """The controls, the method's knobs, and the files from memory that were given for knobs, checked.
+    """The validated controls, the method's knobs, and the in-memory values given for file knobs.
 
-    Raises UsageError, with the nearest name, for a setting that is neither control nor knob.
+    Raises UsageError, with the nearest name, for a setting that is neither a control nor a knob.
     """
     mine = {name: value for name, value in settings.items() if name in Controls.model_fields}
     chosen = {name: value for name, value in settings.items() if name not in mine}
@@ -89,7 +91,7 @@ def settle(
 
 
 def _from_memory(kind: type[Method], chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """File knobs given as pictures or arrays: their place in the knobs is a name, they go beside."""
+    """Separate in-memory pictures and arrays from the file knobs; the knob keeps only a name."""
     files: dict[str, Any] = {}
     plain = dict(chosen)
     for name in knob_rules.files_of(kind.Knobs).keys() & chosen.keys():
@@ -105,7 +107,7 @@ def _from_memory(kind: type[Method], chosen: dict[str, Any]) -> tuple[dict[str, 
     return plain, files
 
 
-#: What a file knob says of something that has no name.
+#: The value of a file knob whose input has no name.
 MEMORY = "memory"
 
 

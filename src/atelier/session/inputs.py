@@ -1,4 +1,4 @@
-"""What a run is given: content, styles of every kind, mask, regions and the files that knobs name."""
+"""The inputs of a run: content, styles of every kind, mask, regions and the files named by knobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Anything = Any  # a path, a PIL image, a NumPy array, a torch tensor or a Pictur
 
 @dataclass(frozen=True)
 class TextStyle:
-    """A style in words: a prompt, and its weight among the styles.
+    """A text style: a prompt and its weight among the styles.
 
     >>> TextStyle("a watercolour of the sea", weight=0.5).text
     'a watercolour of the sea'
@@ -35,7 +35,7 @@ class TextStyle:
 
 @dataclass(frozen=True)
 class TrainedStyle:
-    """A style or a domain that a network was trained for: its name or number, and its weight.
+    """A style or domain that a network was trained on: its name or number, and its weight.
 
     >>> TrainedStyle("monet").weight
     1.0
@@ -59,7 +59,7 @@ class PictureStyle:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs as they came, before any resizing. Weights of all styles sum to 1."""
+    """The inputs as given, before any resizing. The weights of all styles sum to 1."""
 
     content: Picture | None
     styles: Sequence[Picture] = ()
@@ -88,9 +88,9 @@ def read(
     regions: Sequence[Anything] = (),
     files: Mapping[str, Any] | None = None,
 ) -> Inputs:
-    """Open everything, and check it against what the method takes.
+    """Open all inputs and check them against what the method takes.
 
-    Raises UsageError for what does not fit the method, InputError for a file that is missing or damaged.
+    Raises UsageError for inputs that the method does not take, InputError for missing or damaged files.
     """
     pictures, texts, trained = _sorted(kind, style, text)
     _check_kinds(kind, pictures, texts, trained)
@@ -119,7 +119,7 @@ def read(
 def with_content(
     inputs: Inputs, kind: type[Method], controls: Controls, content: Anything | None, mask: Anything | None
 ) -> Inputs:
-    """The same styles and files for another content."""
+    """The same styles and files with another content."""
     if kind.takes.mask == "required" and mask is None:
         raise UsageError(f"{kind.name} needs a mask of the part to change: give --mask PICTURE")
     most = controls.max_pixels or MAX_PIXELS
@@ -179,7 +179,7 @@ def _check_kinds(kind: type[Method], *groups: Sequence[Any]) -> None:
 
 
 def _shares(given: Sequence[float], own: Sequence[float]) -> list[float]:
-    """Each style's weight, in sum 1; `given` ones replace the styles' own."""
+    """The style weights, normalised to sum to 1; `given` replaces the styles' own weights."""
     if given and len(given) != len(own):
         raise UsageError(f"{len(given)} style weights were given for {len(own)} styles: give one for each")
     weights = list(given or own)
@@ -191,7 +191,7 @@ def _shares(given: Sequence[float], own: Sequence[float]) -> list[float]:
 def open_files(
     kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs, memory: Mapping[str, Any], most: int
 ) -> dict[str, Any]:
-    """What the file knobs name, opened: a Picture, an array, or a tuple of them, by the knob's name."""
+    """The opened files of the file knobs, by knob name: a Picture, an array, or a tuple of either."""
     opened: dict[str, Any] = {}
     _check_words(kind, knobs, memory)
     for name, holds in knob_rules.files_of(kind).items():
@@ -207,7 +207,7 @@ def open_files(
 
 
 def _check_words(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs, memory: Mapping[str, Any]) -> None:
-    """Raises UsageError for a knob that takes words or a file, where its value is neither."""
+    """Raises UsageError if a knob takes a keyword or a file and its value is neither."""
     for name, words in knob_rules.words_of(kind).items():
         value = str(getattr(knobs, name))
         if name not in memory and value not in words and not Path(value).suffix and not Path(value).exists():
@@ -233,7 +233,7 @@ def _array(path: str | Path) -> npt.NDArray[np.generic]:
 
 
 def sources(inputs: Inputs, naming: str) -> dict[str, Any]:
-    """The inputs as a request names them: files by name or path, and their hashes."""
+    """The inputs as a request stores them: file names or paths, with hashes."""
     return {
         "content": None if inputs.content is None else source(inputs.content, naming),
         "styles": tuple(source(one, naming) for one in inputs.styles),
@@ -249,7 +249,7 @@ def sources(inputs: Inputs, naming: str) -> dict[str, Any]:
 
 
 def source(thing: Any, naming: str) -> recipes.Source:
-    """A picture or array as a request names it."""
+    """A picture or array as a request stores it."""
     if isinstance(thing, Picture):
         return recipes.Source(name=named(thing.name, naming), sha256=thing.sha256)
     import hashlib
@@ -259,7 +259,7 @@ def source(thing: Any, naming: str) -> recipes.Source:
 
 
 def named(path: str, naming: str) -> str:
-    """A path as a receipt calls it: below the current folder as it is, else by its name alone."""
+    """A path as a receipt stores it: relative if below the current folder, else the file name only."""
     if naming == "paths" or not path:
         return str(Path(path).absolute()) if path else path
     below = Path(path)
@@ -269,7 +269,7 @@ def named(path: str, naming: str) -> str:
 
 
 def long_side(inputs: Inputs, kind: type[Method], controls: Controls, quality: str) -> int:
-    """The long side of the result: what is asked for, else the quality's, at most the content's."""
+    """The long side of the result: the size asked for, or the quality's size capped at the content's."""
     usual = kind.sizes.get(quality, kind.sizes["good"])
     if controls.size or inputs.content is None:
         return controls.size or usual

@@ -1,4 +1,4 @@
-"""Running a request: the inputs that it names are found and checked by their hashes."""
+"""Run a request: find the inputs that it names and check their hashes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atelier.methods import registry
 from atelier.session.inputs import Anything, TextStyle, TrainedStyle
 from atelier.store import records, weights
 
-#: What a recipe names outside its controls and knobs.
+#: Arguments that a recipe stores outside its controls and knobs.
 _NAMED = {"content", "style", "text", "method", "quality", "mask", "regions", "progress"}
 
 
@@ -32,9 +32,9 @@ def settings_of(
     max_pixels: int | None,
     files: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The arguments of `stylize` or `generate` that do what a request or a receipt says.
+    """The arguments that make `stylize` or `generate` repeat a request or a receipt.
 
-    Inputs are looked for in `folder` too; `label` is what error sentences call the request.
+    `folder` is also searched for inputs; `label` names the request in error messages.
     """
     _check_names(request, label)
     most = max_pixels or request.controls.get("max_pixels")
@@ -72,7 +72,7 @@ def _check_names(recipe: recipes.Request, label: str) -> None:
 
 
 def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's knobs, with the files that they name found again, and the weights checked."""
+    """The recipe's knobs, with their files located and their weights checked."""
     kind = registry.find(recipe.method).Knobs
     knobs = dict(recipe.knobs)
     used: Mapping[str, str] = getattr(recipe, "weights", {})
@@ -94,13 +94,13 @@ def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) ->
 
 
 class Finder:
-    """Looks for the inputs of a picture where they were, beside the picture and in the current folder."""
+    """Finds a picture's inputs: at their original path, beside the picture, or in the current folder."""
 
     def __init__(self, beside: Path, max_pixels: int | None) -> None:
         self.beside, self.max_pixels = beside, max_pixels or MAX_PIXELS
 
     def places(self, name: str, *, folders: bool = False) -> list[Path]:
-        """The files (and `folders`) that a recipe's name may mean, each once."""
+        """The files (and `folders`) that a name in a recipe may refer to, without duplicates."""
         options = (Path(name), self.beside / name, self.beside / Path(name).name, Path(Path(name).name))
         return list(dict.fromkeys(path for path in options if _exists(path, folders=folders)))
 
@@ -115,7 +115,7 @@ class Finder:
         return [self.one(source, one, data=data) for source, one in zip(sources, named, strict=True)]
 
     def one(self, source: recipes.Source, given: Anything | None = None, *, data: bool = False) -> Picture:
-        """The input that a recipe names, checked by its hash."""
+        """The input that a recipe names, checked against its hash."""
         if given is not None:
             places: Sequence[Any] = [given]
         elif source.name:
@@ -136,7 +136,7 @@ class Finder:
         raise InputError(f"{label} is not the picture that was used (its hash differs): find the original")
 
     def files(self, sources: Sequence[recipes.Source], value: Any, holds: str) -> Any:
-        """What a file knob named, found again: one path or picture, or a tuple of them."""
+        """The files of a file knob: one path or picture, or a tuple of them."""
         found: list[Any] = []
         for source in sources:
             if holds == "array":
@@ -160,19 +160,19 @@ class Finder:
 def _has_fingerprint(path: Path, wanted: str) -> bool:
     try:
         return weights.fingerprint(path) == wanted
-    except WeightsError:  # a folder of something else, under the same name
+    except WeightsError:  # an unrelated folder of the same name
         return False
 
 
 def _exists(path: Path, *, folders: bool) -> bool:
     try:
         return path.is_file() or (folders and path.is_dir())
-    except (OSError, ValueError):  # a name that is too long or impossible, in a recipe that somebody made up
+    except (OSError, ValueError):  # an overlong or invalid name in a forged recipe
         return False
 
 
 def _until(stop: int | None, listener: Listener | None) -> Listener | None:
-    """A listener that stops where the recorded run was stopped."""
+    """A listener that stops at the step where the recorded run was stopped."""
     if stop is None:
         return listener
 

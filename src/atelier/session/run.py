@@ -1,7 +1,7 @@
-"""One run: the shared controls round a method's own work, and the receipt of what was done.
+"""One run: apply the shared controls around a method's own work, and write the receipt.
 
-Strength, several styles, regions, colour and mask are done here for every method; a method that declares
-a better way (`Method.native`) gets the control instead.
+Strength, several styles, regions, colour and mask are handled here for every method. A method that handles
+one of them better itself declares it in `Method.native` and receives the control instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from atelier.store import cache, weights
 if TYPE_CHECKING:
     import torch
 
-#: Pixels from which on it takes longer to paint a picture than to get memory anew.
+#: Above this many pixels, painting takes longer than allocating its memory again.
 LARGE = 4096 * 4096
 
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -45,7 +45,7 @@ class Setup:
     device: torch.device
 
     def prepare(self, inputs: Inputs, side: int) -> Painter:
-        """What paints pictures with a long side of `side` pixels in these styles."""
+        """A painter for pictures with a long side of `side` pixels in these styles."""
         context = Context(
             device=self.device,
             dtype=devices.compute_dtype(self.device) if self.kind.half else _float32(),
@@ -67,7 +67,7 @@ class Setup:
         return _offered(mixed(painters, shares), offers)
 
     def frame(self, inputs: Inputs, size: tuple[int, int], progress: Progress) -> Frame:
-        """What the painter gets of the inputs: everything at `size`, (height, width)."""
+        """The painter's frame: content, regions and mask resized to `size`, (height, width)."""
         if inputs.content is None or self.kind.takes.content == "none":
             content, seen = _canvas(size, self.device), None
         else:
@@ -87,7 +87,7 @@ class Setup:
         return images.feather(images.read_mask(mask, size), self.controls.feather)
 
     def make(self, frame: Frame, painter: Callable[[], Painter], content: Picture | None) -> Result:
-        """The result on a frame, with the shared controls applied."""
+        """Paint a frame and apply the shared controls."""
         _make_room(frame)
         if content is not None and self.controls.strength == 0:
             return Result(frame.content)
@@ -108,7 +108,7 @@ class Setup:
         return dataclasses.replace(made, picture=picture)
 
     def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:
-        """The run as data: what is made of what, with which settings."""
+        """The run as data: its inputs and settings."""
         naming = self.controls.receipt
         settled = self.controls.model_dump(exclude=set(UNRECORDED))
         side = {"size": max(size)} if inputs.content is not None else {"size": [size[1], size[0]]}
@@ -128,7 +128,7 @@ class Setup:
         )
 
     def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
-        """The request and what was found while it ran."""
+        """The request plus the facts recorded during the run."""
         naming = self.controls.receipt
         idle = inputs.content is not None and self.controls.strength == 0
         used = () if idle else self.method.weights(self.knobs)
@@ -146,7 +146,7 @@ class Setup:
 
 
 def source_type(kind: type[Method], used: Sequence[str]) -> str:
-    """IPTC's word for how a picture was made (newscodes, digital source type)."""
+    """The IPTC term for how a picture was made (NewsCodes, digital source type)."""
     if not used:
         return "algorithmicMedia" if kind.takes.content == "none" else "algorithmicallyEnhanced"
     if kind.takes.content == "none":
@@ -155,7 +155,7 @@ def source_type(kind: type[Method], used: Sequence[str]) -> str:
 
 
 def _offered(painter: Painter, offers: Sequence[tuple[torch.Tensor, Mapping[str, cache.Entry]]]) -> Painter:
-    """The painter, with what style files have kept of its styles at hand."""
+    """The painter, with the cached entries of its style files available."""
 
     def paint(frame: Frame) -> Result:
         with cache.offered(offers):
@@ -165,7 +165,7 @@ def _offered(painter: Painter, offers: Sequence[tuple[torch.Tensor, Mapping[str,
 
 
 def mixed(painters: Sequence[Painter], shares: Sequence[float]) -> Painter:
-    """One painter out of one for each style: the mean of their pictures by weights, or by regions."""
+    """Combine one painter per style: average their pictures by weight, or by region."""
 
     def paint(frame: Frame) -> Result:
         weights: Any = shares if frame.regions is None else _everywhere(frame.regions)
@@ -181,7 +181,7 @@ def mixed(painters: Sequence[Painter], shares: Sequence[float]) -> Painter:
 
 
 def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
-    """The painter's result on a frame whose sides are multiples of `multiple`, cut to the frame's own."""
+    """Pad the frame to multiples of `multiple`, paint it, and crop the result to the original size."""
     height, width = frame.content.shape[-2:]
     more = (0, -width % multiple, 0, -height % multiple)
     if not any(more):
@@ -198,7 +198,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 
 
 def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
-    """The styles for pictures with a long side of `side`; the pictures' long side is that times `scale`."""
+    """The styles for a result with a long side of `side`; pictures get a long side of `side * scale`."""
     long_side = max(1, round(side * scale))
     resized = (style.resized(images.fit(style.shape, long_side)) for style in inputs.styles)
     seen = [seen_tensor(style, device) for style in resized]
@@ -214,7 +214,7 @@ def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device)
 
 
 def seen_tensor(picture: Picture, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A picture (1, 3, H, W), its hidden pixels filled, and its alpha (1, 1, H, W) where any is hidden."""
+    """A picture (1, 3, H, W) with hidden pixels filled, and its alpha (1, 1, H, W) or None if opaque."""
     if picture.alpha is None or picture.alpha.min() >= 1:
         return picture.tensor(device, share=True), None
     filled = images.fill_hidden(picture.pixels, picture.alpha)
@@ -241,7 +241,7 @@ def _named(kind: type[knob_rules.Knobs], name: str, value: Any, naming: str) -> 
 
 
 def _regions(masks: Sequence[images.Floats], device: torch.device) -> torch.Tensor | None:
-    """Each style's share of every pixel, (K, 1, H, W), in sum at most 1; overlapping masks share."""
+    """Each style's share of every pixel, (K, 1, H, W), summing to at most 1; overlapping masks share."""
     if not masks:
         return None
     import torch
@@ -251,7 +251,7 @@ def _regions(masks: Sequence[images.Floats], device: torch.device) -> torch.Tens
 
 
 def _everywhere(regions: torch.Tensor) -> torch.Tensor:
-    """Shares (K, 1, H, W) that sum to 1; outside all regions the photo is put back afterwards anyway."""
+    """Shares (K, 1, H, W) normalised to sum to 1; outside all regions the photo is restored afterwards."""
     return regions / regions.sum(0).clamp(min=1e-6)
 
 
@@ -280,9 +280,9 @@ def _make_room(frame: Frame) -> None:
 
 
 class threads:  # noqa: N801 - reads as a statement
-    """The number of CPU threads that torch uses in this thread, inside the block.
+    """Set the number of CPU threads that torch uses, in this Python thread and inside the block.
 
-    torch keeps one number for each Python thread (OpenMP), so jobs in several threads are apart.
+    torch (OpenMP) keeps a separate count for each Python thread, so parallel jobs do not interfere.
     """
 
     def __init__(self, count: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Style files: a painting, and what a method sees in it."""
+"""Style files: a painting together with the features that a method computes from it."""
 
 from __future__ import annotations
 

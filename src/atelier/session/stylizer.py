@@ -1,4 +1,4 @@
-"""A prepared method: styles are read and networks loaded once, then any number of pictures is painted."""
+"""A prepared method: read the styles and load the networks once, then paint any number of pictures."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from atelier.session.run import LARGE, Setup, picture_of, threads
 if TYPE_CHECKING:
     import torch
 
-#: Sizes for which styles stay prepared.
+#: Number of sizes for which prepared styles are kept.
 _SIZES = 4
 
 
 class Stylizer:
-    """A method with its settings and styles, ready to paint picture after picture.
+    """A method with its settings and styles, ready to paint many pictures.
 
-    Arguments are those of `stylize` without the content. What depends on the styles alone is done once for
-    each long side. Folders, pages, servers and video build on this. Raises what `stylize` raises.
+    Takes the arguments of `stylize` except the content. Work that depends only on the styles is done once
+    per long side. Batches, web pages, servers and video use this class. Raises what `stylize` raises.
 
     >>> import numpy as np
     >>> paint = Stylizer(method="identity")
@@ -70,10 +70,10 @@ class Stylizer:
         previous: Anything | None = None,
         flow: torch.Tensor | None = None,
     ) -> Picture:
-        """The content in the manner of the styles, with a `recipe`.
+        """The content painted in the styles, with a `recipe`.
 
-        In a video, `previous` is the result for the frame before, and `flow` (1, 2, H, W) says for each pixel
-        of this frame how many pixels right and down of it its colour was in `previous`.
+        In a video, `previous` is the result of the previous frame. `flow` (1, 2, H, W) gives, for each pixel
+        of this frame, the offset in pixels (right, down) of its position in `previous`.
         """
         if self.setup.kind.takes.content == "none":
             raise UsageError(f"{self.setup.kind.name} makes pictures without a photo: use generate")
@@ -88,9 +88,9 @@ class Stylizer:
         mask: Anything | None = None,
         regions: Sequence[Anything] = (),
     ) -> Request:
-        """What a call with these inputs would do, before it is done: hashable, and run by `atelier.run`.
+        """Describe a call with these inputs without running it: hashable, and run by `atelier.run`.
 
-        `size` is for pictures that are generated without a content, as in `generate`.
+        `size` applies to pictures generated without a content, as in `generate`.
         """
         inputs = self._read(content, mask, regions)
         with threads(self.setup.controls.threads) as count:
@@ -99,12 +99,12 @@ class Stylizer:
     def generate(
         self, size: int | tuple[int, int] | None = None, *, progress: Listener | None = None
     ) -> Picture:
-        """A picture without a content, of a method that needs none. `size` is a side or (width, height)."""
+        """A picture from a method that needs no content. `size` is the side, or (width, height)."""
         takes = self.setup.kind.takes
         if takes.content == "required":
             raise UsageError(f"{self.setup.kind.name} restyles a photo: use stylize and give it one")
         if self.setup.controls.colour == "content":
-            raise UsageError("there is no content whose colours could be kept: leave out colour='content'")
+            raise UsageError("there is no content to take colours from: leave out colour='content'")
         inputs = self._read(None, None, ())
         return self._paint(inputs, self._size(inputs, size), Progress(progress))
 
@@ -120,7 +120,7 @@ class Stylizer:
         return height, width
 
     def _read(self, content: Anything | None, mask: Anything | None, regions: Sequence[Anything]) -> Inputs:
-        """The inputs of one picture; styles and files are opened at the first."""
+        """The inputs of one picture; styles and files are opened for the first one only."""
         setup = self.setup
         if self._inputs is None or regions or self._inputs.regions:
             self._painters.clear()
@@ -152,7 +152,7 @@ class Stylizer:
                 frame.previous = Picture.of(previous).resized(size).tensor(setup.device)
             frame.flow = None if flow is None else flow.to(setup.device)
             result = setup.make(frame, lambda: self._painter(inputs, max(size)), inputs.content)
-            del frame  # its memory makes room for the copies below
+            del frame  # free its memory for the copies below
             if size[0] * size[1] > LARGE:
                 self._painters.clear()
             picture = picture_of(result, inputs.content, size)
