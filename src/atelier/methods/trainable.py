@@ -98,7 +98,7 @@ class Update:
 class DataInfo:
     """What a method knows about the data before it builds its networks.
 
-    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` are the names of labelled domains.
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains.
     """
 
     styles: Sequence[Tensor] = ()
@@ -123,7 +123,7 @@ class ImagePool:
     images: list[Tensor] = field(default_factory=list)
 
     def exchange(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """The pictures (B, C, H, W), detached; a full pool swaps each for an older one half of the time.
+        """The pictures (B, C, H, W), detached; a full pool swaps half of them for older ones.
 
         The replaced picture takes the older one's slot. Batches with non-finite values are not kept.
         """

@@ -29,7 +29,7 @@ def check_folders(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs) -> None
 
 
 def write(knobs: knob_rules.Knobs, artifacts: Mapping[str, bytes]) -> None:
-    """Write each artifact whose knob is a path. If the knob is only an extension, the artifact stays in memory.
+    """Write each artifact whose knob is a path. A knob that is only an extension keeps it in memory.
 
     Raises OutputError if the path exists, unless its content is already the same (a replayed recipe).
     """

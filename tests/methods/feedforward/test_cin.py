@@ -104,8 +104,8 @@ def test_shares(make: Make) -> None:
     [
         ({"numbers": (3,)}, "has no style number 3: allowed are 0 to 2"),
         ({"numbers": (0, -1)}, "has no style number -1"),
-        ({"numbers": ()}, "does not know what its styles look like: choose by number"),
-        ({"numbers": (), "shares": (1,)}, "shares are of numbers"),
+        ({"numbers": ()}, "does not store what its styles look like: choose by number"),
+        ({"numbers": (), "shares": (1,)}, "shares need numbers"),
         ({"numbers": (0, 1), "shares": (1,)}, "1 shares were given for 2 numbers"),
         ({"numbers": (0, 1), "shares": (0, 0)}, "at least one must be above 0"),
         ({"numbers": (0, 1), "shares": (2, -1)}, "must not be negative"),

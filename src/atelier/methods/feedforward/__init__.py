@@ -1,1 +1,1 @@
-"""Methods that paint in one pass through a network."""
+"""Methods that stylise in one pass through a network."""

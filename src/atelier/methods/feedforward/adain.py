@@ -1,18 +1,18 @@
-"""AdaIN: give the photo's features the style's means and deviations, and decode them; the fastest method.
+"""AdaIN: match the mean and deviation of the photo's features to the style's, and decode; the fastest method.
 
-Each channel of an encoder's features is shifted and scaled so that its mean and deviation over the picture
-are the style's (Huang & Belongie 2017, eq. 8). A decoder, trained once for all styles, turns the result
-into a picture. Several styles blend by their statistics; strength mixes in the photo's own.
+Each channel of the encoder's features is shifted and scaled so that its mean and standard deviation over the
+picture match the style's (Huang & Belongie 2017, eq. 8). A decoder, trained once for all styles, turns the
+result into a picture. Several styles blend their statistics; strength mixes in the photo's own.
 
-Differences from the paper, except in `--quality published`: the decoder also gets relu3_1, with the style's
-statistics, because faces and straight edges do not survive at 1/8 of the size. The finished picture takes
-the mean and covariance of the style's colours. Padding is replicate, because zero padding leaves a frame.
-Training losses are relative to their targets, because another encoder's features have another scale, and
-some paintings are their own content. Below full strength, what the decoder loses of the photo is added back
-in proportion, so that strength 0 is the photo.
+Differences from the paper, except in `--quality published`: the decoder also receives relu3_1, with the
+style's statistics, because faces and straight edges are lost at 1/8 of the size. The finished picture takes
+the mean and covariance of the style's colours. Padding is replicate, because zero padding leaves a visible
+border. Training losses are relative to their targets, because feature scales differ between encoders, and
+part of each batch uses a painting as its own content. Below full strength, the detail that the decoder loses
+is added back in proportion, so that strength 0 returns the photo.
 
-In every quality the picture keeps its size. The published code rounds sides up to a multiple of 8; the rows
-and columns that this adds at the bottom and the right are cut off here, and all others are the same.
+Every quality keeps the size of the picture. The published code rounds sides up to a multiple of 8; the rows
+and columns that this adds at the bottom and right are cropped here, and all other pixels are the same.
 
 The paper's training: `--encoder vgg_normalised.adain --padding reflect --skips 0 --blocks 0 --scale
 published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0 --learning-rate 1e-4 --crop 256
@@ -69,7 +69,7 @@ register(
 
 
 class Adain(Method):
-    """Give the photo's features the style's means and deviations, and decode them: fast enough for video."""
+    """Match the photo's feature means and deviations to the style's and decode: fast enough for video."""
 
     name = "adain"
     paper = Paper(
@@ -81,21 +81,21 @@ class Adain(Method):
     native = frozenset({"styles", "strength"})
 
     class Knobs(AnyKnobs):
-        """What can be changed about the transfer."""
+        """Settings of the transfer."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
         )
         weights: str = knob(
-            "adain.atelier", "Decoder trained for that encoder: a name, or a file.", file="weights"
+            "adain.atelier", "Decoder trained for this encoder: a name, or a file.", file="weights"
         )
-        padding: Padding = knob("replicate", "Border of the convolutions.")
+        padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
         restore: bool = knob(
-            True, "Below full strength, give back in proportion what the decoder loses of the photo."
+            True, "Below full strength, add back in proportion the detail that the decoder loses."
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -121,11 +121,11 @@ class Adain(Method):
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
         )
         loss_encoder: str = knob(
-            "", "Encoder of the losses: a name, or a file; empty for the decoded one.", file="weights"
+            "", "Encoder of the losses: a name, or a file; empty for the one that is decoded.", file="weights"
         )
-        padding: Padding = knob("replicate", "Border of the convolutions.")
-        skips: int = knob(1, "Earlier stages that join: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
-        blocks: int = knob(1, "Residual blocks where the first of them joins.", ge=0, le=16)
+        padding: Padding = knob("replicate", "Padding mode of the convolutions.")
+        skips: int = knob(1, "Skip connections: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
+        blocks: int = knob(1, "Residual blocks at the first skip connection.", ge=0, le=16)
         strength: float = knob(1.0, "Share of the style in the features.", ge=0, le=1)
         scale: Literal["relative", "published"] = knob(
             "relative", "Scale of the losses: relative to their targets, or as in the paper."
@@ -133,9 +133,9 @@ class Adain(Method):
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(20.0, "Weight of the style's statistics.", ge=0)
         identity_share: float = knob(
-            0.25, "Part of the batch in which a painting is its own content.", ge=0, le=1
+            0.25, "Fraction of the batch that uses the painting as its own content.", ge=0, le=1
         )
-        identity_weight: float = knob(2.0, "Weight of the pixel error in that part.", ge=0)
+        identity_weight: float = knob(2.0, "Weight of the pixel error in that fraction.", ge=0)
         smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
         overshoot: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
 
@@ -151,7 +151,7 @@ class Adain(Method):
         return self._paint(job, knobs, None)
 
     def prepare(self, styles: Styles, knobs: Adain.Knobs, context: Context) -> Painter:
-        # Recoloured styles differ from photo to photo.
+        # Recoloured styles depend on the photo.
         seen = None if knobs.recolour else self._look(style_job(styles, context), knobs)
         return lambda frame: Result(self._paint(Job.of(styles, context, frame), knobs, seen))
 
@@ -181,7 +181,7 @@ class Adain(Method):
     def decoded(self, job: Job, knobs: Adain.Knobs, seen: Seen | None = None) -> Tensor:
         """The decoder's picture, (1, 3, H, W) of the content's size, float32 and not clamped.
 
-        `seen` is what has been seen of the styles before; without it they are looked at now.
+        `seen` holds the styles' precomputed statistics; without it they are computed now.
         """
         from atelier.maths.whitening import adain
 
@@ -212,7 +212,7 @@ class Adain(Method):
         taps = self._plan(training, device).taps
         same = round(training.identity_share * len(batch.photos))
         content = torch.cat([batch.paintings[:same], batch.photos[same:]])
-        # relu3_1 too: an eye is a single position at 1/8 of the size.
+        # relu3_1 as well: at 1/8 of the size an eye is a single position.
         held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
         with torch.no_grad():
             style, seen = loss_encoder(batch.paintings, _STYLE), loss_encoder(content, held)
@@ -256,7 +256,7 @@ class Seen(NamedTuple):
 
 
 def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Decoder]:
-    """The encoder and its decoder, ready. Raises WeightsError where they do not belong together."""
+    """The encoder and its decoder, ready. Raises WeightsError if they do not match."""
     dtype = job.dtype if knobs.half else torch.float32
     return _loaded(knobs.encoder, knobs.weights, _files(knobs), knobs.padding, job.device, dtype)
 
@@ -269,10 +269,10 @@ def _files(knobs: Adain.Knobs) -> tuple[str, ...]:
 def _loaded(
     encoder: str, decoder: str, files: tuple[str, ...], padding: Padding, device: Any, dtype: Any
 ) -> tuple[features.VGG, Decoder]:
-    """As `_networks`; `files` makes changed files other ones."""
+    """As `_networks`; `files` is part of the cache key, so that changed files are reloaded."""
     from atelier.networks.decoder import check_fit, from_state
 
-    with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
+    with torch.inference_mode(False):  # they are kept, and a later caller may need gradients
         loaded = features.load(encoder, padding=padding)
         mirror = from_state(weights.load(decoder), padding=padding)
         check_fit(mirror.plan, loaded)
@@ -280,7 +280,7 @@ def _loaded(
 
 
 def _large_enough(image: Tensor, encoder: features.VGG) -> Tensor:
-    """The image (1, 3, H, W), its last row and column repeated until the encoder can look at it."""
+    """The image (1, 3, H, W), padded by repeating the last row and column to the encoder's minimum size."""
     height, width = image.shape[-2:]
     side = encoder.smallest_side(_STYLE)
     more = (0, max(0, side - width), 0, max(0, side - height))
@@ -292,7 +292,7 @@ def _style(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The styles' weighted means and deviations by tap.
 
-    AdaIN is linear in them, so this equals blending the features (section 7.2 of the paper).
+    AdaIN is linear in the statistics, so this equals blending the features (section 7.2 of the paper).
     """
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     identity = ("adain", _files(knobs), knobs.padding, str(encoder.dtype))
@@ -349,7 +349,7 @@ def _terms(
 
 
 def _plain_terms(picture: Tensor, same: Tensor, training: Any) -> dict[str, Tensor]:
-    """What the pixels alone tell: `same` is the content of the first pictures, which is their style too."""
+    """Pixel losses: `same` holds the contents of the first pictures, which are also their styles."""
     picture, terms = picture.float(), {}
     if len(same) and training.identity_weight:
         terms["identity"] = training.identity_weight * (picture[: len(same)] - same).abs().mean()

@@ -1,16 +1,16 @@
-"""CAP-VSTNet: take the photo to features without losing anything, give them the style's covariance, go back.
+"""CAP-VSTNet: encode the photo losslessly, match the covariance of its features to the style's, and invert.
 
-A reversible network makes the features, a triangular matrix moves their mean and covariance to the style's
-(Cholesky-WCT), and the same network run backwards makes the picture (Wen, Gao & Zou 2023). Since nothing is
-lost on the way, edges and faces stay where they are: the method for photographs as a style, for video, and
-for regions, each with a style of its own.
+A reversible network computes the features, a triangular matrix matches their mean and covariance to the
+style's (Cholesky-WCT), and the inverse of the same network makes the picture (Wen, Gao & Zou 2023). The
+network loses nothing, so edges and faces stay in place. It suits photographs as styles, video, and
+regions with a style each.
 
-This differs from the paper in its own weights, for a network with a sixth of the work, trained against the
-bundled encoder; in that a picture of any size keeps its size; in bfloat16 where a trial shows no harm; and
-in training, where the losses are relative to their targets, because features of another encoder have
-another scale, and the network starts as a transfer of colours and is held to it, so that few steps are
-enough. The paper's training of the photorealistic network, with photographs as paintings too:
-`--body photo --encoder vgg_normalised.adain --scale published --start-gain 0 --style-weight 1
+Differences from the paper: the bundled weights are for a network with a sixth of the computation, trained
+with the bundled encoder. A picture of any size keeps its size. The network runs in bfloat16 if a trial
+shows no visible difference. In training, losses are relative to their targets, because feature scales differ
+between encoders; the network is initialised as a colour transfer and a colour loss keeps it close to one, so
+that few steps are enough. The paper's training of the photorealistic network, with photographs as paintings
+too: `--body photo --encoder vgg_normalised.adain --scale published --start-gain 0 --style-weight 1
 --colour-weight 0 --matting-weight 1500`; of the artistic one, with paintings: `--body art` and the same, but
 `--matting-weight 1 --reconstruction-weight 1`.
 """
@@ -46,7 +46,7 @@ _STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 _CONTENT = "relu4_1"
 _PAPER = "Wen, Gao and Zou 2023, CAP-VSTNet: Content Affinity Preserved Versatile Style Transfer, CVPR"
 _SPREADS = {"photo": 2, "art": 1}
-# Mean square difference of a trial picture in bfloat16 that counts as no harm: one shade of 255.
+# Largest mean squared difference accepted between trial pictures in bfloat16 and float32: 1/255 squared.
 _HARM = (1 / 255) ** 2
 
 register(
@@ -74,7 +74,7 @@ for _kind in _SPREADS:
 
 
 def _with_spread(spread: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors, and which of the two networks of the same shapes they are."""
+    """Published tensors plus a marker: the two published networks have the same shapes."""
     from atelier.networks.reversible import SPREAD, recognise
 
     recognise(state, spread=spread)
@@ -86,7 +86,7 @@ register_converter("cap_vstnet_art", lambda state: _with_spread(_SPREADS["art"],
 
 
 class CapVstnet(Method):
-    """Move the covariance of features that lose nothing: photographs as styles, regions, steady video."""
+    """Match the covariance of lossless features: for photographs as styles, regions and stable video."""
 
     name = "cap_vstnet"
     paper = Paper(
@@ -98,26 +98,30 @@ class CapVstnet(Method):
     native = frozenset({"styles", "strength", "regions"})
 
     class Knobs(AnyKnobs):
-        """What can be changed about the transfer."""
+        """Settings of the transfer."""
 
         weights: str = knob("cap_vstnet.atelier", "Reversible network: a name, or a file.", file="weights")
         network: Literal["auto", "photo", "art"] = knob(
-            "auto", "Network of a published file that was not installed under its name."
+            "auto", "Which published network the file holds, if it was not installed by name."
         )
         content_labels: str = knob(
             "",
-            "Label map of the content: a colour for each region, lossless, such as PNG.",
+            "Label map of the content: one colour per region, in a lossless format such as PNG.",
             file="data",
         )
         style_labels: tuple[str, ...] = knob(
-            (), "The same for each style; a region takes the style of the region of its colour.", file="data"
+            (),
+            "Label map of each style; a region takes its style from the region of the same colour.",
+            file="data",
         )
         label_affinity: str = knob(
             "",
-            "Square .npy whose column s lists the labels most like s: what stands in where one is missing.",
+            "Square .npy; column s lists the labels most similar to s, used where label s is missing.",
             file="array",
         )
-        half: bool = knob(True, "Use bfloat16 if the device supports it and a trial shows no harm.")
+        half: bool = knob(
+            True, "Use bfloat16 if the device supports it and a trial shows no visible difference."
+        )
 
     qualities = {  # noqa: RUF012
         "draft": {},
@@ -131,7 +135,7 @@ class CapVstnet(Method):
         """The network's shape and its losses."""
 
         body: Literal["slim", "photo", "art"] = knob(
-            "slim", "Network: slim, for photos, with a sixth of the computation, or a published one."
+            "slim", "Network: slim (for photos, a sixth of the computation) or a published one."
         )
         encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
         scale: Literal["relative", "published"] = knob(
@@ -139,7 +143,7 @@ class CapVstnet(Method):
         )
         start_gain: float = knob(
             0.1,
-            "Initial size of the residuals; small ones start as a colour transfer, 0 as published.",
+            "Initial scale of the residuals; small values start as a colour transfer, 0 as published.",
             ge=0,
             le=1,
         )
@@ -151,12 +155,12 @@ class CapVstnet(Method):
         )
         matting_weight: float = knob(100.0, "Weight of the matting Laplacian.", ge=0)
         temporal_weight: float = knob(60.0, "Weight of the temporal loss.", ge=0)
-        temporal_from: int = knob(160_000, "Step from which the temporal loss counts.", ge=0)
-        steps: int = knob(170_000, "Optimiser steps in all; a resumed run may be given more.", ge=1)
-        batch: int = knob(2, "Pairs a step.", ge=1)
+        temporal_from: int = knob(160_000, "Step at which the temporal loss starts.", ge=0)
+        steps: int = knob(170_000, "Total optimiser steps; a resumed run can raise it.", ge=1)
+        batch: int = knob(2, "Pairs per step.", ge=1)
         crop: int = knob(256, "Side of the square crops in pixels, a multiple of 4.", ge=16, le=1024)
         learning_rate: float = knob(1e-4, "Learning rate between warm-up and cool-down.", gt=0)
-        clip: float = knob(5.0, "Largest norm of the gradient.", gt=0)
+        clip: float = knob(5.0, "Maximum gradient norm.", gt=0)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, torch.device], features.VGG] = {}
@@ -181,7 +185,7 @@ class CapVstnet(Method):
         with torch.inference_mode():
             picture = stylised(loaded, job, _maps(job, knobs))
         if not bool(picture.isfinite().all()):
-            raise WeightsError(f"The network {knobs.weights} gives numbers that are not finite: use another.")
+            raise WeightsError(f"the network {knobs.weights} gives non-finite values: use other weights")
         picture = picture.clamp(0, 1)
         job.progress.report(1, 1, stage="going back", preview=lambda: picture)
         return picture
@@ -259,14 +263,14 @@ class CapVstnet(Method):
         return {"weights": {name: tensor.contiguous() for name, tensor in state.items()}}
 
 
-# the network, ready
+# the loaded network
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network ready to be used; `identity` tells it from others in the cache of styles (None: no cache).
+    """A loaded network; `identity` is its part of the style cache key (None: no cache).
 
-    `known` are the statistics of styles that were looked at before, by the identity of their tensors.
+    `known` holds precomputed style statistics, by the `id` of the style tensor.
     """
 
     network: Reversible
@@ -274,7 +278,7 @@ class Loaded:
     known: Mapping[int, Gaussian] = field(default_factory=dict)
 
     def looked(self, styles: Sequence[tuple[Tensor, Tensor | None]]) -> Loaded:
-        """The same, with the statistics of these styles and their alphas in memory."""
+        """A copy with the statistics of these styles and alphas precomputed."""
         return replace(self, known={id(one): self.style(one, seen) for one, seen in styles})
 
     def features(self, picture: Tensor) -> Tensor:
@@ -283,7 +287,7 @@ class Loaded:
         return found
 
     def inside(self, found: Tensor, picture: Tensor) -> Tensor:
-        """The part of the features `found` that the picture has of itself."""
+        """The features `found` without those of the padding."""
         height, width = self.network.plan.inside((picture.shape[2], picture.shape[3]))
         return found[..., :height, :width]
 
@@ -313,7 +317,7 @@ def _of(job: Job, knobs: CapVstnet.Knobs) -> Loaded:
 
 @kept
 def _loaded(name: str, fingerprint: str, kind: str, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """The network of these weights; `fingerprint` makes a changed file another one."""
+    """The network of these weights; `fingerprint` is part of the cache key, so a changed file is reloaded."""
     from atelier.networks.reversible import from_state
 
     try:
@@ -328,7 +332,7 @@ def _loaded(name: str, fingerprint: str, kind: str, device: torch.device, dtype:
 
 
 def harm(network: Reversible, half: Reversible) -> float:
-    """Mean square difference that `half`'s precision makes in a fixed trial of 64 x 64 pixels."""
+    """Mean squared difference between `half` and `network` on a fixed trial of 64 x 64 pixels."""
     generator = torch.Generator().manual_seed(0)
     device = next(network.parameters()).device
     with torch.inference_mode():
@@ -347,7 +351,7 @@ def harm(network: Reversible, half: Reversible) -> float:
 def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
     """The job's picture, (1, 3, H, W) of the content's size, float32 and not clamped.
 
-    `maps` are the labels (H, W) of the content and then of each style, where regions of both belong together.
+    `maps` are the label maps (H, W) of the content and then of each style; equal labels belong together.
     """
     from atelier.maths.cholesky import gaussian, interpolated, recoloured
 
@@ -355,7 +359,7 @@ def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
     if maps:
         moved = _by_region(loaded, job, found, maps[0], _matched(loaded, job, maps))
     elif job.regions is not None:
-        # A place that no style wants belongs to none of them.
+        # Positions outside all regions get no style.
         places = torch.where(job.regions.sum(0) > 0, job.regions.argmax(0), -1)[0]
         pairs = zip(job.styles, job.looks.seen, strict=True)
         styles = {index: [(1.0, loaded.style(style, seen))] for index, (style, seen) in enumerate(pairs)}
@@ -371,7 +375,7 @@ def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
 
 
 def cycle(network: torch.nn.Module, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor, Gaussian]:
-    """The picture, the content won back from it with its own statistics, and those of the style."""
+    """The picture, the content reconstructed from it, and the style's statistics."""
     from atelier.maths.cholesky import gaussian, recoloured
 
     found = network(content)
@@ -385,7 +389,7 @@ def cycle(network: torch.nn.Module, content: Tensor, style: Tensor) -> tuple[Ten
 def unsteadiness(
     network: torch.nn.Module, picture: Tensor, second: Tensor, flow: Tensor, target: Gaussian
 ) -> Tensor:
-    """The temporal loss between a picture and that of the content's second frame, in the same style."""
+    """The temporal loss between a picture and the stylised second frame of the content."""
     from atelier.losses.temporal import TemporalLoss
     from atelier.maths.cholesky import gaussian, recoloured
 
@@ -395,7 +399,7 @@ def unsteadiness(
 
 
 def _shares(job: Job) -> list[tuple[float, Tensor, Tensor | None]]:
-    """The weights, pictures and alphas of the styles that count at all."""
+    """The weights, pictures and alphas of the styles with a weight above 0."""
     return [one for one in zip(job.style_weights, job.styles, job.looks.seen, strict=True) if one[0] > 0]
 
 
@@ -410,9 +414,9 @@ def _visible(seen: Tensor | None, found: Tensor) -> Tensor | None:
 def _by_region(
     loaded: Loaded, job: Job, found: Tensor, map_: Tensor, styles: Mapping[int, Weighted]
 ) -> Tensor:
-    """The features with the statistics of each region (`map_`, (H, W) of the content) moved to its style's.
+    """The features, with the statistics of each region (`map_`, (H, W) of the content) matched to its style.
 
-    What has no style stays as it is.
+    Regions without a style are unchanged.
     """
     from atelier.maths.cholesky import recoloured_by_region
 
@@ -426,7 +430,7 @@ def _by_region(
 
 
 def _matched(loaded: Loaded, job: Job, maps: Sequence[Tensor]) -> dict[int, Weighted]:
-    """Shares and statistics of the styles' regions, by the labels that the content shares with them."""
+    """Shares and statistics of the styles' regions, by the labels that occur in the content too."""
     from atelier.maths.cholesky import gaussian
 
     styles: dict[int, Weighted] = {}
@@ -443,11 +447,11 @@ def _matched(loaded: Loaded, job: Job, maps: Sequence[Tensor]) -> dict[int, Weig
 
 
 def _maps(job: Job, knobs: CapVstnet.Knobs) -> list[Tensor]:
-    """The labels of the content and of each style, (H, W) of their sizes; none where none are given."""
+    """The label maps (H, W) of the content and each style, at their sizes; empty if none are given."""
     if not knobs.content_labels and not knobs.style_labels:
         return []
     if job.regions is not None:
-        raise UsageError("content_labels and style_labels say what belongs together: give no other regions")
+        raise UsageError("content_labels and style_labels cannot be combined with regions")
     if not knobs.content_labels or len(knobs.style_labels) != len(job.styles):
         raise UsageError(
             f"regions need content_labels and one of style_labels for each of the {len(job.styles)} styles: "

@@ -1,15 +1,15 @@
-"""CIN: one network that has learnt a few styles, each as a row of shifts and scales, and mixes them.
+"""CIN: one network trained on several styles, with a row of shifts and scales for each, and mixtures of them.
 
-Each instance normalisation of a transformer has a shift and a scale for every style; all other weights are
-shared (Dumoulin et al. 2017). A style picture selects the learnt style that looks most like it, by colours
-and grain; several pictures mix their styles. With `numbers` and `shares` **the style picture is ignored**.
-The published networks do not store what their pictures look like, so they need numbers.
+Each instance normalisation of a transformer network has a shift and a scale per style; all other weights are
+shared (Dumoulin et al. 2017). A style picture selects the trained style most similar to it in colours and
+grain; several pictures mix their styles. With `numbers` and `shares` **the style picture is ignored**. The
+published networks do not store what their style pictures look like, so they need numbers.
 
-Differences from the paper: training losses are relative to their targets, because another encoder's
-features have another scale, with a little total variation against grain; and the transformer is narrower by
+Differences from the paper: training losses are relative to their targets, because feature scales differ
+between encoders, and include a small total variation term against grain. The transformer is narrower by
 default. The picture keeps its size: the published network rounds sides up to a multiple of 4; the rows and
-columns that this adds at the bottom and the right are cut off here. Hidden pixels of the photo are filled
-with the nearest visible colour, and count in the instance normalisation.
+columns that this adds at the bottom and right are cropped here. Hidden pixels of the photo are filled with
+the nearest visible colour and are included in the instance normalisation.
 
 The paper's training: `--widths 32 --widths 64 --widths 128 --encoder vgg16.slim --pooling average --scale
 published --style-weight 1e-4 --smoothness 0 --crop 256 --batch 16`.
@@ -46,7 +46,7 @@ _FOLDER = "https://storage.googleapis.com/download.magenta.tensorflow.org/models
 def _converted(state: checkpoints.State) -> checkpoints.State:
     from atelier.networks.conditional import load_pastiche, pastiche_from_tensorflow
 
-    load_pastiche(state)  # complete, or an error that says what is missing
+    load_pastiche(state)  # raises an error that names anything missing
     return pastiche_from_tensorflow(state)
 
 
@@ -66,7 +66,7 @@ for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten pa
 
 
 class Cin(Method):
-    """Paint in the learnt style that the picture looks like, in one by its number, or between several."""
+    """Paint in the trained style most similar to the picture, in one chosen by number, or in a mixture."""
 
     name = "cin"
     paper = Paper(
@@ -79,15 +79,15 @@ class Cin(Method):
     data = "styles"
 
     class Knobs(AnyKnobs):
-        """What can be changed about the transfer."""
+        """Settings of the transfer."""
 
         weights: str = knob(
             "cin.varied", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
         numbers: tuple[int, ...] = knob(
-            (), "Styles of the network, counted from 0, several to be mixed; when none, the picture chooses."
+            (), "Styles of the network by number, from 0; several are mixed; if none, the picture selects."
         )
-        shares: tuple[float, ...] = knob((), "Share of each of these styles; equal when none is given.")
+        shares: tuple[float, ...] = knob((), "Share of each of these styles; equal by default.")
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
@@ -100,7 +100,7 @@ class Cin(Method):
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
         weights: str = knob(
-            "", "Weights whose transformer is kept for the new styles; empty for a new one.", file="weights"
+            "", "Weights whose transformer is reused for the new styles; empty for a new one.", file="weights"
         )
         scale: Literal["relative", "published"] = knob(
             "relative", "Scale of the losses: relative to their targets, or as in the paper."
@@ -183,7 +183,7 @@ class Cin(Method):
 
 
 def look_of(picture: Tensor) -> Tensor:
-    """What a picture (1, 3, H, W) looks like, whatever its size: colours, their spread, and grain; (9,)."""
+    """A descriptor (9,) of a picture (1, 3, H, W) of any size: colour means, deviations, and grain."""
     height, width = picture.shape[-2:]
     small = resize(picture, images.fit((height, width), _LOOK_SIDE))
     grain = []
@@ -202,12 +202,12 @@ def _identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
-    """The shares (1, styles) of the learnt styles that the pictures look like, mixed by their weights."""
+    """The shares (1, styles) of the trained styles most similar to the pictures, mixed by weight."""
     if knobs.shares:
-        raise UsageError("shares are of numbers: give numbers too, or style weights for the pictures")
+        raise UsageError("shares need numbers: give numbers too, or give style weights for the pictures")
     if network.looks.shape[1] != _TRAITS:
         raise UsageError(
-            f"{knobs.weights} does not know what its styles look like: choose by number, as in --numbers 0 "
+            f"{knobs.weights} does not store what its styles look like: choose by number, as in --numbers 0 "
             f"(allowed are 0 to {network.styles - 1})"
         )
     found = [network.nearest(look_of(style)) for style in job.styles]
@@ -215,7 +215,7 @@ def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
 
 
 def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
-    """The shares (1, styles) that the knobs give, in sum 1."""
+    """The shares (1, styles) from the knobs, normalised to sum to 1."""
     if wrong := [number for number in knobs.numbers if not 0 <= number < styles]:
         raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: allowed are 0 to {styles - 1}")
     shares = knobs.shares or (1.0,) * len(knobs.numbers)
@@ -231,7 +231,7 @@ def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
     return row
 
 
-# The fingerprint is there for its change: other weights under the same name are loaded anew.
+# The fingerprint is part of the cache key: changed weights under the same name are reloaded.
 @kept
 def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Pastiche:
     from atelier.networks.conditional import load_pastiche

@@ -1,20 +1,20 @@
-"""Ghiasi: predict a short vector from the painting, and paint the photo with it; any style in one pass.
+"""Ghiasi: predict a style vector from the painting and condition a network on it; any style in one pass.
 
-A predictor maps a painting to a vector of a hundred numbers, and two linear layers map that to the shift
-and scale of each instance normalisation of a transformer (Ghiasi et al. 2017). The vector is the style:
-several are averaged, lower strength moves it towards the photo's own vector, and it can be saved
+A predictor maps a painting to a vector of a hundred numbers, and two linear layers map the vector to the
+shift and scale of each instance normalisation of a transformer network (Ghiasi et al. 2017). Several styles
+average their vectors, lower strength moves the vector towards the photo's own, and a vector can be saved
 (`save_vector`) and used without the painting (`style_vector`).
 
-Differences from the paper, in training: the predictor may read the encoder's statistics instead of running
-Inception, and the transformer is narrower, so that both train on a small machine. Losses are relative to
-their targets, because another encoder's features have another scale. Part of each batch is painted in its
-own style, because strength moves in that direction. Below full strength, what the photo loses in its own
-style is added back in proportion, so that strength 0 is the photo. The picture keeps its size: the
-published network rounds sides up to a multiple of 4; the rows and columns that this adds at the bottom and
-the right are cut off here.
+Differences from the paper, in training: the predictor can use the encoder's statistics instead of Inception,
+and the transformer is narrower, so that both train on a small machine. Losses are relative to their targets,
+because feature scales differ between encoders. Part of each batch uses the photo as its own style, because
+lower strength moves in that direction. Below full strength, the detail that the photo loses in its own style
+is added back in proportion, so that strength 0 returns the photo. The picture keeps its size: the published
+network rounds sides up to a multiple of 4; the rows and columns that this adds at the bottom and right are
+cropped here.
 
-Hidden pixels of a style do not count in its vector. Those of the photo are filled with the nearest visible
-colour, and count in the transformer's instance normalisation.
+Hidden pixels of a style are excluded from its vector. Those of the photo are filled with the nearest visible
+colour and are included in the transformer's instance normalisation.
 
 The paper's training: `--predictor inception --widths 32 --widths 64 --widths 128 --encoder vgg16.slim
 --pooling average --scale published --style-weight 5e-4 --smoothness 1e4 --identity-share 0 --crop 256
@@ -50,7 +50,7 @@ _TENSOR = "style_vector"
 def _converted(state: checkpoints.State) -> checkpoints.State:
     from atelier.networks.conditional import arbitrary_from_tensorflow, load_arbitrary
 
-    load_arbitrary(state)  # complete, or an error that says what is missing
+    load_arbitrary(state)  # raises an error that names anything missing
     return arbitrary_from_tensorflow(state)
 
 
@@ -73,7 +73,7 @@ register(
         licence="Apache-2.0 (magenta/magenta)",
         paper="Ghiasi et al. 2017, Exploring the structure of a stylization network, arXiv:1705.06830",
         converter="ghiasi",
-        note="A TensorFlow checkpoint of 606 MB; what training left in it is not stored.",
+        note="A TensorFlow checkpoint of 606 MB; its training state is not stored.",
     )
 )
 register(
@@ -85,7 +85,7 @@ register(
         paper="Simonyan and Zisserman 2015, Very Deep Convolutional Networks, arXiv:1409.1556",
         normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         converter="vgg16_slim",
-        note="The encoder of the published losses of ghiasi and cin: their weights count in its units.",
+        note="The encoder of the published losses of ghiasi and cin; their weights assume its scale.",
     )
 )
 
@@ -103,19 +103,21 @@ class Ghiasi(Method):
     native = frozenset({"styles", "strength"})
 
     class Knobs(AnyKnobs):
-        """What can be changed about the transfer."""
+        """Settings of the transfer."""
 
         weights: str = knob(
             "ghiasi.published", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
         encoder: str = knob(
-            "encoder.atelier", "Encoder that a network without Inception was trained with.", file="weights"
+            "encoder.atelier",
+            "Encoder that the network was trained with, if it does not use Inception.",
+            file="weights",
         )
         style_vector: str = knob(
             "", "File with a style vector to use instead of the style pictures.", file="weights"
         )
         restore: bool = knob(
-            True, "Below full strength, give back in proportion what the network loses of the photo."
+            True, "Below full strength, add back in proportion the detail that the network loses."
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -125,11 +127,14 @@ class Ghiasi(Method):
         encoder: str = knob(
             "encoder.atelier", "Encoder of the losses and of the statistics: a name, or a file."
         )
-        pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder; max with its statistics.")
-        predictor: Literal["statistics", "inception"] = knob(
-            "statistics", "What sees the style: the encoder's statistics, or an Inception network."
+        pooling: Literal["max", "average"] = knob(
+            "max", "Pooling of the encoder; the statistics predictor needs max."
         )
-        vector: int = knob(100, "Numbers in a style vector.", ge=1, le=4096)
+        predictor: Literal["statistics", "inception"] = knob(
+            "statistics",
+            "Predictor of the style vector: from the encoder's statistics, or an Inception network.",
+        )
+        vector: int = knob(100, "Length of the style vector.", ge=1, le=4096)
         widths: tuple[int, int, int] = knob(
             (24, 48, 96), "Channels of the transformer at full, half and quarter size."
         )
@@ -146,7 +151,7 @@ class Ghiasi(Method):
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
         identity_share: float = knob(
-            0.125, "Part of the batch in which a photo is its own style.", ge=0, le=1
+            0.125, "Fraction of the batch that uses the photo as its own style.", ge=0, le=1
         )
 
     def __init__(self) -> None:
@@ -202,9 +207,7 @@ class Ghiasi(Method):
             return load_arbitrary(weights.load(training.weights))
         predictor: Trunk | Statistics = Trunk()
         if training.predictor == "statistics" and training.pooling != "max":
-            raise UsageError(
-                "pooling = 'average' goes with predictor = 'inception': statistics are of maxima"
-            )
+            raise UsageError("pooling = 'average' needs predictor = 'inception': statistics need max pooling")
         if training.predictor == "statistics":
             judge = self._judge(training, torch.device("cpu"))
             predictor = Statistics(2 * sum(judge.encoder.channels(tap) for tap in judge.style))
@@ -240,15 +243,15 @@ class Ghiasi(Method):
         from atelier.losses.pastiche import STYLE
         from atelier.networks.conditional import Arbitrary, Statistics
 
-        eyes = features.VGG(features.TINY)
+        encoder = features.VGG(features.TINY)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            predictor = Statistics(2 * sum(eyes.channels(tap) for tap in STYLE), 16)
+            predictor = Statistics(2 * sum(encoder.channels(tap) for tap in STYLE), 16)
             return {"weights": Arbitrary(predictor, vector=8, widths=(8, 8, 16), blocks=2).state_dict()}
 
 
 class StyleNetwork:
-    """The network of some knobs on a device, with what it sees a style through."""
+    """The loaded network on a device, with the encoder of its style predictor, if any."""
 
     def __init__(self, knobs: Ghiasi.Knobs, device: torch.device, dtype: torch.dtype) -> None:
         dtype = dtype if knobs.half else torch.float32
@@ -256,7 +259,7 @@ class StyleNetwork:
         self.weights, self.style_vector = knobs.weights, knobs.style_vector
         self.network = _network(knobs.weights, fingerprint, device, dtype)
         self.encoder: features.VGG | None = None
-        #: What a style's vector depends on beside the style.
+        #: What a style's vector depends on besides the style.
         self.identity: tuple[Any, ...] = (Ghiasi.name, fingerprint, str(device), str(dtype))
         if _has_statistics(self.network):
             fingerprint = weights.fingerprint(knobs.encoder)
@@ -270,9 +273,9 @@ class StyleNetwork:
         shares: Sequence[float],
         seen: Sequence[Tensor | None] = (),
     ) -> Tensor:
-        """The vector (1, V) of the weighted styles, each (1, 3, H, W), or the one that the knobs name.
+        """The vector (1, V) of the weighted styles, each (1, 3, H, W), or the one in `style_vector`.
 
-        `seen` are the styles' alphas (1, 1, H, W); none means that all is visible.
+        `seen` are the styles' alphas (1, 1, H, W); empty if all are opaque.
         """
         if self.style_vector:
             return self._kept()
@@ -285,7 +288,7 @@ class StyleNetwork:
         return torch.stack(parts).sum(0)
 
     def _remembered(self, style: Tensor, seen: Tensor | None) -> Tensor:
-        """The style's vector, from the cache where it has been computed before."""
+        """The style's vector, from the cache if it was computed before."""
         layout = {_TENSOR: (1, self.network.bottleneck.out_features)}
         key = cache.key(*self.identity, *key_parts(style, seen))
         return cache.remember(key, lambda: {_TENSOR: self.vector(style, seen)}, layout)[_TENSOR].to(
@@ -306,7 +309,7 @@ class StyleNetwork:
         return self.network.vector(statistics(found, _tiled(seen, side)))
 
     def _kept(self) -> Tensor:
-        """The vector in the file that the knobs name. Raises WeightsError where it is not this network's."""
+        """The vector in the `style_vector` file. Raises WeightsError if it belongs to another network."""
         path = self.style_vector
         found, length = weights.load(path).get(_TENSOR), self.network.bottleneck.out_features
         if found is None or found.shape != (1, length):
@@ -317,7 +320,7 @@ class StyleNetwork:
         maker = weights.metadata(path).get("weights")
         if maker is not None and maker != weights.fingerprint(self.weights):
             raise WeightsError(
-                f"{path} was made by another network than {self.weights}, for which it means nothing: "
+                f"{path} was made with another network than {self.weights} and does not fit it: "
                 "make it again with these weights"
             )
         return found.float().to(self.network.bottleneck.weight.device)
@@ -330,7 +333,7 @@ class StyleNetwork:
         given = 2 * sum(self.encoder.channels(tap) for tap in STYLE)
         if needed != given:
             raise WeightsError(
-                f"{knobs.weights} sees styles through an encoder with {needed} statistics, and "
+                f"{knobs.weights} needs an encoder with {needed} statistics, and "
                 f"{knobs.encoder} has {given}: name the encoder that it was trained with"
             )
 
@@ -345,9 +348,9 @@ def save_vector(
 ) -> None:
     """Write the vector of a style, or of a weighted mixture, for the knob `style_vector`.
 
-    `styles` is what `stylize` takes for a style, or a list of them; `size` is the long side at which they
-    are seen, the size of the pictures to be made; `knobs` are those of the method (`weights`, ...). Raises
-    what `stylize` raises.
+    `styles` is a style as `stylize` takes it, or a list of them; `size` is the long side of the style
+    pictures, best that of the pictures to be made; `knobs` are the method's (`weights`, ...). Raises what
+    `stylize` raises.
     """
     from safetensors.torch import save_file
 
@@ -368,9 +371,9 @@ def save_vector(
 
 
 def statistics(found: Mapping[str, Tensor], seen: Tensor | None = None) -> Tensor:
-    """What `networks.conditional.Statistics` sees: means and deviations (B, 2 N) of features by tap.
+    """The input of `networks.conditional.Statistics`: means and deviations (B, 2 N) of features by tap.
 
-    `seen` is the picture's alpha (1, 1, H, W): only what is visible counts.
+    `seen` is the picture's alpha (1, 1, H, W): hidden pixels are ignored.
     """
     moments = [
         part.flatten(1)
@@ -381,12 +384,12 @@ def statistics(found: Mapping[str, Tensor], seen: Tensor | None = None) -> Tenso
 
 
 def _tiled(seen: Tensor | None, side: int) -> Tensor | None:
-    """An alpha enlarged as its picture is."""
+    """An alpha enlarged in the same way as its picture."""
     return None if seen is None else _at_least(seen, side)
 
 
 def _at_least(picture: Tensor, side: int) -> Tensor:
-    """A picture (1, 3, H, W) of at least `side` pixels a side, mirrored over and over where it is smaller."""
+    """A picture (1, 3, H, W) of at least `side` pixels a side; smaller ones are tiled by mirroring."""
     for dim in (2, 3):
         length = picture.shape[dim]
         if length < side:
@@ -399,7 +402,7 @@ def _has_statistics(network: torch.nn.Module) -> bool:
     return any("predictor.hidden" in name for name, _ in network.named_parameters())
 
 
-# The fingerprint is there for its change: other weights under the same name are loaded anew.
+# The fingerprint is part of the cache key: changed weights under the same name are reloaded.
 
 
 @kept

@@ -1,13 +1,13 @@
-"""NNST-D: every place of the photo takes the most similar place of the painting, and a decoder paints them.
+"""NNST-D: replace the photo's features with their nearest neighbours in the painting, and decode them.
 
-The content's hypercolumns are replaced by their nearest neighbours among the style's, and a small network
-turns the result into a picture, coarse to fine; what it painted joins the next level's search (Kolkin et
-al. 2022, the decoding variant; the idea of swapping is Chen & Schmidt's, 2016).
+The content's hypercolumns are replaced with their nearest neighbours among the style's, and a small network
+decodes the result into a picture, coarse to fine; each level's picture joins the query of the next level
+(Kolkin et al. 2022, the decoding variant; feature swapping is from Chen & Schmidt 2016).
 
-The authors did not publish that variant's network, so this one is our own, and it differs where that keeps
-more of the photo or takes less time: half of each query is the photo itself, the decoder also sees the
-photo's normalised features, the search runs in the directions in which the style varies most, and at fine
-levels near the coarser level's choice. Above `stroke_size` the style is not enlarged any further.
+The authors did not publish this variant's network, so this one is our own. It differs where that preserves
+more of the photo or saves time: half of each query is the photo itself; the decoder also receives the photo's
+normalised features; the search uses the principal directions of the style's features, and at fine levels only
+the neighbourhood of the coarser level's matches. Above `stroke_size` the style is not enlarged further.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ register(
     )
 )
 
-#: A tile's core and what it sees around it (the encoder's view and the decoder's), in pixels.
+#: Tile core and tile overlap (the receptive fields of the encoder and decoder), in pixels.
 TILE, MARGIN = 1024, 96
-#: Up to so many cells what was seen is kept; above, it is seen again when it is needed again.
+#: Up to this many cells, features are kept in memory; above, they are recomputed when needed.
 _KEPT_CELLS = 1 << 18
-#: Up to so many products of queries and candidates the search is in full.
+#: Up to this many query-candidate pairs, the search is exhaustive.
 _FULL_SEARCH = 1 << 25
 
 
 class NNSTD(Method):
-    """Repaint every place of the photo with the place of the painting that is most like it."""
+    """Replace each of the photo's features with the painting's most similar feature, and decode them."""
 
     name = "nnst_d"
     paper = Paper(
@@ -68,7 +68,7 @@ class NNSTD(Method):
     sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
-        """What can be changed about the search."""
+        """Settings of the search."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
@@ -78,31 +78,33 @@ class NNSTD(Method):
         )
         keep: float = knob(
             0.5,
-            "Weight of the photo itself in the search, between the first size and the last.",
+            "Weight of the photo itself in the search, except at the first and last sizes.",
             ge=0,
             le=1,
         )
-        coarsest: int = knob(64, "Long side of the first level; larger keeps larger shapes.", ge=16)
+        coarsest: int = knob(
+            64, "Long side of the first level in pixels; larger values keep larger shapes.", ge=16
+        )
         stroke_size: int = knob(
             512, "Long side above which the style is not enlarged, so that strokes keep their size.", ge=16
         )
         turned: Literal["no", "mirrored", "all"] = knob(
-            "no", "Rotated copies of the style to search as well."
+            "no", "Mirrored or rotated copies of the style to search as well."
         )
-        dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
+        dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
         half: bool = knob(True, "Run the networks in bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
-        """Weights of the losses, and defaults of the run that suit this network."""
+        """Loss weights, and run defaults that suit this network."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
         )
         crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=1024)
-        match_weight: float = knob(1.0, "Weight of the distance to the chosen features.", ge=0)
+        match_weight: float = knob(1.0, "Weight of the distance to the matched features.", ge=0)
         near_weight: float = knob(0.5, "Weight of the distance to the nearest features of the style.", ge=0)
         moment_weight: float = knob(2.0, "Weight of the features' means and deviations.", ge=0)
         copy_weight: float = knob(2.0, "Weight of reconstructing a picture from its own features.", ge=0)
@@ -131,16 +133,16 @@ class NNSTD(Method):
 
     def _paint(self, networks: Networks, styles: Styles, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
-        # A weak style starts at a finer level, where only small things can still change.
+        # A weak style starts at a finer level, where only small details can change.
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
-        scales = [scales[0], *scales]  # the first level looks twice: at the photo, then at its own painting
+        scales = [scales[0], *scales]  # the first level runs twice: on the photo, then on its own result
         bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
         seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
             level = Level(networks, resize(job.content, size), styles.at(max(size)), job.strength, seen)
-            # The photo alone at first, and at last, where it has the details; more of it for a weak style.
+            # Only the photo at the first level and, for detail, at the last; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
             before = picture if level.keep == 1 else resize(picture, size)
@@ -171,7 +173,7 @@ class NNSTD(Method):
             )
         network.scale.fill_(1.0)
         state = network.state_dict()
-        state["last.bias"].fill_(0.5)  # a picture with contrast, not a black square
+        state["last.bias"].fill_(0.5)  # a picture with contrast instead of black
         state["last.weight"].mul_(40)
         return {"weights": state}
 
@@ -183,7 +185,7 @@ class NNSTD(Method):
         return decoders.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
-        """Distances to the style's features and statistics, and to pictures painted from themselves."""
+        """Distances to the style's features and statistics, and reconstruction losses."""
         return DecoderLosses(network, batch, training).terms()
 
 
@@ -198,7 +200,7 @@ def _networks(encoder: str, weights: str, job: Job, half: bool) -> Networks:
 @kept
 def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dtype: Any) -> Networks:
     loaded = features.load(encoder, padding="replicate").prepare(device, dtype)
-    with torch.inference_mode(False):  # it is kept, perhaps for somebody who differentiates
+    with torch.inference_mode(False):  # it is kept, and a later caller may need gradients
         decoder = decoders.HypercolumnDecoder.of(load(weights)).requires_grad_(False).eval()
     scale = decoder.scale.clone()
     decoder.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,7 +213,7 @@ def _loaded(encoder: str, weights: str, files: tuple[str, ...], device: Any, dty
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates that a level chose, (h, w), and the grids that they lie on."""
+    """The candidates matched at a level, (h, w), and the grids that they index."""
 
     index: torch.Tensor
     grids: Sequence[tuple[int, int]]
@@ -219,7 +221,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w)."""
+    """The features of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w)."""
 
     queries: torch.Tensor
     guidance: torch.Tensor
@@ -227,13 +229,12 @@ class View:
 
 
 class Level:
-    """One size: search for each place of the content and paint what was found, tile by tile.
+    """One size: match each position of the content and decode the matches, tile by tile.
 
-    The means that centre the queries, and the moments that normalise the guidance, are those of the whole
-    content, so the tiles together are the picture that a single tile would have been. `keep` is the
-    content's share in the query. Below a `strength` of 1 the content's own values are mixed in, and what the
-    decoder loses of the content is given back in proportion. Places that the content's alpha `seen` hides do
-    not count in means and moments.
+    The means that centre the queries and the moments that normalise the guidance are those of the whole
+    content, so that tiling does not change the picture. `keep` is the content's share in the query. Below a
+    `strength` of 1 the content's own values are mixed in, and the detail that the decoder loses is added back
+    in proportion. Positions hidden by the content's alpha `seen` are excluded from means and moments.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class Level:
         self.bias = style.candidates.with_hidden(None)
 
     def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
-        """Give each place to the style with the largest share (K, 1, H, W); what likeness gains by style."""
+        """Assign each position to the style with the largest share (K, 1, H, W); set the score bias."""
         if bias is not None:
             choices = self.style.candidates
             self.bias = choices.with_hidden(bias[choices.group_of().to(bias.device)])
@@ -262,9 +263,9 @@ class Level:
             self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
 
     def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
-        """The level painted (1, 3, H, W), 0..1, and what was chosen.
+        """The level's picture (1, 3, H, W), 0..1, and the matches.
 
-        `picture` is what the level before painted, at this size; nobody looks at it where `keep` is 1.
+        `picture` is the previous level's result at this size; it is not used if `keep` is 1.
         """
         views = Views(self, picture)
         centre, shift, spread = views.moments()
@@ -281,7 +282,7 @@ class Level:
         return painted, Chosen(index, self.style.candidates.grids)
 
     def look(self, tile: Tile, picture: torch.Tensor) -> View:
-        """The networks' view of one tile of the content and of the picture so far."""
+        """The features of one tile of the content and of the picture so far."""
         networks, columns = self.networks, self.networks.columns
         found = networks.see(self.content[(..., *tile.outer)])
         if self.strength < 1:
@@ -294,7 +295,7 @@ class Level:
         return View(queries, columns.join(found, taps=networks.decoder.guides), own)
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
-        """The candidate for each query (P, h, w) of a tile, among all or near the choices of `before`."""
+        """The candidate for each query (P, h, w) of a tile, among all or near the matches in `before`."""
         queries = torch.nn.functional.normalize(queries, dim=0)
         choices, outer = self.style.candidates, coarser(tile.outer, features.CELL)
         allowed = None if self.allowed is None else self.allowed[outer]
@@ -313,7 +314,7 @@ class Level:
     def _decode(
         self, found: torch.Tensor, own: torch.Tensor | None, guide: torch.Tensor, content: torch.Tensor
     ) -> torch.Tensor:
-        """The picture of one tile, (1, 3, H, W) float32, from the candidates that were found (h, w)."""
+        """The picture of one tile, (1, 3, H, W) float32, decoded from the matched candidates (h, w)."""
         decoder, (height, width) = self.networks.decoder, content.shape[-2:]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
         if own is None:
@@ -329,7 +330,7 @@ class Level:
 
 
 class Views:
-    """What a level sees of each of its tiles, kept where that is little."""
+    """The features of each tile of a level, kept in memory if they are small."""
 
     def __init__(self, level: Level, picture: torch.Tensor) -> None:
         self.level, self.picture = level, picture
@@ -341,7 +342,7 @@ class Views:
         return self.level.look(self.level.tiles[position], self.picture) if view is None else view
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The mean of the queries (P, 1, 1); mean and variance of the guidance (G,); of the whole content."""
+        """Over the whole content: mean of the queries (P, 1, 1), mean and variance of the guidance (G,)."""
         counts, centres, means, variances = [], [], [], []
         for position, tile in enumerate(self.level.tiles):
             view, core = self[position], (..., *coarser(tile.inner, features.CELL))
@@ -368,15 +369,15 @@ class Views:
 
 
 def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each channel of (1, C, H, W), both (C,), float32; copies in float32 take longer than the sums."""
+    """Per channel of (1, C, H, W), both (C,) float32; avoids a float32 copy, slower than the sums."""
     one = torch.ones(maps.shape[1], device=maps.device)
-    # With weights in float32, it sums in float32 as well.
+    # With float32 weights, batch norm accumulates in float32 as well.
     _, mean, inverse = torch.native_batch_norm(maps, one, 0 * one, None, None, True, 0.0, NORM_EPS)
     return mean, inverse.pow(-2) - NORM_EPS
 
 
 def shares(networks: Networks, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
-    """What each style's likeness gains, (K,), for it to cover its weight's share of the canvas."""
+    """The score bias of each style, (K,), that makes it cover its weight's share of the canvas."""
     weights = [weight for weight in job.style_weights if weight]
     if len(weights) == 1 or job.regions is not None:
         return None

@@ -22,9 +22,9 @@ _STATISTICS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 class DecoderLosses:
     """The losses of one batch: photo features are replaced by painting features, decoded, and compared.
 
-    A quarter of the batch are paintings, and an eighth photos, that are decoded from their own features:
-    the result must be the picture itself. In half of the steps the decoded picture is encoded and decoded
-    once more, as happens from the second level on.
+    A quarter of the batch is paintings, and an eighth photos, decoded from their own features: the target is
+    the picture itself. In half of the steps the decoded picture is encoded and decoded once more, as at
+    inference from the second level on.
     """
 
     def __init__(self, network: Any, batch: Batch, training: Any) -> None:
@@ -42,7 +42,7 @@ class DecoderLosses:
         """The weighted losses by name."""
         with torch.no_grad():
             seen, style = self._see(self.contents), self._see(self.styles)
-            if not bool(self.network.scale.any()):  # the first step of the run measures the taps
+            if not bool(self.network.scale.any()):  # the first step sets the scale of each tap
                 norms = (self.columns.norms(seen) + self.columns.norms(style)) / 2
                 self.network.scale.copy_(self.batch.across(norms))
             content, wanted = self._columns(seen), self._columns(style)

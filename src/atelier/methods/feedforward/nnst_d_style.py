@@ -1,4 +1,4 @@
-"""The networks and the styles of NNST-D: candidates at each size, and what the decoder makes of them."""
+"""The networks and styles of NNST-D: the candidates at each size and their decoder values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from atelier.methods.base import Job
 
 Found = Mapping[str, Any]
-#: What the cache keeps of a style; another number where that changes.
+#: Format of cached styles; raise the number when it changes.
 _KIND = "nnst_d 2"
-#: Hypercolumns of each style that tell in which directions it varies.
+#: Hypercolumns sampled, over all styles, to find the directions of largest variance.
 _SAMPLE = 2048
 
 
 class StyleKnobs(Protocol):
-    """The knobs that decide what is seen of a style."""
+    """The knobs that affect a style's features."""
 
     @property
     def turned(self) -> str: ...
@@ -55,7 +55,7 @@ class Networks:
         return (rows.float() / scale).to(self.dtype)
 
     def split(self, found: Found, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hypercolumns in the basis' directions (P, h, w), and what the decoder makes of them (V, h, w)."""
+        """Hypercolumns projected on the basis (P, h, w), and their decoder values (V, h, w)."""
         value = self.decoder.value
         rows = self.projection(torch.cat([basis, value.weight[..., 0, 0].to(basis.dtype)]))
         both, kept = self.columns.project(found, rows)[0], len(basis)
@@ -64,7 +64,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class StyleLevel:
-    """The candidates of all styles at one size, and what the decoder makes of each, (M, V)."""
+    """The candidates of all styles at one size, and their decoder values (M, V)."""
 
     candidates: maths.Candidates
     values: torch.Tensor
@@ -78,7 +78,7 @@ class StyleLevel:
 
     @staticmethod
     def layout(channels: int, values: int, *, hidden: bool) -> cache.Layout:
-        """The shapes of an entry, for hypercolumns and decoded values of so many channels."""
+        """The shapes of an entry, for these numbers of channels of hypercolumns and values."""
         return {
             "keys": ("candidates", "directions"),
             "basis": ("directions", channels),
@@ -89,7 +89,7 @@ class StyleLevel:
 
     @classmethod
     def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
-        """What `entry` gave."""
+        """Restore a level from `entry`."""
         rows = entry["layout"].tolist()
         keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
         grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
@@ -98,9 +98,9 @@ class StyleLevel:
 
 
 class Styles:
-    """The styles at each size that is asked for, looked at once.
+    """The styles at each requested size, computed once.
 
-    Those of one size are in memory at a time; with `keep`, those of all sizes.
+    Holds one size in memory at a time; with `keep`, all sizes.
     """
 
     def __init__(self, networks: Networks, job: Job, knobs: StyleKnobs, *, keep: bool = False) -> None:
@@ -116,7 +116,7 @@ class Styles:
         self.identity = (_KIND, networks.files, str(networks.dtype), knobs.turned, knobs.dims, pictures)
 
     def at(self, long_side: int) -> StyleLevel:
-        """The style's side for a content of that long side."""
+        """The style level for a content with that long side."""
         ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
         if ratio not in self.levels:
             self.levels = {**(self.levels if self.keep else {}), ratio: self._look(ratio)}
@@ -152,7 +152,7 @@ class Styles:
         return StyleLevel(maths.projected(maps, groups, basis, visible=masks), torch.cat(values))
 
     def _basis(self, found: Sequence[Found]) -> torch.Tensor:
-        """The directions (P, D) in which hypercolumns of visible places vary most."""
+        """The principal directions (P, D) of the hypercolumns at visible positions."""
         count = _SAMPLE // len(found)
         rows = [self._sample(one, seen, count) for one, (_, seen) in zip(found, self.used, strict=True)]
         return maths.basis(
@@ -160,7 +160,7 @@ class Styles:
         )
 
     def _sample(self, found: Found, seen: torch.Tensor | None, count: int) -> torch.Tensor:
-        """About `count` hypercolumns (N, D) of one style, of what is visible of it."""
+        """About `count` hypercolumns (N, D) of the visible part of one style."""
         columns, scale = self.networks.columns, self.networks.decoder.scale
         if seen is None:
             return columns.sample(found, scale, count)

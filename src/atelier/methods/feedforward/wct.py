@@ -1,17 +1,16 @@
-"""WCT: whiten the photo's features, colour them with the style's covariance, decode; at five depths in turn.
+"""WCT: whiten the photo's features, colour them with the style's covariance, and decode, at five levels.
 
-At each of five depths of an encoder the photo's features lose their own correlations and get those of the
-style, in closed form (Li et al. 2017, eqs. 2 and 3), and a decoder that was trained on pictures alone,
-without any style, makes the picture that the next depth looks at.
+At each of five levels of an encoder, the photo's features are whitened and given the style's covariance in
+closed form (Li et al. 2017, eqs. 2 and 3). A decoder, trained only to reconstruct pictures, makes the picture
+that the next level encodes.
 
-This differs from the published code in three ways. Pooling keeps the last row and column of an odd side,
-where the published pooling drops them. Below full strength, what the decoders lose of the photo is added back
-in proportion, so that strength 0 is the photo. The ridge of the whitening is relative to the features'
-variance, because another encoder's features have another scale. `--quality published` undoes all three: its
-picture is the published one, whose sides are multiples of 16 at level 5, and the up to 15 rows and columns
-that the published code drops repeat the last one. The encoder and the decoders must belong together:
-`atelier train wct` makes decoders for the bundled encoder; `--quality published` needs the published networks
-of both (wct.published).
+Differences from the published code: pooling keeps the last row and column of an odd side, which the published
+pooling drops. Below full strength, the detail that the decoders lose is added back in proportion, so that
+strength 0 returns the photo. The ridge of the whitening is relative to the features' variance, because
+feature scales differ between encoders. `--quality published` undoes all three: it reproduces the published
+picture, whose sides are multiples of 16 at level 5, and fills the up to 15 rows and columns that the
+published code drops by repeating the last one. The encoder and decoders must match: `atelier train wct` makes
+decoders for the bundled encoder; `--quality published` needs both published networks (wct.published).
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ register(
 
 
 class WCT(Method):
-    """Give the photo's features the style's means and covariances at five depths, coarse to fine."""
+    """Match the mean and covariance of the photo's features to the style's at five levels, coarse to fine."""
 
     name = "wct"
     paper = Paper(
@@ -77,26 +76,28 @@ class WCT(Method):
     native = frozenset({"styles", "strength"})
 
     class Knobs(AnyKnobs):
-        """What can be changed about the transfer."""
+        """Settings of the transfer."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
         )
         weights: str = knob(
             _OWN,
-            "Decoders trained for that encoder ('atelier train wct'): a name, or a file.",
+            "Decoders trained for this encoder ('atelier train wct'): a name, or a file.",
             file="weights",
         )
-        levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder, in the order of their turn.")
+        levels: tuple[int, ...] = knob(
+            (5, 4, 3, 2, 1), "Levels of the encoder, in the order in which they run."
+        )
         ridge: float = knob(
-            0.2, "Variance added to the photo's before whitening, against noise in weak directions.", ge=0
+            0.2, "Variance added to the photo's before whitening, to limit noise in weak directions.", ge=0
         )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the ridge: the features' mean variance, or 1 as published."
         )
-        padding: Padding = knob("replicate", "Border of the convolutions.")
+        padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         restore: bool = knob(
-            True, "Below full strength, give back in proportion what the decoders lose of the photo."
+            True, "Below full strength, add back in proportion the detail that the decoders lose."
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -122,8 +123,8 @@ class WCT(Method):
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
         )
-        levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Stages of the encoder that get a decoder.")
-        padding: Padding = knob("replicate", "Border of the convolutions.")
+        levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Levels of the encoder to train a decoder for.")
+        padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         scale: Literal["relative", "published"] = knob(
             "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
@@ -209,7 +210,7 @@ class WCT(Method):
 
 
 class Levels:
-    """The encoder, the decoders and the styles' side of every level of a job."""
+    """The encoder, the decoders and the style statistics at every level of a job."""
 
     def __init__(self, job: Job, knobs: WCT.Knobs) -> None:
         from atelier.maths.whitening import blend, colouring
@@ -240,7 +241,7 @@ class Levels:
         }
 
     def step(self, picture: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
-        """The picture (1, 3, H, W), whose alpha is `seen`, after the pass of one level, not clamped."""
+        """The picture (1, 3, H, W), with alpha `seen`, after one level, not clamped."""
         found = self.look(picture, level)
         return self.paint(self.transformed(found, level, strength, seen), level, picture)
 
@@ -249,7 +250,7 @@ class Levels:
         return self._look(picture, [f"relu{level}_1"])[f"relu{level}_1"]
 
     def transformed(self, found: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
-        """The features with the style's mean and covariance, as far as `strength` says."""
+        """The features with the style's mean and covariance, blended by `strength`."""
         from atelier.maths.whitening import whiten_and_colour
 
         if strength == 0:
@@ -266,12 +267,12 @@ class Levels:
         )
 
     def paint(self, found: Tensor, level: int, like: Tensor) -> Tensor:
-        """The picture of a level's features, of the size of `like`, or less where the pooling floors."""
+        """The picture of a level's features, of the size of `like`, or smaller if pooling rounds down."""
         picture: Tensor = self.decoders.level(level)({f"relu{level}_1": found})
         return picture[..., : like.shape[-2], : like.shape[-1]]
 
     def _look(self, picture: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """The features at `taps`; the last row and column of a picture too small for them are repeated."""
+        """The features at `taps`; a picture too small for them repeats its last row and column."""
         height, width = picture.shape[-2:]
         side = self.encoder.smallest_side(taps)
         more = (0, max(0, side - width), 0, max(0, side - height))
@@ -282,7 +283,7 @@ class Levels:
 
 
 def _filled(picture: Tensor, like: Tensor) -> Tensor:
-    """The picture, its last row and column repeated until it has the size of `like`."""
+    """The picture, padded to the size of `like` by repeating its last row and column."""
     more = (0, like.shape[-1] - picture.shape[-1], 0, like.shape[-2] - picture.shape[-2])
     return torch.nn.functional.pad(picture, more, mode="replicate") if any(more) else picture
 
@@ -311,8 +312,8 @@ def _networks(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[features.VGG, Decoders]:
-    """The encoder and the decoders, ready; `versions`, their fingerprints, make changed files other ones."""
-    with torch.inference_mode(False):  # they are kept, perhaps for somebody who differentiates
+    """The encoder and decoders; `versions`, their fingerprints, are part of the cache key."""
+    with torch.inference_mode(False):  # they are kept, and a later caller may need gradients
         networks = _encoder(encoder, padding), _decoders(decoders, padding)
         return networks[0].prepare(device, dtype), networks[1].prepare(device, dtype)
 
@@ -320,7 +321,7 @@ def _networks(
 def _encoder(name: str, padding: Padding) -> features.VGG:
     """The encoder called `name`, or the one inside WCT's published file."""
     state = own_names(weights.load(name))
-    # The published encoders are in the file with their decoders, and pool with floor.
+    # The published file holds encoders and decoders; its encoders round down in pooling.
     inside = {key.removeprefix("encoder."): part for key, part in state.items() if key.startswith("encoder.")}
     if not inside:
         return features.load(name, padding=padding)
@@ -329,10 +330,10 @@ def _encoder(name: str, padding: Padding) -> features.VGG:
 
 
 def _require_decoders(name: str) -> None:
-    """Raises WeightsError where `name` is the bundled encoder's decoders and nobody has trained any."""
+    """Raises WeightsError if `name` is the bundled encoder's decoders and none are trained yet."""
     if name == _OWN and not weights.installed(name):
         raise WeightsError(
-            "wct has no decoders for the bundled encoder yet: make some with 'atelier train wct' and name "
+            "wct has no decoders for the bundled encoder yet: train them with 'atelier train wct' and name "
             f"them with --weights FILE (kept by: atelier weights add {_OWN} FILE), or bring the published "
             "networks and use --quality published"
         )
@@ -347,22 +348,22 @@ def _decoders(name: str, padding: Padding) -> Decoders:
 
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published tensors under atelier's names, the encoder once; others stay as they are.
+    """The published tensors under atelier's names, the encoder once; other tensors keep their names.
 
-    Raises WeightsError where the encoders of the levels differ: they are one network, cut at five places.
+    Raises WeightsError if the levels' encoders differ: they are one network, cut at five layers.
     """
     official = dict(_official_names())
     named: dict[str, Tensor] = {}
     for key, tensor in state.items():
         name = official.get(key, key)
         if name in named and not torch.equal(named[name], tensor):
-            raise WeightsError(f"{key} is not what the other levels have: take files that belong together.")
+            raise WeightsError(f"{key} differs from the other levels: use files that belong together")
         named[name] = tensor
     return named
 
 
 def _official_names() -> Iterator[tuple[str, str]]:
-    """PytorchWCT's names: each level counts its convolutions on from the encoder into the decoder."""
+    """PytorchWCT's names: each level numbers its convolutions through the encoder and on into the decoder."""
     from atelier.networks.decoder import DecoderPlan
 
     layers = ["colour", *(name for name, _, _ in features.VGG_NORMALISED.layers())]

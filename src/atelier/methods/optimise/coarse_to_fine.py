@@ -1,7 +1,7 @@
-"""Coarse to fine: what all methods share that iterate on the picture itself.
+"""Coarse-to-fine optimisation: shared by all methods that optimise the picture itself.
 
-Their common knobs, the run through the sizes, its events, the first picture and the style at each size;
-`Descent` does the work at one size.
+Contains their common knobs, the loop over sizes, its events, the initial picture and the style at each size;
+`Descent` optimises at one size.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from atelier.maths.descent import Objective, Report
     from atelier.methods.base import Job
 
-#: The words that a run may start from instead of a picture.
+#: Keywords for the initial picture, besides a file.
 STARTS = ("content", "noise", "style")
 
 
 class EncoderKnobs(Knobs):
-    """The knobs of a method that looks through a VGG-like encoder; its own come after them."""
+    """The knobs of a method that uses a VGG-like encoder; the method's own knobs follow."""
 
     encoder: str = knob(
         "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
     )
-    padding: Literal["replicate", "zeros", "reflect"] = knob("replicate", "Border of the convolutions.")
+    padding: Literal["replicate", "zeros", "reflect"] = knob("replicate", "Padding mode of the convolutions.")
     pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
     half: bool = knob(True, "Run the encoder in bfloat16 if the device supports it natively.")
 
@@ -39,20 +39,27 @@ class EncoderKnobs(Knobs):
 
 
 class DescentKnobs(EncoderKnobs):
-    """The knobs of a method that iterates on the picture with `coarse_to_fine`."""
+    """The knobs of a method that optimises the picture with `coarse_to_fine`."""
 
     start: str = knob(
         "content", "Start from 'content', 'noise', 'style', or a picture file.", file="picture", words=STARTS
     )
-    smallest: int = knob(128, "Long side of the coarsest size; large for a single size.", ge=16)
+    smallest: int = knob(
+        128, "Long side of the coarsest size in pixels; a large value gives a single size.", ge=16
+    )
     iterations: int = knob(120, "Evaluations at the final size.", ge=1)
     coarse_iterations: int = knob(180, "Evaluations at each coarser size.", ge=1)
     optimiser: Literal["adam", "lbfgs"] = knob("adam", "Optimiser of the picture.")
-    step_size: float = knob(0.03, "Adam's step, in units of the pixel range.", gt=0, le=1)
+    step_size: float = knob(0.03, "Adam's learning rate, in units of the pixel range.", gt=0, le=1)
     average: float = knob(
-        0.9, "Decay of the average over Adam's iterates; 0 takes the best iterate.", ge=0, lt=1
+        0.9,
+        "Decay of the running average of Adam's iterates; 0 returns the best iterate instead.",
+        ge=0,
+        lt=1,
     )
-    cooling: float = knob(0.4, "Part of each size, its end, over which Adam's step shrinks.", ge=0, le=1)
+    cooling: float = knob(
+        0.4, "Final fraction of each size over which Adam's learning rate decays.", ge=0, le=1
+    )
 
 
 def coarse_to_fine(
@@ -65,10 +72,10 @@ def coarse_to_fine(
 ) -> torch.Tensor:
     """The picture (1, 3, H, W) after a descent at each size, from coarse to the content's own.
 
-    `objective` makes a size's objective from the content at that size, `enlarge` takes the picture to the
-    next; `rescale` is that of `Descent`, False for losses in a published unit. Stops where the job's
-    listener asks to; the best so far then comes at the full size. A frame of a video that follows another
-    starts from that one's result and is optimised at the final size alone: its large shapes are there.
+    `objective` builds the objective from the content at each size, and `enlarge` resizes the picture to the
+    next size. `rescale` is passed to `Descent`; use False for losses on a published scale. If the job's
+    listener stops the run, the best picture so far is returned at full size. A video frame with a previous
+    result starts from it and is optimised only at the final size, because the large shapes are already there.
     """
     from atelier.maths import Descent, sizes
 
@@ -90,7 +97,7 @@ def coarse_to_fine(
 
 
 class Steps(Protocol):
-    """The knobs that say how far to descend: evaluations at the final and at each coarser size, and how."""
+    """The optimiser knobs: evaluations at the final and at each coarser size, and how they are done."""
 
     @property
     def iterations(self) -> int: ...
@@ -104,7 +111,7 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One size of a run: the content (1, 3, H, W) at it, and what its descent is to be told."""
+    """One size of a run: the content (1, 3, H, W) at that size, and the settings of its descent."""
 
     size: tuple[int, int]
     final: bool
@@ -115,7 +122,7 @@ class Stage:
 def stages(job: Job, knobs: Steps, scales: Sequence[tuple[int, int]], *, done: int = 0) -> Iterator[Stage]:
     """A run through `scales` (height, width), from coarse to fine, until the job's listener stops it.
 
-    The events of all descents count through, after `done` that came before.
+    Events are numbered through all descents, starting after `done` earlier evaluations.
     """
     total = done + knobs.coarse_iterations * (len(scales) - 1) + knobs.iterations
     for size in scales:
@@ -134,7 +141,7 @@ def stages(job: Job, knobs: Steps, scales: Sequence[tuple[int, int]], *, done: i
 
 
 def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
-    """A descent's evaluations as the job's events; `done` of `total` came before it."""
+    """Report a descent's evaluations as events of the job; `done` of `total` precede it."""
     stage = f"{size[1]} x {size[0]}"
 
     def report(evaluation: int, terms: Mapping[str, float], picture: Any) -> bool:
@@ -144,9 +151,9 @@ def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
 
 
 def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
-    """The first picture, (1, 3, H, W) of `size`: the content, the style, noise, or a file's picture.
+    """The initial picture, (1, 3, H, W) of `size`: the content, the style, noise, or a picture file.
 
-    In a video it is the result of the frame before, moved along the flow.
+    In a video it is the previous frame's result, warped by the flow.
     """
     if job.previous is not None:
         return resize(followed(job.previous, job.flow, job.content), size)
@@ -161,9 +168,9 @@ def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
 
 
 def followed(previous: torch.Tensor, flow: torch.Tensor | None, content: torch.Tensor) -> torch.Tensor:
-    """The result before (1, 3, H, W), each pixel from where the flow (1, 2, H, W) says that it was.
+    """The previous result (1, 3, H, W), warped by the flow (1, 2, H, W).
 
-    What was outside the frame before is the content's.
+    Pixels that were outside the previous frame are taken from the content.
     """
     if flow is None:
         return previous
@@ -186,7 +193,7 @@ def size_of(picture: torch.Tensor) -> tuple[int, int]:
 
 
 def style_at(job: Job, style: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A style (1, 3, H, W) of the job, shrunk as much as the content was to have `size`."""
+    """A style (1, 3, H, W) of the job, scaled down by the same factor as the content at `size`."""
     ratio = max(size) / max(size_of(job.content))
     height, width = size_of(style)
     if ratio >= 1:
@@ -202,9 +209,9 @@ def shares(
     weights_knob: str = "style_layer_weights",
     what: str = "tap",
 ) -> dict[str, float]:
-    """The weight of each of `names`, summing to 1; equal where `weights` is empty.
+    """The weight of each of `names`, summing to 1; equal if `weights` is empty.
 
-    Raises UsageError where there is no name, one comes twice, or the weights do not fit.
+    Raises UsageError if there are no names, a name is repeated, or the number of weights differs.
     """
     if not names or len(set(names)) != len(names):
         raise UsageError(f"{knob} needs at least one {what}, and none of them twice")

@@ -1,6 +1,6 @@
-"""What the methods that optimise the picture share: the encoder, knobs and the objective.
+"""Shared code of the methods that optimise the picture: the encoder, knobs and the objective.
 
-`coarse_to_fine.py` runs through the sizes, `maths/descent.py` takes the steps, and `losses/` holds the
+`coarse_to_fine.py` loops over the sizes, `maths/descent.py` runs the optimiser, and `losses/` contains the
 losses; each method's own file defines its objective.
 """
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
 Scale = Literal["relative", "tutorial", "published"]
 
-#: How far to descend, by quality.
+#: Optimiser settings by quality.
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "draft": {"iterations": 12, "coarse_iterations": 36},
     "good": {},
     "best": {"iterations": 200, "coarse_iterations": 300},
 }
-#: What the programs of 2015 to 2017 have in common, for `--quality published`.
+#: Settings shared by the programs of 2015 to 2017, for `--quality published`.
 PLAIN: Mapping[str, Any] = {
     "encoder": "vgg19.imagenet",
     "padding": "zeros",
@@ -46,14 +46,14 @@ PLAIN: Mapping[str, Any] = {
 
 
 class _Optimising(Method):
-    """A method that differentiates through an encoder; what it does with it is its `paint`."""
+    """A method that differentiates through an encoder; subclasses implement `paint`."""
 
     def weights(self, knobs: Any) -> Sequence[str]:
         files: Sequence[str] = knobs.files()
         return files
 
     def transfer(self, job: Job, knobs: Any) -> torch.Tensor:
-        # Tensors born in a caller's inference mode could not be differentiated through.
+        # Tensors created in a caller's inference mode do not support autograd.
         with torch.inference_mode(False):
             dtype = job.dtype if knobs.half else torch.float32
             version = weights.fingerprint(knobs.encoder)
@@ -76,27 +76,27 @@ class StyleKnobs(DescentKnobs):
     """The knobs of a method that matches the style at some taps of the encoder."""
 
     style_layers: tuple[str, ...] = knob(
-        ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "Taps whose features are the style."
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "Taps of the style loss."
     )
-    style_layer_weights: tuple[float, ...] = knob((), "Weight of each style tap; equal when none is given.")
+    style_layer_weights: tuple[float, ...] = knob((), "Weight of each style tap; equal by default.")
     smoothness: float = knob(1.0, "Weight of total variation, which suppresses grain.", ge=0)
 
     def style_shares(self) -> dict[str, float]:
-        """The weight of each style tap, summing to 1. Raises UsageError where the two knobs do not fit."""
+        """The weight of each style tap, summing to 1. Raises UsageError if the two knobs do not match."""
         return shares(self.style_layers, self.style_layer_weights)
 
 
 class ContentKnobs(StyleKnobs):
-    """The knobs of a method that weighs the style against the content's features."""
+    """The knobs of a method that balances the style against the content's features."""
 
-    content_layers: tuple[str, ...] = knob(("relu4_1",), "Taps whose features are the content.")
+    content_layers: tuple[str, ...] = knob(("relu4_1",), "Taps of the content loss.")
     style_weight: float = knob(1.0, "Weight of the style.", ge=0)
     content_weight: float = knob(0.03, "Weight of the content's features.", ge=0)
 
 
 def style_terms(job: Job, content: torch.Tensor, terms: Terms, *, weight: float = 1.0) -> list[Term]:
-    """The terms of all styles that have a weight, shrunk as the content was to have its size here."""
-    # Strength scales the style's weight; squared, its effect on the picture is about even.
+    """The terms of all styles with a weight, scaled down by the same factor as the content."""
+    # Strength scales the style weight; squaring it makes its visible effect roughly linear.
     whole = weight * job.strength**2
     with torch.no_grad():
         return [
@@ -118,7 +118,7 @@ def style_and_content(
 ) -> Objective:
     """The objective at the content's size: the styles' `terms`, the content's features, smoothness.
 
-    Hidden pixels of the content and of the styles do not count in statistics.
+    Statistics ignore hidden pixels of the content and the styles.
     """
     from atelier.losses.objective import Objective, content_terms
 

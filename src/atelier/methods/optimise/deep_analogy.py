@@ -1,16 +1,15 @@
-"""Deep image analogy: find for each place of the photo the painting's place that means the same, and copy it.
+"""Deep image analogy: match positions of the photo to semantically similar ones of the painting, and copy.
 
-From the deepest layer to the first, patches of photo and painting are matched both ways by PatchMatch. The
-painting's features, taken to the photo's places, become features of the layer below by optimisation, and are
-blended with the photo's own; the picture is the mean of the painting's patches that the last match names.
+From the deepest layer to the first, PatchMatch matches patches of photo and painting in both directions. The
+painting's features, warped to the photo, are carried to the next finer layer by optimisation and blended with
+the photo's own. The picture is the mean of the painting's patches selected by the last match.
 
-It is for pairs with the same things in them: two portraits, two landscapes. This differs from the paper:
-features are compared from each picture's own mean, because else skin finds whatever has its colour; those of
-the layer below begin with the painting's, taken to the same places, and not with noise, so that the
-optimisation needs tens of steps and not hundreds. PatchMatch runs on the CPU, whatever the device.
+Use it for pairs with the same subject: two portraits, two landscapes. Differences from the paper: each
+picture's mean is subtracted before features are compared, because otherwise skin matches anything of its
+colour; the optimisation of the next layer starts from the painting's warped features instead of noise, and so
+needs tens of steps instead of hundreds. PatchMatch always runs on the CPU.
 
-The analogy goes both ways at once: B, the painting as a photo of it would be, is what the method gives when
-the two pictures change places.
+The analogy runs in both directions at once: swapping the two pictures gives B, the painting as a photo.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ if TYPE_CHECKING:
 
 # How sharply a feature's response decides whether the content's structure is kept (section 4.3).
 _KAPPA, _TAU = 300.0, 0.05
-# Steps that L-BFGS remembers: features of the first layer are many times a picture, and each step is two.
+# History of L-BFGS: each step stores two tensors, and first-layer features are many times a picture's size.
 _HISTORY = 5
-# Pixels above which memory counts for more than time.
+# Above this many pixels, memory matters more than time.
 _LARGE = 640 * 1024
-# How far, beside two unit vectors, a hidden place of the painting is from any other.
+# Extra distance of hidden positions of the painting, on the scale of two unit vectors.
 _FAR = 8.0
-# Its first step, as a part of the features' mean size.
+# The first step of L-BFGS, as a fraction of the features' mean magnitude.
 _FIRST_STEP = 1e-2
 
 
 class DeepAnalogy(_Optimising):
-    """Rebuild the photo from patches of a painting of similar things, matched by what they mean."""
+    """Rebuild the photo from patches of a painting with a similar subject, matched by meaning."""
 
     name = "deep_analogy"
     paper = Paper(
@@ -57,7 +56,7 @@ class DeepAnalogy(_Optimising):
     )
 
     class Knobs(EncoderKnobs):
-        """The levels from coarse to fine, and what is done at each."""
+        """The levels from coarse to fine, and the settings of each."""
 
         half: bool = knob(False, "Run the encoder in bfloat16 if the device supports it natively.")
         layers: tuple[str, ...] = knob(
@@ -65,18 +64,20 @@ class DeepAnalogy(_Optimising):
         )
         content_weights: tuple[float, ...] = knob(
             (0.8, 0.7, 0.6, 0.1),
-            "How much of the content's structure each level but the deepest keeps, 0 to 1.",
+            "How much of the content's structure each level except the deepest keeps, 0 to 1.",
         )
-        patches: tuple[int, ...] = knob((3, 3, 3, 5, 5), "Positions along a patch's side at each level.")
+        patches: tuple[int, ...] = knob(
+            (3, 3, 3, 5, 5), "Side of a patch at each level, in feature positions."
+        )
         reaches: tuple[int, ...] = knob(
             (6, 6, 4, 4),
             "Radius of the random search at each level; the deepest is searched in full.",
         )
         centred: bool = knob(
-            True, "Match features from each picture's own mean, so that its colours count for less."
+            True, "Match features from each picture's own mean, so that its colours matter less."
         )
         search_iterations: int = knob(10, "Passes of PatchMatch at each level.", ge=1)
-        rebuild_iterations: int = knob(30, "Evaluations that rebuild a level's features.", ge=1)
+        rebuild_iterations: int = knob(30, "Optimiser evaluations to rebuild a level's features.", ge=1)
 
     qualities = {  # noqa: RUF012
         "draft": {"search_iterations": 5, "rebuild_iterations": 12},
@@ -95,19 +96,19 @@ class DeepAnalogy(_Optimising):
 
         _check(knobs, encoder)
         if job.content[0, 0].numel() > _LARGE:
-            # Every level's tensors have other sizes: what malloc keeps of one leaves gaps that fit no other.
-            # At 1024 px the gaps were two gigabytes; giving them back makes the work half as fast.
+            # Tensor sizes differ between levels: memory kept by malloc for one does not fit the next.
+            # At 1024 px the gaps took two gigabytes; releasing them makes the work half as fast.
             release_freed_memory()
         styled, _ = Analogy(job, knobs, encoder).run()
         return styled
 
 
 def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
-    """Raises UsageError where the levels' numbers do not fit their layers."""
+    """Raises UsageError if the per-level knobs do not match the layers."""
     levels = len(knobs.layers)
     if not levels or len(set(knobs.layers)) != levels:
         raise UsageError("layers needs at least one tap, and none of them twice")
-    encoder.smallest_side(knobs.layers)  # raises for a tap that is not there
+    encoder.smallest_side(knobs.layers)  # raises for an unknown tap
     order = [encoder.taps.index(tap) for tap in knobs.layers]
     if order != sorted(order, reverse=True):
         raise UsageError("layers go from deep to first, like relu5_1, relu4_1, ..., relu1_1")
@@ -150,7 +151,7 @@ class Analogy:
         """A', the photo as a painting, and B, the painting as a photo: (1, 3, H, W), each of its size."""
         first = self.knobs.layers[0]
         known = self.photo[first], self.painting[first]
-        # At the deepest level style is no matter: A' is like A, and B like B'.
+        # At the deepest level style does not matter: A' equals A, and B equals B'.
         level, fields = AnalogyLevel(first, *known, *known), None
         for index in range(len(self.knobs.layers)):
             if index > 0:
@@ -173,7 +174,7 @@ class Analogy:
         one = self._stacked(level.photo, level.photo_styled, seen=None, mean=self.job.content_seen)
         hidden = self.job.looks.seen[0]
         other = self._stacked(level.painting_plain, level.painting, seen=hidden, mean=hidden)
-        # One seed for both ways: with the pictures exchanged, each draws what the other drew.
+        # One seed for both directions, so that swapping the pictures swaps the random draws.
         options: dict[str, Any] = {
             "patch": self.knobs.patches[index],
             "radius": self.knobs.reaches[index - 1] if index else None,
@@ -194,10 +195,10 @@ class Analogy:
         return matches[0].field, matches[1].field
 
     def _stacked(self, *both: torch.Tensor, seen: torch.Tensor | None, mean: torch.Tensor | None) -> Floats:
-        """Features at unit length at each place, side by side, (H, W, 2C), or one more with an alpha.
+        """Features normalised at each position and concatenated, (H, W, 2C), or 2C + 1 with an alpha.
 
-        `mean` is the alpha of what counts in the mean. Where a painting has an alpha `seen`, one more channel
-        is 0 where there is something to see and large where there is not, so that nothing matches there.
+        `mean` is the alpha of the pixels included in the mean. For a painting with an alpha `seen`, an extra
+        channel is 0 at visible positions and large at hidden ones, so that nothing matches there.
         """
         from torch.nn import functional
 
@@ -210,7 +211,7 @@ class Analogy:
         return _array(torch.cat(parts, 1))
 
     def _descend(self, index: int, above: AnalogyLevel, fields: Fields) -> tuple[AnalogyLevel, Fields]:
-        """The next level: fields enlarged, A' and B rebuilt from what the level above matched."""
+        """The next level: enlarge the fields, and rebuild A' and B from the matches of the level above."""
         from atelier.patches.patchmatch import enlarge
 
         tap = self.knobs.layers[index]
@@ -278,7 +279,7 @@ class Analogy:
         )
 
     def _preview(self, field: Field, tap: str) -> torch.Tensor:
-        """The painting's colours where the field puts them, at the size of the layer at `tap`."""
+        """The painting's colours warped by the field, at the size of the layer at `tap`."""
         return _warped(resize(self.job.styles[0], size_of(self.painting[tap])), field)
 
     def _voted(self, picture: torch.Tensor, field: Field, size: tuple[int, int], factor: int) -> torch.Tensor:

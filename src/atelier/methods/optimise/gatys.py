@@ -1,14 +1,14 @@
-"""Gatys: iterate on the image until its features have the content's places and the style's statistics.
+"""Gatys: optimise the image until its features have the content's layout and the style's statistics.
 
-Style is the Gram matrix of an encoder's features, content the features themselves; the picture is
-optimised from a start until both losses are low. It is the method that all later ones are held against.
+The style loss compares Gram matrices of an encoder's features, and the content loss the features themselves;
+the picture is optimised from an initial image. Later methods are compared with this one.
 
-This differs from the paper in what experience added, and `--quality published` and `--quality tutorial`
-take it away again: coarse to fine, because strokes larger than the encoder's view never form at the final
-size; the Wasserstein distance of Gaussians instead of Gram matrices, because it carries the whole palette
-over; replicate padding, because zeros frame the picture; every layer's loss relative to the style's own
-size, so that weights mean the same for every encoder; Adam with averaged iterates, because bfloat16
-gradients upset the memory of L-BFGS.
+Differences from the paper, which `--quality published` and `--quality tutorial` undo: coarse to fine, because
+strokes larger than the encoder's receptive field never form at the final size; the Wasserstein distance of
+Gaussians instead of Gram matrices, because it transfers the whole palette; replicate padding, because zero
+padding leaves a visible border; each layer's loss relative to the style's magnitude, so that weights mean the
+same for every encoder; Adam with averaged iterates, because bfloat16 gradients are too noisy for the history
+of L-BFGS.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Gatys(_Optimising):
     native = frozenset({"styles", "strength"})
 
     class Knobs(ContentKnobs):
-        """Which statistics are matched, and in what unit."""
+        """The statistics to match and the scale of the losses."""
 
-        style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
+        style_loss: Statistics = knob("wasserstein", "Statistics to match.")
         scale: Scale = knob(
             "relative",
             "Scale of the losses: relative to their targets, or as in the tutorial or the paper.",

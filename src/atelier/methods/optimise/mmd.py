@@ -1,15 +1,15 @@
-"""MMD: iterate on the image until its features are distributed like the style's, as a kernel sees it.
+"""MMD: optimise the image until a kernel cannot distinguish its feature distribution from the style's.
 
 Style transfer as domain adaptation: each position of a layer is one sample, and the maximum mean
 discrepancy between the picture's samples and the style's is minimised, with the content loss of Gatys et al.
 Kernels: linear (means), polynomial (of degree 2, which is Gram matching), Gaussian (the whole distribution),
-and the matching of batch-norm statistics (means and deviations); several can be fused.
+and batch-norm statistics (means and deviations); several can be combined.
 
-This differs from the paper as `gatys` does: coarse to fine, replicate padding, Adam with averaged iterates;
-`--quality published` takes that away (with L-BFGS in place of gradient descent with momentum). Each loss is
-relative to the style's own size, in place of the paper's Z, which it does not spell out. The Gaussian kernel
-is estimated from all pairs of a thousand positions, drawn anew at each evaluation: at the same time the
-linear estimate of the paper (`--estimator linear`) is several times noisier.
+Differences from the paper, as in `gatys`: coarse to fine, replicate padding, Adam with averaged iterates;
+`--quality published` undoes these (with L-BFGS instead of gradient descent with momentum). Each loss is
+relative to the style's magnitude instead of divided by the paper's Z, which the paper does not specify. The
+Gaussian kernel is estimated from all pairs of a thousand positions, redrawn at each evaluation; the paper's
+linear estimate (`--estimator linear`) is several times noisier at the same cost.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ class MMD(_Optimising):
     native = frozenset({"styles", "strength"})
 
     class Knobs(ContentKnobs):
-        """The kernels, and how the Gaussian one is estimated."""
+        """The kernels, and the estimator of the Gaussian one."""
 
         kernels: tuple[Kernel, ...] = knob(
-            ("gaussian", "moments"), "Kernels to match by: linear, polynomial, gaussian, moments."
+            ("gaussian", "moments"), "Kernels to match with: linear, polynomial, gaussian, moments."
         )
-        kernel_weights: tuple[float, ...] = knob((), "Weight of each kernel; equal when none is given.")
+        kernel_weights: tuple[float, ...] = knob((), "Weight of each kernel; equal by default.")
         offset: float = knob(0.0, "Offset c of the polynomial kernel (x.y + c)^2.", ge=0)
         bandwidth: float = knob(
-            1.0, "Square of the Gaussian's width, relative to the style's mean squared distance.", gt=0
+            1.0, "Squared width of the Gaussian, relative to the style's mean squared distance.", gt=0
         )
-        estimator: Literal["full", "linear"] = knob("full", "Pairs that estimate the Gaussian kernel.")
-        samples: int = knob(1024, "Positions drawn for the Gaussian kernel at each evaluation.", ge=2)
+        estimator: Literal["full", "linear"] = knob(
+            "full", "Pairs of positions used to estimate the Gaussian kernel."
+        )
+        samples: int = knob(1024, "Positions sampled for the Gaussian kernel at each evaluation.", ge=2)
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
@@ -113,7 +115,7 @@ def _kernel_loss(
         samples=knobs.samples,
         bandwidth=knobs.bandwidth,
         relative=True,
-        # The memory of L-BFGS needs one and the same function.
+        # The history of L-BFGS needs a fixed objective.
         fresh=knobs.optimiser == "adam",
         seed=job.seed,
         weight=weight,

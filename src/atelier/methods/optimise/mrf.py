@@ -1,16 +1,16 @@
-"""MRF: iterate on the image until every patch of its features is a patch of the style.
+"""MRF: optimise the image until every patch of its features matches a patch of the style.
 
-Where Gatys et al. match statistics of all places at once, a Markov random field matches neighbourhoods: each
-3x3 patch of the deeper layers is drawn to its most similar style patch, turned and scaled copies of the style
-included, so that eyes stay eyes and brush marks hold together. Content and smoothness are terms of their own.
+Gatys et al. match statistics over all positions; a Markov random field matches neighbourhoods. Each 3x3 patch
+of the deeper layers is pulled towards its most similar style patch, including rotated and scaled copies of
+the style, so that facial features and brush marks stay intact. Content and smoothness are separate terms.
 
-This differs from the paper as `gatys` does (losses relative to the style's own size, replicate padding, Adam
-with averaged iterates), and patches are matched anew at every tenth step instead of at each: matches hardly
-change from one step to the next, and matching costs a hundred times the rest. relu2_1 is matched as well, and
-the finished picture's colours get the style's mean and covariance: the mean of patches that overlap is paler
-than each, and the deep layers leave colours to chance. `--quality published` has the paper's layers, copies,
-sizes and steps with L-BFGS; the losses stay relative, because the authors' weights count differently at every
-size.
+Differences from the paper: as in `gatys`, losses relative to the style's magnitude, replicate padding, and
+Adam with averaged iterates. Patches are matched again at every tenth step instead of at each: matches hardly
+change between steps, and matching costs a hundred times the rest. relu2_1 is matched as well, and the
+finished picture's colours get the style's mean and covariance, because averaging overlapping patches makes
+colours paler, and the deep layers do not constrain colour. `--quality published` uses the paper's layers,
+copies, sizes and steps with L-BFGS; the losses stay relative, because the effect of the authors' weights
+depends on the size.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class MRF(_Optimising):
     native = frozenset({"styles", "strength"})
 
     class Knobs(ContentKnobs):
-        """Where patches are matched, and with what copies of the style."""
+        """The patches to match, and the copies of the style."""
 
         style_layers: tuple[str, ...] = knob(
             ("relu2_1", "relu3_1", "relu4_1"), "Taps whose patches are matched."
         )
-        patch: int = knob(3, "Positions along a patch's side.", ge=1, le=9)
-        stride: int = knob(2, "Positions from one patch to the next.", ge=1, le=9)
+        patch: int = knob(3, "Side of a patch in feature positions.", ge=1, le=9)
+        stride: int = knob(2, "Stride between patches in feature positions.", ge=1, le=9)
         rotations: tuple[float, ...] = knob(
             (0.0,), "Angles in degrees by which copies of the style are rotated."
         )
         scales: tuple[float, ...] = knob((1.0,), "Factors by which copies of the style are scaled.")
-        match_every: int = knob(10, "Evaluations from one matching to the next.", ge=1)
+        match_every: int = knob(10, "Evaluations between two matchings.", ge=1)
         content_weight: float = knob(0.5, "Weight of the content's features.", ge=0)
         smoothness: float = knob(2.0, "Weight of total variation, which suppresses grain.", ge=0)
         colours: bool = knob(
@@ -102,9 +102,9 @@ def objective_at(job: Job, knobs: MRF.Knobs, encoder: features.VGG, content: tor
 def _patch_terms(
     knobs: MRF.Knobs, encoder: features.VGG, style: torch.Tensor, seen: torch.Tensor | None
 ) -> list[Term]:
-    """The patch loss of one style at each style tap; patches with hidden pixels (`seen`) are left out.
+    """The patch loss of one style at each style tap; patches with hidden pixels (`seen`) are excluded.
 
-    At a tap that is too coarse for a patch without any, all patches can be chosen.
+    If a tap is too coarse for any patch without hidden pixels, all patches are used.
     """
     from atelier.losses.objective import Term
     from atelier.losses.patches import PatchLoss
@@ -135,9 +135,9 @@ def style_copies(
     scales: Sequence[float],
     seen: torch.Tensor | None = None,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The style (1, 3, H, W) turned by each angle in degrees, at each scale, with masks of what is the style.
+    """The style (1, 3, H, W) rotated by each angle in degrees, at each scale, with masks of its valid area.
 
-    The style itself comes first, asked for or not. What its alpha `seen` (1, 1, H, W) hides is not the style.
+    The unchanged style always comes first. Pixels hidden by the alpha `seen` (1, 1, H, W) are not valid.
     """
     wanted = dict.fromkeys([(0.0, 1.0), *((angle, scale) for scale in scales for angle in rotations)])
     copies = []
@@ -152,14 +152,14 @@ def style_copies(
 
 
 def turned(picture: torch.Tensor, degrees: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A picture (1, 3, H, W) turned anticlockwise about its middle, and a mask (1, 1, H, W) of its inside."""
+    """A picture (1, 3, H, W) rotated anticlockwise about its centre, and a mask (1, 1, H, W) of its area."""
     from torch.nn import functional
 
     height, width = picture.shape[-2:]
     if degrees % 360 == 0:
         return picture, picture.new_ones(1, 1, height, width)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # Coordinates run from -1 to 1 along both sides, so a turn in them also carries the proportions.
+    # Coordinates run from -1 to 1 along both sides, so the rotation includes the aspect ratio.
     turn = picture.new_tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
     grid = functional.affine_grid(turn, [1, 1, height, width], align_corners=False)
     values = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
@@ -176,7 +176,7 @@ def _has_patch(mask: torch.Tensor, size: int) -> bool:
 
 
 def _mask_at(mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """A mask (1, 1, H, W) on the grid of features: inside is what lies inside altogether."""
+    """A mask (1, 1, H, W) on the feature grid; a position is inside if all of its pixels are."""
     from torch.nn import functional
 
     height, width = values.shape[-2:]

@@ -1,9 +1,9 @@
-"""The authors' program for NNST: its scales, its pyramid, its two stages, one after the other.
+"""The authors' program for NNST: its scales, its pyramid and its two stages in order.
 
 Kolkin et al. 2022, with the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
-open. `nnst.py` is the method; this is what its `--quality published` runs. Sizes come from the caller, and
-the colour step is `colour.oklab.photo_hues`. The program does not know transparency: hidden pixels are filled
-with the nearest visible colour, and count here as that.
+open. `nnst.py` is the method; its `--quality published` runs this file. The caller sets the sizes, and the
+colour step is `colour.oklab.photo_hues`. The program does not support transparency: hidden pixels are filled
+with the nearest visible colour and treated as visible.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from atelier.methods.optimise.coarse_to_fine import reporter
 
 Loss = Callable[["torch.Tensor", int], "torch.Tensor"]
 _DEPTH = 8
-#: Feature splitting leaves the content loss out after so many evaluations.
+#: Feature splitting drops the content loss after this many evaluations.
 _CONTRAST_UNTIL = 100
 
 
 def halved(image: torch.Tensor, depth: int) -> list[torch.Tensor]:
-    """`depth` details of (B, C, H, W), fine to coarse, and the rest; fewer where a side gets too short."""
+    """`depth` details of (B, C, H, W), fine to coarse, and the residual; fewer if a side gets too short."""
     return pyramid.split(image, depth + 1, halving="floored")
 
 
@@ -91,17 +91,17 @@ class Programme:
         return joined(self.levels)
 
     def mixed(self, level: int) -> torch.Tensor:
-        """What the neighbours are searched for at a level: the photo, then also what has been painted."""
+        """The queries of a level: the photo, and then also the picture so far."""
 
         content = joined(self.content[level:])
         if level == self.scales - 1:
             return content
-        # What was painted is not looked at on this level: the photo's is in its place.
+        # This level's detail comes from the photo, not from the picture so far.
         painted = joined([self.content[level], *self.levels[level + 1 :]])
         return (1 - self.knobs.keep) * painted + self.knobs.keep * content
 
     def targets(self, level: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The style's hypercolumns (M, D) at a level, which of them each place takes, and how far it is."""
+        """The style's hypercolumns (M, D) at a level, the one chosen for each position, and its distance."""
         from atelier.features.corner_columns import neighbours, rows
 
         with torch.no_grad():
@@ -123,7 +123,7 @@ class Programme:
         return loss
 
     def splitting(self) -> Loss:
-        """The loss of the last stage: each layer for itself."""
+        """The loss of the last stage: each layer separately."""
         from atelier.losses.feature_splitting import SplittingLoss
 
         drawn = random.Random(self.job.seed)
@@ -140,9 +140,9 @@ class Programme:
         return loss
 
     def descend(self, level: int, loss: Loss, done: int) -> torch.Tensor:
-        """The image that the last evaluation saw: as in the program, the step after it is lost.
+        """The image at the last evaluation: as in the program, the step after it is discarded.
 
-        A `Descent` would keep the best one, and Adam would have another memory.
+        A `Descent` would keep the best image, and Adam's moments would differ.
         """
 
         levels = [one.clone().requires_grad_(True) for one in self.levels[level:]]

@@ -1,15 +1,15 @@
-"""Texture: make a new texture of any size that has the statistics of a sample, tileable if wanted.
+"""Texture: synthesise a texture of any size with the statistics of a sample; it can be made tileable.
 
 Gatys et al. start from noise and optimise it until the features of an encoder have the sample's statistics;
-there is no content. Of the content picture only the size is used (and with strength below 1 it shows
-through): give the sample itself twice and say `--size`; `--style-scale` sets how large the sample counts
-against the result, 0.5 for a result of twice its sides.
+there is no content. Only the size of the content picture is used (below strength 1 it also shows
+through): give the sample as content and style, and set `--size`; `--style-scale` sets the size of the sample
+relative to the result, 0.5 for a result with twice its sides.
 
-This differs from the paper as `gatys` does: coarse to fine, because structure larger than the encoder's view
-does not form from noise at the final size; Wasserstein statistics, relative to the sample's own size;
-replicate padding; Adam with averaged iterates. `--quality published` takes that away. With `seamless`, every
-convolution goes on at the opposite border, so that no seam is seen where copies meet; sides that are
-multiples of 16 make that exact.
+Differences from the paper, as in `gatys`: coarse to fine, because structure larger than the encoder's
+receptive field does not form from noise at the final size; Wasserstein statistics, relative to the sample's
+magnitude; replicate padding; Adam with averaged iterates. `--quality published` undoes these. With
+`seamless`, all convolutions use circular padding, so that copies meet without a seam; this is exact if both
+sides are multiples of 16.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Texture(_Optimising):
-    """Make a new texture with the statistics of a sample, of the content's size, tileable if wanted."""
+    """Synthesise a texture of the content's size with the statistics of a sample, tileable on request."""
 
     name = "texture"
     paper = Paper(
@@ -51,7 +51,7 @@ class Texture(_Optimising):
     takes = Takes(content="size")
 
     class Knobs(StyleKnobs):
-        """What is matched, and whether the result can be tiled."""
+        """The statistics to match, and whether the result is tileable."""
 
         start: str = knob(
             "noise",
@@ -59,8 +59,8 @@ class Texture(_Optimising):
             file="picture",
             words=STARTS,
         )
-        seamless: bool = knob(False, "Make a texture whose copies can be laid side by side.")
-        style_loss: Statistics = knob("wasserstein", "Statistics that are matched.")
+        seamless: bool = knob(False, "Make the texture tileable.")
+        style_loss: Statistics = knob("wasserstein", "Statistics to match.")
         scale: Scale = knob(
             "relative", "Scale of the loss: relative to its target, or as in the tutorial or the paper."
         )
@@ -90,9 +90,9 @@ class Texture(_Optimising):
 
 
 def _in_tone(job: Job, picture: torch.Tensor, index: int) -> torch.Tensor:
-    """The texture with the mean and covariance of its sample's colours, which black and flat ones need.
+    """The texture with the mean and covariance of its sample's colours, needed for black or flat samples.
 
-    Their features say little of tone, and noise keeps its hues where nothing pulls on them.
+    Features of such samples hardly constrain tone, so the colours of the noise would remain.
     """
     sample = maths.visible_pixels(job.styles[index], job.looks.seen[index])
     matched = colour.match_moments(picture, sample, noise=0.02)
@@ -107,7 +107,7 @@ def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content:
         shares = knobs.style_shares()
         return statistics_terms(encoder, sample, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
-    # The sample has borders, whether or not the texture will have any.
+    # The sample has borders even if the texture is seamless.
     style = style_terms(job, content, terms)
     if knobs.seamless:
         encoder = copy.copy(encoder)  # the encoder itself is shared
@@ -116,7 +116,7 @@ def objective_at(job: Job, knobs: Texture.Knobs, encoder: features.VGG, content:
 
 
 def _wrapped_resize(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A tileable picture (1, 3, H, W) at `size`, still tileable: the middle one of nine copies."""
+    """A tileable picture (1, 3, H, W) at `size`, still tileable: the centre of a 3 x 3 grid of copies."""
     if size_of(picture) == size:
         return picture
     height, width = size
