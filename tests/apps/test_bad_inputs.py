@@ -297,7 +297,7 @@ TABLE = [
     Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds 8 bits: for 16"),
     # checkpoints
     Row("encoder-name", f"{PAIR} --encoder vgg91.imagenet", WEIGHTS, "did you mean 'vgg19.imagenet'?"),
-    Row("encoder-file", f"{PAIR} --encoder no/enc.pth", WEIGHTS, "There is no weights file no/enc.pth"),
+    Row("encoder-file", f"{PAIR} --encoder no/enc.pth", WEIGHTS, "there is no weights file no/enc.pth"),
     Row(
         "encoder-absent", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, "`atelier weights pull vgg19.imagenet`"
     ),

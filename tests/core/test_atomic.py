@@ -114,7 +114,7 @@ def test_no_room_is_one_sentence_whoever_writes(tmp_path: Path, write: object) -
     assert callable(write)
     with (
         files_limited_to(100_000),
-        pytest.raises(OutputError, match="No room is left for"),
+        pytest.raises(OutputError, match="no room is left for"),
         atomic(tmp_path / "out") as beside,
     ):
         write(beside)

@@ -195,9 +195,9 @@ def test_what_does_not_fit_is_named_and_counted() -> None:
     with pytest.raises(WeightsError) as caught:
         checkpoints.check_state(expected, tensors(), "adain's decoder")
     assert str(caught.value) == (
-        "These weights do not fit adain's decoder: 2 of 3 tensors are missing (1.bias, 2.bias); "
+        "these weights do not fit adain's decoder: 2 of 3 tensors are missing (1.bias, 2.bias); "
         "1 of 2 tensors are left over (0.bias); 1 of 3 tensors have another shape "
-        "(0.weight is (40, 30, 3, 3) instead of (40, 30, 1, 1)). Take those made for it."
+        "(0.weight is (40, 30, 3, 3) instead of (40, 30, 1, 1)); use weights made for it"
     )
 
 

@@ -93,7 +93,7 @@ def test_a_pipeline_has_no_files_with_code(name: str) -> None:
 )
 def test_a_record_that_contradicts_itself(facts: dict[str, object]) -> None:
     plain: dict[str, object] = {"name": "a.b", "licence": "l", "paper": "p", "kind": "pipeline"}
-    with pytest.raises(WeightsError, match=r"The weights record a\.b"):
+    with pytest.raises(WeightsError, match=r"the weights record a\.b"):
         Record(**({"files": (File(name="a.json"),)} | plain | facts))  # type: ignore[arg-type]
 
 

@@ -128,7 +128,7 @@ def test_weights_without_a_source_cannot_be_pulled() -> None:
         weights.locate("tiny.test")
     assert "pull" not in str(caught.value)
     with pytest.raises(
-        WeightsError, match=r"No address .* bring tiny\.pth \(sha256 beginning with abcd\) .* add"
+        WeightsError, match=r"no address .* bring tiny\.pth \(sha256 beginning with abcd\) .* add"
     ):
         weights.pull("tiny.test")
 
@@ -242,7 +242,7 @@ def test_a_file_without_the_wanted_tensors_is_not_added(tmp_path: Path) -> None:
     known(converter="features")
     bad = tmp_path / "bad.pth"
     torch.save({"classifier.0.weight": torch.ones(2)}, bad)
-    with pytest.raises(WeightsError, match=r"Nothing in the file belongs to tiny\.test"):
+    with pytest.raises(WeightsError, match=r"nothing in the file belongs to tiny\.test"):
         weights.add("tiny.test", bad)
     assert weights.verify("tiny.test") == [("tiny.test", "missing")]
 
@@ -300,7 +300,7 @@ def test_the_users_own_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("path", ["nowhere/x", "gone.pth", Path("gone")])
 def test_a_users_file_that_is_not_there(path: str | Path) -> None:
-    with pytest.raises(WeightsError, match=r"There is no weights file .*(x|gone)"):
+    with pytest.raises(WeightsError, match=r"there is no weights file .*(x|gone)"):
         weights.load(path)
 
 

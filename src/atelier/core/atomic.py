@@ -58,7 +58,7 @@ def is_full(error: BaseException) -> bool:
 
 def full_sentence(path: Path) -> str:
     """The error sentence for a full disk."""
-    return f"No room is left for {path}: free some space on that disk or choose another folder."
+    return f"no room is left for {path}: free some space on that disk or choose another folder"
 
 
 def _beside(path: Path) -> Path:
@@ -84,5 +84,5 @@ def _unwritable(path: Path, error: OSError) -> str:
     if error.errno in _FULL:
         return full_sentence(path)
     if not path.parent.exists():
-        return f"{path} cannot be written, its folder does not exist: create {path.parent} or choose another."
-    return f"{path} cannot be written ({error.strerror}): choose another place or change its permissions."
+        return f"{path} cannot be written, its folder does not exist: create {path.parent} or choose another"
+    return f"{path} cannot be written ({error.strerror}): choose another place or change its permissions"

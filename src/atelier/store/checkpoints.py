@@ -37,14 +37,14 @@ _CONVERTERS: dict[str, Converter] = {}
 def register_converter(name: str, converter: Converter) -> None:
     """Make `converter`, official tensors in and stored tensors out, known as `name` to the records."""
     if name in _CONVERTERS:
-        raise WeightsError(f"There is already a converter called '{name}': choose another name.")
+        raise WeightsError(f"there is already a converter called '{name}': choose another name")
     _CONVERTERS[name] = converter
 
 
 def converter(name: str) -> Converter:
     """The converter called `name`. Raises `WeightsError` if there is none."""
     if name not in _CONVERTERS:
-        raise WeightsError(f"There is no converter '{name}': {did_you_mean(name, _CONVERTERS)}")
+        raise WeightsError(f"there is no converter '{name}': {did_you_mean(name, _CONVERTERS)}")
     return _CONVERTERS[name]
 
 
@@ -98,7 +98,7 @@ def examine(path: Path) -> Kind:
         cut = is_cut(path)
     except OSError as error:
         raise WeightsError(
-            f"The weights file {path} cannot be read ({error.strerror}): check its path and permissions."
+            f"the weights file {path} cannot be read ({error.strerror}): check its path and permissions"
         ) from error
     if kind not in _CHECKPOINTS:
         raise WeightsError(f"{path} {_refusal(kind)}")
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path | str) -> State:
     else:
         state = _read_pickle(path, kind)
     if not state:
-        raise WeightsError(f"{path} holds no tensors: take the file with the network's weights.")
+        raise WeightsError(f"{path} holds no tensors: take the file with the network's weights")
     return _without_prefixes(state)
 
 
@@ -144,7 +144,7 @@ def check_state(
         if names
     ]
     if problems:
-        raise WeightsError(f"These weights do not fit {what}: {'; '.join(problems)}. Take those made for it.")
+        raise WeightsError(f"these weights do not fit {what}: {'; '.join(problems)}; use weights made for it")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -233,10 +233,10 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in names:
-        raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead.")
+        raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead")
     if "data.pkl" not in names:
         raise WeightsError(
-            f"{path} is a zip archive without a checkpoint inside: unpack it and give the file within."
+            f"{path} is a zip archive without a checkpoint inside: unpack it and give the file within"
         )
 
 
@@ -264,11 +264,11 @@ def _check_tensors(path: Path, state: State) -> None:
 
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise WeightsError(f"{path} holds {name} without plain values: save it as a dense tensor.")
+            raise WeightsError(f"{path} holds {name} without plain values: save it as a dense tensor")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > 4 * path.stat().st_size + _SLACK:
         raise WeightsError(
-            f"{path} claims {claimed >> 20} MiB of tensors and holds far less: do not trust it."
+            f"{path} claims {claimed >> 20} MiB of tensors and holds far less: do not trust it"
         )
 
 
@@ -281,29 +281,29 @@ def _without_prefixes(state: State) -> State:
 
 def _refusal(kind: Kind) -> str:
     if kind == "html":
-        return "is a web page (a login, consent or error page), not weights: fetch the file itself."
+        return "is a web page (a login, consent or error page), not weights: fetch the file itself"
     if kind == "lfs":
-        return "is a Git LFS pointer, not the weights behind it: run `git lfs pull` where it came from."
+        return "is a Git LFS pointer, not the weights behind it: run `git lfs pull` where it came from"
     if kind == "empty":
-        return "is empty: fetch it again."
+        return "is empty: fetch it again"
     return (
         "is not a checkpoint: allowed are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
-        "TensorFlow checkpoints (.index, .ckpt, .tar.gz)."
+        "TensorFlow checkpoints (.index, .ckpt, .tar.gz)"
     )
 
 
 def _truncated(path: Path) -> str:
-    return f"{path} is cut short, its end is missing: fetch it again."
+    return f"{path} is cut short, its end is missing: fetch it again"
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is a damaged safetensors file ({error}): fetch it again."
+    return f"{path} is a damaged safetensors file ({error}): fetch it again"
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, EOFError) or re.search("EOF|truncated|Ran out of input", str(error)):
         return _truncated(path)
-    return f"{path} is damaged or no checkpoint: fetch it again."
+    return f"{path} is damaged or not a checkpoint: fetch it again"
 
 
 def _refused_pickle(path: Path, error: Exception) -> str:
@@ -313,7 +313,7 @@ def _refused_pickle(path: Path, error: Exception) -> str:
     what = f"Python code ({found[1]})" if found else "more than tensors"
     return (
         f"{path} holds {what}, which could do anything when it is loaded, so it is refused: "
-        "save the network's state_dict alone, best as safetensors."
+        "save the network's state_dict alone, best as safetensors"
     )
 
 

@@ -168,7 +168,7 @@ def _check_room(part: Path, start: int, total: int | None) -> None:
     need = total - start
     if need > free:
         raise OutputError(
-            f"{full_sentence(part)} {need / 1e6:.0f} MB are to come and {free / 1e6:.0f} MB are free."
+            f"{full_sentence(part)} ({need / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free)"
         )
 
 
@@ -186,7 +186,7 @@ def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exceptio
         failure = CutError if _size(part) or isinstance(reason, TimeoutError) else SourceError
         return failure(f"cannot be reached ({text})")
     if getattr(error, "filename", None):
-        return OutputError(f"{error.filename} cannot be written ({error.strerror}): check its permissions.")
+        return OutputError(f"{error.filename} cannot be written ({error.strerror}): check its permissions")
     return CutError(f"broke off ({error.strerror or str(error) or type(error).__name__})")
 
 

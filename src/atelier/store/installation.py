@@ -36,7 +36,7 @@ def sha256(path: Path) -> str:
         status = path.stat()
         return _sha256(path, status.st_mtime_ns, status.st_size, status.st_ino)
     except OSError as error:
-        raise WeightsError(f"The weights file {path} cannot be read ({error.strerror}).") from error
+        raise WeightsError(f"the weights file {path} cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=256)
@@ -137,8 +137,8 @@ class Shelf:
             lock.acquire()
         except OSError as error:
             raise OutputError(
-                f"The weights folder {self.folder} cannot be written ({error.strerror}): "
-                "set ATELIER_HOME to a writable folder."
+                f"the weights folder {self.folder} cannot be written ({error.strerror}): "
+                "set ATELIER_HOME to a writable folder"
             ) from error
         try:
             self._sweep()
@@ -262,7 +262,7 @@ class TensorShelf(Shelf):
             more = checkpoints.read_checkpoint(path)
             if twice := state.keys() & more.keys():
                 raise WeightsError(
-                    f"{name} holds {min(twice)}, which another file of {self.record.name} has too."
+                    f"{name} holds {min(twice)}, which another file of {self.record.name} has too"
                 )
             state |= more
         return state
@@ -272,7 +272,7 @@ class TensorShelf(Shelf):
 
         if not state:
             raise WeightsError(
-                f"Nothing in the file belongs to {self.record.name}: take it as it was published."
+                f"nothing in the file belongs to {self.record.name}: take it as it was published"
             )
         # A single key, since safetensors writes several in no fixed order.
         facts = json.dumps({"original_sha256": original, "record": self.record.name}, sort_keys=True)

@@ -108,19 +108,19 @@ def _check_form(path: Path, name: str) -> None:
         try:
             json.loads(path.read_bytes())
         except ValueError as error:
-            raise WeightsError(f"{path} is not JSON ({error}).") from error
+            raise WeightsError(f"{path} is not JSON ({error})") from error
 
 
 def own_folder(folder: Path) -> Path:
     """`folder`, if it holds a pipeline or a component of one. Raises `WeightsError` otherwise."""
     if not any((folder / mark).is_file() for mark in MARKS):
         raise WeightsError(
-            f"{folder} is not a folder of weights: it has neither {' nor '.join(MARKS)}. Give the folder "
-            "that diffusers' save_pretrained wrote."
+            f"{folder} is not a folder of weights: it has neither {' nor '.join(MARKS)}; give the folder "
+            "that diffusers' save_pretrained wrote"
         )
     if not any(path.suffix == ".safetensors" for path in files_in(folder).values()):
         raise WeightsError(
-            f"{folder} holds no .safetensors files: save the pipeline with safe_serialization=True."
+            f"{folder} holds no .safetensors files: save the pipeline with safe_serialization=True"
         )
     return folder
 

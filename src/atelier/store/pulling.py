@@ -91,8 +91,8 @@ def _mismatch(part: File, arrived: Path) -> str | None:
 
 def _nothing_came(known: Record, failures: Sequence[str]) -> str:
     if not failures:
-        return f"No address is known for the weights {known.name}: {known.by_hand}."
+        return f"no address is known for the weights {known.name}: {known.by_hand}"
     return (
-        f"The weights {known.name} could not be fetched: {'; '.join(failures)}. Try again later (what has "
-        f"arrived is kept), or {known.by_hand}."
+        f"the weights {known.name} could not be fetched: {'; '.join(failures)}; try again later (what has "
+        f"arrived is kept), or {known.by_hand}"
     )

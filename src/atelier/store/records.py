@@ -89,29 +89,29 @@ class Record:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise WeightsError(
-                f"A weights record is named network.tag in lower-case letters, not '{self.name}'."
+                f"a weights record is named network.tag in lower-case letters, not '{self.name}'"
             )
         if bool(self.file) == bool(self.files):
-            raise WeightsError(f"The weights record {self.name} must have either `file` or `files`.")
+            raise WeightsError(f"the weights record {self.name} must have either `file` or `files`")
         if self.file != Path(self.file).name:
-            raise WeightsError(f"The weights record {self.name} has '{self.file}' for a bare file name.")
+            raise WeightsError(f"the weights record {self.name} has '{self.file}' for a bare file name")
         self._check_files()
 
     def _check_files(self) -> None:
         names = [one.name for one in self.files]
         if not re.fullmatch(r"[\w.-]*", self.revision):
-            raise WeightsError(f"The weights record {self.name} has '{self.revision}' for a revision.")
+            raise WeightsError(f"the weights record {self.name} has '{self.revision}' for a revision")
         wrong = [name for name in names if not _PART.fullmatch(name) or names.count(name) > 1]
         if self.kind == "pipeline":
             wrong += [name for name in names if not name.endswith(PIPELINE_SUFFIXES)]
             if self.file or self.converter != "plain":
                 raise WeightsError(
-                    f"The weights record {self.name} is a pipeline: it has `files` as published."
+                    f"the weights record {self.name} is a pipeline: it has `files` as published"
                 )
         if wrong:
             raise WeightsError(
-                f"The weights record {self.name} has '{wrong[0]}' for a file: allowed are relative paths, "
-                f"each once, in a pipeline with the endings {', '.join(PIPELINE_SUFFIXES)}."
+                f"the weights record {self.name} has '{wrong[0]}' for a file: allowed are relative paths, "
+                f"each once, in a pipeline with the endings {', '.join(PIPELINE_SUFFIXES)}"
             )
 
     @property
@@ -162,7 +162,7 @@ _records: dict[str, Record] = {}
 def register(record: Record) -> Record:
     """Make `record` known. Raises `WeightsError` for a second one of the same name."""
     if record.name in _records:
-        raise WeightsError(f"There are two weights records called '{record.name}': rename one of them.")
+        raise WeightsError(f"there are two weights records called '{record.name}': rename one of them")
     _records[record.name] = record
     return record
 
@@ -181,7 +181,7 @@ def record(name: str) -> Record:
     """The record called `name`. Raises `WeightsError`, with the nearest name, if there is none."""
     _discover()
     if name not in _records:
-        raise WeightsError(f"There are no weights called '{name}': {did_you_mean(name, _records)}")
+        raise WeightsError(f"there are no weights called '{name}': {did_you_mean(name, _records)}")
     return _records[name]
 
 

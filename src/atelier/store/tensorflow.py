@@ -51,7 +51,7 @@ def read(path: Path) -> Arrays:
     except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
         raise WeightsError(
             f"{path} is not a TensorFlow checkpoint, or damaged: give the .index file with its .data file "
-            "beside it, the .ckpt file, or the archive as it was published."
+            "beside it, the .ckpt file, or the archive as it was published"
         ) from error
 
 
@@ -60,13 +60,13 @@ def _read_archive(path: Path) -> Arrays:
     with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
         parts = [one for one in archive if one.isfile() and any(part in one.name for part in _PARTS)]
         if sum(one.size for one in parts) > _LARGEST:
-            raise WeightsError(f"{path} unpacks to more than {_LARGEST >> 30} GiB: do not trust it.")
+            raise WeightsError(f"{path} unpacks to more than {_LARGEST >> 30} GiB: do not trust it")
         archive.extractall(folder, parts, filter="data")
         tables = [one for one in sorted(Path(folder).rglob("*")) if one.is_file() and is_table(one)]
         if len(tables) != 1:
             raise WeightsError(
                 f"{path} holds {len(tables)} TensorFlow checkpoints where one is needed: unpack it and "
-                "give the .index file of the right one."
+                "give the .index file of the right one"
             )
         return _read_table(tables[0])
 
@@ -90,7 +90,7 @@ def _from_bundle(path: Path, entry: bytes, data: list[npt.NDArray[np.uint8]]) ->
     if kind is None:
         return None
     if _only(entry, 7, None) is not None:
-        raise WeightsError(f"{path} holds variables in slices, which is not supported: save them whole.")
+        raise WeightsError(f"{path} holds variables in slices, which is not supported: save them whole")
     start, size = _only(entry, 4, 0), _only(entry, 5, 0)
     stored = data[_only(entry, 3, 0)][start : start + size].tobytes()
     _check(stored, _only(entry, 6, bytes(4)))
@@ -112,7 +112,7 @@ def _single(path: Path, contents: bytes, values: list[bytes]) -> Arrays:
             if numbers:
                 if name.decode() in found or len(numbers) != math.prod(shapes[name]) * int(kind[2]):
                     raise WeightsError(
-                        f"{path} holds variables in slices, which is not supported: save them whole."
+                        f"{path} holds variables in slices, which is not supported: save them whole"
                     )
                 found[name.decode()] = np.frombuffer(numbers, kind).reshape(shapes[name]).copy()
     return found

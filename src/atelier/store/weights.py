@@ -72,7 +72,7 @@ def folder(name_or_path: str | Path) -> Path:
     """
     path = _resolve(name_or_path)
     if not path.is_dir():
-        raise WeightsError(f"{path} is a file, and a folder of weights (a pipeline) is needed here.")
+        raise WeightsError(f"{path} is a file, and a folder of weights (a pipeline) is needed here")
     return path
 
 
@@ -137,7 +137,7 @@ def add(name: str, path: str | Path, *, force: bool = False) -> Path:
     if where(name) == _packaged(known):
         raise WeightsError(
             f"{name} comes with the package and stays as it is: methods take your own file by its path, "
-            f"as in --encoder {path}."
+            f"as in --encoder {path}"
         )
     files = _brought(known, path)
     if not force:
@@ -146,7 +146,7 @@ def add(name: str, path: str | Path, *, force: bool = False) -> Path:
             if part.check(found) == "wrong":
                 raise WeightsError(
                     f"{files[part.name]} is not the published {part.name} of {name}: it has sha256 {found}, "
-                    f"not {part.hash}. Fetch it again, or add it all the same with --force."
+                    f"not {part.hash}; fetch it again, or add it anyway with --force"
                 )
     shelf = shelf_of(known)
     with shelf.locked():
@@ -184,13 +184,13 @@ def _brought(known: Record, path: Path) -> dict[str, Path]:
     else:
         if not path.is_dir():
             raise WeightsError(
-                f"{path} is not a folder: {known.name} has {known.what}, so give the folder of all."
+                f"{path} is not a folder: {known.name} has {known.what}, so give the folder that holds them"
             )
         files = {part.name: path / part.name for part in known.parts}
         if absent := [name for name, file in files.items() if not file.is_file()]:
             raise WeightsError(
                 f"{path} lacks {len(absent)} of the {known.what} of {known.name} ({absent[0]}): "
-                "add the whole folder."
+                "add the whole folder"
             )
     for file in files.values():
         if known.kind == "tensors":
@@ -220,7 +220,7 @@ def _resolve(name_or_path: str | Path) -> Path:
         return pipelines.own_folder(path)
     if not path.is_file():
         raise WeightsError(
-            f"There is no weights file {path}: check the path, or give the name of known weights."
+            f"there is no weights file {path}: check the path, or give the name of known weights"
         )
     return path
 
@@ -229,7 +229,7 @@ def _file(name_or_path: str | Path) -> Path:
     """The file; a folder has no tensors of its own."""
     path = Path(name_or_path).expanduser() if is_path(name_or_path) else locate(str(name_or_path))
     if path.is_dir():
-        raise WeightsError(f"{path} is a folder, and one file of weights is needed here: give the file.")
+        raise WeightsError(f"{path} is a folder, and one file of weights is needed here: give the file")
     return _resolve(name_or_path)
 
 
@@ -249,4 +249,4 @@ def _missing(known: Record, path: Path) -> str:
     ways.append(known.by_hand)
     if known.bundled is not None:
         ways = ["they come with the package, so install atelier again", *ways]
-    return f"The weights {known.name} are not here (looked at {path}): {', or '.join(ways)}."
+    return f"the weights {known.name} are not here (looked at {path}): {', or '.join(ways)}"

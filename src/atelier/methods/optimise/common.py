@@ -21,8 +21,8 @@ from atelier.store.models import kept
 if TYPE_CHECKING:
     from atelier.losses.objective import Objective, Term
 
-    #: The terms of one style (1, 3, H, W), already as small as the picture asks for, and of its alpha, which
-    #: may have any size; their weights sum to 1.
+    #: Makes the terms of one style (1, 3, H, W), already scaled for the picture, and its alpha, which may
+    #: have any size; the weights of the terms sum to 1.
     Terms = Callable[[torch.Tensor, torch.Tensor | None], Iterable[Term]]
 
 Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
