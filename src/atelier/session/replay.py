@@ -160,7 +160,7 @@ class Finder:
 def _has_fingerprint(path: Path, wanted: str) -> bool:
     try:
         return weights.fingerprint(path) == wanted
-    except WeightsError:  # a folder of something else, under the same name
+    except WeightsError:  # an unrelated folder of the same name
         return False
 
 

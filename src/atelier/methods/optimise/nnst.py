@@ -1,16 +1,17 @@
-"""NNST: optimise the picture until each place looks like the place of the painting that was chosen for it.
+"""NNST: optimise the picture until its features match their nearest neighbours in the painting.
 
-The hypercolumns of every place of the picture are drawn to their nearest neighbours among the style's, which
-are chosen anew from time to time, by what the photo shows there and by what has been painted so far (Kolkin
-et al. 2022, the optimising variant). The picture's Laplacian pyramid is what is optimised.
+The hypercolumn at each position is pulled towards its nearest neighbour among the style's. Neighbours are
+searched again at intervals, with the photo and the picture so far as query (Kolkin et al. 2022, the
+optimising variant). The variables are the levels of the picture's Laplacian pyramid.
 
-It differs from the paper in what makes it quick and keeps the photo: it starts from the picture of `nnst_d`,
-made small again, so that a few dozen steps at each size are enough, and what that got wrong in large areas is
-mended where it costs little; half of each query is the photo's; features are centred where they are compared,
-each layer counts the same, and mirrored places of the style can be chosen; the encoder runs in bfloat16, and
-the search in the directions in which the style varies most. Above `stroke_size` the style is not enlarged any
-further; and the finished picture's colours get the style's mean and covariance. Feature splitting and the
-colour step are left out. `--quality published` is the authors' program, with VGG-16 and its conventions.
+Differences from the paper, for speed and to preserve the photo: the optimisation starts from the picture of
+`nnst_d`, scaled down, so that a few dozen steps at each size are enough and errors in large areas are fixed
+at small sizes, where it is cheap. Half of each query is the photo's. Features are centred before comparison,
+all layers have equal weight, and mirrored copies of the style are candidates too. The encoder runs in
+bfloat16, and the search uses the principal directions of the style's features. Above `stroke_size` the style
+is not enlarged further, and the finished picture's colours get the style's mean and covariance. Feature
+splitting and the colour step are omitted. `--quality published` is the authors' program, with VGG-16 and its
+conventions.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _LIGHT = (0.299, 0.587, 0.114)
 
 
 class NNST(_Optimising):
-    """Draw every place of the picture to the place of the painting that was chosen for it, step by step."""
+    """Optimise the picture until each of its features matches its nearest neighbour in the painting."""
 
     name = "nnst"
     paper = Paper(
@@ -57,7 +58,7 @@ class NNST(_Optimising):
     native = frozenset({"strength", "styles", "regions"})
 
     class Knobs(EncoderKnobs):
-        """What can be changed about the search and the optimisation."""
+        """Settings of the search and the optimisation."""
 
         decoder: str = knob(
             "nnst_d.atelier",
@@ -68,8 +69,10 @@ class NNST(_Optimising):
             "nnst_d", "Start from the picture of the method nnst_d, or from the photo, coarse to fine."
         )
         keep: float = knob(0.5, "Weight of the photo itself in the search.", ge=0, le=1)
-        light: float = knob(0.1, "How much the photo's light and dark count in the search.", ge=0)
-        coarsest: int = knob(64, "Long side of the first size; larger keeps larger shapes.", ge=16)
+        light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
+        coarsest: int = knob(
+            64, "Long side of the first size in pixels; larger values keep larger shapes.", ge=16
+        )
         refined_from: int = knob(
             128,
             "Long side from which the picture of nnst_d is refined; large for a single size.",
@@ -83,11 +86,13 @@ class NNST(_Optimising):
         )
         iterations: int = knob(40, "Evaluations at the final size.", ge=1)
         coarse_iterations: int = knob(50, "Evaluations at each coarser size.", ge=1)
-        rematch: int = knob(10, "Evaluations from one search to the next.", ge=1)
+        rematch: int = knob(10, "Evaluations between two searches.", ge=1)
         step_size: float = knob(
             4e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
         )
-        average: float = knob(0.8, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
+        average: float = knob(
+            0.8, "Decay of the running average of iterates; 0 returns the last iterate.", ge=0, lt=1
+        )
         contrast: float = knob(0.3, "Weight of the photo's own differences of colour between places.", ge=0)
         hues: Literal["painted", "photo"] = knob(
             "painted", "'photo' takes the photo's hues, as widely spread as the style's."
@@ -95,7 +100,7 @@ class NNST(_Optimising):
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
-        dims: int = knob(96, "Directions of the features that are compared.", ge=8, le=2048)
+        dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
         def files(self) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ class NNST(_Optimising):
 
 
 def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
-    """The picture with the photo's hues in the styles' spread."""
+    """The picture with the photo's hues, spread like the styles'."""
     from atelier.colour.oklab import photo_hues
 
     used = [maths.visible_pixels(style, seen).flatten(2) for style, seen, _ in _used(job)]
@@ -186,7 +191,7 @@ def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
 
 
 def _first_picture(job: Job, knobs: NNST.Knobs, more: int) -> tuple[torch.Tensor, int]:
-    """Where the optimisation starts, and how many events that took; `more` are to come."""
+    """The initial picture and the number of events used for it; `more` events follow."""
     if knobs.start == "content":
         return job.content, 0
     events = 0
@@ -199,7 +204,7 @@ def _first_picture(job: Job, knobs: NNST.Knobs, more: int) -> tuple[torch.Tensor
         )
 
     kind, chosen = _decoding(knobs)
-    # A clone, because what was made in inference mode can never be differentiated.
+    # A clone, because tensors created in inference mode do not support autograd.
     return kind.picture(replace(job, progress=Progress(forward)), chosen).clone(), events
 
 
@@ -211,14 +216,14 @@ def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
     return kind(), knob_rules.parse(kind.Knobs, chosen)
 
 
-# the style's side
+# the style
 
 
 @dataclass(frozen=True)
 class Side:
-    """The styles at one size: what is searched, and the directions (M, D) from their mean `centre` (D,).
+    """The styles at one size: the candidates, and their directions (M, D) from the mean `centre` (D,).
 
-    The last column of the candidates' keys is how light each is.
+    The last column of the candidates' keys is their lightness.
     """
 
     candidates: maths.Candidates
@@ -227,10 +232,10 @@ class Side:
 
 
 class Matcher:
-    """What is the same at every size: the job, the encoder, and how much each layer and each style counts.
+    """What is the same at every size: the job, the encoder, and the weights of layers and styles.
 
-    `gain` (D,) divides each layer by its mean length among the styles; `bias` (K,) is what each style's
-    likeness gains, so that its share of the canvas is its weight.
+    `gain` (D,) divides each layer by its mean length over the styles; `bias` (K,) is the score bias of each
+    style that makes its share of the canvas equal its weight.
     """
 
     def __init__(self, job: Job, knobs: NNST.Knobs, columns: features.Hypercolumns) -> None:
@@ -242,12 +247,12 @@ class Matcher:
             self.bias = self._shares(weights)
 
     def see(self, picture: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """The features of (1, 3, H, W) at the hypercolumns' taps."""
+        """The features of a picture (1, 3, H, W) at the hypercolumns' taps."""
         found: Mapping[str, torch.Tensor] = self.columns.encoder(picture, self.columns.taps)
         return found
 
     def side(self, long_side: int) -> Side:
-        """The styles for a content of that long side."""
+        """The style level for a content with that long side."""
         limit = min(long_side, self.knobs.stroke_size)
         maps, groups, light, masks = [], [], [], []
         with torch.no_grad():
@@ -276,7 +281,7 @@ class Matcher:
         if canvas.visible is not None:
             queries = queries[canvas.visible.flatten()]
         choices = canvas.side.candidates
-        keys = [choices.of_group(one)[:, :-1] for one in range(len(weights))]  # but not the lightness
+        keys = [choices.of_group(one)[:, :-1] for one in range(len(weights))]  # without the lightness
         scores = [maths.nearest(queries, some)[1] for some in keys]
         return maths.balance(torch.stack(scores, 1), weights)
 
@@ -288,7 +293,7 @@ def _side(
     dims: int,
     visible: Sequence[torch.Tensor | None],
 ) -> Side:
-    """The style's side out of maps (D, h, w) of hypercolumns; hidden places do not count."""
+    """The style level from hypercolumn maps (D, h, w); hidden positions are ignored."""
     from atelier.losses.cosine import unit
 
     rows = torch.cat([one.permute(1, 2, 0).flatten(0, 1) for one in maps])
@@ -327,7 +332,7 @@ def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Te
 
 
 class MatchObjective:
-    """The objective at one size: mean distance of each place from what was chosen for it (eq. 3).
+    """The objective at one size: mean distance of each position from its match (eq. 3).
 
     The choice is made anew every `rematch` evaluations, from the picture of that moment. A large picture is
     looked at tile by tile, and each tile once more on the way back, so that one at a time is in memory.
@@ -360,7 +365,7 @@ class MatchObjective:
         return terms
 
     def choose(self, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each place, (h, w), by the photo and by what has been painted."""
+        """The candidate for each position, (h, w), by the photo and by the picture so far."""
         queries = self.photo
         if self.keep < 1:
             queries = self.keep * queries + (1 - self.keep) * self._project(picture)
@@ -370,7 +375,7 @@ class MatchObjective:
         return self.chosen
 
     def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each query (P, h, w): of all, or near the choice before, or at half the size."""
+        """The candidate for each query (P, h, w): among all, near the previous match, or at half size."""
         choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
         light = lightness(self.content, self.matcher.job.content_seen)
         queries = torch.cat([queries, 2 * self.matcher.knobs.light * light[None]])
@@ -387,19 +392,19 @@ class MatchObjective:
         return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
 
     def _bias(self) -> torch.Tensor | None:
-        """What is added to each candidate's likeness (M,): style share and light; -inf where it is hidden."""
+        """The score bias of each candidate (M,): style share and lightness; -inf if it is hidden."""
         choices, bias = self.side.candidates, self.matcher.bias
         light = -self.matcher.knobs.light * choices.keys[:, -1].square()
         whole = light if bias is None else light + bias[choices.group_of().to(bias.device)]
         return choices.with_hidden(whole)
 
     def _allowed(self) -> torch.Tensor | None:
-        """The style that has the largest share of each place."""
+        """The style with the largest share at each position."""
         regions = self.matcher.job.regions
         return None if regions is None else resize(regions, self.cells)[:, 0].argmax(0)
 
     def _project(self, picture: torch.Tensor) -> torch.Tensor:
-        """Queries (P, h, w) in the directions of the candidates."""
+        """Queries (P, h, w) projected on the candidates' directions."""
         found = torch.empty((len(self.basis), *self.cells), device=picture.device)
         with torch.no_grad():
             for tile in self.tiles:
@@ -410,7 +415,7 @@ class MatchObjective:
         return found
 
     def _mix(self) -> None:
-        """What each place is drawn to, where strength is below 1: a share of the photo's own direction."""
+        """The target of each position; below strength 1 it is mixed with the photo's own direction."""
         from atelier.losses.cosine import centred, unit
 
         assert self.chosen is not None
@@ -452,7 +457,7 @@ class MatchObjective:
 
 
 def _published(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
-    """The picture of the authors' program. Raises UsageError for more than the one style that it knows."""
+    """The picture of the authors' program. Raises UsageError for more than one style."""
     from atelier.methods.optimise.nnst_published import Programme
 
     styles = _used(job)

@@ -1,15 +1,16 @@
-"""STROTSS: move the picture's features onto the style's by optimal transport, and keep alike what is alike.
+"""STROTSS: match the picture's features to the style's by optimal transport, and keep its self-similarity.
 
-Columns of features at a thousand places are matched to thousands of the style's; the content is held by its
-self-similarity, so that shapes stay while every colour may change. The picture's Laplacian pyramid is
+Feature columns at a thousand positions are matched to thousands of the style's. The content loss compares
+self-similarity, so that shapes stay while all colours can change. The picture's Laplacian pyramid is
 optimised, coarse to fine, and regions of the content can be tied to regions of the style.
 
-This differs from the paper, and from its code, where that costs nothing or gains: the places are even draws
-of single pixels (the code shuffles rows and columns apart, so that places leave their region), inputs are
-reduced with antialiasing, a black pixel does not break the palette, the search for the nearest columns runs
-in bfloat16 where the processor has it, and the average of the last iterates is taken. With the bundled
-encoder the layers are its own, the steps fewer, and the content counts half as much, because with these
-layers a tower would otherwise keep its every brick; `--quality published` has VGG-16 and the code's steps.
+Differences from the paper and its code, where they cost nothing or improve the result: positions are evenly
+sampled single pixels (the code shuffles rows and columns separately, so that positions leave their region),
+inputs are scaled down with antialiasing, a black pixel does not break the palette, the nearest-neighbour
+search runs in bfloat16 if the processor supports it, and the result is the average of the last iterates. The
+bundled encoder uses its own layers, fewer steps and half the content weight, because with these layers the
+content loss would otherwise preserve every brick of a tower. `--quality published` uses VGG-16 and the
+code's steps.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LEVELS = 6
 
 
 class Strotss(_Optimising):
-    """Move the picture's features onto the style's by optimal transport, keeping its self-similarity."""
+    """Match the picture's features to the style's by optimal transport, keeping its self-similarity."""
 
     name = "strotss"
     paper = Paper(
@@ -49,22 +50,26 @@ class Strotss(_Optimising):
     native = frozenset({"styles", "regions"})
 
     class Knobs(EncoderKnobs):
-        """Weights, steps, and how many places are looked at."""
+        """Loss weights, steps, and numbers of sampled positions."""
 
         layers: tuple[str, ...] = knob(
             ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_3"),
-            "Taps that make up a column, from fine to coarse; the colour is always its head.",
+            "Taps that form a column, from fine to coarse; the pixel's colour always comes first.",
         )
         content_weight: float = knob(
             0.5, "The paper's alpha: weight of the content, 16 times this at the coarsest size.", ge=0
         )
-        smallest: int = knob(64, "Long side of the coarsest size.", ge=16)
+        smallest: int = knob(64, "Long side of the coarsest size in pixels.", ge=16)
         iterations: int = knob(60, "Steps at the final size.", ge=1)
         coarse_iterations: int = knob(120, "Steps at each coarser size.", ge=1)
-        step_size: float = knob(2e-3, "Step at the coarser sizes; half of it at the final one.", gt=0, le=1)
-        average: float = knob(0.9, "Decay of the average over the iterates; 0 takes the last.", ge=0, lt=1)
-        places: int = knob(1024, "Positions of the picture that are compared at each step.", ge=16)
-        style_places: int = knob(5000, "Positions of the style that are sampled.", ge=16)
+        step_size: float = knob(
+            2e-3, "Learning rate at the coarser sizes; halved at the final size.", gt=0, le=1
+        )
+        average: float = knob(
+            0.9, "Decay of the running average of iterates; 0 returns the last iterate.", ge=0, lt=1
+        )
+        places: int = knob(1024, "Positions of the picture compared at each step.", ge=16)
+        style_places: int = knob(5000, "Positions sampled from the style.", ge=16)
         content_regions: str = knob(
             "", "Picture whose flat colours mark regions of the content.", file="data"
         )
@@ -106,7 +111,7 @@ class Strotss(_Optimising):
                 **{**stage.options, "step_size": step_size},
             )
             picture = descent.run(start)
-            # The next size begins with the last evaluation, as in the published code, not with the average.
+            # The next size starts from the last evaluation, as in the published code, not from the average.
             previous = picture if descent.failed else descent.image.detach()
             weight /= 2
         return resize(picture, final)
@@ -118,10 +123,10 @@ class Strotss(_Optimising):
 def first_picture(
     content: torch.Tensor, colour: torch.Tensor, previous: torch.Tensor | None, *, final: bool
 ) -> torch.Tensor:
-    """Where a size starts, (1, 3, H, W): the size before enlarged, with the content's finest details.
+    """The initial picture of a size, (1, 3, H, W): the previous one enlarged, plus fine detail.
 
-    The first size has the style's mean `colour` (1, 3, 1, 1) in place of a size before. The last one takes
-    no details again, so that it does not lose strokes to them.
+    The first size uses the style's mean `colour` (1, 3, 1, 1) instead of a previous picture. The last size
+    adds no detail, because it would cover strokes.
     """
     height, width = content.shape[-2:]
     if previous is not None:
@@ -139,9 +144,9 @@ def mean_colour(
     areas: Sequence[Area],
     seen: Sequence[torch.Tensor | None] = (),
 ) -> torch.Tensor:
-    """The mean colour (1, 3, 1, 1) of the styles (1, 3, H, W), each by its share of the content.
+    """The mean colour (1, 3, 1, 1) of the styles (1, 3, H, W), weighted by their shares of the content.
 
-    `seen` are their alphas (1, 1, H', W'): hidden pixels do not count.
+    `seen` are their alphas (1, 1, H', W'): hidden pixels are ignored.
     """
     weights = [maths.weight_at(a, size_of(style)) for style, a in zip(styles, seen, strict=bool(seen))]
     weights = weights or [None] * len(styles)
@@ -166,12 +171,12 @@ def pyramid_descent(objective: Any, **options: Any) -> Any:
 
 
 def split(image: torch.Tensor) -> list[torch.Tensor]:
-    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the rest."""
+    """The published pyramid of an image (1, 3, H, W): five details, fine to coarse, and the residual."""
     return maths.split(image, _LEVELS, halving="corners")
 
 
 def merge(levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The image of a pyramid."""
+    """Reconstruct the image from a pyramid."""
     return maths.merge(levels, halving="corners")
 
 
@@ -185,7 +190,7 @@ def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Region:
-    """What a region of the content should look like: the style's `columns` (M, C) there.
+    """The target of a region of the content: the style's `columns` (M, C) there.
 
     `draw` gives the places (N, 2) of the region that are compared next.
     """
@@ -200,7 +205,7 @@ class Region:
         self.palette = PaletteLoss(style[:, :3])
 
     def terms(self, now: torch.Tensor, before: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
-        """The weighted terms of columns (N, C) of the picture; `before` are the content's at their places."""
+        """The weighted terms of columns (N, C) of the picture; `before` are the content's there."""
         from atelier.losses.transport import SelfSimilarityLoss
 
         return {
@@ -252,7 +257,7 @@ def _objective(
     areas: Sequence[Area],
     weight: float,
 ) -> StrotssObjective:
-    """The objective at the content's size, with places drawn from the job's seed."""
+    """The objective at the content's size, with positions sampled from the job's seed."""
     from atelier.features.columns import columns, layers
 
     generator = torch.Generator().manual_seed(job.seed)
@@ -272,7 +277,7 @@ def _objective(
 
 
 def draw(places: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` of the places (N, 2), one from each of as many equal runs; all where there are fewer."""
+    """`count` of the positions (N, 2), one from each of `count` equal runs; all if there are fewer."""
     if len(places) <= count:
         return places
     runs = torch.arange(count + 1) * len(places) // count
@@ -285,7 +290,7 @@ def draw(places: torch.Tensor, count: int, generator: torch.Generator) -> torch.
 
 @dataclass(frozen=True)
 class Area:
-    """Where in the content and where in the styles, as masks (H, W) of any size, and each style's share."""
+    """Matching areas of the content and the styles, as masks (H, W) of any size, with style shares."""
 
     content: torch.Tensor
     style: torch.Tensor
@@ -293,7 +298,7 @@ class Area:
 
 
 def _areas(job: Job, knobs: Strotss.Knobs) -> list[Area]:
-    """The guides' regions, or the job's, or one that is all.
+    """The regions of the guides or the job, or one region that covers everything.
 
     Raises UsageError for guides that cannot be followed.
     """
@@ -333,7 +338,7 @@ def region_masks(content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8], s
 
 
 def mask_at(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The mask (H, W) at `size`, 0 or 1; 1 everywhere where the region is too small to be seen there."""
+    """The mask (H, W) at `size`, 0 or 1; all 1 if the region vanishes at that size."""
     scaled = _resized(mask[None, None], size)[0, 0]
     highest = float(scaled.max())
     if highest < 0.1:
@@ -342,7 +347,7 @@ def mask_at(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _inside(mask: torch.Tensor, picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-    """The places (N, 2) of a picture (1, 3, H, W) inside a mask of any size, and visible by its alpha.
+    """The positions (N, 2) of a picture (1, 3, H, W) that are inside a mask of any size and visible.
 
     Where all of a region is hidden, its hidden places count.
     """
@@ -352,7 +357,7 @@ def _inside(mask: torch.Tensor, picture: torch.Tensor, seen: torch.Tensor | None
 
 
 def _read_guides(job: Job, knobs: Strotss.Knobs) -> Masks:
-    """The regions of the two files that the knobs name."""
+    """The regions from the two guide files in the knobs."""
     if not (knobs.content_regions and knobs.style_regions):
         raise UsageError("content_regions and style_regions belong together: give both files, or none")
     if len(job.styles) > 1 or job.regions is not None:
