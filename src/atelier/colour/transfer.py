@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from atelier.colour import match_moments
+from atelier.maths.layout import to_array
 
 #: To the cones' responses (Reinhard et al., eq. 4), and from their logarithms to l, alpha, beta (eq. 6).
 _TO_LMS = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
@@ -105,8 +106,8 @@ def regularised(moved: Tensor, image: Tensor, *, radius: int, strength: float) -
     """
     if strength <= 0:
         return moved
-    guide = np.ascontiguousarray(image[0].permute(1, 2, 0).float().cpu().numpy())
-    change = np.ascontiguousarray((moved - image)[0].permute(1, 2, 0).float().cpu().numpy())
+    guide = to_array(image)
+    change = to_array(moved - image)
     smooth = cv2.ximgproc.guidedFilter(guide, change, max(1, radius), 1e-3 * strength)
     return image + torch.from_numpy(smooth.reshape(change.shape)).permute(2, 0, 1)[None].to(image)
 

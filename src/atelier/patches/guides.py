@@ -17,6 +17,7 @@ import torch
 from atelier.colour.cielab import lightness, to_lab
 from atelier.colour.transfer import match_histograms, sliced
 from atelier.maths.compiled import floats
+from atelier.maths.layout import to_array, to_tensor
 
 Floats = npt.NDArray[np.float32]
 By = Literal["lightness", "colours"]
@@ -34,18 +35,14 @@ def guides(photo: Floats, painting: Floats, by: By, blur: float, seed: int) -> t
         theirs = lightness(painting)[None, None]
         matched = match_histograms(torch.from_numpy(lightness(photo)[None, None]), torch.from_numpy(theirs))
         return _soft(matched[0, 0].numpy()[..., None], blur), _soft(theirs[0, 0, ..., None], blur)
-    moved = sliced(_tensor(photo), _tensor(painting), iterations=8, seed=seed).clamp(0, 1)
-    graded = floats(moved[0].permute(1, 2, 0).numpy())
+    moved = sliced(to_tensor(photo), to_tensor(painting), iterations=8, seed=seed).clamp(0, 1)
+    graded = to_array(moved)
     return _soft(_perceived(graded), blur), _soft(_perceived(painting), blur)
 
 
 def _perceived(image: Floats) -> Floats:
     """CIELAB in units of 100, with less weight on chroma."""
     return floats(to_lab(image) / 100 * (1, _CHROMA, _CHROMA))
-
-
-def _tensor(image: Floats) -> torch.Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
 
 
 def _soft(image: Floats, blur: float) -> Floats:

@@ -31,6 +31,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images import Picture
 from atelier.images.resize import resize
+from atelier.maths.layout import to_array, to_tensor
 from atelier.methods.base import Job, Method, Paper
 from atelier.methods.visible import visible_part
 
@@ -182,7 +183,7 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
     """The three pictures of the analogy. Raises InputError where `unfiltered` is not the style's."""
     from atelier.patches.analogy_channels import predicted
 
-    style, photo = _array(visible_part(job)), _array(job.content)
+    style, photo = to_array(visible_part(job)), to_array(job.content)
     trio = Trio(_unfiltered(style, knobs, job.files.get("unfiltered")), style, photo)
     trio = _in_luminance(trio, knobs) if knobs.channels == "luminance" else _in_colour(trio, knobs, job.seed)
     if knobs.variation:
@@ -223,9 +224,9 @@ def _in_colour(trio: Trio, knobs: Analogies.Knobs, seed: int) -> Trio:
 
     if not knobs.remap:
         return trio
-    photo, source = _tensor(trio.target), _tensor(trio.source)
+    photo, source = to_tensor(trio.target), to_tensor(trio.source)
     moved = 0.5 * (match_moments(photo, source) + sliced(photo, source, iterations=8, seed=seed))
-    return Trio(trio.source, trio.filtered, _array(moved))
+    return Trio(trio.source, trio.filtered, to_array(moved))
 
 
 def _in_luminance(trio: Trio, knobs: Analogies.Knobs) -> Trio:
@@ -271,7 +272,7 @@ def _rules(knobs: Analogies.Knobs) -> Rules:
 def _picture(job: Job, knobs: Analogies.Knobs, made: Floats) -> torch.Tensor:
     """What was made, at the photo's size and with its colours where only luminance was made."""
     height, width = job.content.shape[-2:]
-    picture = resize(_tensor(made).to(job.device), (height, width))
+    picture = resize(to_tensor(made).to(job.device), (height, width))
     if knobs.channels == "luminance":
         matrix = torch.from_numpy(_matrix()).to(job.content)
         yiq = torch.einsum("ij,bjhw->bihw", matrix, job.content)
@@ -282,11 +283,3 @@ def _picture(job: Job, knobs: Analogies.Knobs, made: Floats) -> torch.Tensor:
 
 def _matrix() -> Floats:
     return np.array(_YIQ, np.float32)
-
-
-def _array(picture: torch.Tensor) -> Floats:
-    return np.ascontiguousarray(picture[0].permute(1, 2, 0).float().cpu().numpy())
-
-
-def _tensor(picture: Floats) -> torch.Tensor:
-    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())

@@ -17,6 +17,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import fit, resize
+from atelier.maths.layout import to_array
 from atelier.methods.base import Job, Method, Paper
 from atelier.methods.visible import visible_part
 
@@ -81,8 +82,8 @@ class EfrosLeung(Method):
         # Marks keep their size against the picture where the sample can be as large as that needs.
         few = fit(_size(source), max(1, min(round(longest * ratio), knobs.sample)))
         full = fit(few, max(1, round(max(few) / ratio)))
-        sample, style = (_array(resize(source, size)) for size in (few, full))
-        growth = _growth(_array(resize(job.content, canvas)), sample, knobs, job.seed)
+        sample, style = (to_array(resize(source, size)) for size in (few, full))
+        growth = _growth(to_array(resize(job.content, canvas)), sample, knobs, job.seed)
 
         def picture() -> torch.Tensor:
             made = enlarged(_filled(growth), floats(style), few, (height, width))
@@ -124,12 +125,6 @@ def _filled(growth: Growth) -> npt.NDArray[np.int32]:
     limits = np.array(growth.planes.shape[1:]) - 1
     filled: npt.NDArray[np.int32] = growth.source[near[0], near[1]].clip(0, limits)
     return filled
-
-
-def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.compiled import floats
-
-    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
 
 
 def _size(picture: torch.Tensor) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
+from atelier.maths.layout import to_array, to_tensor
 from atelier.methods.base import Job, Method, Paper
 from atelier.methods.visible import visible_part
 
@@ -111,7 +112,7 @@ class Repainting:
         moved = sliced(photo, self.style, iterations=8, seed=job.seed)
         radius = round(max(self.size) / 128)
         self.content = regularised(moved, photo, radius=radius, strength=0.5).clamp(0, 1)
-        standing = torch.from_numpy(foreground(_array(photo)))[None, None]
+        standing = torch.from_numpy(foreground(to_array(photo)))[None, None]
         self.keep = knobs.content_weight * (knobs.background + (1 - knobs.background) * standing)
         self.levels = [self._level(size) for size in sizes(self.size, smallest=knobs.smallest)]
 
@@ -160,9 +161,9 @@ class Level:
         self.content, self.knobs, self.seed, self.last = content, knobs, seed, last
         self.size = _size(content)
         self.colours = style
-        self.keep = _array(keep)
+        self.keep = to_array(keep)
         least = min(knobs.patches)
-        self.style, self.photo = (_at_least(_array(one), least) for one in (style, content))
+        self.style, self.photo = (_at_least(to_array(one), least) for one in (style, content))
         limit = min(*self.style.shape[:2], *self.photo.shape[:2])
         self.patches = [
             (patch, gap) for patch, gap in zip(knobs.patches, knobs.gaps, strict=True) if patch <= limit
@@ -179,7 +180,7 @@ class Level:
             space = PatchSpace(self.style, patch, energy=self.knobs.energy, seed=self.seed)
             places = corners(self.photo.shape[:2], patch, gap)
             for index in range(self.knobs.iterations):
-                canvas = _at_least(_array(picture), min(self.knobs.patches))
+                canvas = _at_least(to_array(picture), min(self.knobs.patches))
                 voted = robust_vote(
                     canvas,
                     self.style,
@@ -201,8 +202,8 @@ class Level:
         if not closing:
             photo = self.photo[: self.size[0], : self.size[1]]
             voted = floats((voted + self.keep * photo) / (1 + self.keep))
-        picture = monge_kantorovich(_tensor(voted), self.colours).clamp(0, 1)
-        return _tensor(_smooth(_array(picture), self.knobs.smoothing))
+        picture = monge_kantorovich(to_tensor(voted), self.colours).clamp(0, 1)
+        return to_tensor(_smooth(to_array(picture), self.knobs.smoothing))
 
 
 def _smooth(picture: Floats, amount: float) -> Floats:
@@ -224,16 +225,6 @@ def _at_least(picture: Floats, side: int) -> Floats:
 
     border = [(0, max(0, side - length)) for length in picture.shape[:2]]
     return floats(np.pad(picture, (*border, (0, 0)), mode="symmetric"))
-
-
-def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.compiled import floats
-
-    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
-
-
-def _tensor(picture: Floats) -> torch.Tensor:
-    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
 
 
 def _size(picture: torch.Tensor) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
+from atelier.maths.layout import to_array
 from atelier.methods.base import Job, Method, Paper, Takes
 
 if TYPE_CHECKING:
@@ -71,9 +72,8 @@ class Filters(Method):
 
     def transfer(self, job: Job, knobs: Filters.Knobs) -> torch.Tensor:
         from atelier.looks.base import Hand
-        from atelier.maths.compiled import floats
 
-        image = floats(job.content[0].permute(1, 2, 0).cpu().numpy())
+        image = to_array(job.content)
         hand = Hand(
             # Lines and dots of less than a pixel would vanish: small pictures are drawn coarser.
             unit=max(max(image.shape[:2]) / 1024 * knobs.coarseness, 0.4),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
+from atelier.maths.layout import to_array, to_tensor
 from atelier.methods.base import Job, Method, Paper
 from atelier.methods.visible import visible_part
 
@@ -82,7 +83,7 @@ class Quilting(Method):
         from atelier.patches.guides import guides
         from atelier.patches.quilting import Quilt, starts
 
-        photo, style = (_array(picture) for picture in (job.content, visible_part(job)))
+        photo, style = (to_array(picture) for picture in (job.content, visible_part(job)))
         unit = max(photo.shape[:2]) / 512
         goal, guide = guides(photo, style, knobs.guide, blur=knobs.blur * unit, seed=job.seed)
         quilt = Quilt(
@@ -96,25 +97,15 @@ class Quilting(Method):
             for picture in quilt.sew(side, seams=alpha, guidance=knobs.guidance * (1 - alpha)):
                 done += 1
                 if not job.progress.report(
-                    done, total, stage=f"pieces of {side}", preview=partial(_tensor, picture)
+                    done, total, stage=f"pieces of {side}", preview=partial(to_tensor, picture)
                 ):
                     break
             if job.progress.stopped:
                 break
-        return _tensor(picture).to(job.device)
+        return to_tensor(picture).to(job.device)
 
 
 def _sides(knobs: Quilting.Knobs, unit: float) -> list[int]:
     """The pieces' sides in pixels, pass by pass."""
     ratio = (min(knobs.smallest, knobs.block) / knobs.block) ** (1 / max(1, knobs.passes - 1))
     return [max(4, round(knobs.block * unit * ratio**index)) for index in range(knobs.passes)]
-
-
-def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.compiled import floats
-
-    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
-
-
-def _tensor(picture: Floats) -> torch.Tensor:
-    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())

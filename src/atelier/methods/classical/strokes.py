@@ -22,6 +22,7 @@ import numpy as np
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
+from atelier.maths.layout import to_array, to_tensor
 from atelier.methods.base import Job, Method, Paper, Result, Takes
 from atelier.methods.visible import visible_part
 
@@ -99,7 +100,7 @@ class Easel:
 
         self.job, self.knobs = job, knobs
         self.layered = _manner(MANNERS.get(knobs.manner), knobs)
-        photo = _array(job.content)
+        photo = to_array(job.content)
         styles = _styles(job)
         self.size = (photo.shape[0], photo.shape[1])
         # The published radii are for pictures of about 512 pixels.
@@ -138,7 +139,7 @@ class Easel:
                 steps,
                 stage="relaxing",
                 losses={"energy": energy},
-                preview=lambda: _tensor(painting.render()),
+                preview=lambda: to_tensor(painting.render()),
             )
             if not more:
                 break
@@ -176,7 +177,7 @@ class Easel:
 
     def tensor(self) -> torch.Tensor:
         """The canvas so far, (1, 3, H, W) on the job's device."""
-        return _tensor(self.picture()).to(self.job.device)
+        return to_tensor(self.picture()).to(self.job.device)
 
 
 def _manner(published: Manner | None, knobs: Strokes.Knobs) -> Manner | None:
@@ -187,16 +188,6 @@ def _manner(published: Manner | None, knobs: Strokes.Knobs) -> Manner | None:
         threshold=published.threshold / knobs.detail,
         opacity=knobs.opacity or published.opacity,
     )
-
-
-def _array(picture: torch.Tensor) -> Floats:
-    from atelier.maths.compiled import floats
-
-    return floats(picture[0].permute(1, 2, 0).cpu().numpy())
-
-
-def _tensor(picture: Floats) -> torch.Tensor:
-    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
 
 
 def _styles(job: Job) -> WeightedStyles:
@@ -217,7 +208,7 @@ def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float)
 
     if knobs.sizes == "manner" or not styles:
         return 1.0
-    sizes = [math.log(stroke_width(_array(style)) / (8 * published)) for style, _ in styles]
+    sizes = [math.log(stroke_width(to_array(style)) / (8 * published)) for style, _ in styles]
     mean = float(np.average(sizes, weights=[float(np.mean(share)) for _, share in styles]))
     return min(max(math.exp(mean), 0.5), 2.5)
 
@@ -233,14 +224,17 @@ def _in_palette(
 
     if knobs.palette == "photo" or not styles:
         return photo, None
-    content = _tensor(photo)
-    moved = [share * _array(sliced(content, style.cpu(), iterations=8, seed=seed)) for style, share in styles]
+    content = to_tensor(photo)
+    moved = [
+        share * to_array(sliced(content, style.cpu(), iterations=8, seed=seed)) for style, share in styles
+    ]
     source = floats(np.add.reduce(moved).clip(0, 1))
     if not knobs.colours:
         return source, None
     counts = [max(1, round(knobs.colours * float(np.mean(share)))) for _, share in styles]
     found = [
-        palette(to_lab(_array(style)), count, seed) for (style, _), count in zip(styles, counts, strict=True)
+        palette(to_lab(to_array(style)), count, seed)
+        for (style, _), count in zip(styles, counts, strict=True)
     ]
     return source, np.concatenate(found)
 

@@ -23,6 +23,7 @@ from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
+from atelier.maths.layout import to_array
 from atelier.methods.base import Job, Paper
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of
 from atelier.methods.optimise.common import _Optimising
@@ -208,7 +209,7 @@ class Analogy:
         if self.job.looks.seen[0] is not None:
             veil, visible = torch.zeros_like(parts[0][:, :1]), maths.mask_at(seen, size_of(parts[0]))
             parts.append(veil if visible is None else veil + _FAR * ~visible)
-        return _array(torch.cat(parts, 1))
+        return to_array(torch.cat(parts, 1))
 
     def _descend(self, index: int, above: AnalogyLevel, fields: Fields) -> tuple[AnalogyLevel, Fields]:
         """The next level: enlarge the fields, and rebuild A' and B from the matches of the level above."""
@@ -286,7 +287,9 @@ class Analogy:
         """The mean of the patches of `picture` that the field, `factor` times finer, names: of `size`."""
         from atelier.patches.patchmatch import enlarge, vote
 
-        values = vote(_array(picture), enlarge(field, size, size_of(picture), factor), self.knobs.patches[-1])
+        values = vote(
+            to_array(picture), enlarge(field, size, size_of(picture), factor), self.knobs.patches[-1]
+        )
         return torch.from_numpy(values).permute(2, 0, 1)[None].to(picture.device)
 
 
@@ -305,11 +308,6 @@ def _mean(values: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
     if weight is None:
         return values.mean((2, 3), keepdim=True)
     return maths.channel_moments(values, weight=weight)[0].to(values.dtype)
-
-
-def _array(values: torch.Tensor) -> Floats:
-    array: Floats = values[0].permute(1, 2, 0).cpu().contiguous().numpy()
-    return array
 
 
 def _warped(values: torch.Tensor, field: Field) -> torch.Tensor:
