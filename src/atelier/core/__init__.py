@@ -1,1 +1,1 @@
-"""What every other package uses: errors, knobs, progress, recipes, devices, memory, caches."""
+"""Shared foundations of all other packages: errors, knobs, progress, recipes, devices, memory, caches."""

@@ -1,4 +1,4 @@
-"""Settings of glibc's malloc for a process of our own: freed memory is kept, or given back.
+"""Settings of glibc's malloc for the command's own process: keep freed memory, or return it.
 
 Every step of an optimisation frees and allocates the same hundreds of megabytes. glibc returns such blocks to
 the system and gets them back empty, page by page; keeping them saves 5 to 9 percent of a step. malloc belongs
@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
 
-# Whether this process has asked for it. malloc is the process's, so this is no more global than its subject.
+# Whether this process called `keep_freed_memory`. Global, because malloc is global to the process.
 _asked = False
 
 
@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
 def release_freed_memory() -> bool:
     """Undo `keep_freed_memory` and return the memory that it kept to the system.
 
-    For pictures so large that the blocks of one stage leave gaps into which those of the next do not fit.
+    For pictures so large that the blocks of one stage leave gaps that do not fit those of the next.
     Does nothing and returns False where `keep_freed_memory` was not called or had no effect.
     """
     if not _asked:

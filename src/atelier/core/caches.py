@@ -1,9 +1,9 @@
 """The rule that every cache on disk follows: place, versions, eviction, and what a failure costs.
 
-A cache saves time and decides nothing. Its files lie in `home()/cache/<name>/<version>/`, so entries of
-another version are never found. When a cache grows beyond its limit, the files that were used longest ago go
-first, whatever their version. A folder that is read-only, full, missing or damaged costs speed, never the
-result: failures are logged at level DEBUG and otherwise ignored.
+A cache only saves time; it never changes a result. Its files are in `home()/cache/<name>/<version>/`, so that
+entries of another version are never found. When a cache exceeds its limit, the least recently used files are
+removed first, whatever their version. A folder that is read-only, full, missing or damaged costs only speed:
+failures are logged at level DEBUG and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def harmless(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Cache:
-    """A bounded folder of files that can be made again.
+    """A folder of limited size for files that can be regenerated.
 
     `version` names everything that an entry's meaning depends on besides its key; `limit` is in bytes and
     counts all versions, and 0 turns the cache off.

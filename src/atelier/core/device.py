@@ -1,4 +1,4 @@
-"""The device to compute on, and its precision. The device is tried before work starts."""
+"""Choose and test the device before work starts, and choose its precision."""
 
 from __future__ import annotations
 

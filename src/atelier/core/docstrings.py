@@ -1,4 +1,4 @@
-"""Docstrings that lists show, also where `python -OO` has removed them."""
+"""Docstrings shown in lists, available even under `python -OO`, which removes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are first needed, or an error with the command that installs them."""
+"""Optional packages: import them on first use, or raise an error with the install command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require(package: str, extra: str, what: str) -> ModuleType:
     """The module `package`, which `pip install 'atelier[extra]'` installs; `what` needs it.
 
     Call it where the work starts, never at the top of a file, so that listing methods imports nothing.
-    Raises ResourceError, with the command, where the package or one that it imports is absent or broken.
+    Raises ResourceError, with the command, where the package or one that it imports is missing or broken.
 
     >>> require("json", "diffusion", "Reading settings").loads("[1]")
     [1]

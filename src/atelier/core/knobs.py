@@ -1,6 +1,6 @@
 """Knobs: a method's own settings, declared once as typed fields.
 
-Flags, sliders, JSON schema and the docs table are all made from the declaration:
+Flags, sliders, the JSON schema and the docs table are generated from the declaration:
 
 >>> class Brush(Knobs):
 ...     width: int = knob(12, "Width of the brush in pixels.", ge=1, le=200)
@@ -86,7 +86,7 @@ def _extras(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 
 def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:
-    """Checked knobs. Raises UsageError with one sentence for the first thing that is wrong."""
+    """Checked knobs. Raises UsageError with one sentence for the first problem."""
     for name in values:
         if name not in kind.model_fields:
             raise UsageError(f"there is no {what} '{name}': {did_you_mean(name, kind.model_fields)}")

@@ -1,4 +1,4 @@
-"""torch, imported when one of its names is first used.
+"""torch, imported on first use.
 
 Every `--help` imports the method files, and importing torch there would take seconds. They write
 `from atelier.core.lazy import torch` and use it as usual; annotations are never evaluated.

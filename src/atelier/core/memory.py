@@ -1,4 +1,4 @@
-"""How much memory is available, and one sentence where it is not enough."""
+"""Available memory, and a clear error if it is not enough."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """How far the work is: step `done` of `total`, in the stage of this name.
+    """Progress of a run: step `done` of `total` in the stage `stage`.
 
     `losses` are the weighted terms of the objective by name. `preview` returns the current picture,
     (B, 3, H, W) in 0..1; it costs nothing until it is called.

@@ -35,7 +35,7 @@ class Text(BaseModel):
     weight: float = 1.0
 
 
-#: The layout of requests that this version writes. Receipts without a number are of layout 1.
+#: The request layout that this version writes. Receipts without a number have layout 1.
 SCHEMA = 2
 
 
@@ -75,7 +75,7 @@ class Request(BaseModel):
 
 
 class Recipe(Request):
-    """A request and what was found while it ran: everything that decides a picture's pixels.
+    """A request plus the facts recorded during its run: everything that determines a picture's pixels.
 
     >>> import atelier, numpy as np
     >>> picture = atelier.stylize(np.zeros((8, 8, 3)), method="identity", seed=7)
@@ -106,7 +106,7 @@ def versions() -> dict[str, str]:
 
 
 def changes(recipe: Recipe, now: Mapping[str, str], keys: Iterable[str] | None = None) -> list[str]:
-    """What is different here from when the recipe was written, as "torch 2.13.0 → 2.14.0"."""
+    """The versions that differ from those in the recipe, as "torch 2.13.0 → 2.14.0"."""
     names = keys if keys is not None else recipe.versions
     return [
         f"{name} {recipe.versions.get(name)} → {now.get(name)}"
