@@ -82,6 +82,15 @@ def test_histograms_match_those_of_skimage() -> None:
         )
 
 
+def test_histogram_ties_take_the_middle_quantile() -> None:
+    ramp = torch.linspace(0, 1, 101, dtype=torch.float64).view(1, 1, 1, 101).expand(1, 3, 1, 101)
+    flat = torch.full((1, 3, 4, 4), 0.9, dtype=torch.float64)
+    assert torch.allclose(ways.match_histograms(flat, ramp), torch.full_like(flat, 0.5), atol=1e-12)
+    halves = torch.tensor([0.2, 0.2, 0.7, 0.7], dtype=torch.float64).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    got = ways.match_histograms(halves, ramp)[0, 0, 0]
+    assert got.tolist() == pytest.approx([0.2475, 0.2475, 0.7525, 0.7525])  # ranks 1/4 and 3/4 of 101 samples
+
+
 def distance(image: Tensor, reference: Tensor) -> float:
     """Sliced Wasserstein distance along many axes: not those of the method."""
     axes = torch.nn.functional.normalize(

@@ -1,6 +1,8 @@
-"""Palettes: the few colours that a picture can be painted with."""
+"""Palettes: a few colours that represent a picture."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -14,27 +16,25 @@ _ROUNDS = 20
 
 
 def palette(colours: Floats, count: int, seed: int) -> Floats:
-    """At most `count` colours (K, C) that stand for `colours` (N, C): k-means from spread-out starts.
+    """At most `count` colours (K, C) that represent `colours` (N, C), by k-means.
 
-    Starts as in k-means++ (Arthur & Vassilvitskii, 2007). Distances are Euclidean, so give CIELAB where
-    eyes should judge.
+    Initialised by k-means++ (Arthur & Vassilvitskii, 2007). Distances are Euclidean, so pass CIELAB if the
+    palette should match perceived differences. K is smaller than `count` if there are fewer distinct colours
+    or a cluster ends up empty. The same seed gives the same palette.
     """
+    from scipy.cluster.vq import kmeans2
+
     generator = np.random.default_rng(seed)
     points = colours.reshape(-1, colours.shape[-1])
     if len(points) > _SAMPLES:
-        points = points[generator.choice(len(points), _SAMPLES, replace=False)]
-    centres = [points[generator.integers(len(points))]]
-    distance = ((points - centres[0]) ** 2).sum(axis=1)
-    while len(centres) < count and distance.max() > 1e-6:
-        chances = distance.astype(np.float64) / distance.sum(dtype=np.float64)
-        centres.append(points[generator.choice(len(points), p=chances)])
-        distance = np.minimum(distance, ((points - centres[-1]) ** 2).sum(axis=1))
-    found = np.stack(centres)
-    for _ in range(_ROUNDS):
-        owner = nearest(points, found)
-        for index in np.unique(owner):
-            found[index] = points[owner == index].mean(axis=0)
-    return floats(found)
+        points = generator.choice(points, _SAMPLES, replace=False)
+    distinct = np.unique(points, axis=0)
+    if len(distinct) <= count:  # k-means++ cannot draw more centres than there are distinct colours
+        return floats(distinct)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, owner = kmeans2(points.astype(np.float64), count, iter=_ROUNDS, minit="++", rng=generator)
+    return floats(centres[np.unique(owner)])
 
 
 def nearest(colours: Floats, centres: Floats) -> npt.NDArray[np.intp]:

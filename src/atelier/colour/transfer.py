@@ -51,7 +51,9 @@ def reinhard(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def match_histograms(image: Tensor, reference: Tensor) -> Tensor:
-    """Each channel's histogram, that of the reference; equal values stay equal."""
+    """Matches the histogram of each channel to that of the reference; equal values stay equal."""
+    # Not skimage.exposure.match_histograms: it sends tied values to their upper quantile, so large flat areas
+    # come out too bright (a flat picture takes the reference's maximum). Here ties take the middle one.
     channels = [
         _matched(values.flatten(), target.flatten()).view_as(values)
         for values, target in zip(image[0], reference[0], strict=True)
