@@ -57,7 +57,7 @@ class EfrosLeung(Method):
             11, "Side of the neighbourhood that is compared, in pixels of the grown picture.", ge=3, le=41
         )
         tolerance: float = knob(
-            0.1, "Tolerance: pick among matches within this factor of the best.", ge=0, le=2
+            0.1, "Tolerance: pick among matches with at most 1 + this times the least error.", ge=0, le=2
         )
         coherence: float = knob(1.0, "Tolerance for a patch that continues its neighbour's.", ge=0, le=20)
         grown: int = knob(192, "Long side at which the picture is grown.", ge=16, le=1024)

@@ -68,7 +68,7 @@ class Quilting(Method):
             le=8,
         )
         tolerance: float = knob(
-            0.1, "Tolerance: pick among blocks within this factor of the best.", ge=0, le=2
+            0.1, "Tolerance: pick among blocks with at most 1 + this times the least error.", ge=0, le=2
         )
 
     qualities = {  # noqa: RUF012
