@@ -159,7 +159,7 @@ class CaptionedSettings(MethodSettings):
     )
     sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
     zoom: float = Field(1.0, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
-    flip: bool = Field(False, description="Decoder half of the pictures; a caption may say left or right.")
+    flip: bool = Field(False, description="Mirror half of the pictures; a caption may say left or right.")
 
 
 #: The settings that each kind of data set adds; see `atelier.methods.trainable.DataKind`.
