@@ -136,7 +136,7 @@ class VGG(nn.Module):
     def forward(self, image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """The features of `image` (B, 3, H, W), RGB in 0..1, at `taps`, in the dtype of the weights.
 
-        Nothing behind the deepest tap is computed. Raises `UsageError` for an unknown tap and
+        Layers after the deepest tap are not computed. Raises `UsageError` for an unknown tap and
         `InputError` for a picture that is too small to reach it.
         """
         wanted = self._check_taps(taps)

@@ -183,7 +183,7 @@ class Pastiche(nn.Module):
 
 
 class Statistics(nn.Module):
-    """A style seen by an encoder: the logarithms of its channels' moments, made even, and a hidden layer.
+    """A style seen by an encoder: the logarithms of its channels' moments, standardised, and a hidden layer.
 
     The evenness is that of all styles seen in training, not of a batch: a handful of styles says little.
     """
