@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, with the tensors keyed by path and everything else as JSON in its header.
+"""Checkpoints: one safetensors file each; tensors keyed by path, everything else as JSON in its header.
 
 Nothing is pickled. The state is a tree of dicts, lists and tuples, with tensors, numbers, text and None.
 """
