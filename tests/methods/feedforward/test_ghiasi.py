@@ -130,7 +130,7 @@ def test_a_vector_of_another_network(
 ) -> None:
     path = tmp_path / "kept.safetensors"
     save_vector(painting, path, size=56, weights=with_inception)
-    with pytest.raises(WeightsError, match="was made by another network than"):
+    with pytest.raises(WeightsError, match="was made with another network than"):
         make(style_vector=str(path))
 
 
@@ -361,7 +361,7 @@ def test_a_part_is_painted_in_its_own_style(tiny_encoder: Path) -> None:
 
 
 def test_pooling_goes_with_the_predictor(tiny_encoder: Path) -> None:
-    with pytest.raises(UsageError, match="goes with predictor = 'inception'"):
+    with pytest.raises(UsageError, match="needs predictor = 'inception'"):
         Ghiasi().network(Ghiasi.Training(encoder=str(tiny_encoder), pooling="average"))
 
 
