@@ -88,3 +88,25 @@ def test_hidden_colours_of_a_style_are_not_seen() -> None:
     grey = np.full((16, 16, 3), 0.5, np.float32)
     made = [atelier.stylize(grey, one, method="style_copy", device="cpu").pixels for one in pictures]
     assert np.array_equal(*made)
+
+
+def test_other_weights_of_the_same_name_are_another_request(
+    photo: Floats, painting: Floats, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    changed = {name: value + 1 for name, value in load_file(tiny_encoder).items()}
+    save_file(changed, tmp_path / tiny_encoder.name)
+    requests = [
+        atelier.Stylizer(painting, method="gatys", encoder=str(path), device="cpu").request(photo)
+        for path in (tiny_encoder, tmp_path / tiny_encoder.name)
+    ]
+    assert requests[0].knobs == requests[1].knobs
+    assert requests[0].key != requests[1].key
+    with pytest.raises(atelier.WeightsError, match="hash differs"):
+        atelier.run(
+            requests[0],
+            content=photo,
+            style=painting,
+            files={"encoder": tmp_path / tiny_encoder.name},
+        )

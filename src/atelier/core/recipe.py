@@ -43,7 +43,8 @@ class Request(BaseModel):
     """One picture to make, before the run: equal requests make equal pictures on the same machine.
 
     It holds names and hashes instead of pixels, so it is small, hashable and serialisable: the core of a
-    receipt, the key of a grid's cell, what a worker or a page sends. `files` are the inputs that knobs name.
+    receipt, the key of a grid's cell, what a worker or a page sends. `files` are the inputs
+    that knobs name, `weights` the hashes of the weights.
 
     >>> a = Request(method="identity", controls={"seed": 1})
     >>> a == Request.model_validate_json(a.model_dump_json(by_alias=True)), len(a.key)
@@ -63,6 +64,7 @@ class Request(BaseModel):
     mask: Source | None = None
     regions: tuple[Source, ...] = ()
     files: dict[str, tuple[Source, ...]] = {}
+    weights: dict[str, str] = {}
 
     @property
     def key(self) -> str:
@@ -85,7 +87,6 @@ class Recipe(Request):
     """
 
     layout: int = Field(1, alias="schema")
-    weights: dict[str, str] = {}
     versions: dict[str, str]
     machine: dict[str, str | int]
     stopped_after: int | None = None

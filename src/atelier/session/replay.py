@@ -75,7 +75,7 @@ def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) ->
     """The recipe's knobs, with their files located and their weights checked."""
     kind = registry.find(recipe.method).Knobs
     knobs = dict(recipe.knobs)
-    used: Mapping[str, str] = getattr(recipe, "weights", {})
+    used = recipe.weights
     weights_at: dict[str, str] = {}
     for name, holds in knob_rules.files_of(kind).items():
         if name not in knobs:

@@ -7,7 +7,7 @@ one of them better itself declares it in `Method.native` and receives the contro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,28 +124,31 @@ class Setup:
             method=self.kind.name,
             knobs=knobs,
             controls=settled | side | {"device": str(self.device), "threads": threads},
+            weights={
+                given.named(name, naming) if weights.is_path(name) else name: weights.fingerprint(name)
+                for name in self._weights(inputs)
+            },
             **given.sources(inputs, naming),
         )
 
+    def _weights(self, inputs: Inputs) -> Sequence[str]:
+        """The weights that the run uses; none if the photo stays as it is."""
+        idle = inputs.content is not None and self.controls.strength == 0
+        return () if idle else [str(name) for name in self.method.weights(self.knobs)]
+
     def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
         """The request plus the facts recorded during the run."""
-        naming = self.controls.receipt
         idle = inputs.content is not None and self.controls.strength == 0
-        used = () if idle else self.method.weights(self.knobs)
         return recipes.Recipe(
             **request.model_dump(),
-            weights={
-                given.named(name, naming) if weights.is_path(name) else name: weights.fingerprint(name)
-                for name in map(str, used)
-            },
             versions=recipes.versions(),
             machine={name: request.controls[name] for name in ("device", "threads")},
             stopped_after=progress.done if progress.stopped else None,
-            source_type="" if idle else _SOURCE_TYPES + source_type(self.kind, used),
+            source_type="" if idle else _SOURCE_TYPES + source_type(self.kind, request.weights),
         ).model_dump(mode="json", by_alias=True)
 
 
-def source_type(kind: type[Method], used: Sequence[str]) -> str:
+def source_type(kind: type[Method], used: Collection[str]) -> str:
     """The IPTC term for how a picture was made (NewsCodes, digital source type)."""
     if not used:
         return "algorithmicMedia" if kind.takes.content == "none" else "algorithmicallyEnhanced"
