@@ -313,7 +313,7 @@ TABLE = [
         "encoder-other",
         f"{PAIR} --encoder enc.safetensors",
         WEIGHTS,
-        "enc.safetensors: These 1 tensors",
+        "enc.safetensors: these 1 tensors",
         _other_tensors,
     ),
     Row(

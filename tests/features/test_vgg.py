@@ -155,7 +155,7 @@ def test_bad_names_get_the_nearest_good_one() -> None:
     eyes = VGG(TINY)
     with pytest.raises(UsageError, match="tiny has no tap 'relu3_9': did you mean 'relu3_3'"):
         eyes(picture(), ["relu3_9"])
-    with pytest.raises(UsageError, match="No tap"):
+    with pytest.raises(UsageError, match="at least one tap"):
         eyes(picture(), [])
     with pytest.raises(UsageError, match="no padding 'reflection': did you mean 'reflect'"):
         VGG(TINY, padding="reflection")  # type: ignore[arg-type]

@@ -47,5 +47,5 @@ def test_the_target_is_a_constant() -> None:
 
 
 def test_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 3, 5, 4\).*\(1, 2, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 5, 4\).*\(1, 3, 5, 4\)"):
         ContentLoss(features(0))(features(0, channels=2))

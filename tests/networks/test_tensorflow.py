@@ -126,5 +126,5 @@ def test_vgg_of_tf_slim_sees_the_same() -> None:
 
 
 def test_another_file_than_vgg() -> None:
-    with pytest.raises(WeightsError, match=r"These 1 tensors are not TF-slim's VGG-16: conv1_1\.bias"):
+    with pytest.raises(WeightsError, match=r"these 1 tensors are not the VGG-16 of TF-slim: conv1_1\.bias"):
         vgg_from_slim({"vgg_19/conv1/conv1_1/weights": torch.ones(3, 3, 3, 4)})

@@ -86,7 +86,7 @@ def photo(name: str) -> NDArray[np.float32]:
     from PIL import Image
 
     if name not in PHOTOS:
-        raise UsageError(f"There is no example photo '{name}': {did_you_mean(name, PHOTOS)}")
+        raise UsageError(f"there is no example photo '{name}': {did_you_mean(name, PHOTOS)}")
     try:
         # not skimage.data.<name>(): that may look for, and fill, a download cache in the home folder
         data = importlib.resources.files("skimage.data").joinpath(_FILES[name]).read_bytes()
@@ -110,10 +110,10 @@ def style(name: str, *, size: int = 640, seed: int = 0) -> NDArray[np.float32]:
     import numpy as np
 
     if name not in STYLES:
-        raise UsageError(f"There is no example style '{name}': {did_you_mean(name, STYLES)}")
+        raise UsageError(f"there is no example style '{name}': {did_you_mean(name, STYLES)}")
     _check_size(size)
     if seed < 0:
-        raise UsageError(f"The seed {seed} is negative: allowed are 0 and above.")
+        raise UsageError(f"the seed {seed} is negative: use 0 or more")
     paint = getattr(importlib.import_module(f"atelier.examples.{_STUDIOS[name]}"), name)
     return cast("NDArray[np.float32]", paint(np.random.default_rng([seed, zlib.crc32(name.encode())]), size))
 
@@ -160,4 +160,4 @@ def _folder(path: Path) -> None:
 
 def _check_size(size: int) -> None:
     if not _SMALLEST <= size <= _LARGEST:
-        raise UsageError(f"The size {size} is not allowed: choose {_SMALLEST} to {_LARGEST} pixels.")
+        raise UsageError(f"the size {size} is not allowed: choose {_SMALLEST} to {_LARGEST} pixels")

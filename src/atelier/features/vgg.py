@@ -215,7 +215,7 @@ class VGG(nn.Module):
     def _check_taps(self, taps: Sequence[str]) -> tuple[str, ...]:
         wanted = (taps,) if isinstance(taps, str) else tuple(taps)
         if not wanted:
-            raise UsageError(f"No tap was asked of {self.plan.name}; allowed: {', '.join(self.taps)}.")
+            raise UsageError(f"{self.plan.name} needs at least one tap; available: {', '.join(self.taps)}")
         for tap in wanted:
             if tap not in self.taps:
                 raise UsageError(f"{self.plan.name} has no tap '{tap}': {did_you_mean(tap, self.taps)}")
@@ -223,13 +223,13 @@ class VGG(nn.Module):
 
     def _check_image(self, image: Tensor, steps: Sequence[str]) -> None:
         if image.ndim != 4 or image.shape[1] != 3:
-            raise InputError(f"An encoder takes RGB of shape (B, 3, H, W), not {tuple(image.shape)}.")
+            raise InputError(f"an encoder takes RGB of shape (B, 3, H, W), not {tuple(image.shape)}")
         height, width = image.shape[-2:]
         need = self._smallest(steps)
         if min(height, width) < need:
             raise InputError(
                 f"A picture of {width}x{height} px is too small for {steps[-1]} of {self.plan.name} with "
-                f"{self.padding} padding, which needs {need} px a side: enlarge it or use an earlier layer."
+                f"{self.padding} padding, which needs {need} px a side: enlarge it or use an earlier layer"
             )
 
     def _smallest(self, steps: Sequence[str]) -> int:
@@ -250,7 +250,7 @@ class VGG(nn.Module):
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise UsageError(f"An encoder has no {option} '{value}': {did_you_mean(value, allowed)}")
+        raise UsageError(f"an encoder has no {option} '{value}': {did_you_mean(value, allowed)}")
     return value
 
 
@@ -314,8 +314,8 @@ def recognise(state: Mapping[str, Tensor]) -> Plan:
         if len(names & plan.official_names().keys()) > 0.8 * len(plan.official_names()):
             return plan
     raise WeightsError(
-        f"These {len(state)} tensors (first: {_some(state)}) are not those of a VGG-like encoder; allowed: "
-        "torchvision's vgg16 or vgg19, vgg_normalised, or an encoder that atelier trained."
+        f"these {len(state)} tensors (first: {_some(state)}) are not those of a VGG-like encoder; allowed: "
+        "torchvision's vgg16 or vgg19, vgg_normalised, or an encoder that atelier trained"
     )
 
 
@@ -341,14 +341,14 @@ def _check_names(plan: Plan, named: Mapping[str, Tensor]) -> None:
     extra = [name for name in named if name not in shapes]
     if missing or extra:
         raise WeightsError(
-            f"These weights do not fit {plan.name}: {len(missing)} tensors are missing ({_some(missing)}) "
-            f"and {len(extra)} are left over ({_some(extra)}); take the file as it was published."
+            f"the weights do not fit {plan.name}: {len(missing)} tensors are missing ({_some(missing)}) "
+            f"and {len(extra)} are left over ({_some(extra)}); use the original published file"
         )
     for name, shape in shapes.items():
         if tuple(named[name].shape) != shape:
             raise WeightsError(
-                f"These weights do not fit {plan.name}: {name} has shape {tuple(named[name].shape)} "
-                f"where {shape} is needed; take the file as it was published."
+                f"the weights do not fit {plan.name}: {name} has shape {tuple(named[name].shape)} "
+                f"where {shape} is needed; use the original published file"
             )
 
 
@@ -363,7 +363,7 @@ def _plan_of_own(state: Mapping[str, Tensor]) -> Plan:
             widths[stage] = tensor.shape[0]
     stages = range(1, max(counts) + 1)
     if missing := [f"conv{stage}_1.weight" for stage in stages if stage not in counts]:
-        raise WeightsError(f"These weights lack a whole stage of the encoder ({_some(missing)}).")
+        raise WeightsError(f"the weights lack a whole stage of the encoder ({_some(missing)})")
     read = (tuple(widths[stage] for stage in stages), tuple(counts[stage] for stage in stages))
     if "colour.weight" in state:
         return replace(VGG_NORMALISED, widths=read[0], convs=read[1])

@@ -28,7 +28,8 @@ class ContentLoss:
     def __call__(self, features: Tensor) -> Tensor:
         if features.shape != self.target.shape:
             raise ValueError(
-                f"Content has shape {tuple(self.target.shape)}, features {tuple(features.shape)}."
+                f"the features have shape {tuple(features.shape)}, "
+                f"and the content target {tuple(self.target.shape)}"
             )
         apart: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
         return apart / self.unit

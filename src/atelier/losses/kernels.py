@@ -151,7 +151,7 @@ def _squares(values: Tensor) -> Tensor:
 def _positions(features: Tensor, weight: Tensor | None = None) -> Tensor:
     """Features (1, C, H, W) as one vector for each position that counts, (N, C), in float32 or better."""
     if len(features) != 1:
-        raise ValueError(f"The Gaussian kernel takes one picture at a time, not {len(features)}.")
+        raise ValueError(f"the Gaussian kernel takes one picture at a time, not {len(features)}")
     vectors = features[0].flatten(1).T.to(torch.promote_types(features.dtype, torch.float32))
     if weight is None:
         return vectors

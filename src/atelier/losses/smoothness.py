@@ -27,7 +27,7 @@ class TotalVariation:
 
     def __init__(self, norm: Norm = "squared") -> None:
         if norm not in _NORMS:
-            raise UsageError(f"Total variation has no norm '{norm}': {did_you_mean(norm, _NORMS)}")
+            raise UsageError(f"total variation has no norm '{norm}': {did_you_mean(norm, _NORMS)}")
         self.norm = norm
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class GramLoss:
         weight: Tensor | None = None,
     ) -> None:
         if scale not in _SCALES:
-            raise UsageError(f"A Gram loss has no scale '{scale}': {did_you_mean(scale, _SCALES)}")
+            raise UsageError(f"a Gram loss has no scale '{scale}': {did_you_mean(scale, _SCALES)}")
         self.centred = centred
         self.target = gram(target.detach(), centred=centred, weight=weight)
         if scale == "relative":

@@ -354,7 +354,7 @@ def _joined(state: Mapping[str, Tensor], layers: list[str], part: str, name: str
     if missing := [name for name in names if name not in state]:
         raise WeightsError(
             f"{len(missing)} of the network's {len(names)} variables */{part} are missing (first: "
-            f"{missing[0]}): take the checkpoint as it was published."
+            f"{missing[0]}): use the original published checkpoint"
         )
     # A linear layer was stored as a convolution of 1 x 1; its output comes first here.
     parts = [state[name][0, 0].T if state[name].ndim == 4 else state[name] for name in names]
@@ -365,8 +365,8 @@ def _rows(state: Mapping[str, Tensor], name: str) -> int:
     if name not in state or state[name].ndim == 0:
         first = ", ".join(list(state)[:3])
         raise WeightsError(
-            f"These {len(state)} tensors (first: {first}) are not those of a network with conditional "
-            f"instance normalisation: {name} is missing."
+            f"these {len(state)} tensors (first: {first}) are not those of a network with conditional "
+            f"instance normalisation: {name} is missing"
         )
     return state[name].shape[0]
 

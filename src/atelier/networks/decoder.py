@@ -47,7 +47,7 @@ class DecoderPlan:
             )
         if self.blocks and not self.skips:
             raise UsageError(
-                f"{self.blocks} blocks need a skip to join at: ask for one skip, or for no blocks."
+                f"{self.blocks} blocks need a skip to join at: ask for one skip, or for no blocks"
             )
 
     @classmethod
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
     def __init__(self, plan: DecoderPlan, *, padding: str = "replicate") -> None:
         super().__init__()
         if padding not in _PADDINGS:
-            raise UsageError(f"A decoder has no padding '{padding}': {did_you_mean(padding, _PADDINGS)}")
+            raise UsageError(f"a decoder has no padding '{padding}': {did_you_mean(padding, _PADDINGS)}")
         self.plan, self.padding = plan, padding
         self._growing: dict[str, Tensor] = {}
         for stage, number, before, after in plan.layers():
@@ -265,8 +265,8 @@ def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
     widths, convs = _sizes(state)
     if not widths or len(widths) != max(widths):
         raise WeightsError(
-            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a "
-            "decoder that mirrors an encoder; allowed: AdaIN's published decoder.pth, or one of atelier's."
+            f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a "
+            "decoder that mirrors an encoder; allowed: AdaIN's published decoder.pth, or one of atelier's"
         )
     stages = range(1, len(widths) + 1)
     return DecoderPlan(
@@ -304,8 +304,8 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
             parts.setdefault(int(found[1]), {})[found[2]] = tensor
     if not parts or sum(map(len, parts.values())) != len(state):
         raise WeightsError(
-            f"These {len(state)} tensors (first: {next(iter(state), 'none')}) are not the decoders of "
-            "several levels: take those of WCT."
+            f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not the decoders of "
+            "several levels: take those of WCT"
         )
     mirrors = Decoders(())
     mirrors.levels = tuple(sorted(parts, reverse=True))
@@ -313,7 +313,7 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
         mirror = from_state(parts[number], padding=padding)
         if mirror.plan.stage != number:
             raise WeightsError(
-                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: correct its names."
+                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: correct its names"
             )
         mirrors.add_module(f"level{number}", mirror)
     return mirrors
@@ -325,8 +325,8 @@ def check_fit(plan: DecoderPlan, encoder: VGG) -> None:
         if tap not in encoder.taps or encoder.channels(tap) != width:
             there = f"{encoder.channels(tap)} channels" if tap in encoder.taps else "nothing"
             raise WeightsError(
-                f"The decoder needs {width} channels at {tap} and the encoder ({encoder.plan.name}) gives "
-                f"{there}: take weights and an encoder that belong together."
+                f"the decoder needs {width} channels at {tap} and the encoder ({encoder.plan.name}) gives "
+                f"{there}: use a decoder that was trained for this encoder"
             )
 
 

@@ -92,7 +92,7 @@ class Trunk(nn.Module):
             height, width = image.shape[-2:]
             raise InputError(
                 f"A picture of {width}x{height} px is too small for Inception, which needs {SMALLEST} px a "
-                "side: enlarge it."
+                "side: enlarge it"
             )
         dtype = self.get_submodule("Conv2d_1a_3x3").get_parameter("weight").dtype
         features = image.to(dtype, memory_format=torch.channels_last)

@@ -210,7 +210,7 @@ class Reversible(nn.Module):
         if height % step or width % step or min(height, width) < 2 * step:
             raise InputError(
                 f"A reversible network takes sides that are multiples of {step} and at least {2 * step}, "
-                f"not {width}x{height} px: pad the picture."
+                f"not {width}x{height} px: pad the picture"
             )
         first, second = _halves(_filled(picture, 2 * self.plan.channels[0] - picture.shape[1]))
         for block in self.stack:
@@ -301,22 +301,22 @@ def recognise(state: Mapping[str, Tensor], *, spread: int | None = None) -> Plan
     refined = _blocks(state, r"channel_reduction\.block_list\.(\d+)")
     if not stack or not refined:
         raise WeightsError(
-            f"These {len(state)} tensors are not those of a reversible network: use one published for "
-            "CAP-VSTNet (photo_image.pt, art_image.pt, ...) or that `atelier train cap_vstnet` made."
+            f"these {len(state)} tensors are not those of a reversible network: use one published for "
+            "CAP-VSTNet (photo_image.pt, art_image.pt, ...) or that `atelier train cap_vstnet` made"
         )
     if SPREAD in state:
         spread = int(state[SPREAD])
     if spread is None:
         raise WeightsError(
-            "These weights do not say whether they are photorealistic or artistic, for the published files "
-            "have the same shapes: set the knob network to photo or art."
+            "the weights do not say whether they are photorealistic or artistic, for the published files "
+            "have the same shapes: set the knob `network` to photo or art"
         )
     channels, inner, blocks = _groups(stack)
     width, hidden_inner = refined[0][1], refined[0][0]
     if not 0 <= spread < len(channels) or width % 4**spread or width < channels[-1]:
         raise WeightsError(
-            f"These weights' last blocks have {width} channels, which do not fit {spread} unsqueezes of "
-            f"{len(channels)} groups: take the file as it was published."
+            f"the last blocks of these weights have {width} channels, which do not fit {spread} unsqueezes "
+            f"of {len(channels)} groups: use the original published file"
         )
     return Plan(channels, inner, blocks, width // 4**spread, hidden_inner, len(refined), spread)
 
@@ -335,8 +335,8 @@ def _groups(stack: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, .
     channels = tuple(dict.fromkeys(after for _, after in stack))
     if any(4 * one != two for one, two in pairwise(channels)):
         raise WeightsError(
-            f"These weights' blocks have {', '.join(map(str, channels))} channels, and each group of a "
-            "reversible network has four times as many as the one before: take the file as it was published."
+            f"the blocks of these weights have {', '.join(map(str, channels))} channels, and each group of a "
+            "reversible network has four times as many as the one before: use the original published file"
         )
     inner = tuple(next(width for width, after in stack if after == one) for one in channels)
     return channels, inner, tuple(sum(after == one for _, after in stack) for one in channels)

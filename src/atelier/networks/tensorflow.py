@@ -127,7 +127,9 @@ def vgg_from_slim(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     kept = {name: value for name, value in state.items() if re.match(r"vgg_16/conv\d/conv\d_\d/", name)}
     found = {name.split(".", 2)[2]: value.float() for name, value in translate(kept).items()}
     if missing := {"conv1_1.weight", "conv1_1.bias"} - found.keys():
-        raise WeightsError(f"These {len(state)} tensors are not TF-slim's VGG-16: {min(missing)} is missing.")
+        raise WeightsError(
+            f"these {len(state)} tensors are not the VGG-16 of TF-slim: {min(missing)} is missing"
+        )
     mean, deviation = (torch.tensor(part) for part in (VGG16.mean, VGG16.std))
     kernel = found["conv1_1.weight"]
     found["conv1_1.bias"] = found["conv1_1.bias"] + kernel.sum((2, 3)) @ (
