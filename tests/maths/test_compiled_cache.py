@@ -110,7 +110,13 @@ def test_a_disk_that_fills_up(code: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "damage"), [(".nbi", "empty"), (".nbi", "garbage"), (".nbc", "cut"), (".nbc", "flipped")]
+    ("suffix", "damage"),
+    [
+        pytest.param(".nbi", "empty", marks=pytest.mark.slow),
+        (".nbi", "garbage"),
+        pytest.param(".nbc", "cut", marks=pytest.mark.slow),
+        (".nbc", "flipped"),
+    ],
 )
 def test_damaged_files_are_made_again(code: Path, filled: Path, suffix: str, damage: str) -> None:
     damaged = stored(filled, suffix)

@@ -261,6 +261,7 @@ def test_a_stage_of_hypercolumns(exact_encoder: VGG) -> None:
     check("hm_image_blocks", blocks(image, SETTINGS["eval_block_mean"]))
 
 
+@pytest.mark.slow
 def test_a_stage_of_feature_splitting(exact_encoder: VGG, split_terms: list[Tensor]) -> None:
     made = programme(exact_encoder, exact("image_c"), exact("image_s"), **SETTINGS["eval"])
     slopes, image = stage(made, made.splitting, exact("image_o"))

@@ -146,7 +146,6 @@ class Stylizer:
     ) -> Picture:
         setup = self.setup
         with threads(setup.controls.threads) as count:
-            request = setup.request(inputs, size, count)
             frame = setup.frame(inputs, size, progress)
             if previous is not None:
                 frame.previous = Picture.of(previous).resized(size).tensor(setup.device)
@@ -155,6 +154,7 @@ class Stylizer:
             del frame  # free its memory for the copies below
             if size[0] * size[1] > LARGE:
                 self._painters.clear()
+            request = setup.request(inputs, size, count)
             picture = picture_of(result, inputs.content, size)
         recipe = setup.receipt(request, inputs, progress)
         picture.metadata = picture.metadata.marked(recipe["source_type"])

@@ -291,6 +291,7 @@ def published(settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     return knobs_for(NNST, "published", mine | more)
 
 
+@pytest.mark.slow
 def test_as_published_at_small_sizes(settings: dict[str, Any]) -> None:
     events: list[Event] = []
     content, style = waves(70, 90), waves(66, 80, 1)
