@@ -309,7 +309,7 @@ def recognise(state: Mapping[str, Tensor], *, spread: int | None = None) -> Plan
     if spread is None:
         raise WeightsError(
             "the weights do not say whether they are photorealistic or artistic, for the published files "
-            "have the same shapes: set the knob `network` to photo or art"
+            "have the same shapes: set the knob network to photo or art"
         )
     channels, inner, blocks = _groups(stack)
     width, hidden_inner = refined[0][1], refined[0][0]
