@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def _checksums() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Shelf(ABC):
     """The place of one record's weights in the cache, `<home>/weights/<name>/`."""
 
     record: Record
@@ -85,42 +86,42 @@ class Shelf:
         return home() / "weights" / self.record.name
 
     @property
+    @abstractmethod
     def weights(self) -> Path:
         """What is installed, there or not: a safetensors file, or the folder of a pipeline."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def sidecar(self) -> Path:
         """A small JSON file with the sources and the hashes of what is installed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_installed(self) -> bool:
         """Whether the weights are there; `condition` says whether they are whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def condition(self) -> Condition:
         """Whether the weights are there, whole, and the published ones, by hashing them again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recorded(self) -> Condition:
         """As `condition`, from what was recorded at installation: nothing is hashed, damage is not seen."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has(self, part: File) -> bool:
         """Whether an earlier `pull` that did not end has already put this file in place."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, part: File, source: str) -> None:
         """Accept a file that has arrived in `part_of(part)`. Raises `WeightsError` if it is of no use."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, sources: Mapping[str, str]) -> Path:
         """Install what has arrived, once every file has; `sources` says where each came from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, files: Mapping[str, Path], source: str) -> Path:
         """Install copies of the user's own `files`, by their published names."""
-        raise NotImplementedError
 
     def part_of(self, part: File) -> Path:
         """What has arrived of the download of a file."""
