@@ -328,6 +328,7 @@ def test_the_first_network_transfers_colours(tiny_encoder: Path) -> None:
     content, style = picture(64, 48), picture(48, 64, seed=1) ** 2 * 0.5
     apart = []
     for gain in (0.0, 0.02):
+        torch.manual_seed(4)
         network = CapVstnet().network(training(tiny_encoder, start_gain=gain))
         with torch.no_grad():
             made, again, _ = cap_vstnet.cycle(network, content, style)
@@ -337,7 +338,7 @@ def test_the_first_network_transfers_colours(tiny_encoder: Path) -> None:
         )
         apart.append(float(mean.abs().max() + covariance.abs().max()))
         assert (again - content).abs().mean() < 0.1
-    assert apart[1] < 0.02 < apart[0]
+    assert apart[1] < 0.1 * apart[0]
 
 
 def test_the_steadiness_comes_later(tiny_encoder: Path) -> None:
