@@ -97,9 +97,16 @@ def _between(
     mean, covariance = moments_of(image, where)
     covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
     target_mean, target = moments_of(reference)
-    root, inverse_root = _roots(covariance)
+    return mean, transport(covariance, target), target_mean
+
+
+def transport(covariance: Tensor, target: Tensor) -> Tensor:
+    """The symmetric map (..., C, C) of least change between zero-mean Gaussians: the Monge-Kantorovich one."""
+    batch = covariance[None] if covariance.ndim == 2 else covariance
+    root, inverse_root = _roots(batch)
     middle, _ = _roots(root @ target @ root)
-    return mean, inverse_root @ middle @ inverse_root, target_mean
+    found: Tensor = inverse_root @ middle @ inverse_root
+    return found[0] if covariance.ndim == 2 else found
 
 
 def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from atelier import colour, maths
 from atelier.core.lazy import torch
+from atelier.images.resize import resize
 from atelier.store import cache
 
 if TYPE_CHECKING:
@@ -39,9 +40,25 @@ def lend_visible_colours(
 ) -> torch.Tensor:
     """`colour.lend_colours` for a job: hidden pixels of the photo and the styles are ignored."""
     styles = [maths.visible_pixels(one, a) for one, a in zip(job.styles, job.looks.seen, strict=True)]
+    return colour.lend_colours(picture, styles, _parts(job, picture), strength, out=out)
+
+
+def lend_visible_bands(
+    job: Job, picture: torch.Tensor, strength: float = 1.0, *, styles: Sequence[torch.Tensor] | None = None
+) -> torch.Tensor:
+    """`colour.lend_bands` for a job: hidden pixels are ignored. `styles` replaces the job's, at other sizes."""
+    samples = [
+        colour.Sample(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
+        for one, a in zip(styles or job.styles, job.looks.seen, strict=True)
+    ]
+    return colour.lend_bands(picture, samples, _parts(job, picture), strength)
+
+
+def _parts(job: Job, picture: torch.Tensor) -> Sequence[float] | torch.Tensor:
+    """The styles' weights, or their shares of every visible pixel."""
     parts: Sequence[float] | torch.Tensor = job.style_weights if job.regions is None else job.regions
     seen = job.content_seen
     if seen is not None and bool((seen > 0).any()):
         shares = torch.stack([seen[0] * one for one in parts])
         parts = shares.to(picture)
-    return colour.lend_colours(picture, styles, parts, strength, out=out)
+    return parts

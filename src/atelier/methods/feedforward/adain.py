@@ -152,14 +152,15 @@ class Adain(Method):
 
     def prepare(self, styles: Styles, knobs: Adain.Knobs, context: Context) -> Painter:
         # Recoloured styles depend on the photo.
-        seen = None if knobs.recolour else self._look(style_job(styles, context), knobs)
+        seen = None if knobs.recolour else self.seen(style_job(styles, context), knobs)
         return lambda frame: Result(self._paint(Job.of(styles, context, frame), knobs, seen))
 
     def look(self, job: Job, knobs: Adain.Knobs) -> None:
-        self._look(job, knobs)
+        self.seen(job, knobs)
 
     @staticmethod
-    def _look(job: Job, knobs: Adain.Knobs) -> Seen:
+    def seen(job: Job, knobs: Adain.Knobs) -> Seen:
+        """The networks and the styles' statistics; the job's content is not used."""
         with torch.inference_mode():
             encoder, decoder = _networks(job, knobs)
             return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps))
@@ -185,7 +186,7 @@ class Adain(Method):
         """
         from atelier.maths.whitening import adain
 
-        encoder, decoder, style = seen or self._look(job, knobs)
+        encoder, decoder, style = seen or self.seen(job, knobs)
         height, width = job.content.shape[-2:]
         content = encoder(_large_enough(job.content, encoder), decoder.plan.taps)
         moved = {

@@ -26,10 +26,13 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import base
 from atelier.methods.base import Batch, Context, Job, Method, Paper, Result
+from atelier.methods.feedforward.adain import Adain
+from atelier.methods.feedforward.nnst_d_colour import cell_colours, colour_columns, extended
+from atelier.methods.feedforward.nnst_d_detail import Detail, TapMoments
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS, DecoderLosses
 from atelier.methods.feedforward.nnst_d_style import Networks, StyleLevel, Styles
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import lend_visible_colours
+from atelier.methods.visible import lend_visible_bands, lend_visible_colours
 from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
@@ -82,6 +85,18 @@ class NNSTD(Method):
             ge=0,
             le=1,
         )
+        tone: float = knob(
+            0.25, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
+        )
+        detail: float = knob(
+            1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
+        )
+        detail_weights: str = knob(
+            "adain.atelier", "AdaIN's decoder for this encoder: a name, or a file.", file="weights"
+        )
+        photo_detail: float = knob(
+            0.2, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
+        )
         coarsest: int = knob(
             64, "Long side of the first level in pixels; larger values keep larger shapes.", ge=16
         )
@@ -113,7 +128,7 @@ class NNSTD(Method):
         lattice_weight: float = knob(5.0, "Weight of the checkerboard penalty.", ge=0)
 
     def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:
-        return (knobs.encoder, knobs.weights)
+        return (knobs.encoder, knobs.weights, *([knobs.detail_weights] if knobs.detail else []))
 
     def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         with torch.inference_mode():
@@ -137,7 +152,7 @@ class NNSTD(Method):
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
         scales = [scales[0], *scales]  # the first level runs twice: on the photo, then on its own result
-        bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0])
+        bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0], knobs.tone)
         seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
@@ -145,6 +160,9 @@ class NNSTD(Method):
             # Only the photo at the first level and, for detail, at the last; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
+            level.compare_colours(knobs.tone)
+            if index == len(scales) - 1:
+                level.detail = Detail.of(job, styles.pictures(max(size)), knobs)
             before = picture if level.keep == 1 else resize(picture, size)
             picture, chosen = level.paint(before, chosen)
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
@@ -153,6 +171,7 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
+        picture = lend_visible_bands(job, picture, job.strength, styles=styles.pictures(max(final)))
         return lend_visible_colours(job, picture, job.strength, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
@@ -161,6 +180,7 @@ class NNSTD(Method):
             final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
             for size in maths.sizes(final, smallest=knobs.coarsest):
                 styles.at(max(size))
+            Detail.of(job, styles.pictures(max(final)), knobs)
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
@@ -175,7 +195,7 @@ class NNSTD(Method):
         state = network.state_dict()
         state["last.bias"].fill_(0.5)  # a picture with contrast instead of black
         state["last.weight"].mul_(40)
-        return {"weights": state}
+        return {"weights": state, "detail_weights": Adain.tiny()["weights"]}
 
     # training
 
@@ -220,12 +240,26 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Of the whole content: mean (P, 1, 1) and root mean square length () of the queries; mean and variance
+    (G,) of the guidance; mean and variance of the features that AdaIN's decoder reads."""
+
+    centre: torch.Tensor
+    length: torch.Tensor
+    shift: torch.Tensor
+    spread: torch.Tensor
+    detail: TapMoments
+
+
+@dataclass(frozen=True)
 class View:
-    """The features of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w)."""
+    """The features of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w), and those that
+    AdaIN's decoder reads, by tap."""
 
     queries: torch.Tensor
     guidance: torch.Tensor
     own: torch.Tensor | None
+    detail: Mapping[str, torch.Tensor]
 
 
 class Level:
@@ -250,9 +284,19 @@ class Level:
         self.basis = networks.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
         self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
-        self.visible = maths.mask_at(seen, self.cells)
+        self.seen = seen
+        self.visible = self.mask(features.CELL)
+        self.regions: torch.Tensor | None = None
         self.allowed: torch.Tensor | None = None
         self.bias = style.candidates.with_hidden(None)
+        self.choices = style.candidates
+        self.detail: Detail | None = None
+        self.wanted: torch.Tensor | None = None
+
+    def mask(self, stride: int) -> torch.Tensor | None:
+        """The visible positions of a grid with this stride in pixels; None if all are."""
+        height, width = self.content.shape[-2:]
+        return maths.mask_at(self.seen, (-(-height // stride), -(-width // stride)))
 
     def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
         """Assign each position to the style with the largest share (K, 1, H, W); set the score bias."""
@@ -260,7 +304,29 @@ class Level:
             choices = self.style.candidates
             self.bias = choices.with_hidden(bias[choices.group_of().to(bias.device)])
         if regions is not None:
-            self.allowed = resize(regions, self.cells)[:, 0].argmax(0)
+            self.regions = resize(regions, self.cells)[:, 0]
+            self.allowed = self.regions.argmax(0)
+
+    def compare_colours(self, weight: float) -> None:
+        """Compare colours as well, with this weight (`nnst_d_colour`). Regions must be set first."""
+        if weight:
+            own, choices = cell_colours(self.content, features.CELL), self.style.candidates
+            where = [self._counted(group) for group in range(max(choices.groups) + 1)]
+            columns = colour_columns(own, choices, self.style.colours, weight, where)
+            self.choices, self.wanted = extended(choices, columns), columns.queries
+
+    def _counted(self, group: int) -> torch.Tensor | None:
+        """How much each cell (h, w) counts for the colours that a style is to meet."""
+        shown = None if self.visible is None else self.visible.float()
+        if self.regions is None:
+            return shown
+        return self.regions[group] if shown is None else self.regions[group] * shown
+
+    def compared(self, queries: torch.Tensor, length: torch.Tensor, tile: Tile) -> torch.Tensor:
+        """The centred queries (P, h, w) of a tile in the form that the keys of `choices` are compared with."""
+        if self.wanted is None:
+            return torch.nn.functional.normalize(queries, dim=0)
+        return torch.cat([queries / length, self.wanted[(..., *coarser(tile.outer, features.CELL))]])
 
     def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
         """The level's picture (1, 3, H, W), 0..1, and the matches.
@@ -268,15 +334,21 @@ class Level:
         `picture` is the previous level's result at this size; it is not used if `keep` is 1.
         """
         views = Views(self, picture)
-        centre, shift, spread = views.moments()
-        one = torch.ones_like(shift)
+        moments = views.moments()
+        one = torch.ones_like(moments.shift)
         painted = torch.empty_like(self.content)
         index = torch.empty(self.cells, dtype=torch.long, device=painted.device)
         for position, tile in enumerate(self.tiles):
             view = views[position]
-            found = self._search(view.queries - centre, tile, before)
-            guide = torch.nn.functional.batch_norm(view.guidance, shift, spread, one, 0 * one, eps=NORM_EPS)
+            queries = self.compared(view.queries - moments.centre, moments.length, tile)
+            found = self._search(queries, tile, before)
+            guide = torch.nn.functional.batch_norm(
+                view.guidance, moments.shift, moments.spread, one, 0 * one, eps=NORM_EPS
+            )
             made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
+            if self.detail is not None:
+                window = self.content[(..., *tile.outer)]
+                made = self.detail.added(made, window, view.detail, moments.detail, self.strength)
             index[coarser(tile.core, features.CELL)] = found[coarser(tile.inner, features.CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
         return painted, Chosen(index, self.style.candidates.grids)
@@ -292,12 +364,12 @@ class Level:
         if self.keep < 1:
             painted = columns.project(networks.see(picture[(..., *tile.outer)]), self.basis)[0]
             queries = torch.lerp(painted, queries, self.keep)
-        return View(queries, columns.join(found, taps=networks.decoder.guides), own)
+        detail = {tap: found[tap] for tap in (() if self.detail is None else self.detail.taps)}
+        return View(queries, columns.join(found, taps=networks.decoder.guides), own, detail)
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the matches in `before`."""
-        queries = torch.nn.functional.normalize(queries, dim=0)
-        choices, outer = self.style.candidates, coarser(tile.outer, features.CELL)
+        choices, outer = self.choices, coarser(tile.outer, features.CELL)
         allowed = None if self.allowed is None else self.allowed[outer]
         if before is None or self.cells[0] * self.cells[1] * len(choices.keys) <= _FULL_SEARCH:
             flat = queries.flatten(1).T
@@ -341,31 +413,56 @@ class Views:
         view = self.kept.pop(position, None)
         return self.level.look(self.level.tiles[position], self.picture) if view is None else view
 
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Over the whole content: mean of the queries (P, 1, 1), mean and variance of the guidance (G,)."""
-        counts, centres, means, variances = [], [], [], []
-        for position, tile in enumerate(self.level.tiles):
-            view, core = self[position], (..., *coarser(tile.inner, features.CELL))
+    def moments(self) -> Moments:
+        """Over the visible part of the whole content."""
+        level = self.level
+        strides = {} if level.detail is None else level.networks.strides(level.detail.taps)
+        queries, guidance, detail = _Pooled(), _Pooled(), {tap: _Pooled() for tap in strides}
+        for position, tile in enumerate(level.tiles):
+            view = self[position]
             if self.small:
                 self.kept[position] = view
-            queries, guidance = view.queries[core], view.guidance[core]
-            if self.level.visible is not None:
-                here = self.level.visible[coarser(tile.core, features.CELL)]
-                if not bool(here.any()):
-                    continue
-                queries, guidance = queries[:, here][..., None], guidance[:, :, here][..., None]
-            counts.append(queries[0].numel())
-            centres.append(queries.mean((-2, -1), keepdim=True))
-            mean, variance = _mean_and_variance(guidance)
-            means.append(mean)
-            variances.append(variance)
-        share = means[0].new_tensor(counts)[:, None] / sum(counts)
-        centre, shift = (
-            (torch.stack(centres) * share[..., None, None]).sum(0),
-            (torch.stack(means) * share).sum(0),
-        )
-        apart = (torch.stack(means) - shift).square()
-        return centre, shift, ((torch.stack(variances) + apart) * share).sum(0)
+            queries.add(self._visible(view.queries[None].float(), tile, features.CELL))
+            guidance.add(self._visible(view.guidance, tile, features.CELL))
+            for tap, pooled in detail.items():
+                pooled.add(self._visible(view.detail[tap], tile, strides[tap]))
+        centre, spread = queries.result()
+        length = spread.clamp(min=0).sum().sqrt().clamp(min=1e-6)
+        found = {tap: pooled.result() for tap, pooled in detail.items()}
+        return Moments(centre[:, None, None], length, *guidance.result(), found)
+
+    def _visible(self, maps: torch.Tensor, tile: Tile, stride: int) -> torch.Tensor:
+        """The visible positions of a tile's core, (1, C, N, 1), out of maps (1, C, h, w) of the whole tile."""
+        core = maps[(..., *coarser(tile.inner, stride))]
+        mask = self.level.mask(stride)
+        if mask is None:
+            return core
+        return core[:, :, mask[coarser(tile.core, stride)]][..., None]
+
+
+class _Pooled:
+    """Mean and variance of the channels over several parts of a picture."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.means: list[torch.Tensor] = []
+        self.variances: list[torch.Tensor] = []
+
+    def add(self, maps: torch.Tensor) -> None:
+        """Count a part (1, C, h, w)."""
+        if maps.shape[-2] * maps.shape[-1] == 0:
+            return
+        self.counts.append(maps.shape[-2] * maps.shape[-1])
+        mean, variance = _mean_and_variance(maps)
+        self.means.append(mean)
+        self.variances.append(variance)
+
+    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of everything that was added, both (C,)."""
+        means, variances = torch.stack(self.means), torch.stack(self.variances)
+        share = means.new_tensor(self.counts)[:, None] / sum(self.counts)
+        mean = (means * share).sum(0)
+        return mean, ((variances + (means - mean).square()) * share).sum(0)
 
 
 def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -376,17 +473,20 @@ def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, inverse.pow(-2) - NORM_EPS
 
 
-def shares(networks: Networks, job: Job, styles: Styles, size: tuple[int, int]) -> torch.Tensor | None:
+def shares(
+    networks: Networks, job: Job, styles: Styles, size: tuple[int, int], tone: float
+) -> torch.Tensor | None:
     """The score bias of each style, (K,), that makes it cover its weight's share of the canvas."""
     weights = [weight for weight in job.style_weights if weight]
     if len(weights) == 1 or job.regions is not None:
         return None
     seen = job.content_seen
     level = Level(networks, resize(job.content, size), styles.at(max(size)), seen=seen)
-    queries = level.look(level.tiles[0], job.content).queries.flatten(1)
+    level.compare_colours(tone)
+    views = Views(level, job.content)
+    moments = views.moments()
+    queries = level.compared(views[0].queries - moments.centre, moments.length, level.tiles[0]).flatten(1)
     if level.visible is not None:
         queries = queries[:, level.visible.flatten()]
-    queries = torch.nn.functional.normalize(queries - queries.mean(1, keepdim=True), dim=0).T
-    choices = level.style.candidates
-    scores = [maths.nearest(queries, choices.of_group(one))[1] for one in range(len(weights))]
+    scores = [maths.nearest(queries.T, level.choices.of_group(one))[1] for one in range(len(weights))]
     return maths.balance(torch.stack(scores, 1), weights)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from atelier import features, maths
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
+from atelier.methods.feedforward.nnst_d_colour import cell_colours
 from atelier.methods.visible import key_parts
 from atelier.store import cache
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Any]
 #: Format of cached styles; raise the number when it changes.
-_KIND = "nnst_d 2"
+_KIND = "nnst_d 3"
 #: Hypercolumns sampled, over all styles, to find the directions of largest variance.
 _SAMPLE = 2048
 
@@ -48,6 +49,10 @@ class Networks:
         found: Found = self.columns.encoder(image, self.columns.taps)
         return found
 
+    def strides(self, taps: Sequence[str]) -> dict[str, int]:
+        """Pixels of the picture per position of each tap."""
+        return {tap: self.columns.encoder.scale(tap) for tap in taps}
+
     def projection(self, rows: torch.Tensor) -> torch.Tensor:
         """`rows` (P, D) for hypercolumns whose taps are not yet divided by their scale."""
         widths = torch.tensor(self.columns.widths, device=rows.device)
@@ -64,17 +69,25 @@ class Networks:
 
 @dataclass(frozen=True)
 class StyleLevel:
-    """The candidates of all styles at one size, and their decoder values (M, V)."""
+    """The candidates of all styles at one size, their decoder values (M, V) and mean colours (M, 3)."""
 
     candidates: maths.Candidates
     values: torch.Tensor
+    colours: torch.Tensor
 
     def entry(self) -> dict[str, torch.Tensor]:
         """As tensors, for the cache."""
         some = self.candidates
         layout = torch.tensor([(*grid, group) for grid, group in zip(some.grids, some.groups, strict=True)])
         hidden = {} if some.visible is None else {"visible": some.visible}
-        return {"keys": some.keys, "basis": some.basis, "layout": layout, "values": self.values, **hidden}
+        return {
+            "keys": some.keys,
+            "basis": some.basis,
+            "layout": layout,
+            "values": self.values,
+            "colours": self.colours,
+            **hidden,
+        }
 
     @staticmethod
     def layout(channels: int, values: int, *, hidden: bool) -> cache.Layout:
@@ -84,6 +97,7 @@ class StyleLevel:
             "basis": ("directions", channels),
             "layout": ("grids", 3),
             "values": ("candidates", values),
+            "colours": ("candidates", 3),
             **({"visible": ("candidates",)} if hidden else {}),
         }
 
@@ -91,10 +105,11 @@ class StyleLevel:
     def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
         """Restore a level from `entry`."""
         rows = entry["layout"].tolist()
-        keys, basis, values = (entry[name].to(device) for name in ("keys", "basis", "values"))
+        names = ("keys", "basis", "values", "colours")
+        keys, basis, values, colours = (entry[name].to(device) for name in names)
         grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
         visible = entry["visible"].to(device) if "visible" in entry else None
-        return cls(maths.Candidates(keys, basis, grids, groups, visible), values)
+        return cls(maths.Candidates(keys, basis, grids, groups, visible), values, colours)
 
 
 class Styles:
@@ -114,6 +129,11 @@ class Styles:
         parts = (key_parts(style, seen) for style, seen in self.used)
         pictures = cache.key(*itertools.chain(*parts))
         self.identity = (_KIND, networks.files, str(networks.dtype), knobs.turned, knobs.dims, pictures)
+
+    def pictures(self, long_side: int) -> list[torch.Tensor]:
+        """All styles (1, 3, H, W), those without a weight too, at the size used for such a content."""
+        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
+        return [style if ratio == 1 else _shrunk(style, ratio) for style in self.job.styles]
 
     def at(self, long_side: int) -> StyleLevel:
         """The style level for a content with that long side."""
@@ -139,7 +159,7 @@ class Styles:
         small = [_shrunk(style, ratio) for style, _ in self.used]
         first = [networks.see(style) for style in small]
         basis = self._basis(first)
-        maps, groups, values, masks = [], [], [], []
+        maps, groups, values, masks, colours = [], [], [], [], []
         for group, style in enumerate(small):
             alphas = turned_alphas(self.used[group][1], self.knobs.turned)
             pictures = turned_copies(style, self.knobs.turned)
@@ -149,7 +169,9 @@ class Styles:
                 groups.append(group)
                 values.append(value.flatten(1).T.contiguous())
                 masks.append(maths.mask_at(seen, (keys.shape[1], keys.shape[2])))
-        return StyleLevel(maths.projected(maps, groups, basis, visible=masks), torch.cat(values))
+                colours.append(cell_colours(picture, features.CELL).flatten(1).T.contiguous())
+        found = maths.projected(maps, groups, basis, visible=masks)
+        return StyleLevel(found, torch.cat(values), torch.cat(colours))
 
     def _basis(self, found: Sequence[Found]) -> torch.Tensor:
         """The principal directions (P, D) of the hypercolumns at visible positions."""
