@@ -42,6 +42,10 @@ print(*results, hits)
 """
 
 
+#: One worker runs them all: the kernels are compiled once.
+pytestmark = pytest.mark.xdist_group("compiled")
+
+
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("code")

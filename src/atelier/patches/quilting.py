@@ -212,12 +212,10 @@ class _Pass:
         if len(near) > 4096:  # flat pictures: all are equal
             near = near[np.sort(self.quilt.generator.choice(len(near), 4096, replace=False))]
         near = near[np.argsort(errors[tuple(near.T)], kind="stable")]
-        chosen: list[npt.NDArray[np.int64]] = []
-        while len(near) and len(chosen) < _CANDIDATES:
-            chosen.append(near[0])
-            near = near[np.abs(near - near[0]).max(axis=1) > 1]
+        chosen = np.empty((_CANDIDATES, 2), np.int32)
+        count = _spread(near.astype(np.int32), chosen)
         limits = np.array(self.planes.shape[1:]) - self.block
-        places: Integers = np.rint(np.stack(chosen) * self.factor).clip(0, limits).astype(np.int32)
+        places: Integers = np.rint(chosen[:count] * self.factor).clip(0, limits).astype(np.int32)
         return places
 
 
@@ -228,6 +226,25 @@ def _faded(mask: Floats, softness: float, top: int, left: int) -> Floats:
     soft = cv2.GaussianBlur(mask, (0, 0), softness / 2, borderType=cv2.BORDER_REPLICATE)
     soft[top:, left:] = 1
     return floats(soft)
+
+
+@kernel
+def _spread(near: Integers, chosen: Integers) -> int:
+    """Fill `chosen` (K, 2) with the first places of `near` (N, 2) that do not touch; returns their number."""
+    count = 0
+    for index in range(len(near)):
+        row, column = near[index, 0], near[index, 1]
+        touches = False
+        for other in range(count):
+            if abs(row - chosen[other, 0]) <= 1 and abs(column - chosen[other, 1]) <= 1:
+                touches = True
+                break
+        if not touches:
+            chosen[count, 0], chosen[count, 1] = row, column
+            count += 1
+            if count == len(chosen):
+                break
+    return count
 
 
 @kernel

@@ -17,6 +17,9 @@ from atelier.maths.compiled import floats, in_bands, kernel
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
+#: Below this many products, starting threads takes longer than the search.
+_SMALL = 1 << 21
+
 
 def search(
     planes: Floats,
@@ -33,7 +36,11 @@ def search(
     of great weight come best first.
     """
     errors = np.empty((planes.shape[1] - window[0] + 1, planes.shape[2] - window[1] + 1), np.float32)
-    in_bands(differences, len(errors), planes, places, values, weights, len(values), slack, math.inf, errors)
+    given = (planes, places, values, weights, len(values), slack, math.inf, errors)
+    if errors.size * len(values) < _SMALL:
+        differences(*given, 0, len(errors))
+    else:
+        in_bands(differences, len(errors), *given)
     return errors
 
 
