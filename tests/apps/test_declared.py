@@ -90,7 +90,7 @@ def test_help_of_generate_lists_the_methods_that_need_no_photo(run: Any) -> None
     text = run("generate --help").out
     listed = text[text.index("Methods:") : text.index("Arguments:")]
     assert re.search(r"^  noise +Make noise\.$", listed, re.M)
-    assert f"  texture  {Texture.summary()[:40]}" in listed
+    assert re.search(rf"^  texture +{re.escape(Texture.summary()[:40])}", listed, re.M)
     assert "gatys" not in listed
 
 
