@@ -1,7 +1,7 @@
-"""The inner loops of image analogies, compiled by numba; `analogy` explains them.
+"""The inner loops of image analogies, compiled by numba; see `analogy`.
 
-Maps are flattened to rows, (H, W * C). Those of the example have a border of the window's reach, so that its
-patches begin at their own position; of the picture only what is inside it is compared.
+Maps are flattened to rows (H, W * C). The maps of the example are padded by half a window, so its windows
+start at their own position. Parts of a window outside the picture are not compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _apart(
     right: int,
     limit: float,
 ) -> float:
-    """The weighted squared difference of the windows round two positions; it stops above `limit`."""
+    """The weighted squared difference of the windows around two positions; it stops above `limit`."""
     size = weights.shape[0]
     reach, channels = size // 2, picture.shape[1] // width
     left = max(column - reach, 0) * channels
@@ -56,7 +56,7 @@ def _both(
     right: int,
     limit: float,
 ) -> float:
-    """`_apart` at both sizes; each is (picture, example, weights)."""
+    """The sum of `_apart` at the fine and the coarse level, each given as (picture, example, weights)."""
     found = _apart(fine[0], fine[1], fine[2], width, row, column, down, right, limit)
     if found > limit:
         return found
@@ -80,9 +80,9 @@ def choose(
     slack: float,
     field: Places,
 ) -> None:
-    """For each place, in order: what matches best or goes on beside what the neighbours have, and its pixel.
+    """Chooses the approximate or a coherent match for each of `places`, in order, and copies its pixel.
 
-    `field` (H, W, 2) and the filtered channels of `picture`, those from `plain` on, are written.
+    Writes `field` (H, W, 2) and the filtered channels of `picture`, which start at `plain`.
     """
     height, width = field.shape[:2]
     fine = (picture, example, weights)
@@ -94,7 +94,7 @@ def choose(
         row, column = places[turn, 0], places[turn, 1]
         down, right = approximate[turn, 0], approximate[turn, 1]
         least = _both(fine, coarse, width, row, column, down, right, np.inf)
-        # Below this, a coherent match is taken although the approximate one is nearer.
+        # A coherent match below this limit wins, even if the approximate one is nearer.
         limit = least * slack
         last_down = last_right = -1
         for index in range(offsets.shape[0]):
@@ -116,9 +116,9 @@ def choose(
 
 @kernel
 def gather(values: Floats, width: int, roots: Floats, places: Places, vectors: Floats, first: int) -> None:
-    """The windows round places as rows of `vectors` from column `first` on, times the weights' roots.
+    """Writes the windows around `places` to rows of `vectors`, from column `first`, scaled by `roots`.
 
-    What leaves the map repeats its border.
+    `roots` are square roots of the window weights. Windows that leave the map repeat its border.
     """
     height, channels, size = values.shape[0], values.shape[1] // width, roots.shape[0]
     reach = size // 2
