@@ -99,7 +99,7 @@ def _beside(labels: Labels, border: Labels) -> npt.NDArray[np.bool_]:
 
 
 def _border_share(distances: Matrix, beside: npt.NDArray[np.bool_], border: Labels) -> Matrix:
-    """Boundary connectivity (N,): the similar reachable border over the root of the similar reachable area."""
+    """Boundary connectivity (N,): similar reachable border over the square root of similar reachable area."""
     # Path costs count only differences above the average that occurs throughout the picture.
     common = minimum_spanning_tree(np.where(beside, distances + 1e-6, 0)).data.mean()
     steps = np.where(beside, np.maximum(distances - common, 0) + 1e-6, 0)
