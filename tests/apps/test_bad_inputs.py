@@ -207,7 +207,7 @@ TABLE = [
         "2,240 pixels, and the limit is 100: make it smaller, or raise --max-pixels",
     ),
     Row("photo-nan", "stylize photo.tif -s style.png", INPUT, "not finite", _nan_tiff),
-    Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not an ordinary file"),
+    Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not a regular file"),
     Row(
         "photo-unreadable",
         *(PAIR, INPUT, "'photo.png' cannot be read (Permission denied)"),
@@ -230,7 +230,7 @@ TABLE = [
         "mask-damaged",
         f"{PAINT} --mask m.gif",
         INPUT,
-        "its header makes no sense",
+        "its header is invalid",
         _put("m.gif", b"GIF89a\x08"),
     ),
     # flags

@@ -54,7 +54,7 @@ def test_reinhard_matches_each_channel() -> None:
     np.testing.assert_allclose(moved.std((2, 3)), picture(5).std((2, 3)), rtol=1e-3)
 
 
-def test_opponent_colours_are_ruderman_s_and_come_back() -> None:
+def test_opponent_colours_agree_with_ruderman_and_round_trip() -> None:
     rgb = picture(6) + 0.05
     opponent = ways.to_opponent(rgb)
     torch.testing.assert_close(ways.from_opponent(opponent), rgb, atol=1e-9, rtol=0)
@@ -116,7 +116,7 @@ def test_sliced_transport_converges_to_the_distribution() -> None:
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-def test_equal_colours_stay_equal_and_types_stay(way: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_equal_colours_stay_equal_and_the_dtype_is_kept(way: Callable[[Tensor, Tensor], Tensor]) -> None:
     image = picture(11).float()
     image[..., 5:9] = image[..., 5:6]
     moved = way(image, picture(12).float())
@@ -126,13 +126,13 @@ def test_equal_colours_stay_equal_and_types_stay(way: Callable[[Tensor, Tensor],
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-def test_the_same_picture_stays(way: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_transfer_to_itself_changes_nothing(way: Callable[[Tensor, Tensor], Tensor]) -> None:
     torch.testing.assert_close(way(picture(13), picture(13)), picture(13), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("shape", [(1, 1), (6, 7)])
-def test_a_flat_picture_goes_to_the_middle(
+def test_a_flat_picture_takes_the_mean_colour(
     way: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, int]
 ) -> None:
     moved = way(torch.full((1, 3, *shape), 0.4), picture(14).float())
@@ -141,7 +141,7 @@ def test_a_flat_picture_goes_to_the_middle(
     assert way(picture(14).float(), torch.full((1, 3, 2, 2), 0.4)).sub(0.4).abs().max() < 1e-3
 
 
-def test_smoothing_the_change_takes_grain_away_and_leaves_edges() -> None:
+def test_regularising_removes_grain_and_keeps_edges() -> None:
     generator = torch.Generator().manual_seed(4)
     image = torch.full((1, 3, 40, 40), 0.3)
     image[..., 20:] = 0.7

@@ -33,7 +33,7 @@ def centred(query: torch.Tensor) -> torch.Tensor:
     return query - query.mean((1, 2), keepdim=True)
 
 
-def test_all_directions_give_the_choice_made_by_hand() -> None:
+def test_with_all_directions_choices_agree_with_brute_force() -> None:
     query, style = smooth(12, 9, 7, 0), smooth(12, 8, 11, 1)
     choices = maths.candidates([style], [0], dims=12)
     queries = (choices.basis @ centred(query).flatten(1)).T
@@ -56,7 +56,7 @@ def test_few_directions_choose_almost_as_well() -> None:
     assert (index.numpy() == exact).mean() > 0.9
 
 
-def test_the_directions_are_those_of_the_variance() -> None:
+def test_the_basis_spans_the_directions_of_most_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn((500, 40), generator=generator) * torch.linspace(2, 0.1, 40) ** 6
     rows -= rows.mean(0)
@@ -67,7 +67,7 @@ def test_the_directions_are_those_of_the_variance() -> None:
     assert float(explained) > 0.99 * float(possible)
 
 
-def test_several_maps_of_several_groups() -> None:
+def test_queries_are_confined_to_their_group() -> None:
     maps = [smooth(6, 4, 5, 0), smooth(6, 3, 3, 1), smooth(6, 4, 5, 2)]
     choices = maths.candidates(maps, [0, 1, 0], dims=6)
     assert choices.grids == ((4, 5), (3, 3), (4, 5))
@@ -129,7 +129,7 @@ def test_the_search_near_the_coarser_choice_is_nearly_as_good() -> None:
     assert (near <= best + 1e-5).all()
 
 
-def test_a_picture_finds_itself() -> None:
+def test_a_picture_matches_itself() -> None:
     style = smooth(10, 24, 28, 7)
     half = F.avg_pool2d(style[None], 2)[0]
     small, large = (maths.candidates([one], [0], dims=10) for one in (half, style))
@@ -142,7 +142,7 @@ def test_a_picture_finds_itself() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(top=st.integers(0, 20), left=st.integers(0, 30), tall=st.integers(1, 12), wide=st.integers(1, 10))
-def test_a_part_of_a_map_chooses_as_the_whole(top: int, left: int, tall: int, wide: int) -> None:
+def test_part_of_a_map_makes_the_same_choices_as_the_whole(top: int, left: int, tall: int, wide: int) -> None:
     coarse, fine, small, large = levels(1)
     before = maths.nearest((small.basis @ centred(coarse).flatten(1)).T, small.keys)[0].view(16, 20)
     queries = (large.basis @ centred(fine).flatten(1)).view(10, 32, 40)

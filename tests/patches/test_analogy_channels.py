@@ -17,7 +17,7 @@ def picture(seed: int, height: int = 50, width: int = 44, channels: int = 3) -> 
     return (0.3 + 2 * (gaussian_filter(noise, (1, 1, 0)) - 0.4)).astype(np.float32)
 
 
-def test_each_filters_squares_sum_to_one() -> None:
+def test_each_filter_has_unit_norm() -> None:
     impulse = np.zeros((21, 21, 1), np.float32)
     impulse[10, 10] = 1
     np.testing.assert_allclose((oriented(impulse) ** 2).sum((0, 1)), 1, rtol=1e-5)
@@ -28,7 +28,7 @@ def test_flat_pictures_have_no_direction() -> None:
 
 
 @pytest.mark.parametrize("angle", [0.3, 0.8, 1.4])
-def test_every_direction_is_a_sum_of_the_basis(angle: float) -> None:
+def test_every_direction_is_a_combination_of_the_basis(angle: float) -> None:
     y, x = np.mgrid[:41, :41] - 20.0
     wave = np.sin(0.7 * (np.cos(angle) * x + np.sin(angle) * y)).astype(np.float32)[..., None]
     across, down = oriented(wave)[20, 20, :2]
@@ -63,7 +63,7 @@ def test_a_linear_filter_is_found_exactly() -> None:
     assert np.abs(corrected - known(target)).mean() < 0.1 * np.abs(matched - known(target)).mean()
 
 
-def test_what_is_not_linear_is_not_corrected() -> None:
+def test_a_threshold_is_not_corrected() -> None:
     source, target = picture(0, channels=1), picture(1, channels=1)
     filtered = (source > source.mean()).astype(np.float32)
     found = predicted(source, filtered, target)
@@ -73,7 +73,7 @@ def test_what_is_not_linear_is_not_corrected() -> None:
     assert np.abs(found.corrected(two, field) - two).max() < 0.05
 
 
-def test_trust_grows_with_what_is_explained() -> None:
+def test_trust_grows_with_explained_variance() -> None:
     source = picture(0, channels=1)
     noise = np.random.default_rng(1).normal(0, 1, source.shape).astype(np.float32)
     sure, unsure = (predicted(source, source + weight * noise, source) for weight in (0.0, 1.0))
@@ -82,7 +82,7 @@ def test_trust_grows_with_what_is_explained() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 1), (3, 2, 3)])
-def test_the_smallest_and_flat(shape: tuple[int, int, int]) -> None:
+def test_tiny_and_flat_pictures_stay_finite(shape: tuple[int, int, int]) -> None:
     flat = np.full(shape, 0.4, np.float32)
     found = predicted(flat, flat, picture(1))
     assert np.isfinite(found.target).all()

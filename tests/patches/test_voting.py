@@ -37,7 +37,7 @@ def test_patches_cover_the_picture(patch: int, gap: int, size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("patch", [3, 9, 33])
-def test_a_patch_fades_to_its_border(patch: int) -> None:
+def test_weights_fade_towards_the_border_of_a_patch(patch: int) -> None:
     window = fading(patch)
     assert window.sum() == pytest.approx(1, abs=1e-5)
     assert window.min() > 0
@@ -50,7 +50,7 @@ def test_a_patch_fades_to_its_border(patch: int) -> None:
     np.testing.assert_allclose(even[:4] + even[4:], 2 / 8, rtol=1e-5)
 
 
-def test_two_is_the_mean() -> None:
+def test_power_two_gives_the_weighted_mean() -> None:
     style, places, matches = problem()
     total, count = np.zeros((20, 23, 3)), np.zeros((20, 23, 1))
     for place, match in zip(places, matches, strict=True):
@@ -81,7 +81,7 @@ def test_the_energy_never_rises(power: float) -> None:
     assert course[-1] < course[1] < course[0]
 
 
-def test_an_odd_patch_is_outvoted() -> None:
+def test_an_outlier_patch_is_outvoted() -> None:
     style = np.full((20, 20, 3), 0.5, np.float32)
     style[10:, 10:] = 1
     places = corners((20, 23), 6, 2)
@@ -95,7 +95,7 @@ def test_an_odd_patch_is_outvoted() -> None:
     assert np.abs(robust - 0.5).max() < 0.002
 
 
-def test_matching_patches_are_the_picture() -> None:
+def test_consistent_patches_reproduce_the_picture() -> None:
     style = np.random.default_rng(0).random((24, 30, 3), dtype=np.float32)
     places = corners((20, 23), 9, 5)
     matches = places + np.array([2, 4], np.int32)

@@ -32,7 +32,7 @@ def keep_colour(result: Tensor, content: Tensor) -> Tensor:
     """
     if result.shape[-2:] != content.shape[-2:]:
         raise InputError(
-            f"colours can be kept between pictures of one size, not {tuple(result.shape[-2:])} "
+            f"colours can only be kept between pictures of the same size, not {tuple(result.shape[-2:])} "
             f"and {tuple(content.shape[-2:])}: resize one"
         )
     chroma = rgb_to_lab(content)[:, 1:].expand(result.shape[0], -1, -1, -1)

@@ -93,17 +93,17 @@ def _trace(
     taken: npt.NDArray[np.uint8],
     x: float,
     y: float,
-    way: int,
+    sign: int,
     reach: int,
     path: Floats,
     middle: int,
 ) -> int:
     """Traces a streamline from (x, y) in steps of one pixel, and returns the number of steps.
 
-    `way` is 1 for forwards and -1 for backwards. Points go to `path`, at `middle` + `way` * step.
+    `sign` is 1 for forwards and -1 for backwards. Points go to `path`, at `middle` + `sign` * step.
     """
     height, columns = amount.shape
-    dx, dy = way * vectors[int(y), int(x), 0], way * vectors[int(y), int(x), 1]
+    dx, dy = sign * vectors[int(y), int(x), 0], sign * vectors[int(y), int(x), 1]
     for step in range(1, reach + 1):
         x, y = x + dx, y + dy
         if x < 0 or y < 0 or x > columns - 1 or y > height - 1:
@@ -115,7 +115,7 @@ def _trace(
             vx, vy, along = -vx, -vy, -along
         if taken[row, column] or amount[row, column] <= 0 or along < 0.8:
             return step - 1
-        path[middle + way * step, 0], path[middle + way * step, 1] = x, y
+        path[middle + sign * step, 0], path[middle + sign * step, 1] = x, y
         dx, dy = vx, vy
     return reach
 

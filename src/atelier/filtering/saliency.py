@@ -37,11 +37,11 @@ def foreground(image: Floats) -> Floats:
     labels = _regions(small)
     if labels.max() < 3:
         return np.ones((height, width), np.float32)
-    standing = _standing_out(to_lab(small), labels)
-    if standing is None:
+    saliency = _region_saliency(to_lab(small), labels)
+    if saliency is None:
         return np.ones((height, width), np.float32)
     # Closes holes: eyes may be as dark as the background, but belong to the face.
-    whole = cv2.morphologyEx(floats(standing[labels]), cv2.MORPH_CLOSE, _disc(max(size) // 12))
+    whole = cv2.morphologyEx(floats(saliency[labels]), cv2.MORPH_CLOSE, _disc(max(size) // 12))
     coarse = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
     radius = max(1, round(max(height, width) / 64))
     return floats(cv2.ximgproc.guidedFilter(image, coarse, radius, 1e-3)).clip(0, 1)
@@ -66,7 +66,7 @@ def _regions(image: Floats) -> Labels:
     return np.unique(labels, return_inverse=True)[1].reshape(height, width).astype(np.int64)
 
 
-def _standing_out(lab: Floats, labels: Labels) -> Matrix | None:
+def _region_saliency(lab: Floats, labels: Labels) -> Matrix | None:
     """The saliency (N,) 0..1 of each region; None if no region stands out."""
     count = int(labels.max()) + 1
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
@@ -77,17 +77,17 @@ def _standing_out(lab: Floats, labels: Labels) -> Matrix | None:
     )
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=2)
     border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    beside = _beside(labels, border)
-    background = 1 - np.exp(-(_border_share(distances, beside, border) ** 2) / (2 * _BORDER**2))
+    adjacent = _adjacency(labels, border)
+    background = 1 - np.exp(-(_border_share(distances, adjacent, border) ** 2) / (2 * _BORDER**2))
     near = np.exp(-((middles[:, None] - middles[None]) ** 2).sum(axis=2) / (2 * _NEAR**2))
     weights = near * area * background
     contrast = (distances * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
     if contrast.max() < _NOTHING:
         return None
-    return _agreed(background, contrast / contrast.max(), distances, beside)
+    return _agreed(background, contrast / contrast.max(), distances, adjacent)
 
 
-def _beside(labels: Labels, border: Labels) -> npt.NDArray[np.bool_]:
+def _adjacency(labels: Labels, border: Labels) -> npt.NDArray[np.bool_]:
     """Which regions are adjacent (N, N). All regions at the border count as adjacent to each other."""
     touch = np.zeros((labels.max() + 1,) * 2, bool)
     for one, other in ((labels[:-1], labels[1:]), (labels[:, :-1], labels[:, 1:])):
@@ -98,19 +98,21 @@ def _beside(labels: Labels, border: Labels) -> npt.NDArray[np.bool_]:
     return touch
 
 
-def _border_share(distances: Matrix, beside: npt.NDArray[np.bool_], border: Labels) -> Matrix:
+def _border_share(distances: Matrix, adjacent: npt.NDArray[np.bool_], border: Labels) -> Matrix:
     """Boundary connectivity (N,): similar reachable border over the square root of similar reachable area."""
     # Path costs count only differences above the average that occurs throughout the picture.
-    common = minimum_spanning_tree(np.where(beside, distances + 1e-6, 0)).data.mean()
-    steps = np.where(beside, np.maximum(distances - common, 0) + 1e-6, 0)
+    common = minimum_spanning_tree(np.where(adjacent, distances + 1e-6, 0)).data.mean()
+    steps = np.where(adjacent, np.maximum(distances - common, 0) + 1e-6, 0)
     reached = np.exp(-(shortest_path(steps, directed=False) ** 2) / (2 * _COLOUR**2))
     share: Matrix = reached[:, border].sum(axis=1) / np.sqrt(reached.sum(axis=1))
     return share
 
 
-def _agreed(background: Matrix, contrast: Matrix, distances: Matrix, beside: npt.NDArray[np.bool_]) -> Matrix:
+def _agreed(
+    background: Matrix, contrast: Matrix, distances: Matrix, adjacent: npt.NDArray[np.bool_]
+) -> Matrix:
     """Least-squares saliency (N,): background near 0, contrast near 1, similar neighbours near each other."""
-    bond = np.where(beside, np.exp(-(distances**2) / (2 * _COLOUR**2)) + 0.1, 0)
+    bond = np.where(adjacent, np.exp(-(distances**2) / (2 * _COLOUR**2)) + 0.1, 0)
     front = contrast * (1 - background)
     system = np.diag(bond.sum(axis=1) + background + front) - bond
     found = np.linalg.solve(system + 1e-9 * np.eye(len(bond)), front)

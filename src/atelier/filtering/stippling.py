@@ -81,22 +81,22 @@ def _diffuse(density: Floats, chance: Floats) -> npt.NDArray[np.uint8]:
     error = density.copy()
     dots = np.zeros((height, width), np.uint8)
     for row in range(height):
-        way = 1 - 2 * (row % 2)
-        column = 0 if way == 1 else width - 1
+        sign = 1 - 2 * (row % 2)
+        column = 0 if sign == 1 else width - 1
         for _ in range(width):
             value = error[row, column]
             if value > 0.5 + 0.6 * (chance[row, column] - 0.5):
                 dots[row, column] = 1
                 value -= 1
-            if 0 <= column + way < width:
-                error[row, column + way] += value * 7 / 16
+            if 0 <= column + sign < width:
+                error[row, column + sign] += value * 7 / 16
             if row + 1 < height:
                 error[row + 1, column] += value * 5 / 16
-                if 0 <= column - way < width:
-                    error[row + 1, column - way] += value * 3 / 16
-                if 0 <= column + way < width:
-                    error[row + 1, column + way] += value / 16
-            column += way
+                if 0 <= column - sign < width:
+                    error[row + 1, column - sign] += value * 3 / 16
+                if 0 <= column + sign < width:
+                    error[row + 1, column + sign] += value / 16
+            column += sign
     return dots
 
 

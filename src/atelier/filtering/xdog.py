@@ -92,9 +92,9 @@ def _across(
             narrow = broad = lightness[row, column]
             narrow_weight = broad_weight = np.float32(1)
             for step in range(1, reach + 1):
-                for way in range(-1, 2, 2):
-                    x = np.float32(column) + np.float32(way * step) * dx
-                    y = np.float32(row) + np.float32(way * step) * dy
+                for sign in range(-1, 2, 2):
+                    x = np.float32(column) + np.float32(sign * step) * dx
+                    y = np.float32(row) + np.float32(sign * step) * dy
                     x = min(max(x, np.float32(0)), np.float32(width - 1))
                     y = min(max(y, np.float32(0)), np.float32(height - 1))
                     left, upper = int(x), int(y)

@@ -16,7 +16,7 @@ Places = npt.NDArray[np.int32]
 
 
 @kernel
-def _apart(
+def _window_distance(
     picture: Floats,
     example: Floats,
     weights: Floats,
@@ -46,7 +46,7 @@ def _apart(
 
 
 @kernel
-def _both(
+def _total_distance(
     fine: tuple[Floats, Floats, Floats],
     coarse: tuple[Floats, Floats, Floats],
     width: int,
@@ -56,13 +56,15 @@ def _both(
     right: int,
     limit: float,
 ) -> float:
-    """The sum of `_apart` at the fine and the coarse level, each given as (picture, example, weights)."""
-    found = _apart(fine[0], fine[1], fine[2], width, row, column, down, right, limit)
+    """The sum of the distances at the fine and coarse level, each given as (picture, example, weights)."""
+    found = _window_distance(fine[0], fine[1], fine[2], width, row, column, down, right, limit)
     if found > limit:
         return found
     half, rest = (width + 1) // 2, limit - found
     at, there = (row // 2, column // 2), (down // 2, right // 2)
-    return found + _apart(coarse[0], coarse[1], coarse[2], half, at[0], at[1], there[0], there[1], rest)
+    return found + _window_distance(
+        coarse[0], coarse[1], coarse[2], half, at[0], at[1], there[0], there[1], rest
+    )
 
 
 @kernel
@@ -93,7 +95,7 @@ def choose(
     for turn in range(places.shape[0]):
         row, column = places[turn, 0], places[turn, 1]
         down, right = approximate[turn, 0], approximate[turn, 1]
-        least = _both(fine, coarse, width, row, column, down, right, np.inf)
+        least = _total_distance(fine, coarse, width, row, column, down, right, np.inf)
         # A coherent match below this limit wins, even if the approximate one is nearer.
         limit = least * slack
         last_down = last_right = -1
@@ -105,7 +107,7 @@ def choose(
             if y < 0 or x < 0 or y >= limits[0] or x >= limits[1] or (y == last_down and x == last_right):
                 continue
             last_down, last_right = y, x
-            found = _both(fine, coarse, width, row, column, y, x, limit)
+            found = _total_distance(fine, coarse, width, row, column, y, x, limit)
             if found <= limit:
                 limit, down, right = found, y, x
         field[row, column, 0], field[row, column, 1] = down, right

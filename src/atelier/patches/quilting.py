@@ -205,9 +205,9 @@ class _Pass:
         order = np.lexsort((np.arange(len(kept)) * 7919 % 10007, -heavy))
         kept = np.ascontiguousarray(kept[order])
         values, heavy = small[tuple(kept.T)], heavy[order]
-        return self._apart(search(self.coarse, side, kept, values, heavy, _SLACK))
+        return self._separated(search(self.coarse, side, kept, values, heavy, _SLACK))
 
-    def _apart(self, errors: Floats) -> Integers:
+    def _separated(self, errors: Floats) -> Integers:
         """The positions of the least errors, no two of them adjacent, in full-size pixels."""
         bound = errors.min() * (1 + _SLACK)
         near = np.argwhere(errors <= bound)
