@@ -129,7 +129,7 @@ def test_where_restricts_the_moments_to_a_region() -> None:
 
 
 def test_colours_are_lent_by_share_and_strength() -> None:
-    # Small contrasts round the middle, so that nothing leaves 0..1 and is clipped.
+    # Low contrast around the middle, so that nothing is clipped to 0..1.
     one, other, image = (picture(seed) * 0.2 + 0.4 for seed in (1, 2, 3))
     match = partial(match_moments, noise=0.02)
     lent = lend_colours(image, [one, other], [0.25, 0.75])
@@ -154,7 +154,7 @@ def test_noise_is_not_stretched() -> None:
 
 
 def test_keep_colour_combines_lightness_of_result_and_chroma_of_content() -> None:
-    # Muted colours, so that no combination leaves sRGB and gets clipped.
+    # Muted colours, so that no combination is out of gamut and clipped.
     result, content = picture(0) * 0.05 + 0.5, picture(1) * 0.05 + 0.45
     kept = rgb_to_lab(keep_colour(result, content))
     torch.testing.assert_close(kept[:, :1], rgb_to_lab(result)[:, :1], atol=1e-3, rtol=0)

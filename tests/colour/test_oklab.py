@@ -1,4 +1,4 @@
-"""Oklab there and back, moments that are the style's, hues that are the photo's."""
+"""Oklab round trips, moments of the style, and hues of the photo."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_hues_come_from_the_photo_unless_the_style_is_grey() -> None:
     style = 0.3 + 0.4 * picture(12, 20, 2)
     found = photo_hues(content, style, painted)
     other = photo_hues(content, style, painted.flip(1))
-    # Whatever was painted, the hues are the photo's; the painting's lightness stays.
+    # The hues are those of the photo, whatever the colours of the painting.
     assert (rgb_to_oklab(found) - rgb_to_oklab(other))[:, 1:].abs().mean() < 0.02
     assert photo_hues(content, style, painted, own=True).ne(found).any()
     grey = style.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""Palettes: the colours of a picture of few colours are found exactly."""
+"""Palettes: the colours of a picture with few colours are found exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour transfers: what each promises is matched, equal colours stay equal, and flat pictures work."""
+"""Colour transfers: each matches its statistics, equal colours stay equal, and flat pictures work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_opponent_colours_agree_with_ruderman_and_round_trip() -> None:
     rgb = picture(6) + 0.05
     opponent = ways.to_opponent(rgb)
     torch.testing.assert_close(ways.from_opponent(opponent), rgb, atol=1e-9, rtol=0)
-    # Equations 4 to 6 of the paper on one colour, by hand.
+    # Equations 4 to 6 of the paper for one colour, worked out by hand.
     lms = np.log10(
         np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
         @ rgb[0, :, 0, 0].numpy()
@@ -92,7 +92,7 @@ def test_histogram_ties_take_the_middle_quantile() -> None:
 
 
 def distance(image: Tensor, reference: Tensor) -> float:
-    """Sliced Wasserstein distance along many axes: not those of the method."""
+    """Sliced Wasserstein distance along many axes that the method does not use."""
     axes = torch.nn.functional.normalize(
         torch.randn(200, 3, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     )
@@ -103,7 +103,7 @@ def distance(image: Tensor, reference: Tensor) -> float:
 def test_sliced_transport_converges_to_the_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, 60, 60, generator=generator, dtype=torch.float64)
-    # Two separate clouds, which no linear map makes.
+    # Two separate clusters, which no linear map can produce.
     side = torch.rand(1, 1, 60, 60, generator=generator) < 0.4
     reference = torch.where(side, 0.15 + 0.1 * picture(9, 60, 60), 0.8 - 0.2 * picture(10, 60, 60))
     start = distance(image, reference)

@@ -1,4 +1,4 @@
-"""Hatching: lines where there is tone, as wide as it is dark, and never closer than they may be."""
+"""Hatching: lines only where there is tone, with a width that follows it, and a minimum spacing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kuwahara filters: edges stay, surfaces are flattened, and the slow obvious version agrees."""
+"""Kuwahara filters: edges are kept, surfaces are flattened, and a slow reference agrees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from atelier.filtering.kuwahara import anisotropic_kuwahara, kuwahara
 
 
 def slow(image: np.ndarray, radius: int) -> np.ndarray:
-    """By its definition, one pixel after the other."""
+    """The Kuwahara filter by its definition, pixel by pixel."""
     height, width = image.shape[:2]
     padded = np.pad(image.astype(float), ((radius, radius), (radius, radius), (0, 0)), mode="edge")
     result = np.empty(image.shape)
@@ -61,7 +61,7 @@ def test_the_anisotropic_filter_is_rotation_equivariant() -> None:
     turned = np.ascontiguousarray(
         np.rot90(anisotropic_kuwahara(np.ascontiguousarray(np.rot90(image)), 3), -1)
     )
-    # Directions come in steps, and rounding may choose the next one.
+    # Directions are quantised, and rounding may choose the next step.
     assert np.abs(turned - anisotropic_kuwahara(image, 3)).mean() < 0.01
 
 

@@ -1,4 +1,4 @@
-"""Made-up surfaces: same seed, same surface; the light comes from where it is said to."""
+"""Procedural surfaces: reproducible by seed, and lit from the given direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands out: a shape does, the wall behind it does not, and nothing is everything."""
+"""Saliency: shapes stand out from their background, and a flat picture is all foreground."""
 
 from __future__ import annotations
 

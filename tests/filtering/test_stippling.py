@@ -1,4 +1,4 @@
-"""Stippling: as many dots as the tone asks for, spread evenly, and cells that are right."""
+"""Stippling: the number of dots follows the tone, dots are spread evenly, and cells are correct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from atelier.filtering.stippling import _nearest, buckets, draw_dots, stipple
 
 
 def ramp() -> np.ndarray:
-    """Density from 0 on the left to 0.04 dots a pixel on the right."""
+    """Density from 0 on the left to 0.04 dots per pixel on the right."""
     return np.broadcast_to(np.linspace(0, 0.04, 120, dtype=np.float32), (100, 120)).copy()
 
 

@@ -1,4 +1,4 @@
-"""The width of marks: that of stripes is known."""
+"""Stroke width, measured on stripes of known width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces: every pixel in one, borders where they belong."""
+"""Tessellations: every pixel belongs to a piece, and borders follow edges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_tiles_have_about_the_requested_side() -> None:
     areas = np.bincount(tiles.labels.ravel())
     assert len(areas) == 80
     assert 0.5 * 144 < np.quantile(areas, 0.1) < np.quantile(areas, 0.9) < 1.6 * 144
-    # A square's corner is as far as its side in the tile's own metric.
+    # In the maximum metric, the corner of a square is as far from the centre as its sides.
     assert np.quantile(np.abs(tiles.position), 0.9) < 7.5
     assert (tiles.gap >= 0).all()
 

@@ -1,4 +1,4 @@
-"""Differences of Gaussians: no line without an edge, and the Gaussians are Gaussians."""
+"""Differences of Gaussians: lines only at edges, and blurs that agree with SciPy."""
 
 from __future__ import annotations
 

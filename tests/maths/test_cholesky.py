@@ -1,4 +1,4 @@
-"""Cholesky-WCT against NumPy's moments, known answers, and everything that makes a covariance singular."""
+"""Cholesky-WCT against NumPy's moments, known answers, and all kinds of singular covariances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atelier.maths.cholesky import (
 
 
 def features(channels: int, height: int, width: int, *, seed: int = 0, batch: int = 1) -> Tensor:
-    """Correlated features, channels-last, of another scale in each channel."""
+    """Correlated channels-last features with a different scale per channel."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn((channels, channels), generator=generator) + torch.eye(channels)
     values = torch.randn((batch, height, width, channels), generator=generator) @ mixing + 3 * mixing[0]
@@ -78,7 +78,7 @@ def test_autocast_does_not_change_the_result() -> None:
     assert torch.equal(found, moved(content, style))
 
 
-# interpolation
+# Interpolation.
 
 
 def test_styles_are_interpolated_by_their_roots() -> None:
@@ -86,7 +86,7 @@ def test_styles_are_interpolated_by_their_roots() -> None:
     found = interpolated([(0.25, one), (0.75, two)], now, 0.5)
     torch.testing.assert_close(found.root, 0.125 * one.root + 0.375 * two.root + 0.5 * now.root)
     torch.testing.assert_close(found.mean, 0.125 * one.mean + 0.375 * two.mean + 0.5 * now.mean)
-    # What a region lacks of the styles' shares, the others make up for.
+    # If shares do not sum to 1, they are normalised.
     torch.testing.assert_close(interpolated([(0.2, one)], now).root, one.root)
 
 
@@ -97,7 +97,7 @@ def test_strength_zero_returns_the_content() -> None:
     torch.testing.assert_close(found, content, atol=1e-5, rtol=1e-5)
 
 
-# singular covariances
+# Singular covariances.
 
 
 def test_a_zero_covariance_gets_the_published_ridge() -> None:
@@ -114,7 +114,7 @@ def test_only_singular_covariances_are_ridged() -> None:
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_a_pivot_at_rounding_level_is_ridged(scale: float) -> None:
-    # Cholesky succeeds on it, and its inverse would be 1e8.
+    # The Cholesky factorisation succeeds, but its inverse would be 1e8.
     almost = scale * torch.tensor([[[1.0, 1.0], [1.0, 1.0 + 1e-15]]], dtype=torch.float64)
     root = factor(almost)
     assert root[0, 1, 1] ** 2 > 1e-9 * scale
@@ -178,7 +178,7 @@ def test_gradients_pass_gradcheck() -> None:
     assert torch.autograd.gradcheck(moved, (content, style))
 
 
-# regions
+# Regions.
 
 
 def halves(height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The compiled loops' wrapper: bands change nothing, and kernels get the arrays that they take."""
+"""The wrapper of compiled loops: bands cover all rows, and arrays have the right form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled kernels come back from the disk, and a disk that fails costs a compilation and nothing else."""
+"""Compiled kernels are loaded from disk, and a failing disk costs only a compilation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ keep(double)
 keep(twice_double)
 """
 
-# Says what the kernels gave, and how many of the two came from the disk.
+# Prints the results of the two kernels, and how many of them were loaded from disk.
 RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -55,7 +55,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home where both kernels are already compiled."""
+    """A home folder with both kernels compiled."""
     home = tmp_path_factory.mktemp("compiled")
     assert run(code, home) == 0
     return home
@@ -63,12 +63,12 @@ def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(compiled: Path, tmp_path: Path) -> Path:
-    """A copy of it, for one test."""
+    """A copy of that folder for one test."""
     return shutil.copytree(compiled, tmp_path / "filled")
 
 
 def run(code: Path, home: Path, *, chosen: Path | None = None, limit: int = 0) -> int:
-    """How many kernels a new process finds compiled; their results are checked."""
+    """The number of kernels that a new process finds compiled; also checks their results."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"ATELIER_HOME": str(home)} | ({"NUMBA_CACHE_DIR": str(chosen)} if chosen else {})
     command = [sys.executable, "-W", "error", "-c", RUN, str(code), str(limit)]

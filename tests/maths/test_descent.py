@@ -1,4 +1,4 @@
-"""Descent: known minima, exact counts, the best kept, and stops that stop."""
+"""Descent: known minima, exact counts, the best result, and stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quadratic(image: Tensor) -> dict[str, Tensor]:
 
 
 class Scripted:
-    """A loss whose values are given; its gradient is always 1."""
+    """A loss with given values and a constant gradient of 1."""
 
     def __init__(self, *values: float) -> None:
         self.values, self.seen = list(values), list[Tensor]()
@@ -81,7 +81,7 @@ def test_the_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6])
 def test_lbfgs_is_invariant_to_the_scale_of_the_loss(unit: float) -> None:
-    # A mean over a large picture has small gradients everywhere; the descent is the same.
+    # A mean over a large picture has small gradients; the descent must not change.
     def scaled(image: Tensor) -> dict[str, Tensor]:
         return {name: unit * term for name, term in quadratic(image).items()}
 
@@ -153,7 +153,7 @@ def test_lbfgs_may_jump_and_recover() -> None:
 
 
 def test_adams_step_size_decreases_with_cooling() -> None:
-    # Under a constant gradient Adam's step is its step size.
+    # With a constant gradient Adam's step equals its step size.
     objective = Scripted(*[1.0] * 10)
     Descent(objective, iterations=10, step_size=0.01, cooling=0.5).run(START)
     values = [float(image.mean()) for image in objective.seen]
@@ -277,7 +277,7 @@ def test_lbfgs_without_rescaling_is_bit_identical_to_torch() -> None:
     Descent(watched, optimiser="lbfgs", iterations=15, rescale=False).run(START)
     theirs = tutorial(hill, 15)
     assert all(torch.equal(mine, one) for mine, one in zip(evaluated, theirs, strict=True))
-    # The case does what it is for: the same loss, rescaled, goes elsewhere.
+    # The test case is meaningful: with rescaling the same loss takes another path.
     evaluated.clear()
     Descent(watched, optimiser="lbfgs", iterations=15).run(START)
     assert not torch.equal(evaluated[2], theirs[2])

@@ -1,4 +1,4 @@
-"""Descent without a range, and on the levels of a pyramid."""
+"""Descent without a fixed range, and on the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_pyramid_finds_the_minimum(rule: Any) -> None:
 
 
 def test_the_first_step_moves_every_level() -> None:
-    # RMSprop's first step is ten times its size whatever the gradient, at each of the three levels.
+    # RMSprop's first step is ten times its step size for any gradient, at each of the three levels.
     flat = pyramid(lambda x: {"up": -x.sum()}, iterations=2, step_size=0.01)
     flat.run(START)
     assert (flat.image - START).mean().item() == pytest.approx(0.3, rel=1e-3)

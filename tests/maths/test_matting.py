@@ -58,7 +58,7 @@ def test_linear_functions_of_the_guide_have_no_energy(height: int, width: int, s
     mixing = torch.randn((3, 3), generator=torch.Generator().manual_seed(seed))
     linear = torch.einsum("ij,bjhw->bihw", mixing, guide) + mixing[0].view(1, 3, 1, 1)
     laplacian = MattingLaplacian(guide)
-    # Not quite: the ridge lets a steep slope cost a little.
+    # Not exactly 0, because the ridge penalises steep slopes.
     assert 0 <= laplacian.energy(linear).item() < 1e-4
     assert laplacian.energy(picture(height, width, seed=seed + 1)).item() >= 0
 

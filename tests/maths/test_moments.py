@@ -1,4 +1,4 @@
-"""Moments against float64 NumPy loops, known answers and what must not change them."""
+"""Moments against float64 NumPy loops, known answers, and invariances."""
 
 from __future__ import annotations
 

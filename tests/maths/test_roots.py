@@ -1,4 +1,4 @@
-"""The matrix square root against SciPy, and its gradient where it is hard."""
+"""The matrix square root against SciPy, and its gradient in difficult cases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_gradient_with_repeated_eigenvalues() -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_gradient_of_a_rank_deficient_matrix(rank: int) -> None:
-    # Changing the factor keeps the rank, and along such changes the root is smooth.
+    # Changing the factor preserves the rank, and the root is smooth along such changes.
     assert torch.autograd.gradcheck(lambda x: sqrtm(x @ x.mT), (factor(5, rank).requires_grad_(),))
 
 
@@ -85,7 +85,7 @@ def test_gradient_of_the_trace_is_half_the_inverse_root() -> None:
 
 
 def test_two_threads_keep_their_own_numbers_of_cpu_threads() -> None:
-    """Inside `one_thread` of one Python thread, an older and a newborn one have theirs."""
+    """While one Python thread is inside `one_thread`, older and newly started threads keep their own."""
     inside, go = Event(), Event()
     before, seen = torch.get_num_threads(), dict[str, int]()
 
@@ -119,7 +119,7 @@ def test_two_threads_keep_their_own_numbers_of_cpu_threads() -> None:
     assert seen["limited, afterwards"] == 3
     assert seen["newborn"] > 1
     assert torch.get_num_threads() == before
-    torch.set_num_threads(before)  # what later threads take over
+    torch.set_num_threads(before)  # inherited by later threads
 
 
 def test_one_thread_restores_the_number_of_threads_after_an_error() -> None:

@@ -1,4 +1,4 @@
-"""AdaIN, whitening and colouring, and CORAL against slow NumPy, and where features lack directions."""
+"""AdaIN, whitening and colouring, and CORAL against slow NumPy, including rank-deficient features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 def some(channels: int, height: int, width: int, *, rank: int | None = None, seed: int = 0) -> Tensor:
-    """Correlated features (1, C, H, W) like those behind a ReLU, of at most `rank` directions and a mean."""
+    """Correlated features (1, C, H, W), as after a ReLU, with at most `rank` directions and a mean."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(channels, rank or channels, generator=generator) / 2
     mean = 2 * torch.rand(channels, 1, generator=generator)
@@ -52,7 +52,7 @@ def test_adain_gives_the_moments_of_the_style() -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_keeps_the_moments(dtype: torch.dtype) -> None:
-    # A deviation of a few hundredths of the mean: rounding the mean before it is stretched would show.
+    # The deviation is a few hundredths of the mean, so rounding of the mean would be visible.
     content = (3 + 0.1 * some(6, 40, 40)).to(dtype)
     style = some(6, 30, 30, seed=1)
     mean, deviation = channel_moments(style, unbiased=True)
@@ -95,7 +95,7 @@ def test_a_region_has_its_own_moments() -> None:
     torch.testing.assert_close(found, adain(content[..., :3], mean, deviation))
 
 
-# whitening and colouring
+# Whitening and colouring.
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1, 1.0])
@@ -146,7 +146,7 @@ def test_missing_directions_are_not_amplified(
         assert torch.isfinite(found).all()
         mean = style.mean((2, 3), keepdim=True)
         torch.testing.assert_close(found.mean((2, 3), keepdim=True), mean, atol=0.05, rtol=0.02)
-        # No direction gets more variance than the style's strongest has.
+        # No direction gets more variance than the strongest direction of the style.
         spread = mean_and_covariance(found, unbiased=True)[1]
         strongest = torch.linalg.eigvalsh(mean_and_covariance(style, unbiased=True)[1]).max()
         assert torch.linalg.eigvalsh(spread).max() <= 1.05 * strongest + 1e-3
@@ -232,7 +232,7 @@ def test_coral_to_itself_changes_nothing() -> None:
 
 
 def test_coral_gives_the_moments_of_the_target_for_many_pixels() -> None:
-    # The identity in the sums is lost among thousands of pixels.
+    # With thousands of pixels the identity added to the sums is negligible.
     source, target = picture(1, 80, 90), picture(2, 80, 90)
     found, wanted = (mean_and_covariance(one, unbiased=True) for one in (coral(source, target), target))
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-2)

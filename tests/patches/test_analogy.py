@@ -1,4 +1,4 @@
-"""Image analogies against the paper's algorithm written slowly, and what must hold at any size."""
+"""Image analogies against a slow version of the paper's algorithm, and properties at any size."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def made(
     return last[2]
 
 
-# against the slow way
+# Against a slow reference.
 
 
 def around(values: Floats, row: int, column: int, size: int, *, clamp: bool) -> dict[tuple[int, int], Any]:
-    """The values at each offset of a window; without `clamp`, of those inside alone."""
+    """The values at each offset of a window; without `clamp`, only those inside the map."""
     reach, (height, width) = size // 2, values.shape[:2]
     found = {}
     for down in range(-reach, reach + 1):
@@ -49,7 +49,7 @@ def around(values: Floats, row: int, column: int, size: int, *, clamp: bool) -> 
 
 
 def distance(mine: list[Any], others: list[Any], plain: int, structure: float) -> float:
-    """The weighted distance of two lists of windows (full size, then coarse), by offsets that both have."""
+    """The weighted distance of two lists of windows (fine, then coarse), over the offsets both have."""
     total = 0.0
     for (one, size, causal), (other, _, _) in zip(mine, others, strict=True):
         reach = size // 2
@@ -68,7 +68,7 @@ def slowly(source: Floats, filtered: Floats, target: Floats, rules: Rules) -> np
     below: Level | None = None
     for step in (1, 0):
         plain, changed, picture = (pyramid(one, 2)[step] for one in (source, filtered, target))
-        # The first guess fills what is above and left of the first pixels; it is not in question here.
+        # The initial guess, which is not under test, fills the area above and left of the first pixels.
         level = analogy._begun(plain, changed, picture, below, rules, seed=0)
         field, count = level.field, level.plain
         example, canvas = level.example, level.picture
@@ -122,7 +122,7 @@ def test_the_exact_search_agrees_with_a_slow_reference(
     assert np.array_equal(level.made, filtered[slow[..., 0], slow[..., 1]])
 
 
-# what it is for
+# Expected behaviour.
 
 
 @pytest.mark.parametrize("search", [PATCHMATCH, TREE])
@@ -140,7 +140,7 @@ def test_a_crop_of_a_becomes_the_same_crop_of_the_filtered(search: dict[str, Any
 def test_each_label_gets_its_own_texture(search: dict[str, Any]) -> None:
     y, x = np.mgrid[:48, :64]
     labels = np.where((x < 32)[..., None], (1, 0, 0), (0, 0, 1)).astype(np.float32)
-    # Upright stripes in red, level ones in blue.
+    # Vertical stripes for red, horizontal stripes for blue.
     stripes = np.where(x < 32, x % 4 < 2, y % 4 < 2)[..., None] * np.ones(3)
     stripes = stripes * np.where((x < 32)[..., None], (1, 1, 0), (0, 1, 1))
     yy, xx = np.mgrid[:40, :40]
@@ -172,7 +172,7 @@ def test_structure_follows_the_photo() -> None:
 
 def test_orientation_separates_equal_values() -> None:
     y, x = np.mgrid[:40, :80].astype(np.float32)
-    # Slanting one way on the left, the other on the right; their pixels have one distribution.
+    # Opposite slants on the left and right, with the same distribution of values.
     slant = (0.5 + 0.3 * np.sin(np.where(x < 40, x + y, x - y) / 3))[..., None].astype(np.float32)
     side = (x >= 40)[..., None].astype(np.float32)
     target = (0.5 + 0.3 * np.sin((x + y + 0.37) / 3))[:, :40, None].astype(np.float32)
@@ -184,12 +184,12 @@ def test_orientation_separates_equal_values() -> None:
     assert shares[1] < 0.1
 
 
-# what must hold
+# Invariants.
 
 
 @pytest.mark.parametrize("search", [PATCHMATCH, TREE])
 def test_results_depend_on_the_seed_not_on_threads(search: dict[str, Any]) -> None:
-    # High enough for three bands, which threads share.
+    # Tall enough for three bands, which are shared between threads.
     source, target = texture(0, 30, 30), texture(1, 101, 30)
     one, again, other = (
         made(source, source, target, seed=seed, threads=threads, **search).field

@@ -1,4 +1,4 @@
-"""The extra channels of analogies: steerable filters by their closed forms, and filters that are known."""
+"""Extra channels of analogies: steerable filters against closed forms, and known linear filters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_direction_is_a_combination_of_the_basis(angle: float) -> None:
     y, x = np.mgrid[:41, :41] - 20.0
     wave = np.sin(0.7 * (np.cos(angle) * x + np.sin(angle) * y)).astype(np.float32)[..., None]
     across, down = oriented(wave)[20, 20, :2]
-    # The gradient of a plane wave at its rise points where it goes.
+    # On the rising slope of a plane wave the gradient points in the direction of travel.
     assert np.arctan2(down, across) % np.pi == pytest.approx(angle, abs=0.02)
     upright = oriented(np.sin(0.7 * x).astype(np.float32)[..., None])[20, 20]
     assert np.hypot(across, down) == pytest.approx(np.hypot(*upright[:2]), rel=0.01)
@@ -56,7 +56,7 @@ def test_a_linear_filter_is_found_exactly() -> None:
     found = predicted(source, known(source), target)
     assert found.explained.min() > 0.999
     np.testing.assert_allclose(found.target[3:-3, 3:-3], known(target)[3:-3, 3:-3], atol=0.01)
-    # Whatever the matches are, what they lack of a linear filter is added.
+    # The correction makes up for bad matches if the filter is linear.
     field = np.zeros((*target.shape[:2], 2), np.int32)
     matched = np.broadcast_to(known(source)[0, 0], (*target.shape[:2], 2)).astype(np.float32)
     corrected = found.corrected(matched, field)

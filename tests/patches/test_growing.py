@@ -1,4 +1,4 @@
-"""Growing: a checkerboard goes on perfectly, every pixel has its place in the sample, and guides lead."""
+"""Growing: checkerboards are continued exactly, pixels keep their source, and guides are followed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_picture() -> None:
 
 
 def test_without_tolerance_the_sample_is_continued() -> None:
-    # No two windows of it are alike, so the best match is where the neighbours come from.
+    # All windows of the sample differ, so the best match continues the neighbours.
     sample = noise(30, 30)
     growth = grown(sample, (9, 9), window=5, tolerance=0.0, seed=1)
     steps = growth.source - np.stack(np.mgrid[:9, :9], axis=2)
@@ -71,7 +71,7 @@ def test_the_picture_follows_the_guide() -> None:
     options: dict[str, Any] = {"window": 5, "goal": goal, "guide": sample[..., :1].copy(), "seed": 2}
     led = grown(sample, (16, 18), guidance=50, **options).image()[..., :1]
     free = grown(sample, (16, 18), guidance=0, **options).image()[..., :1]
-    # The window keeps two columns of the sample's sides from being anywhere.
+    # The window excludes two columns at each side of the sample.
     assert np.abs(led - goal).max() < 0.06
     assert np.abs(free - goal).max() > 0.2
 
@@ -95,7 +95,7 @@ def test_tiny_and_flat_samples_work(shape: tuple[int, int], size: tuple[int, int
     )
 
 
-# enlarging
+# Enlarging.
 
 
 def places(height: int, width: int) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_continuous_pieces_reproduce_the_style(factor: float) -> None:
     style = noise(round(12 * factor), round(16 * factor))
     picture = enlarged(places(12, 16), style, (12, 16), style.shape[:2])
     beside = np.array([2, 4], np.int32)
-    # remap counts in 32nds of a pixel.
+    # cv2.remap rounds coordinates to 1/32 of a pixel.
     np.testing.assert_allclose(picture, style, atol=0.04)
     shifted = enlarged(places(10, 12) + beside, style, (12, 16), (round(10 * factor), round(12 * factor)))
     np.testing.assert_allclose(shifted, style[round(2 * factor) :, round(4 * factor) :], atol=0.04)

@@ -1,4 +1,4 @@
-"""Correspondence maps: one range for both pictures, order kept, and blurred alike."""
+"""Correspondence maps: the same range for both pictures, preserved order, and equal blur."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PatchMatch against brute force, its own rules, and fields by hand."""
+"""PatchMatch against brute force, its invariants, and small fields worked out by hand."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PUBLISHED_ITERATIONS = 10
 
 
 def features(seed: int, height: int, width: int, channels: int = 16, blur: float = 2.0) -> Floats:
-    """Smooth features of unit length, as a network's are."""
+    """Smooth unit-length features, like those of a network."""
     noise = np.random.default_rng(seed).normal(size=(height, width, channels))
     smooth = gaussian_filter(noise, (blur, blur, 0)) + 0.05 * noise
     return (smooth / np.linalg.norm(smooth, axis=2, keepdims=True)).astype(np.float32)
 
 
 def patches(values: Floats, size: int) -> npt.NDArray[np.float64]:
-    """Every patch as a vector; the border is repeated."""
+    """All patches as vectors; the border is repeated."""
     before = size // 2
     border = (before, size - 1 - before)
     wide = np.pad(values.astype(np.float64), (border, border, (0, 0)), mode="edge")
@@ -41,7 +41,7 @@ def patches(values: Floats, size: int) -> npt.NDArray[np.float64]:
 
 
 def brute_force(query: Floats, key: Floats, size: int) -> npt.NDArray[np.float64]:
-    """The least distance of each query patch, by trying all."""
+    """The least distance of each query patch, by exhaustive search."""
     a, b = patches(query, size), patches(key, size)
     return np.array([np.min(np.sum((b - one) ** 2, axis=1)) for one in a]).reshape(query.shape[:2])
 
@@ -161,7 +161,7 @@ def test_enlarge_agrees_with_values_worked_out_by_hand() -> None:
     field = np.array([[[1, 2], [0, 0]]], np.int32)
     fine = enlarge(field, (2, 5), (4, 6))
     assert fine[:, :2].tolist() == [[[2, 4], [2, 5]], [[3, 4], [3, 5]]]
-    # The odd last column goes on with the last match.
+    # The odd last column continues the last match.
     assert fine[0, 4].tolist() == [0, 0]
     assert enlarge(field, (1, 2), (3, 3), factor=1).tolist() == field.tolist()
     assert (enlarge(field, (4, 8), (3, 3), factor=4) < 3).all()
@@ -171,7 +171,7 @@ def test_vote_agrees_with_values_worked_out_by_hand() -> None:
     key = np.arange(5, dtype=np.float32).reshape(1, 5, 1)
     same = np.stack([np.zeros((1, 5)), np.arange(5)[None]], 2).astype(np.int32)
     assert np.allclose(vote(key, same, 3), key)
-    # All matches at the middle: a position sees the middle, and its neighbours from the patches beside it.
+    # All matches are at the middle: a position gets the middle, and its neighbours from adjacent patches.
     middle = np.full((1, 5, 2), (0, 2), np.int32)
     assert vote(key, middle, 1).ravel().tolist() == [2] * 5
     assert vote(key, middle, 3).ravel().tolist() == pytest.approx([1.5, 2, 2, 2, 2.5])
@@ -208,9 +208,9 @@ def test_it_needs_a_hundredth_of_the_comparisons_of_brute_force(monkeypatch: pyt
     compiled = matched(query, key, sweeps=4, seed=3)
     monkeypatch.setattr(kernels, "measure", plain["measure"])
     monkeypatch.setattr(kernels, "sweep", plain["sweep"])
-    with np.errstate(over="ignore"):  # the random numbers overflow on purpose
+    with np.errstate(over="ignore"):  # the random numbers overflow intentionally
         found = matched(query, key, sweeps=4, seed=3)
-    # One for each position at the start; then two neighbours, and a reach of 64, 32, ..., 1 in each sweep.
+    # One per position at the start; per sweep two neighbours and radii of 64, 32, ..., 1.
     most = 24 * 24 * (1 + 4 * (2 + 7))
     assert 0.8 * most < count <= most
     assert count < 0.01 * (24 * 24) * (64 * 64)

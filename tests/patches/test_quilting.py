@@ -1,4 +1,4 @@
-"""Quilting: cuts against exhaustive search, masks, and a picture sewn from itself."""
+"""Quilting: cuts against exhaustive search, masks, and a picture quilted from itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_softness_changes_only_the_seams() -> None:
         )
         return next(quilt.sew(18, seams=0.0, guidance=1.0))[:15]
 
-    # The pieces are the same where seams count for nothing.
+    # With a seam weight of 0 both versions use the same pieces.
     hard, soft = made(0), made(1.5)
     inside = np.ones(72, bool)
     for left in list(starts(72, 18))[1:]:
@@ -98,7 +98,7 @@ def test_a_picture_quilted_from_itself_is_unchanged(block: int) -> None:
     quilt = Quilt(style, style, style, tolerance=0.0, seed=0)
     rows = list(quilt.sew(block, seams=0.1, guidance=0.9))
     assert len(rows) == len(starts(60, block))
-    # The whole pieces fit exactly; those that the border cuts know less.
+    # Complete pieces fit exactly; pieces cut by the border have less information.
     inside = style.shape[0] // (block - overlap(block)) * (block - overlap(block)) - block
     np.testing.assert_array_equal(rows[-1][:inside, :inside], style[:inside, :inside])
 
@@ -111,7 +111,7 @@ def test_later_passes_reduce_the_error() -> None:
         picture = list(quilt.sew(block, seams=0.2, guidance=2.0))[-1]
         off.append(float(((picture - photo)[..., 0] ** 2).mean()))
     assert off[2] < off[1] < off[0]
-    # Nothing is mixed: each pixel is one of the style's.
+    # Nothing is blended: each pixel is a copy of a style pixel.
     known = {tuple(colour) for colour in style.reshape(-1, 3)}
     assert all(tuple(colour) in known for colour in picture.reshape(-1, 3))
 
@@ -121,7 +121,7 @@ def test_seams_go_where_pieces_agree() -> None:
     nothing = np.zeros((40, 47, 0), np.float32)
     quilt = Quilt(stripes, nothing, np.zeros((70, 90, 0), np.float32), tolerance=0.1, seed=1)
     picture = list(quilt.sew(12, seams=1.0, guidance=0.0))[-1]
-    # Without a photo the stripes still go on from top to bottom, in one rhythm.
+    # Without a photo the stripes still continue from top to bottom with an even period.
     assert np.abs(np.diff(picture, axis=0)).mean() < 0.02
     step = np.abs(np.diff(picture[..., 0], axis=1)).max()
     assert step < 1.6 * np.abs(np.diff(stripes[..., 0], axis=1)).max()

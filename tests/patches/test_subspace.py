@@ -1,4 +1,4 @@
-"""Nearest patches through few directions, against all patches as they are."""
+"""Nearest patches in a subspace, against an exhaustive search over full patches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_few_directions_find_nearly_the_nearest(patch: int) -> None:
 def test_as_few_directions_as_hold_the_energy_are_kept() -> None:
     style = smooth(0, 40, 44)
     rows = every_patch(style, 5, corners(style.shape[:2], 5, 1))
-    rows = rows.reshape(-1, 5, 5, 3).transpose(0, 3, 1, 2).reshape(len(rows), -1)  # as they are cut out
+    # The layout of extracted patches.
+    rows = rows.reshape(-1, 5, 5, 3).transpose(0, 3, 1, 2).reshape(len(rows), -1)
     rows -= rows.mean(0)
     for energy in (0.5, 0.9, 0.99):
         directions = PatchSpace(style, 5, energy=energy).directions.numpy().astype(float)

@@ -1,4 +1,4 @@
-"""Template search against brute force, and drawing among what is nearly as good."""
+"""Template search against brute force, and random draws among near-best errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_errors_within_the_slack_are_exact(terms: int, threads: int) -> None:
     exact = brute_force(planes, places, values, weights)
     good = exact <= 1.5 * exact.min()
     np.testing.assert_allclose(errors[good], exact[good], rtol=1e-4, atol=1e-7)
-    # What is given up is infinite, never too good.
+    # Abandoned rows are infinite, never below the true error.
     assert (errors >= exact * (1 - 1e-4)).all()
 
 

@@ -1,4 +1,4 @@
-"""Votes of overlapping patches: coverage, the plain mean, and what robustness is for."""
+"""Voting of overlapping patches: coverage, the plain mean, and robustness against outliers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cut(picture: np.ndarray, place: np.ndarray, patch: int) -> np.ndarray:
 
 
 def problem(seed: int = 0, patch: int = 5, gap: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A style, places in a picture of 20 x 23, and matches."""
+    """A style, positions in a picture of 20 x 23 pixels, and their matches."""
     generator = np.random.default_rng(seed)
     style = generator.random((18, 16, 3), dtype=np.float32)
     places = corners((20, 23), patch, gap)
@@ -45,7 +45,7 @@ def test_weights_fade_towards_the_border_of_a_patch(patch: int) -> None:
     assert (np.diff(middle[: patch // 2 + 1]) > 0).all()
     np.testing.assert_allclose(window, window.T, rtol=1e-5)
     np.testing.assert_allclose(window, window[::-1, ::-1], rtol=1e-4)
-    # Hann's windows, half their length apart, sum to a constant.
+    # Hann windows that overlap by half sum to a constant.
     even = fading(8).sum(axis=0)
     np.testing.assert_allclose(even[:4] + even[4:], 2 / 8, rtol=1e-5)
 

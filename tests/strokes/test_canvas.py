@@ -1,4 +1,4 @@
-"""Strokes on a canvas: the right pixels, the right mixture, the curve that the SVG has too."""
+"""Strokes on a canvas: covered pixels, opacity, the Bézier curves that the SVG uses, and lighting."""
 
 from __future__ import annotations
 

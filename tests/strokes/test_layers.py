@@ -1,4 +1,4 @@
-"""Layers of strokes: all is covered, nothing is painted twice in vain, and they run along the edges."""
+"""Layers of strokes: coverage, no strokes where the painting matches, and directions along edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relaxation: the energy is what it says, and never rises."""
+"""Relaxation: the reported energy is that of the painting, and never rises."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_strokes_are_moved_added_and_removed() -> None:
     assert after[len(before) :, 8].sum() > 0
     assert after[: len(before), 8].sum() < len(before)
     assert np.abs(after[: len(before), :2] - before[:, :2]).max() > 0.5
-    # A stroke that costs more than it can gain goes.
+    # Strokes that cost more than they gain are removed.
     dear = Painting.by_numbers(target(), 3.0, price=1e6, seed=1)
     list(dear.relax(6, seed=2))
     assert dear.records[:, 8].sum() < 0.5 * len(before)

@@ -1,4 +1,4 @@
-"""The SVG redraws the painting, read and filled by other code than painted it."""
+"""The SVG, parsed and rasterised by independent code, agrees with the canvas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def colour(text: str) -> np.ndarray:
 
 
 def outline(path: str) -> np.ndarray:
-    """The points of a path of M and then C, L or h."""
+    """The points of a path with M followed by C, L or h."""
     start, command, rest = re.fullmatch(r"M([-\d. ]+)([CLh])([-\d. ]+)", path).groups()
     first = np.array(start.split(), float)
     if command == "h":
@@ -40,7 +40,7 @@ def outline(path: str) -> np.ndarray:
 
 
 def rasterised(text: str) -> np.ndarray:
-    """The picture of an SVG of strokes: each drawn large by OpenCV and shrunk."""
+    """An SVG of strokes as a picture: OpenCV draws each stroke enlarged, then it is downsampled."""
     root = ElementTree.fromstring(text)
     width, height = int(root.get("width")), int(root.get("height"))
     left, top = (float(number) for number in root.get("viewBox").split()[:2])

@@ -69,10 +69,11 @@ def lend_colours(
 ) -> Tensor:
     """Moves a picture (1, 3, H, W) towards the colour moments of its styles, clamped to 0..1.
 
-    `shares` are either the weights of the K styles, which sum to 1, or their share of every pixel (K, 1, H,
-    W). With maps, each style's part of the picture takes the moments of that style, and pixels without a
-    style do not change. `strength` 0..1 blends with the original. Nearly flat or grey pictures stay so,
-    because stretching would only amplify noise. `out`, which may be the picture itself, receives the result.
+    `shares` are either the weights of the K styles, which sum to 1, or their share of every pixel
+    (K, 1, H, W). With maps, each style's part of the picture takes the moments of that style, and pixels
+    without a style do not change. `strength` 0..1 blends with the original. Nearly flat or grey pictures stay
+    so, because stretching would only amplify noise. `out`, which may be the picture itself, receives the
+    result.
     """
     maps = []
     for style, share in zip(styles, shares, strict=True):

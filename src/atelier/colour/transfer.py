@@ -52,9 +52,8 @@ def reinhard(image: Tensor, reference: Tensor) -> Tensor:
 
 def match_histograms(image: Tensor, reference: Tensor) -> Tensor:
     """Matches the histogram of each channel to that of the reference; equal values stay equal."""
-    # Not skimage.exposure.match_histograms: it maps tied values to their upper quantile, so large flat areas
-    # become too bright (a flat picture takes the maximum of the reference). Here ties take the middle
-    # quantile.
+    # Not skimage.exposure.match_histograms: it maps ties to their upper quantile, so large flat areas become
+    # too bright (a flat picture takes the maximum of the reference). Here ties take the middle quantile.
     channels = [
         _matched(values.flatten(), target.flatten()).view_as(values)
         for values, target in zip(image[0], reference[0], strict=True)

@@ -152,8 +152,7 @@ def _is_deep_identity(profile: bytes) -> bool:
     return bool(np.abs(_transformed(grid, "RGB", profile) - grid).max() < _ROUNDING_DEEP)
 
 
-# LittleCMS's name for the samples and the scale of its floats: inks are percentages, CIELAB has its own
-# units.
+# LittleCMS's name for the samples and the scale of its floats: percent for inks, L*a*b* units for CIELAB.
 _LAYOUTS: dict[Mode, tuple[str, float]] = {
     "L": ("gray", 1),
     "RGB": ("rgb", 1),

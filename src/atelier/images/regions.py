@@ -51,8 +51,7 @@ def _coverage(picture: Picture) -> Floats:
 def feather(mask: Floats, radius_px: float) -> Floats:
     """A mask (H, W) with edges that fade over about `radius_px` pixels on each side.
 
-    The blur is a Gaussian with a standard deviation of half the radius. Raises UsageError for a radius below
-    0.
+    The blur is a Gaussian with a standard deviation of half the radius. Raises UsageError for negative radii.
     """
     if radius_px < 0:
         raise UsageError(f"a feather radius is 0 pixels or more, not {radius_px}")

@@ -15,8 +15,7 @@ from torch import Tensor
 
 #: The published value, added to the diagonal of a covariance without a factor until it has one.
 RIDGE = 2e-5
-# A pivot (L_ii squared) below this fraction of the largest variance is rounding; inverting it amplifies
-# noise.
+# A pivot (L_ii squared) below this fraction of the largest variance is rounding; its inverse is noise.
 _NOISE = 1e-9
 _TRIES = 64
 _BLOCK = 1024

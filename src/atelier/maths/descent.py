@@ -22,8 +22,8 @@ class Descent:
     """Minimises the sum of the terms of `objective` over an image (B, 3, H, W) with values in 0..1.
 
     The image is clamped to `bounds` before each evaluation, as in PyTorch's tutorial. The curvature history
-    of L-BFGS, the last `history` steps, still refers to the unclamped iterates. `report(evaluation, terms,
-    image)` is called after each evaluation; it returns False to stop.
+    of L-BFGS, the last `history` steps, still refers to the unclamped iterates.
+    `report(evaluation, terms, image)` is called after each evaluation; it returns False to stop.
 
     The result is the iterate with the lowest loss, `best`. With `average` > 0, the result of Adam is the
     exponential moving average of its iterates instead, which has less grain (like Polyak averaging in

@@ -42,8 +42,7 @@ class MattingLaplacian:
                 return torch.zeros_like(values)
             mean = _box(values) / _WINDOW
             slope = self._slope(values, mean)
-            # The b of the fit a I + b; M v is the residual v - a I - b of each pixel, summed over its
-            # windows.
+            # The b of the fit a I + b; M v sums the residuals v - a I - b of a pixel over its windows.
             offset = mean - (slope * self.mean[:, None]).sum(2)
             windows = _spread(torch.ones_like(mean[:, :1]))
             fitted = (_spread(slope) * self.guide[:, None]).sum(2) + _spread(offset)

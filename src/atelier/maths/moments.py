@@ -90,8 +90,7 @@ def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
 def _centred(features: Tensor, mean: Tensor) -> Tensor:
     """Subtracts the mean before any product, because E[x x'] - mean mean' loses small variances.
 
-    The mean is detached: the gradient of second moments through it is a sum of centred features, which is
-    zero.
+    The mean is detached: its gradient from second moments is a sum of centred features, which is zero.
     """
     return features - mean.detach().to(features.dtype)
 

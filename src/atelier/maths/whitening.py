@@ -1,9 +1,9 @@
 """Moment matching of features: AdaIN, whitening and colouring, CORAL.
 
 The statistics of a style are computed once, and blended if there are several styles. Moments and
-decompositions are computed in float32 or better, whatever the dtype of the features. A weight map (B, 1, H,
-W), 0..1, restricts the moments to a region. Rank-deficient features (flat pictures, fewer positions than
-channels) are valid input: missing directions are not amplified.
+decompositions are computed in float32 or better, whatever the dtype of the features. A weight map
+(B, 1, H, W), 0..1, restricts the moments to a region. Rank-deficient features (flat pictures, fewer positions
+than channels) are valid input: missing directions are not amplified.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def whiten_and_colour(
     identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None]
     unit = trace / mean.shape[-1] if relative else torch.ones_like(trace)
-    # The only variance of a flat picture is rounding; a relative threshold alone would stretch it to the
-    # style's.
+    # The only variance of a flat picture is rounding, which must not be stretched to that of the style.
     rounding = max(_ROUNDING, torch.finfo(features.dtype).eps / 4)
     nothing = rounding**2 * (trace + mean.square().sum(-1, keepdim=True))
     nothing = nothing if relative else nothing.clamp(min=_NOTHING)

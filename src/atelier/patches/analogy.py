@@ -23,7 +23,7 @@ from atelier.patches.patchmatch import Field, PatchMatch, enlarge
 
 Floats = npt.NDArray[np.float32]
 
-_COMPONENTS, _VARIANCE = 24, 0.9999  # principal components that the tree keeps at most; variance at least
+_COMPONENTS, _VARIANCE = 24, 0.9999  # the tree keeps components up to this variance, and at most 24
 _NEARLY = 0.5  # eps of the tree query: matches may be this much farther away, at a third of the time
 _CHUNK = 1 << 15
 _BANDS = 4  # bands of a picture that are processed in parallel

@@ -181,7 +181,7 @@ def _paint(
         used = _flattened(points[starts[index] : starts[index + 1]], radius, line)
         box = _measure(line, used, radius, mark, near, owner)
         length = line[used - 1, 2]
-        # Each stroke starts at another place of the bristle texture.
+        # Each stroke starts at a different place in the bristle texture.
         shift_u, shift_v = (mark * 73) % 251, (mark * 151) % 241
         red, green, blue = colours[index, 0], colours[index, 1], colours[index, 2]
         for row in range(box[0], box[1]):

@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float32]
 def to_svg(strokes: Strokes, size: tuple[int, int], ground: Floats, opacity: float) -> str:
     """The text of an SVG file with a painting of `size` (height, width) on a `ground` colour (3,).
 
-    Curves are exact cubic Béziers, rounded to tenths of a pixel. Bristle marks and lighting exist only on the
-    canvas and are left out.
+    Curves are the cubic Béziers of the strokes, rounded to tenths of a pixel. Bristle marks and lighting
+    exist only on the canvas and are left out.
     """
     return "\n".join(_lines(strokes, size, ground, opacity)) + "\n"
 
