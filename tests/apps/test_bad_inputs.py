@@ -292,9 +292,9 @@ TABLE = [
         lambda folder, patch: (folder / "out.png").mkdir(),
     ),
     Row("output-long", f"stylize photo.png -s style.png -o {'x' * 300}.png", OUTPUT, "too long"),
-    Row("bits-12", f"{PAIR} --bits 12", USAGE, "--bits is 8 or 16, not 12"),
+    Row("bits-12", f"{PAIR} --bits 12", USAGE, "--bits must be 8 or 16, not 12"),
     Row("bits-text", f"{PAIR} --bits deep", USAGE, "--bits has a value that is not allowed"),
-    Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds 8 bits: for 16"),
+    Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds only 8 bits"),
     # checkpoints
     Row("encoder-name", f"{PAIR} --encoder vgg91.imagenet", WEIGHTS, "did you mean 'vgg19.imagenet'?"),
     Row("encoder-file", f"{PAIR} --encoder no/enc.pth", WEIGHTS, "there is no weights file no/enc.pth"),
@@ -366,8 +366,8 @@ TABLE = [
     Row("examples-file", "examples photo.png", OUTPUT, "Not a directory"),
     Row("demo-quality", "demo new --quality drfat", USAGE, "did you mean 'draft'?"),
     Row("demo-file", "demo photo.png", OUTPUT, "cannot use 'photo.png' (file exists)"),
-    Row("train-bare", "train encoder", USAGE, "--photos is needed and was not given"),
-    Row("train-one", "train encoder --photos a.npz", USAGE, "--validation is needed"),
+    Row("train-bare", "train encoder", USAGE, "--photos is required but was not given"),
+    Row("train-one", "train encoder --photos a.npz", USAGE, "--validation is required"),
     Row(
         "train-nothing",
         "train encoder --photos a*.npz --validation b.npz",

@@ -96,7 +96,7 @@ def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else what
         if first["type"] == "missing":
-            raise UsageError(f"the {what} '{name}' is needed and was not given") from None
+            raise UsageError(f"the {what} '{name}' is required but was not given") from None
         raise UsageError(f"{name} = {first['input']!r} is not allowed: {_reason(first)}") from None
 
 

@@ -127,7 +127,7 @@ def _check_plain(tensor: Tensor) -> None:
     import torch
 
     if tensor.is_nested:
-        raise InputError("the tensor is nested: give one (C, H, W) tensor a picture")
+        raise InputError("the tensor is nested: give one (C, H, W) tensor per picture")
     if tensor.layout != torch.strided:
         raise InputError("the tensor is sparse: convert it first, with .to_dense()")
     if tensor.is_meta:

@@ -56,14 +56,14 @@ def write(
     suffix = target.suffix.lower()
     depth = _depth(suffix, bits)
     if not 1 <= quality <= 100:
-        raise UsageError(f"quality is 1 to 100, not {quality}")
+        raise UsageError(f"quality must be 1 to 100, not {quality}")
     try:
         told = _telling(picture, receipt, metadata, source_type)
         data = encode.encode(told, suffix, bits=depth, quality=quality)
         with atomic(target) as temporary:
             temporary.write_bytes(data)
     except MemoryError as error:
-        raise ResourceError(f"there is no memory left to write '{target}': close other programs") from error
+        raise ResourceError(f"not enough memory to write '{target}': close other programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
 
@@ -132,7 +132,7 @@ def check_writable(
 def _check_target(target: Path, overwrite: bool) -> None:
     folder = target.parent
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
-        raise OutputError(f"the name '{target.name[:40]}...' is too long: {_LONGEST_NAME} bytes are allowed")
+        raise OutputError(f"the name '{target.name[:40]}...' is too long: the limit is {_LONGEST_NAME} bytes")
     if not folder.is_dir():
         raise OutputError(f"the folder '{folder}' does not exist: create it, or write elsewhere")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -151,9 +151,9 @@ def _depth(suffix: str, bits: int | None) -> int:
     if bits is None:
         return 16 if suffix in (".tif", ".tiff") else 8
     if bits not in (8, 16):
-        raise UsageError(f"bits is 8 or 16, not {bits}")
+        raise UsageError(f"bits must be 8 or 16, not {bits}")
     if bits == 16 and suffix not in encode.DEEP:
-        raise UsageError(f"{suffix} holds 8 bits: for 16 write {', '.join(encode.DEEP)}")
+        raise UsageError(f"{suffix} holds only 8 bits: for 16 bits write {', '.join(encode.DEEP)}")
     return bits
 
 

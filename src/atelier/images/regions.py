@@ -54,7 +54,7 @@ def feather(mask: Floats, radius_px: float) -> Floats:
     The blur is a Gaussian with a standard deviation of half the radius. Raises UsageError for negative radii.
     """
     if radius_px < 0:
-        raise UsageError(f"a feather radius is 0 pixels or more, not {radius_px}")
+        raise UsageError(f"a feather radius must be 0 pixels or more, not {radius_px}")
     if radius_px == 0:
         return mask
     soft: Floats = ndimage.gaussian_filter(mask.astype(np.float32), radius_px / 2, mode="nearest")
