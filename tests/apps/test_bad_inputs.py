@@ -292,7 +292,7 @@ TABLE = [
         lambda folder, patch: (folder / "out.png").mkdir(),
     ),
     Row("output-long", f"stylize photo.png -s style.png -o {'x' * 300}.png", OUTPUT, "too long"),
-    Row("bits-12", f"{PAIR} --bits 12", USAGE, "--bits must be 8 or 16, not 12"),
+    Row("bits-12", f"{PAIR} --bits 12", USAGE, "--bits is 8 or 16, not 12"),
     Row("bits-text", f"{PAIR} --bits deep", USAGE, "--bits has a value that is not allowed"),
     Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds only 8 bits"),
     # checkpoints

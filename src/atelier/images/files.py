@@ -56,7 +56,7 @@ def write(
     suffix = target.suffix.lower()
     depth = _depth(suffix, bits)
     if not 1 <= quality <= 100:
-        raise UsageError(f"quality must be 1 to 100, not {quality}")
+        raise UsageError(f"quality is 1 to 100, not {quality}")
     try:
         told = _telling(picture, receipt, metadata, source_type)
         data = encode.encode(told, suffix, bits=depth, quality=quality)
@@ -151,7 +151,7 @@ def _depth(suffix: str, bits: int | None) -> int:
     if bits is None:
         return 16 if suffix in (".tif", ".tiff") else 8
     if bits not in (8, 16):
-        raise UsageError(f"bits must be 8 or 16, not {bits}")
+        raise UsageError(f"bits is 8 or 16, not {bits}")
     if bits == 16 and suffix not in encode.DEEP:
         raise UsageError(f"{suffix} holds only 8 bits: for 16 bits write {', '.join(encode.DEEP)}")
     return bits
