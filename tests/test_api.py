@@ -232,7 +232,7 @@ def test_threads_come_back(photo: Floats, painting: Floats) -> None:
         ({"style_weights": (0,)}, UsageError, "at least one must be above 0"),
         ({"mask": np.zeros((4, 4))}, InputError, "the mask the picture is black everywhere"),
         ({"content": "gone.jpg"}, InputError, "gone.jpg"),
-        ({"content": 7}, InputError, "a picture cannot be made of int"),
+        ({"content": 7}, InputError, "a picture cannot be made from int"),
         ({"style": None}, UsageError, "needs a style"),
         ({"style": []}, UsageError, "needs a style"),
         ({"style": ["gone.png"]}, InputError, "gone.png"),

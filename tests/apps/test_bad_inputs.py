@@ -207,7 +207,7 @@ TABLE = [
         "2,240 pixels, and the limit is 100: make it smaller, or raise --max-pixels",
     ),
     Row("photo-nan", "stylize photo.tif -s style.png", INPUT, "not finite", _nan_tiff),
-    Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not an ordinary file"),
+    Row("photo-pipe", "stylize /dev/null -s style.png -o out.png", INPUT, "is not a regular file"),
     Row(
         "photo-unreadable",
         *(PAIR, INPUT, "'photo.png' cannot be read (Permission denied)"),
@@ -230,7 +230,7 @@ TABLE = [
         "mask-damaged",
         f"{PAINT} --mask m.gif",
         INPUT,
-        "its header makes no sense",
+        "its header is invalid",
         _put("m.gif", b"GIF89a\x08"),
     ),
     # flags
@@ -294,7 +294,7 @@ TABLE = [
     Row("output-long", f"stylize photo.png -s style.png -o {'x' * 300}.png", OUTPUT, "too long"),
     Row("bits-12", f"{PAIR} --bits 12", USAGE, "--bits is 8 or 16, not 12"),
     Row("bits-text", f"{PAIR} --bits deep", USAGE, "--bits has a value that is not allowed"),
-    Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds 8 bits: for 16"),
+    Row("bits-jpeg", "stylize photo.png -s style.png -o a.jpg --bits 16", USAGE, ".jpg holds only 8 bits"),
     # checkpoints
     Row("encoder-name", f"{PAIR} --encoder vgg91.imagenet", WEIGHTS, "did you mean 'vgg19.imagenet'?"),
     Row("encoder-file", f"{PAIR} --encoder no/enc.pth", WEIGHTS, "there is no weights file no/enc.pth"),
@@ -366,8 +366,8 @@ TABLE = [
     Row("examples-file", "examples photo.png", OUTPUT, "Not a directory"),
     Row("demo-quality", "demo new --quality drfat", USAGE, "did you mean 'draft'?"),
     Row("demo-file", "demo photo.png", OUTPUT, "cannot use 'photo.png' (file exists)"),
-    Row("train-bare", "train encoder", USAGE, "--photos is needed and was not given"),
-    Row("train-one", "train encoder --photos a.npz", USAGE, "--validation is needed"),
+    Row("train-bare", "train encoder", USAGE, "--photos is required but was not given"),
+    Row("train-one", "train encoder --photos a.npz", USAGE, "--validation is required"),
     Row(
         "train-nothing",
         "train encoder --photos a*.npz --validation b.npz",

@@ -86,7 +86,7 @@ def test_matching_in_float32_keeps_the_type() -> None:
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_matching_itself_changes_nothing() -> None:
+def test_matching_a_picture_to_itself_changes_nothing() -> None:
     image = picture(6)
     torch.testing.assert_close(match_moments(image, image), image, atol=1e-8, rtol=0)
 
@@ -101,7 +101,7 @@ def test_the_map_is_symmetric_positive_so_it_moves_colours_least() -> None:
     assert np.linalg.eigvalsh(matrix).min() > 0
 
 
-def test_flat_and_grey_pictures_survive() -> None:
+def test_flat_and_grey_pictures_stay_finite() -> None:
     flat, grey = torch.full((1, 3, 8, 8), 0.3), picture(9)[:, :1].expand(-1, 3, -1, -1)
     reference = picture(10)
     for image in (flat, grey):
@@ -114,13 +114,13 @@ def test_flat_and_grey_pictures_survive() -> None:
     np.testing.assert_allclose(moments(to_grey)[1], moments(grey)[1], atol=1e-5)
 
 
-def test_a_batch_against_one_reference() -> None:
+def test_one_reference_applies_to_a_whole_batch() -> None:
     batch = torch.cat([picture(0), picture(1)])
     moved = match_moments(batch, picture(2))
     torch.testing.assert_close(moved[1:], match_moments(picture(1), picture(2)))
 
 
-def test_a_part_of_the_picture_gets_the_moments() -> None:
+def test_where_restricts_the_moments_to_a_region() -> None:
     image, reference = picture(3, 700, 5), picture(4)
     part = torch.zeros(1, 1, 700, 5)
     part[..., 100:650, :] = 1
@@ -129,7 +129,7 @@ def test_a_part_of_the_picture_gets_the_moments() -> None:
 
 
 def test_colours_are_lent_by_share_and_strength() -> None:
-    # Small contrasts round the middle, so that nothing leaves 0..1 and is clipped.
+    # Low contrast around the middle, so that nothing is clipped to 0..1.
     one, other, image = (picture(seed) * 0.2 + 0.4 for seed in (1, 2, 3))
     match = partial(match_moments, noise=0.02)
     lent = lend_colours(image, [one, other], [0.25, 0.75])
@@ -153,18 +153,18 @@ def test_noise_is_not_stretched() -> None:
     assert lend_colours(noisy, [picture(6)], [1.0]).std(dim=(2, 3)).max() < 0.02
 
 
-def test_keep_colour_takes_lightness_from_one_and_chroma_from_the_other() -> None:
-    # Muted colours, so that no combination leaves sRGB and gets clipped.
+def test_keep_colour_combines_lightness_of_result_and_chroma_of_content() -> None:
+    # Muted colours, so that no combination is out of gamut and clipped.
     result, content = picture(0) * 0.05 + 0.5, picture(1) * 0.05 + 0.45
     kept = rgb_to_lab(keep_colour(result, content))
     torch.testing.assert_close(kept[:, :1], rgb_to_lab(result)[:, :1], atol=1e-3, rtol=0)
     torch.testing.assert_close(kept[:, 1:], rgb_to_lab(content)[:, 1:], atol=1e-3, rtol=0)
 
 
-def test_keep_colour_of_itself_and_of_grey() -> None:
+def test_keep_colour_with_itself_with_grey_and_with_another_size() -> None:
     image = picture(3)
     torch.testing.assert_close(keep_colour(image, image), image, atol=1e-6, rtol=0)
     grey = keep_colour(image, torch.full_like(image, 0.5))
     assert (grey.amax(dim=1) - grey.amin(dim=1)).max() < 1e-3
-    with pytest.raises(InputError, match="one size"):
+    with pytest.raises(InputError, match="of the same size"):
         keep_colour(image, image[..., 1:])

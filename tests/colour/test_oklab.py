@@ -1,4 +1,4 @@
-"""Oklab there and back, moments that are the style's, hues that are the photo's."""
+"""Oklab round trips, moments of the style, and hues of the photo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def test_white_grey_and_the_way_back() -> None:
+def test_oklab_of_white_and_grey_and_the_round_trip() -> None:
     white = rgb_to_oklab(torch.ones(1, 3, 1, 1)).flatten()
     assert white.tolist() == pytest.approx([1, 0, 0], abs=1e-3)
     grey = rgb_to_oklab(torch.full((1, 3, 1, 1), 0.125)).flatten()
@@ -40,12 +40,12 @@ def test_smoothing_stops_at_edges_of_the_lightness() -> None:
     assert (soft[:, 1:].diff(dim=3) > -1e-6).all()
 
 
-def test_hues_of_the_photo_and_of_a_grey_style() -> None:
+def test_hues_come_from_the_photo_unless_the_style_is_grey() -> None:
     content, painted = 0.3 + 0.4 * picture(16, 16), picture(16, 16, 1)
     style = 0.3 + 0.4 * picture(12, 20, 2)
     found = photo_hues(content, style, painted)
     other = photo_hues(content, style, painted.flip(1))
-    # Whatever was painted, the hues are the photo's; the painting's lightness stays.
+    # The hues are those of the photo, whatever the colours of the painting.
     assert (rgb_to_oklab(found) - rgb_to_oklab(other))[:, 1:].abs().mean() < 0.02
     assert photo_hues(content, style, painted, own=True).ne(found).any()
     grey = style.mean(1, keepdim=True).expand(-1, 3, -1, -1)

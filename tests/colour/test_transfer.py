@@ -1,4 +1,4 @@
-"""Colour transfers: what each promises is matched, equal colours stay equal, and flat pictures work."""
+"""Colour transfers: each matches its statistics, equal colours stay equal, and flat pictures work."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_reinhard_matches_each_channel() -> None:
     np.testing.assert_allclose(moved.std((2, 3)), picture(5).std((2, 3)), rtol=1e-3)
 
 
-def test_opponent_colours_are_ruderman_s_and_come_back() -> None:
+def test_opponent_colours_agree_with_ruderman_and_round_trip() -> None:
     rgb = picture(6) + 0.05
     opponent = ways.to_opponent(rgb)
     torch.testing.assert_close(ways.from_opponent(opponent), rgb, atol=1e-9, rtol=0)
-    # Equations 4 to 6 of the paper on one colour, by hand.
+    # Equations 4 to 6 of the paper for one colour, worked out by hand.
     lms = np.log10(
         np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
         @ rgb[0, :, 0, 0].numpy()
@@ -92,7 +92,7 @@ def test_histogram_ties_take_the_middle_quantile() -> None:
 
 
 def distance(image: Tensor, reference: Tensor) -> float:
-    """Sliced Wasserstein distance along many axes: not those of the method."""
+    """Sliced Wasserstein distance along many axes that the method does not use."""
     axes = torch.nn.functional.normalize(
         torch.randn(200, 3, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     )
@@ -103,7 +103,7 @@ def distance(image: Tensor, reference: Tensor) -> float:
 def test_sliced_transport_converges_to_the_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, 60, 60, generator=generator, dtype=torch.float64)
-    # Two separate clouds, which no linear map makes.
+    # Two separate clusters, which no linear map can produce.
     side = torch.rand(1, 1, 60, 60, generator=generator) < 0.4
     reference = torch.where(side, 0.15 + 0.1 * picture(9, 60, 60), 0.8 - 0.2 * picture(10, 60, 60))
     start = distance(image, reference)
@@ -116,7 +116,7 @@ def test_sliced_transport_converges_to_the_distribution() -> None:
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-def test_equal_colours_stay_equal_and_types_stay(way: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_equal_colours_stay_equal_and_the_dtype_is_kept(way: Callable[[Tensor, Tensor], Tensor]) -> None:
     image = picture(11).float()
     image[..., 5:9] = image[..., 5:6]
     moved = way(image, picture(12).float())
@@ -126,13 +126,13 @@ def test_equal_colours_stay_equal_and_types_stay(way: Callable[[Tensor, Tensor],
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-def test_the_same_picture_stays(way: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_transfer_to_itself_changes_nothing(way: Callable[[Tensor, Tensor], Tensor]) -> None:
     torch.testing.assert_close(way(picture(13), picture(13)), picture(13), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("shape", [(1, 1), (6, 7)])
-def test_a_flat_picture_goes_to_the_middle(
+def test_a_flat_picture_takes_the_mean_colour(
     way: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, int]
 ) -> None:
     moved = way(torch.full((1, 3, *shape), 0.4), picture(14).float())
@@ -141,7 +141,7 @@ def test_a_flat_picture_goes_to_the_middle(
     assert way(picture(14).float(), torch.full((1, 3, 2, 2), 0.4)).sub(0.4).abs().max() < 1e-3
 
 
-def test_smoothing_the_change_takes_grain_away_and_leaves_edges() -> None:
+def test_regularising_removes_grain_and_keeps_edges() -> None:
     generator = torch.Generator().manual_seed(4)
     image = torch.full((1, 3, 40, 40), 0.3)
     image[..., 20:] = 0.7

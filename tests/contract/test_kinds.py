@@ -14,6 +14,7 @@ import pytest
 
 import atelier
 from atelier.apps import cli
+from atelier.images import Picture, write
 
 Floats = npt.NDArray[np.float32]
 Add = Callable[[str], None]
@@ -224,6 +225,28 @@ def test_a_texture_is_generated_from_its_sample(tiny_encoder: Path, painting: Fl
     small = {"encoder": str(tiny_encoder), "iterations": 2, "coarse_iterations": 2, "device": "cpu"}
     made = atelier.generate("texture", painting, size=(48, 40), **small)
     assert made.size == (48, 40)
+
+
+#: Settings without blending, so that each pixel is one of the sample's.
+HARD = {"quilting": {"softness": 0}, "efros_leung": {"guidance": 0}}
+
+
+@pytest.mark.parametrize("method", ["quilting", "efros_leung"])
+def test_methods_that_copy_a_sample_also_grow_it_without_a_photo(method: str, tmp_path: Path) -> None:
+    """Every colour comes from the sample, and none from the grey canvas."""
+    sample = np.zeros((40, 40, 3), np.float32)
+    sample[::2, :, 0], sample[1::2, :, 2] = 1, 1  # rows of pure red and pure blue
+    made = atelier.generate(method, sample, size=(40, 24), seed=1, device="cpu", **HARD[method])
+    assert made.size == (40, 24)
+    colours = np.unique(made.pixels.reshape(-1, 3).round(3), axis=0)
+    assert colours.tolist() == [[0, 0, 1], [1, 0, 0]]
+    again = atelier.generate(method, sample, size=(40, 24), seed=1, device="cpu", **HARD[method])
+    assert np.array_equal(made.pixels, again.pixels)
+    out = tmp_path / "grown.png"
+    write(Picture(sample), tmp_path / "sample.png")
+    command = f"generate {method} --style {tmp_path / 'sample.png'} --size 40x24 --device cpu -o {out}"
+    assert cli.main(command.split()) == 0
+    assert Picture.open(out).size == (40, 24)
 
 
 def test_a_method_for_photos_does_not_generate(painting: Floats, capsys: pytest.CaptureFixture[str]) -> None:

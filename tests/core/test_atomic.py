@@ -84,7 +84,7 @@ def test_the_longest_name_that_is_allowed(tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match=r"folder does not exist: create .*nowhere"),
+        pytest.raises(OutputError, match=r"folder does not exist; create .*nowhere"),
         atomic(tmp_path / "nowhere" / "out"),
     ):
         pass
@@ -114,7 +114,7 @@ def test_no_room_is_one_sentence_whoever_writes(tmp_path: Path, write: object) -
     assert callable(write)
     with (
         files_limited_to(100_000),
-        pytest.raises(OutputError, match="no room is left for"),
+        pytest.raises(OutputError, match="no space is left for"),
         atomic(tmp_path / "out") as beside,
     ):
         write(beside)

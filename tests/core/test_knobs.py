@@ -59,7 +59,7 @@ def test_what_is_named_in_the_sentence() -> None:
 
 
 def test_one_that_is_needed() -> None:
-    with pytest.raises(UsageError, match="the setting 'path' is needed and was not given"):
+    with pytest.raises(UsageError, match="the setting 'path' is required but was not given"):
         parse(Canvas, {}, what="setting")
 
 

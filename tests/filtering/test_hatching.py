@@ -1,4 +1,4 @@
-"""Hatching: lines where there is tone, as wide as it is dark, and never closer than they may be."""
+"""Hatching: lines only where there is tone, with a width that follows it, and a minimum spacing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lines(amount: np.ndarray, vectors: np.ndarray, seed: int = 0, width: float =
     return hatch(amount.astype(np.float32), vectors, spacing=6, width=width, length=60, seed=seed)
 
 
-def test_paper_stays_white() -> None:
+def test_areas_without_tone_stay_white() -> None:
     amount = np.zeros((80, 80))
     amount[:, 40:] = 1
     drawn = lines(amount, level(90))
@@ -27,12 +27,12 @@ def test_paper_stays_white() -> None:
     assert drawn.max() <= 1
 
 
-def test_wider_is_darker() -> None:
+def test_larger_amounts_cover_more() -> None:
     cover = [lines(np.full((80, 80), share), level(30), width=3.5).mean() for share in (0.2, 0.6, 1.0)]
     assert cover[0] < cover[1] < cover[2]
 
 
-def test_lines_keep_their_distance() -> None:
+def test_lines_keep_their_spacing() -> None:
     # Across horizontal lines, the next one is at least the spacing (less a line's width) away.
     drawn = lines(np.ones((80, 80)), level(0))
     gaps = []
@@ -51,7 +51,7 @@ def test_lines_run_along_the_directions() -> None:
     assert np.abs(np.diff(upright, axis=0)).mean() < 0.4 * np.abs(np.diff(upright, axis=1)).mean()
 
 
-def test_the_seed_decides() -> None:
+def test_the_same_seed_gives_the_same_lines() -> None:
     amount = np.ones((40, 40))
     assert np.array_equal(lines(amount, level(10, 40), 3), lines(amount, level(10, 40), 3))
     assert not np.array_equal(lines(amount, level(10, 40), 3), lines(amount, level(10, 40), 4))

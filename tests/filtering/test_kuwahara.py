@@ -1,4 +1,4 @@
-"""Kuwahara filters: edges stay, surfaces are flattened, and the slow obvious version agrees."""
+"""Kuwahara filters: edges are kept, surfaces are flattened, and a slow reference agrees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from atelier.filtering.kuwahara import anisotropic_kuwahara, kuwahara
 
 
 def slow(image: np.ndarray, radius: int) -> np.ndarray:
-    """By its definition, one pixel after the other."""
+    """The Kuwahara filter by its definition, pixel by pixel."""
     height, width = image.shape[:2]
     padded = np.pad(image.astype(float), ((radius, radius), (radius, radius), (0, 0)), mode="edge")
     result = np.empty(image.shape)
@@ -25,7 +25,7 @@ def slow(image: np.ndarray, radius: int) -> np.ndarray:
     return result
 
 
-def test_it_is_what_its_definition_says() -> None:
+def test_kuwahara_agrees_with_a_slow_reference() -> None:
     image = np.random.default_rng(0).random((11, 13, 3), dtype=np.float32)
     np.testing.assert_allclose(kuwahara(image, 2), slow(image, 2), atol=1e-6)
 
@@ -39,7 +39,7 @@ def test_a_step_edge_stays_exactly_in_place(radius: int, axis: int) -> None:
     np.testing.assert_allclose(kuwahara(image, radius), image, atol=1e-7)
 
 
-def test_noise_goes_and_the_edge_stays() -> None:
+def test_noise_is_removed_and_edges_are_kept() -> None:
     clean = np.full((40, 40, 3), 0.25, np.float32)
     clean[:, 20:] = 0.75
     noisy = (clean + np.random.default_rng(1).normal(0, 0.05, clean.shape)).astype(np.float32)
@@ -48,7 +48,7 @@ def test_noise_goes_and_the_edge_stays() -> None:
         assert ((smooth.mean(axis=2) > 0.5) == (clean.mean(axis=2) > 0.5)).all()
 
 
-def test_the_anisotropic_one_keeps_lines_that_squares_lose() -> None:
+def test_the_anisotropic_filter_keeps_thin_lines() -> None:
     y, x = np.mgrid[:48, :48]
     line = np.abs((x - y) / 2**0.5) < 1.6
     image = np.where(line[..., None], 0.1, 0.9).astype(np.float32) * np.ones(3, np.float32)
@@ -56,17 +56,17 @@ def test_the_anisotropic_one_keeps_lines_that_squares_lose() -> None:
     assert kept < 0.35
 
 
-def test_the_anisotropic_one_turns_with_the_picture() -> None:
+def test_the_anisotropic_filter_is_rotation_equivariant() -> None:
     image = np.random.default_rng(2).random((24, 30, 3)).astype(np.float32)
     turned = np.ascontiguousarray(
         np.rot90(anisotropic_kuwahara(np.ascontiguousarray(np.rot90(image)), 3), -1)
     )
-    # Directions come in steps, and rounding may choose the next one.
+    # Directions are quantised, and rounding may choose the next step.
     assert np.abs(turned - anisotropic_kuwahara(image, 3)).mean() < 0.01
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 3)])
-def test_tiny_and_flat(shape: tuple[int, int]) -> None:
+def test_tiny_and_flat_pictures_do_not_change(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 0.3, np.float32)
     np.testing.assert_allclose(kuwahara(image, 3), 0.3, atol=1e-6)
     np.testing.assert_allclose(anisotropic_kuwahara(image, 4), 0.3, atol=1e-5)

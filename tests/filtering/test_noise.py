@@ -1,4 +1,4 @@
-"""Made-up surfaces: same seed, same surface; the light comes from where it is said to."""
+"""Procedural surfaces: reproducible by seed, and lit from the given direction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atelier.filtering.noise import canvas, lit, noise, paper
         lambda size, seed: canvas(size, 1.0, seed),
     ],
 )
-def test_surfaces_are_even_and_come_again(make) -> None:
+def test_surfaces_are_standardised_and_reproducible(make) -> None:
     surface = make((90, 120), 4)
     assert surface.shape == (90, 120)
     assert surface.dtype == np.float32
@@ -27,7 +27,7 @@ def test_surfaces_are_even_and_come_again(make) -> None:
     assert make((1, 1), 4).shape == (1, 1)
 
 
-def test_hills_are_as_wide_as_asked() -> None:
+def test_noise_has_the_requested_scale() -> None:
     for scale in (4.0, 16.0):
         hills = noise((200, 200), scale, 1)
         beside = (hills[:, : -round(scale / 4)] * hills[:, round(scale / 4) :]).mean()
@@ -36,7 +36,7 @@ def test_hills_are_as_wide_as_asked() -> None:
         assert abs(far) < 0.35
 
 
-def test_light_falls_from_the_upper_left() -> None:
+def test_slopes_facing_the_upper_left_are_brighter() -> None:
     assert (lit(np.full((6, 6), 3.0, np.float32), strength=1) == 1).all()
     y, x = np.mgrid[:40, :40].astype(np.float32)
     hill = 8 * np.exp(-((x - 20) ** 2 + (y - 20) ** 2) / 60)

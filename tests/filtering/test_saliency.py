@@ -1,4 +1,4 @@
-"""What stands out: a shape does, the wall behind it does not, and nothing is everything."""
+"""Saliency: shapes stand out from their background, and a flat picture is all foreground."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_shape_at_the_border_stands_out_less() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (5, 300), (30, 30)])
-def test_where_nothing_stands_out_all_does(shape: tuple[int, int]) -> None:
+def test_a_flat_picture_is_all_foreground(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(foreground(np.full((*shape, 3), 0.4, np.float32)), np.ones(shape))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (7, 150), (31, 20)])
-def test_any_size(shape: tuple[int, int]) -> None:
+def test_any_size_gives_a_finite_mask_in_0_to_1(shape: tuple[int, int]) -> None:
     mask = foreground(np.random.default_rng(0).random((*shape, 3), dtype=np.float32))
     assert mask.shape == shape
     assert np.isfinite(mask).all()

@@ -1,4 +1,4 @@
-"""Stippling: as many dots as the tone asks for, spread evenly, and cells that are right."""
+"""Stippling: the number of dots follows the tone, dots are spread evenly, and cells are correct."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from atelier.filtering.stippling import _nearest, buckets, draw_dots, stipple
 
 
 def ramp() -> np.ndarray:
-    """Density from 0 on the left to 0.04 dots a pixel on the right."""
+    """Density from 0 on the left to 0.04 dots per pixel on the right."""
     return np.broadcast_to(np.linspace(0, 0.04, 120, dtype=np.float32), (100, 120)).copy()
 
 
-def test_the_nearest_point_is_the_nearest() -> None:
+def test_nearest_agrees_with_a_kd_tree() -> None:
     generator = np.random.default_rng(0)
     # Crowded on one side, empty on the other.
     points = (generator.random((60, 2)) ** [3, 1] * [40, 30]).astype(np.float32)
@@ -26,7 +26,7 @@ def test_the_nearest_point_is_the_nearest() -> None:
     assert np.mean(np.array(got) == expected) > 0.97
 
 
-def test_dots_are_as_many_as_the_tone_asks_for() -> None:
+def test_the_number_of_dots_follows_the_density() -> None:
     points = stipple(ramp(), rounds=8, seed=1)
     assert abs(len(points) - ramp().sum()) < 0.05 * ramp().sum()
     left, middle, right = (np.histogram(points[:, 0], [0, 40, 80, 120])[0] / ramp().sum()).tolist()
@@ -36,7 +36,7 @@ def test_dots_are_as_many_as_the_tone_asks_for() -> None:
     assert points[:, 1].max() <= 99
 
 
-def test_rounds_spread_the_dots() -> None:
+def test_lloyd_rounds_spread_the_dots() -> None:
     density = np.full((90, 90), 0.02, np.float32)
 
     def closest(rounds: int) -> float:

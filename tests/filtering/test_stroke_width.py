@@ -1,4 +1,4 @@
-"""The width of marks: that of stripes is known."""
+"""Stroke width, measured on stripes of known width."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def stripes(width: float, angle: float = 0.4, size: int = 160) -> np.ndarray:
 
 
 @pytest.mark.parametrize("width", [3, 5, 8])
-def test_stripes(width: float) -> None:
+def test_the_width_of_stripes_is_recovered(width: float) -> None:
     assert stroke_width(stripes(width)) == pytest.approx(width, rel=0.25)
 
 
-def test_larger_is_wider() -> None:
+def test_wider_stripes_measure_wider() -> None:
     assert stroke_width(stripes(4)) < stroke_width(stripes(7)) < stroke_width(stripes(10))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (20, 20)])
-def test_nothing_to_measure(shape: tuple[int, int]) -> None:
+def test_a_flat_picture_has_width_one(shape: tuple[int, int]) -> None:
     assert stroke_width(np.full((*shape, 3), 0.4, np.float32)) == 1.0

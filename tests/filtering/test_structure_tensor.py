@@ -22,7 +22,7 @@ def stripes(angle: float, period: float = 9.0, size: int = 48) -> np.ndarray:
 
 @given(st.floats(0, math.pi))
 @settings(max_examples=12, deadline=None)
-def test_directions_of_stripes(angle: float) -> None:
+def test_directions_follow_stripes(angle: float) -> None:
     vectors, clear = directions(structure_tensor(stripes(angle), 2.0))
     inner = vectors[10:-10, 10:-10]
     along = np.abs(inner @ np.array([math.cos(angle), math.sin(angle)], np.float32))
@@ -30,7 +30,7 @@ def test_directions_of_stripes(angle: float) -> None:
     assert clear[10:-10, 10:-10].min() > 0.9
 
 
-def test_colours_alone_have_directions() -> None:
+def test_colour_edges_of_equal_lightness_have_directions() -> None:
     grey = stripes(0.3)
     equal_light = np.stack([grey, 1 - grey, np.full_like(grey, 0.5)], axis=2)
     vectors, _ = directions(structure_tensor(equal_light, 2.0))
@@ -44,7 +44,7 @@ def test_a_plain_picture_has_no_direction() -> None:
     assert clear.max() == 0
 
 
-def test_plain_places_take_the_nearest_contours_direction() -> None:
+def test_flat_areas_take_the_direction_of_the_nearest_contour() -> None:
     picture = np.zeros((64, 64), np.float32)
     picture[:, 12:] = 1
     vectors, clear = flow(picture, 1.5)
@@ -74,7 +74,7 @@ def test_smoothing_along_rows_is_a_gaussian() -> None:
     np.testing.assert_allclose(smooth_along(picture, way, 2.0)[:, 5:-5], expected[:, 5:-5], atol=1e-5)
 
 
-def test_axes_have_no_sign() -> None:
+def test_the_sign_of_directions_does_not_matter() -> None:
     picture = np.random.default_rng(1).random((20, 20), dtype=np.float32)
     way = np.zeros((20, 20, 2), np.float32)
     way[..., 0] = 1
@@ -83,7 +83,7 @@ def test_axes_have_no_sign() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 12.0])
-def test_blur(sigma: float) -> None:
+def test_blur_agrees_with_scipy(sigma: float) -> None:
     y, x = np.mgrid[:80, :96]
     picture = np.sin(x / 9 + y / 13).astype(np.float32)
     expected = ndimage.gaussian_filter(picture, sigma, mode="reflect") if sigma else picture

@@ -1,4 +1,4 @@
-"""Pieces: every pixel in one, borders where they belong."""
+"""Tessellations: every pixel belongs to a piece, and borders follow edges."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def along(angle: float, shape: tuple[int, int]) -> np.ndarray:
     return vectors
 
 
-def test_tiles_are_squares_of_their_side() -> None:
+def test_tiles_have_about_the_requested_side() -> None:
     tiles = square_tiles(along(0, (96, 120)), np.zeros((96, 120), np.float32), 12, rounds=15, seed=0)
     areas = np.bincount(tiles.labels.ravel())
     assert len(areas) == 80
     assert 0.5 * 144 < np.quantile(areas, 0.1) < np.quantile(areas, 0.9) < 1.6 * 144
-    # A square's corner is as far as its side in the tile's own metric.
+    # In the maximum metric, the corner of a square is as far from the centre as its sides.
     assert np.quantile(np.abs(tiles.position), 0.9) < 7.5
     assert (tiles.gap >= 0).all()
 
 
-def test_the_cells_are_those_of_the_square_metric() -> None:
+def test_cells_agree_with_brute_force_in_the_maximum_metric() -> None:
     vectors = along(0.5, (40, 40))
     tiles = square_tiles(vectors, np.zeros((40, 40), np.float32), 9, rounds=0, seed=3)
     y, x = np.mgrid[:40, :40]
@@ -47,7 +47,7 @@ def test_the_cells_are_those_of_the_square_metric() -> None:
     assert tiles.gap[~near].min() > 2.9
 
 
-def test_tiles_leave_an_edge() -> None:
+def test_tiles_have_borders_on_edges() -> None:
     edge = np.zeros((80, 80), np.float32)
     edge[:, 38:41] = 1
     with_edge = square_tiles(along(np.pi / 2, edge.shape), edge, 14, rounds=20, seed=1)
@@ -59,7 +59,7 @@ def test_tiles_leave_an_edge() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (60, 80)])
-def test_panes_cover_all_and_come_again(shape: tuple[int, int]) -> None:
+def test_panes_cover_the_picture_and_are_reproducible(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).random((*shape, 3), dtype=np.float32)
     labels = panes(image, 14, smoothness=2, seed=5)
     assert labels.shape == shape
@@ -76,7 +76,7 @@ def test_panes_follow_colours() -> None:
     assert 4 < len(np.unique(labels)) < 60
 
 
-def test_mean_colours() -> None:
+def test_mean_colours_are_the_means_of_labels() -> None:
     labels = np.array([[0, 0, 2], [2, 2, 0]], np.int32)
     image = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
     means = mean_colours(image, labels)
@@ -84,7 +84,7 @@ def test_mean_colours() -> None:
     np.testing.assert_allclose(means[2], image[labels == 2].mean(axis=0))
 
 
-def test_distance_to_the_border() -> None:
+def test_border_distance_counts_pixels() -> None:
     labels = np.zeros((20, 30), np.int32)
     labels[:, 10:] = 1
     np.testing.assert_allclose(border_distance(labels)[5, 8:13], [1.5, 0.5, 0.5, 1.5, 2.5], atol=0.1)

@@ -1,4 +1,4 @@
-"""Differences of Gaussians: no line without an edge, and the Gaussians are Gaussians."""
+"""Differences of Gaussians: lines only at edges, and blurs that agree with SciPy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def step(low: float = 0.3, high: float = 0.7) -> np.ndarray:
     return picture
 
 
-def test_across_an_edge_they_are_gaussians() -> None:
+def test_blurs_across_directions_are_gaussians() -> None:
     picture = np.random.default_rng(0).random((24, 40), dtype=np.float32)
     narrow, wide = blurred_twice(picture, 1.5, upward(picture.shape))
     for got, sigma in ((narrow, 1.5), (wide, 2.4)):
@@ -29,7 +29,7 @@ def test_across_an_edge_they_are_gaussians() -> None:
         np.testing.assert_allclose(got[:, 6:-6], expected[:, 6:-6], atol=0.01)
 
 
-def test_without_directions_they_are_round() -> None:
+def test_blurs_without_directions_are_isotropic() -> None:
     picture = np.random.default_rng(1).random((30, 30), dtype=np.float32)
     narrow, wide = blurred_twice(picture, 1.5)
     np.testing.assert_allclose(narrow, ndimage.gaussian_filter(picture, 1.5), atol=0.01)
@@ -50,13 +50,13 @@ def test_an_edge_is_drawn_on_its_dark_side() -> None:
     assert faint.min() > lines.min()
 
 
-def test_xdog_fills_the_darks() -> None:
+def test_xdog_fills_dark_areas() -> None:
     drawn = xdog(step(0.1, 0.9), upward((24, 40)), 1.2, level=0.5, slope=20)
     assert drawn[:, :18].max() < 0.01
     assert (drawn[:, 22:] == 1).all()
 
 
-def test_the_threshold_is_the_papers() -> None:
+def test_the_soft_threshold_is_that_of_the_paper() -> None:
     values = np.array([[0.2, 0.5, 0.8]], np.float32)
     expected = [1 + np.tanh(3 * (0.2 - 0.5)), 1, 1]
     np.testing.assert_allclose(soft_threshold(values, 0.5, 3)[0], expected, atol=1e-6)

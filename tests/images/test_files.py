@@ -282,7 +282,7 @@ def test_folders_pipes_and_closed_files(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(InputError, match="not an ordinary file"):
+    with pytest.raises(InputError, match="not a regular file"):
         read(tmp_path / "pipe.png")
     write(noise(), tmp_path / "a.png")
 
@@ -417,7 +417,7 @@ def test_a_side_too_long_for_the_format_is_told_before_the_work(
     check_writable(tmp_path / "a.png", size=(10**6, 3))
     check_writable(tmp_path / name, size=(3, longest))
     for size in ((longest + 1, 3), (3, longest + 1)):
-        with pytest.raises(OutputError, match=f"{longest:,} pixels a side at most"):
+        with pytest.raises(OutputError, match=f"at most {longest:,} pixels per side"):
             check_writable(tmp_path / name, size=size)
 
 

@@ -51,7 +51,7 @@ def test_of_takes_grey_alpha_and_bool() -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (3, "cannot be made of int"),
+        (3, "cannot be made from int"),
         (np.zeros((2, 2, 5)), "1 to 4 channels"),
         (np.zeros((0, 2, 3)), "at least one"),
         (np.full((2, 2), np.nan), "not finite"),

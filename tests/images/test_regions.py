@@ -141,5 +141,5 @@ def test_blend() -> None:
     torch.testing.assert_close(
         blend(content, result, torch.full((8, 8), 0.25)), 0.75 * content + 0.25 * result
     )
-    with pytest.raises(InputError, match="one size"):
+    with pytest.raises(InputError, match="the same size"):
         blend(content, result, half(4, 8))

@@ -1,4 +1,4 @@
-"""Cholesky-WCT against NumPy's moments, known answers, and everything that makes a covariance singular."""
+"""Cholesky-WCT against NumPy's moments, known answers, and all kinds of singular covariances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atelier.maths.cholesky import (
 
 
 def features(channels: int, height: int, width: int, *, seed: int = 0, batch: int = 1) -> Tensor:
-    """Correlated features, channels-last, of another scale in each channel."""
+    """Correlated channels-last features with a different scale per channel."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn((channels, channels), generator=generator) + torch.eye(channels)
     values = torch.randn((batch, height, width, channels), generator=generator) @ mixing + 3 * mixing[0]
@@ -36,7 +36,7 @@ def moved(content: Tensor, style: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(6, 9), (40, 53)])
-def test_gaussian_is_numpys(size: tuple[int, int]) -> None:
+def test_gaussian_agrees_with_numpy(size: tuple[int, int]) -> None:
     values = features(5, *size, batch=2)
     found = gaussian(values)
     assert found.mean.dtype == found.root.dtype == torch.float64
@@ -57,7 +57,7 @@ def test_the_result_has_the_styles_mean_and_covariance() -> None:
             np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_its_map_is_triangular() -> None:
+def test_the_map_is_triangular() -> None:
     content, style = features(4, 9, 9), features(4, 8, 8, seed=2)
     changed = content.clone()
     changed[:, 3] += 1
@@ -66,45 +66,45 @@ def test_its_map_is_triangular() -> None:
     assert apart[:3].max() == 0 < apart[3]
 
 
-def test_its_own_statistics_change_nothing() -> None:
+def test_matching_features_to_themselves_changes_nothing() -> None:
     content = features(6, 12, 12)
     torch.testing.assert_close(moved(content, content), content, atol=1e-5, rtol=1e-5)
 
 
-def test_autocast_does_not_touch_it() -> None:
+def test_autocast_does_not_change_the_result() -> None:
     content, style = features(6, 12, 12), features(6, 9, 9, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         found = moved(content, style)
     assert torch.equal(found, moved(content, style))
 
 
-# interpolation
+# Interpolation.
 
 
-def test_styles_are_mixed_by_their_roots() -> None:
+def test_styles_are_interpolated_by_their_roots() -> None:
     one, two, now = (gaussian(features(3, 9, 9, seed=seed)) for seed in range(3))
     found = interpolated([(0.25, one), (0.75, two)], now, 0.5)
     torch.testing.assert_close(found.root, 0.125 * one.root + 0.375 * two.root + 0.5 * now.root)
     torch.testing.assert_close(found.mean, 0.125 * one.mean + 0.375 * two.mean + 0.5 * now.mean)
-    # What a region lacks of the styles' shares, the others make up for.
+    # If shares do not sum to 1, they are normalised.
     torch.testing.assert_close(interpolated([(0.2, one)], now).root, one.root)
 
 
-def test_no_strength_is_the_content() -> None:
+def test_strength_zero_returns_the_content() -> None:
     content, style = features(6, 12, 12), features(6, 9, 9, seed=1)
     now = gaussian(content)
     found = recoloured(content, now, interpolated([(1.0, gaussian(style))], now, 0.0))
     torch.testing.assert_close(found, content, atol=1e-5, rtol=1e-5)
 
 
-# singular covariances
+# Singular covariances.
 
 
-def test_a_covariance_of_nothing_gets_the_published_ridge() -> None:
+def test_a_zero_covariance_gets_the_published_ridge() -> None:
     torch.testing.assert_close(factor(torch.zeros(1, 3, 3)), RIDGE**0.5 * torch.eye(3)[None])
 
 
-def test_only_what_is_singular_is_ridged() -> None:
+def test_only_singular_covariances_are_ridged() -> None:
     sound = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     both = torch.stack([sound, torch.ones(2, 2, dtype=torch.float64)])
     found = factor(both)
@@ -113,8 +113,8 @@ def test_only_what_is_singular_is_ridged() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_zero_but_for_rounding_is_no_variance(scale: float) -> None:
-    # Cholesky succeeds on it, and its inverse would be 1e8.
+def test_a_pivot_at_rounding_level_is_ridged(scale: float) -> None:
+    # The Cholesky factorisation succeeds, but its inverse would be 1e8.
     almost = scale * torch.tensor([[[1.0, 1.0], [1.0, 1.0 + 1e-15]]], dtype=torch.float64)
     root = factor(almost)
     assert root[0, 1, 1] ** 2 > 1e-9 * scale
@@ -122,7 +122,7 @@ def test_a_zero_but_for_rounding_is_no_variance(scale: float) -> None:
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_not_finite_ends_too(wrong: float) -> None:
+def test_covariances_that_are_not_finite_terminate(wrong: float) -> None:
     assert not factor(torch.full((1, 2, 2), wrong)).isfinite().all()
 
 
@@ -153,7 +153,7 @@ def flat(channels: int, height: int, width: int, value: float = 0.3) -> Tensor:
         "large twins",
     ],
 )
-def test_singular_features_stay_sane(content: Tensor, style: Tensor) -> None:
+def test_singular_features_stay_bounded(content: Tensor, style: Tensor) -> None:
     found = moved(content, style)
     assert found.isfinite().all()
     mean = style.mean((2, 3), keepdim=True)
@@ -173,12 +173,12 @@ def test_gradients_stay_finite(content: Tensor, style: Tensor) -> None:
     assert style.grad.isfinite().all()
 
 
-def test_gradients() -> None:
+def test_gradients_pass_gradcheck() -> None:
     content, style = (features(3, 3, 4, seed=seed).double().requires_grad_() for seed in (0, 1))
     assert torch.autograd.gradcheck(moved, (content, style))
 
 
-# regions
+# Regions.
 
 
 def halves(height: int, width: int) -> Tensor:
@@ -196,7 +196,7 @@ def test_each_region_takes_its_own_style() -> None:
             np.testing.assert_allclose(got, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
-def test_regions_without_a_style_stay() -> None:
+def test_regions_without_a_style_do_not_change() -> None:
     content, places = features(4, 20, 30), halves(20, 30)
     style = [(1.0, gaussian(features(4, 9, 9, seed=1)))]
     found = recoloured_by_region(content, places, {1: style, 7: style})
@@ -214,7 +214,7 @@ def test_a_region_of_one_position_takes_the_styles_mean() -> None:
     assert torch.equal(found, content)
 
 
-def test_only_positions_inside_count() -> None:
+def test_only_positions_inside_count_in_the_statistics() -> None:
     content, places, style = (
         features(4, 12, 12),
         torch.zeros(12, 12, dtype=torch.int64),
@@ -228,7 +228,7 @@ def test_only_positions_inside_count() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_gaussian_is_a_pair() -> None:
+def test_gaussian_unpacks_to_mean_and_root() -> None:
     mean, root = Gaussian(torch.zeros(1, 2), torch.eye(2)[None])
     assert mean.shape == (1, 2)
     assert root.shape == (1, 2, 2)

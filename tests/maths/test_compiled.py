@@ -1,4 +1,4 @@
-"""The compiled loops' wrapper: bands change nothing, and kernels get the arrays that they take."""
+"""The wrapper of compiled loops: bands cover all rows, and arrays have the right form."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_error_in_a_band_is_raised() -> None:
         in_bands(fail, 64)
 
 
-def test_floats_are_what_kernels_take() -> None:
+def test_floats_are_contiguous_float32() -> None:
     array = floats(np.arange(12.0).reshape(3, 4).T)
     assert array.dtype == np.float32
     assert array.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""Compiled kernels come back from the disk, and a disk that fails costs a compilation and nothing else."""
+"""Compiled kernels are loaded from disk, and a failing disk costs only a compilation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ keep(double)
 keep(twice_double)
 """
 
-# Says what the kernels gave, and how many of the two came from the disk.
+# Prints the results of the two kernels, and how many of them were loaded from disk.
 RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -42,6 +42,10 @@ print(*results, hits)
 """
 
 
+#: One worker runs them all: the kernels are compiled once.
+pytestmark = pytest.mark.xdist_group("compiled")
+
+
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("code")
@@ -51,7 +55,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home where both kernels are already compiled."""
+    """A home folder with both kernels compiled."""
     home = tmp_path_factory.mktemp("compiled")
     assert run(code, home) == 0
     return home
@@ -59,12 +63,12 @@ def compiled(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(compiled: Path, tmp_path: Path) -> Path:
-    """A copy of it, for one test."""
+    """A copy of that folder for one test."""
     return shutil.copytree(compiled, tmp_path / "filled")
 
 
 def run(code: Path, home: Path, *, chosen: Path | None = None, limit: int = 0) -> int:
-    """How many kernels a new process finds compiled; their results are checked."""
+    """The number of kernels that a new process finds compiled; also checks their results."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"ATELIER_HOME": str(home)} | ({"NUMBA_CACHE_DIR": str(chosen)} if chosen else {})
     command = [sys.executable, "-W", "error", "-c", RUN, str(code), str(limit)]
@@ -80,29 +84,31 @@ def stored(folder: Path, suffix: str) -> list[Path]:
     return sorted(folder.rglob(f"*{suffix}"))
 
 
-def test_compiled_once_and_found_in_our_folder(code: Path, filled: Path) -> None:
+def test_code_is_compiled_once_and_kept_in_our_folder(code: Path, filled: Path) -> None:
     assert len(stored(filled / "cache" / "kernels", ".nbc")) == 2
     assert not list(code.rglob("*.nb?"))
     assert run(code, filled) == 2
 
 
-def test_the_folder_that_numba_is_told_comes_first(code: Path, tmp_path: Path) -> None:
+def test_numba_cache_dir_takes_precedence(code: Path, tmp_path: Path) -> None:
     assert run(code, tmp_path / "home", chosen=tmp_path / "chosen") == 0
     assert len(stored(tmp_path / "chosen", ".nbc")) == 2
     assert not (tmp_path / "home").exists()
 
 
-def test_a_chosen_folder_that_cannot_be_written(code: Path, filled: Path, tmp_path: Path) -> None:
+def test_an_unwritable_numba_cache_dir_falls_back_to_our_folder(
+    code: Path, filled: Path, tmp_path: Path
+) -> None:
     (tmp_path / "chosen").write_text("in the way")
     assert run(code, filled, chosen=tmp_path / "chosen" / "below") == 2
 
 
-def test_no_folder_can_be_written(code: Path, tmp_path: Path) -> None:
+def test_kernels_run_when_no_folder_can_be_written(code: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("in the way")
     assert run(code, tmp_path / "home") == 0
 
 
-def test_a_disk_that_fills_up(code: Path, tmp_path: Path) -> None:
+def test_kernels_run_when_the_disk_is_full(code: Path, tmp_path: Path) -> None:
     assert run(code, tmp_path / "home", limit=600) == 0  # the indexes fit, the code does not
     assert stored(tmp_path / "home", ".nbc") == []
     assert run(code, tmp_path / "home") == 0
@@ -118,7 +124,7 @@ def test_a_disk_that_fills_up(code: Path, tmp_path: Path) -> None:
         (".nbc", "flipped"),
     ],
 )
-def test_damaged_files_are_made_again(code: Path, filled: Path, suffix: str, damage: str) -> None:
+def test_damaged_files_are_compiled_again(code: Path, filled: Path, suffix: str, damage: str) -> None:
     damaged = stored(filled, suffix)
     assert len(damaged) == 2
     for path in damaged:
@@ -136,7 +142,7 @@ def test_damaged_files_are_made_again(code: Path, filled: Path, suffix: str, dam
     assert run(code, filled) == 2
 
 
-def test_another_source_is_compiled_anew(code: Path, filled: Path) -> None:
+def test_changed_source_is_compiled_again(code: Path, filled: Path) -> None:
     source = code / "loops.py"
     source.write_text(SOURCE + "# changed\n")
     try:
@@ -146,7 +152,7 @@ def test_another_source_is_compiled_anew(code: Path, filled: Path) -> None:
         source.write_text(SOURCE)
 
 
-def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_has_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from atelier.maths import compiled, compiled_cache
 
     monkeypatch.setenv("ATELIER_HOME", str(tmp_path / "home"))

@@ -1,4 +1,4 @@
-"""Descent: known minima, exact counts, the best kept, and stops that stop."""
+"""Descent: known minima, exact counts, the best result, and stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quadratic(image: Tensor) -> dict[str, Tensor]:
 
 
 class Scripted:
-    """A loss whose values are given; its gradient is always 1."""
+    """A loss with given values and a constant gradient of 1."""
 
     def __init__(self, *values: float) -> None:
         self.values, self.seen = list(values), list[Tensor]()
@@ -50,20 +50,20 @@ class Listener:
 @pytest.mark.parametrize(
     "options", [{"optimiser": "adam", "iterations": 400}, {"optimiser": "lbfgs", "iterations": 40}]
 )
-def test_known_minimum(options: dict[str, Any]) -> None:
+def test_both_optimisers_find_a_known_minimum(options: dict[str, Any]) -> None:
     found = Descent(quadratic, **options).run(START)
     assert (found - TARGET).abs().max() < 2e-3
     assert not found.requires_grad
 
 
-def test_minimum_outside_the_range_ends_at_its_border() -> None:
+def test_a_minimum_outside_the_range_ends_at_its_border() -> None:
     descent = Descent(lambda image: {"far": (image - 1.5).square().sum()}, iterations=120)
     assert torch.equal(descent.run(START), torch.ones_like(START))
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
 @pytest.mark.parametrize("iterations", [1, 2, 19, 20, 21, 41])
-def test_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> None:
+def test_the_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> None:
     listener, count = Listener(), 0
 
     def rosenbrock(image: Tensor) -> dict[str, Tensor]:
@@ -80,8 +80,8 @@ def test_number_of_evaluations_is_exact(optimiser: Any, iterations: int) -> None
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6])
-def test_lbfgs_does_not_mind_the_unit_of_the_loss(unit: float) -> None:
-    # A mean over a large picture has small gradients everywhere; the descent is the same.
+def test_lbfgs_is_invariant_to_the_scale_of_the_loss(unit: float) -> None:
+    # A mean over a large picture has small gradients; the descent must not change.
     def scaled(image: Tensor) -> dict[str, Tensor]:
         return {name: unit * term for name, term in quadratic(image).items()}
 
@@ -92,7 +92,7 @@ def test_lbfgs_does_not_mind_the_unit_of_the_loss(unit: float) -> None:
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 12])
-def test_the_first_step_of_lbfgs_is_as_long_as_asked(iterations: int) -> None:
+def test_the_first_step_of_lbfgs_has_the_requested_size(iterations: int) -> None:
     seen: list[Tensor] = []
 
     def keep(image: Tensor) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ def test_the_first_step_of_lbfgs_is_as_long_as_asked(iterations: int) -> None:
         assert (found - TARGET).abs().max() < 0.02
 
 
-def test_lbfgs_remembers_so_many_steps() -> None:
+def test_a_longer_history_helps_lbfgs() -> None:
     ends = []
     for history in (1, 100):
         descent = Descent(quadratic, optimiser="lbfgs", iterations=12, history=history)
@@ -116,7 +116,7 @@ def test_lbfgs_remembers_so_many_steps() -> None:
     assert ends[1] < 0.5 * ends[0]
 
 
-def test_lbfgs_ends_where_nothing_is_left_to_do() -> None:
+def test_lbfgs_stops_at_the_minimum() -> None:
     count = Listener()
     found = Descent(quadratic, optimiser="lbfgs", iterations=500, report=count).run(TARGET)
     assert torch.equal(found, TARGET)
@@ -145,15 +145,15 @@ def test_lbfgs_stops_when_it_diverges() -> None:
     assert descent.failed
 
 
-def test_lbfgs_may_leap_and_come_back() -> None:
+def test_lbfgs_may_jump_and_recover() -> None:
     objective = Scripted(5.0, 3.0, 310.0, 31.0, 1.0, 2.0)
     descent = Descent(objective, optimiser="lbfgs", iterations=6)
     assert torch.equal(descent.run(START), objective.seen[4])
     assert not descent.failed
 
 
-def test_adams_step_cools() -> None:
-    # Under a constant gradient Adam's step is its step size.
+def test_adams_step_size_decreases_with_cooling() -> None:
+    # With a constant gradient Adam's step equals its step size.
     objective = Scripted(*[1.0] * 10)
     Descent(objective, iterations=10, step_size=0.01, cooling=0.5).run(START)
     values = [float(image.mean()) for image in objective.seen]
@@ -162,7 +162,7 @@ def test_adams_step_cools() -> None:
     assert steps == pytest.approx([0.01 * share for share in shares], rel=1e-3)
 
 
-def test_adam_may_climb_and_come_back() -> None:
+def test_adam_may_jump_and_recover() -> None:
     objective = Scripted(5.0, 3.0, 31.0, 1.0)
     descent = Descent(objective, iterations=4)
     assert torch.equal(descent.run(START), objective.seen[3])
@@ -172,26 +172,26 @@ def test_adam_may_climb_and_come_back() -> None:
 @pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
 @pytest.mark.parametrize("average", [0.0, 0.5])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_with_the_best(optimiser: Any, average: float, bad: float) -> None:
+def test_a_loss_that_is_not_finite_returns_the_best(optimiser: Any, average: float, bad: float) -> None:
     objective = Scripted(5.0, 3.0, bad, 1.0)
     descent = Descent(objective, optimiser=optimiser, iterations=4, average=average)
     assert torch.equal(descent.run(START), objective.seen[1])
     assert len(objective.seen) == 3
 
 
-def test_a_first_loss_that_is_not_finite_gives_the_start() -> None:
+def test_a_first_loss_that_is_not_finite_returns_the_start() -> None:
     assert torch.equal(Descent(Scripted(math.nan)).run(START + 1), torch.ones_like(START))
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
-def test_a_stop_gives_the_best_so_far_and_calls_no_more(optimiser: Any) -> None:
+def test_a_stop_returns_the_best_and_ends_the_calls(optimiser: Any) -> None:
     objective, listener = Scripted(5.0, 3.0, 4.0, 1.0), Listener(last=3)
     found = Descent(objective, optimiser=optimiser, iterations=4, report=listener).run(START)
     assert torch.equal(found, objective.seen[1])
     assert len(listener.calls) == len(objective.seen) == 3
 
 
-def test_a_stop_at_once_gives_a_picture() -> None:
+def test_a_stop_at_the_first_call_returns_the_start() -> None:
     found = Descent(quadratic, average=0.9, report=Listener(last=1)).run(START)
     assert torch.allclose(found, START, atol=1e-6)
 
@@ -217,13 +217,13 @@ def test_the_preview_is_the_result_so_far() -> None:
     assert torch.equal(listener.pictures[-1], found)
 
 
-def test_the_start_is_not_changed() -> None:
+def test_the_start_is_not_modified() -> None:
     start = START.clone()
     Descent(quadratic, iterations=3).run(start)
     assert torch.equal(start, START)
 
 
-def test_lbfgs_takes_a_gradient_in_channels_last() -> None:
+def test_lbfgs_accepts_channels_last_gradients() -> None:
     def convolution(image: Tensor) -> dict[str, Tensor]:
         like = image.contiguous(memory_format=torch.channels_last) - TARGET.contiguous(
             memory_format=torch.channels_last
@@ -235,7 +235,7 @@ def test_lbfgs_takes_a_gradient_in_channels_last() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_inside_a_mode_without_gradients(mode: Any) -> None:
+def test_descent_works_in_inference_and_no_grad_mode(mode: Any) -> None:
     with mode():
         found = Descent(quadratic, optimiser="lbfgs", iterations=40).run(START.clone())
     assert (found - TARGET).abs().max() < 2e-3
@@ -267,7 +267,7 @@ def tutorial(objective: Callable[[Tensor], dict[str, Tensor]], steps: int) -> li
     return seen[:steps]
 
 
-def test_lbfgs_in_a_published_unit_is_torchs_to_the_bit() -> None:
+def test_lbfgs_without_rescaling_is_bit_identical_to_torch() -> None:
     evaluated: list[Tensor] = []
 
     def watched(image: Tensor) -> dict[str, Tensor]:
@@ -277,7 +277,7 @@ def test_lbfgs_in_a_published_unit_is_torchs_to_the_bit() -> None:
     Descent(watched, optimiser="lbfgs", iterations=15, rescale=False).run(START)
     theirs = tutorial(hill, 15)
     assert all(torch.equal(mine, one) for mine, one in zip(evaluated, theirs, strict=True))
-    # The case does what it is for: the same loss, rescaled, goes elsewhere.
+    # The test case is meaningful: with rescaling the same loss takes another path.
     evaluated.clear()
     Descent(watched, optimiser="lbfgs", iterations=15).run(START)
     assert not torch.equal(evaluated[2], theirs[2])

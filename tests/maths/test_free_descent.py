@@ -1,4 +1,4 @@
-"""Descent without a range, and on the levels of a pyramid."""
+"""Descent without a fixed range, and on the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def pyramid(objective: Any = quadratic, **options: Any) -> PyramidDescent:
 @pytest.mark.parametrize(
     "options", [{"optimiser": "adam", "iterations": 500}, {"optimiser": "lbfgs", "iterations": 30}]
 )
-def test_a_minimum_outside_0_and_1(options: dict[str, Any]) -> None:
+def test_a_minimum_outside_0_to_1_is_found(options: dict[str, Any]) -> None:
     found = FreeDescent(quadratic, **options).run(START)
     assert (found - TARGET).abs().max() < 0.01
 
 
-def test_any_shape() -> None:
+def test_tensors_of_any_shape_are_optimised() -> None:
     start = torch.zeros(7, 2)
     found = FreeDescent(lambda x: {"one": (x - 4).square().sum()}, optimiser="lbfgs", iterations=20).run(
         start
@@ -45,7 +45,7 @@ def test_the_average_is_not_clamped() -> None:
     assert torch.allclose(descent.run(TARGET), TARGET, atol=1e-5)
 
 
-def test_a_stop_and_a_loss_that_is_not_finite() -> None:
+def test_a_stop_or_a_loss_that_is_not_finite_ends_the_descent() -> None:
     calls: list[int] = []
 
     def stop(done: int, terms: Mapping[str, float], picture: Callable[[], Tensor]) -> bool:
@@ -61,7 +61,7 @@ def test_a_stop_and_a_loss_that_is_not_finite() -> None:
     assert nan.failed
 
 
-def test_a_start_outside_0_and_1_is_kept_where_nothing_is_found() -> None:
+def test_a_start_outside_0_to_1_is_returned_after_failure() -> None:
     assert torch.equal(FreeDescent(lambda x: {"bad": x.sum() * torch.nan}, iterations=4).run(TARGET), TARGET)
 
 
@@ -76,13 +76,13 @@ def test_a_pyramid_finds_the_minimum(rule: Any) -> None:
 
 
 def test_the_first_step_moves_every_level() -> None:
-    # RMSprop's first step is ten times its size whatever the gradient, at each of the three levels.
+    # RMSprop's first step is ten times its step size for any gradient, at each of the three levels.
     flat = pyramid(lambda x: {"up": -x.sum()}, iterations=2, step_size=0.01)
     flat.run(START)
     assert (flat.image - START).mean().item() == pytest.approx(0.3, rel=1e-3)
 
 
-def test_the_last_counts_and_not_the_luckiest() -> None:
+def test_a_pyramid_returns_the_last_image_not_the_lowest_loss() -> None:
     seen: list[Tensor] = []
 
     def rising(image: Tensor) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def test_the_last_counts_and_not_the_luckiest() -> None:
     assert torch.allclose(averaged, expected, atol=1e-6)
 
 
-def test_the_start_is_not_changed() -> None:
+def test_the_start_is_not_modified() -> None:
     start = START.clone()
     pyramid(iterations=3).run(start)
     assert torch.equal(start, START)

@@ -28,6 +28,6 @@ def test_tensor_has_channels_first_and_is_a_copy() -> None:
     assert tensor[0, 1, 2, 3] == 23
 
 
-def test_there_and_back_is_exact() -> None:
+def test_the_round_trip_is_exact() -> None:
     tensor = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(to_tensor(to_array(tensor)), tensor)

@@ -43,7 +43,7 @@ GUIDES = {
 
 
 @pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES)
-def test_it_is_the_slow_one(guide: Tensor) -> None:
+def test_the_laplacian_agrees_with_a_slow_reference(guide: Tensor) -> None:
     matrix, values = slow(guide[0]), picture(6, 7, seed=3)
     laplacian = MattingLaplacian(guide)
     flat = values[0].double().flatten(1).numpy()
@@ -53,24 +53,24 @@ def test_it_is_the_slow_one(guide: Tensor) -> None:
 
 @given(height=st.integers(3, 9), width=st.integers(3, 9), seed=st.integers(0, 9))
 @settings(max_examples=15, deadline=None)
-def test_linear_functions_of_the_guide_are_free(height: int, width: int, seed: int) -> None:
+def test_linear_functions_of_the_guide_have_no_energy(height: int, width: int, seed: int) -> None:
     guide = picture(height, width, seed=seed)
     mixing = torch.randn((3, 3), generator=torch.Generator().manual_seed(seed))
     linear = torch.einsum("ij,bjhw->bihw", mixing, guide) + mixing[0].view(1, 3, 1, 1)
     laplacian = MattingLaplacian(guide)
-    # Not quite: the ridge lets a steep slope cost a little.
+    # Not exactly 0, because the ridge penalises steep slopes.
     assert 0 <= laplacian.energy(linear).item() < 1e-4
     assert laplacian.energy(picture(height, width, seed=seed + 1)).item() >= 0
 
 
-def test_it_is_symmetric_and_blind_to_a_constant() -> None:
+def test_the_laplacian_is_symmetric_and_ignores_constants() -> None:
     laplacian = MattingLaplacian(picture(8, 9))
     one, two = (picture(8, 9, seed=seed).double() for seed in (1, 2))
     torch.testing.assert_close((laplacian.times(one) * two).sum(), (laplacian.times(two) * one).sum())
     assert laplacian.times(torch.full((1, 1, 8, 9), 5.0)).abs().max() < 1e-9
 
 
-def test_each_of_a_batch_has_its_own() -> None:
+def test_each_guide_of_a_batch_has_its_own_laplacian() -> None:
     guides, values = picture(6, 6, batch=3), picture(6, 6, batch=3, seed=1)
     together = MattingLaplacian(guides).energy(values)
     apart = [MattingLaplacian(guides[i : i + 1]).energy(values[i : i + 1]) for i in range(3)]
@@ -78,7 +78,7 @@ def test_each_of_a_batch_has_its_own() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 2)])
-def test_no_window_no_energy(size: tuple[int, int]) -> None:
+def test_pictures_smaller_than_a_window_have_no_energy(size: tuple[int, int]) -> None:
     laplacian = MattingLaplacian(picture(*size))
     assert laplacian.energy(picture(*size, seed=1)).item() == 0
     assert laplacian.times(picture(*size, seed=1)).shape == (1, 3, *size)

@@ -1,4 +1,4 @@
-"""Moments against float64 NumPy loops, known answers and what must not change them."""
+"""Moments against float64 NumPy loops, known answers, and invariances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_gram_is_the_sum_of_outer_products(centred: bool, weighted: bool) -> Non
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_mean_and_covariance_are_numpys(unbiased: bool) -> None:
+def test_mean_and_covariance_agree_with_numpy(unbiased: bool) -> None:
     values = features(1, 4, 5, 6)
     mean, covariance = mean_and_covariance(values, unbiased=unbiased)
     flat = values.double().numpy().reshape(4, 30)
@@ -57,7 +57,7 @@ def test_mean_and_covariance_are_numpys(unbiased: bool) -> None:
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_channel_moments_are_numpys(unbiased: bool) -> None:
+def test_channel_moments_agree_with_numpy(unbiased: bool) -> None:
     values = features(2, 4, 5, 6)
     mean, deviation = channel_moments(values, unbiased=unbiased, eps=0.01)
     exact = values.double().numpy()
@@ -67,7 +67,7 @@ def test_channel_moments_are_numpys(unbiased: bool) -> None:
     np.testing.assert_allclose(deviation[..., 0, 0].numpy(), np.sqrt(variance + 0.01), rtol=1e-5)
 
 
-def test_a_binary_weight_map_is_a_cut_out() -> None:
+def test_a_binary_weight_map_equals_a_crop() -> None:
     values, weight = features(1, 3, 6, 5), torch.zeros(1, 1, 6, 5)
     weight[..., 1:4, 2:5] = 1
     cut = values[..., 1:4, 2:5]
@@ -90,7 +90,7 @@ def test_an_empty_weight_map_gives_zeros() -> None:
     assert values.grad.abs().max() == 0
 
 
-def test_positions_may_be_shuffled() -> None:
+def test_moments_do_not_depend_on_the_order_of_positions() -> None:
     values = features(1, 6, 8, 9)
     order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
     shuffled = values.flatten(2)[..., order].view_as(values)
@@ -98,7 +98,7 @@ def test_positions_may_be_shuffled() -> None:
     torch.testing.assert_close(gram(shuffled, centred=True), gram(values, centred=True))
 
 
-def test_a_shift_leaves_the_covariance_alone() -> None:
+def test_a_shift_does_not_change_the_covariance() -> None:
     values = features(1, 4, 16, 16)
     torch.testing.assert_close(
         gram(values + 100, centred=True), gram(values, centred=True), atol=1e-4, rtol=1e-3
@@ -151,7 +151,7 @@ def test_bfloat16_gradient_points_the_same_way() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients(weighted: bool) -> None:
+def test_gradients_pass_gradcheck(weighted: bool) -> None:
     values = torch.randn(2, 3, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     weight = region(4, 3).double() if weighted else None
     values.requires_grad_()

@@ -1,4 +1,4 @@
-"""Matching: against a slow float64 search, in fewer directions, and near a coarser choice."""
+"""Nearest neighbours: against a slow float64 search, in fewer directions, and near a coarser choice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atelier.maths.neighbours import basis
 
 
 def smooth(dims: int, height: int, width: int, seed: int) -> torch.Tensor:
-    """A feature map that varies slowly, as an encoder's do."""
+    """A feature map that varies slowly, like those of an encoder."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn((1, dims, height // 4 + 2, width // 4 + 2), generator=generator)
     fine = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
@@ -22,7 +22,7 @@ def smooth(dims: int, height: int, width: int, seed: int) -> torch.Tensor:
 
 
 def by_hand(query: torch.Tensor, style: torch.Tensor) -> np.ndarray:
-    """The choice by centred cosine in float64 NumPy, one query after another."""
+    """The choices by centred cosine similarity in float64 NumPy, query by query."""
     q, s = (one.double().flatten(1).T.numpy() for one in (query, style))
     q, s = q - q.mean(0), s - s.mean(0)
     s = s / np.linalg.norm(s, axis=1, keepdims=True)
@@ -33,7 +33,7 @@ def centred(query: torch.Tensor) -> torch.Tensor:
     return query - query.mean((1, 2), keepdim=True)
 
 
-def test_all_directions_give_the_choice_made_by_hand() -> None:
+def test_with_all_directions_choices_agree_with_brute_force() -> None:
     query, style = smooth(12, 9, 7, 0), smooth(12, 8, 11, 1)
     choices = maths.candidates([style], [0], dims=12)
     queries = (choices.basis @ centred(query).flatten(1)).T
@@ -43,7 +43,7 @@ def test_all_directions_give_the_choice_made_by_hand() -> None:
 
 
 def test_few_directions_choose_almost_as_well() -> None:
-    # Features of 200 channels that live near a space of 24, and noise: 32 directions are enough.
+    # 200 channels near a subspace of 24 dimensions, plus noise: 32 directions are enough.
     mix = torch.randn((200, 24), generator=torch.Generator().manual_seed(5))
     query, style = (torch.einsum("dk,khw->dhw", mix, smooth(24, 24, 24, seed)) for seed in (0, 1))
     exact = by_hand(query, style)
@@ -56,7 +56,7 @@ def test_few_directions_choose_almost_as_well() -> None:
     assert (index.numpy() == exact).mean() > 0.9
 
 
-def test_the_directions_are_those_of_the_variance() -> None:
+def test_the_basis_spans_the_directions_of_most_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn((500, 40), generator=generator) * torch.linspace(2, 0.1, 40) ** 6
     rows -= rows.mean(0)
@@ -67,7 +67,7 @@ def test_the_directions_are_those_of_the_variance() -> None:
     assert float(explained) > 0.99 * float(possible)
 
 
-def test_several_maps_of_several_groups() -> None:
+def test_queries_are_confined_to_their_group() -> None:
     maps = [smooth(6, 4, 5, 0), smooth(6, 3, 3, 1), smooth(6, 4, 5, 2)]
     choices = maths.candidates(maps, [0, 1, 0], dims=6)
     assert choices.grids == ((4, 5), (3, 3), (4, 5))
@@ -87,7 +87,7 @@ def test_candidates_of_projected_maps() -> None:
     turned = torch.linalg.qr(torch.randn((6, 6), generator=torch.Generator().manual_seed(2)))[0]
     found = maths.projected([torch.einsum("pd,dhw->phw", turned, one) for one in maps_], groups, turned)
     assert (found.grids, found.groups) == (whole.grids, whole.groups)
-    # In all directions nothing is lost: the same keys, turned.
+    # With all directions nothing is lost: the keys are the same up to a rotation.
     torch.testing.assert_close(found.keys @ turned, whole.keys, atol=1e-5, rtol=1e-5)
 
 
@@ -107,11 +107,11 @@ def test_the_balance_gives_each_group_its_share(shares: tuple[float, ...]) -> No
     assert torch.allclose(won, torch.tensor(shares), atol=0.02)
 
 
-# near the coarser choice
+# Search near the coarser choice.
 
 
 def levels(seed: int) -> tuple[torch.Tensor, torch.Tensor, maths.Candidates, maths.Candidates]:
-    """Queries at two levels and the candidates of a style at both."""
+    """Queries and candidates of a style, at two levels."""
     fine, style = smooth(10, 32, 40, seed), smooth(10, 28, 36, seed + 100)
     half = [F.avg_pool2d(one[None], 2)[0] for one in (fine, style)]
     return half[0], fine, maths.candidates([half[1]], [0], dims=10), maths.candidates([style], [0], dims=10)
@@ -129,7 +129,7 @@ def test_the_search_near_the_coarser_choice_is_nearly_as_good() -> None:
     assert (near <= best + 1e-5).all()
 
 
-def test_a_picture_finds_itself() -> None:
+def test_a_picture_matches_itself() -> None:
     style = smooth(10, 24, 28, 7)
     half = F.avg_pool2d(style[None], 2)[0]
     small, large = (maths.candidates([one], [0], dims=10) for one in (half, style))
@@ -142,7 +142,7 @@ def test_a_picture_finds_itself() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(top=st.integers(0, 20), left=st.integers(0, 30), tall=st.integers(1, 12), wide=st.integers(1, 10))
-def test_a_part_of_a_map_chooses_as_the_whole(top: int, left: int, tall: int, wide: int) -> None:
+def test_part_of_a_map_makes_the_same_choices_as_the_whole(top: int, left: int, tall: int, wide: int) -> None:
     coarse, fine, small, large = levels(1)
     before = maths.nearest((small.basis @ centred(coarse).flatten(1)).T, small.keys)[0].view(16, 20)
     queries = (large.basis @ centred(fine).flatten(1)).view(10, 32, 40)
@@ -166,7 +166,7 @@ def test_a_query_stays_in_its_group_even_where_no_proposal_does() -> None:
     assert (large.group_of()[found] == 1).all()
 
 
-# hidden candidates
+# Hidden candidates.
 
 
 def test_hidden_positions_count_neither_in_means_nor_as_candidates() -> None:
@@ -187,7 +187,7 @@ def test_a_hidden_candidate_is_not_chosen_near_a_coarse_choice_either() -> None:
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:, 5:] = True
     choices = maths.candidates([style], [0], visible=[mask])
-    before = torch.zeros(4, 4, dtype=torch.long)  # all far from what is visible
+    before = torch.zeros(4, 4, dtype=torch.long)  # all far from the visible part
     found = maths.coherent(query, choices, before, [(4, 4)], bias=choices.with_hidden(None))
     assert bool(mask.flatten()[found.flatten()].all())
     assert choices.of_group(0).shape == (24, 6)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from atelier.maths.pyramid import merge, sizes, split
 
 
-def test_powers_of_two() -> None:
+def test_sizes_double_up_to_the_final_size() -> None:
     assert sizes((512, 512), smallest=64) == [(64, 64), (128, 128), (256, 256), (512, 512)]
 
 
@@ -26,7 +26,7 @@ def test_small_pictures_have_one_size() -> None:
     assert sizes((1000, 700), levels=1) == [(1000, 700)]
 
 
-def test_levels_fix_the_number() -> None:
+def test_levels_fix_the_number_of_sizes() -> None:
     assert sizes((1600, 100), smallest=100, levels=5) == [
         (100, 6),
         (200, 13),
@@ -37,7 +37,7 @@ def test_levels_fix_the_number() -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 512), st.floats(1.2, 4))
-def test_rows_grow_evenly_and_end_at_the_final_size(
+def test_sizes_are_geometric_and_end_at_the_final_size(
     height: int, width: int, smallest: int, ratio: float
 ) -> None:
     row = sizes((height, width), smallest=smallest, ratio=ratio)

@@ -1,4 +1,4 @@
-"""The matrix square root against SciPy, and its gradient where it is hard."""
+"""The matrix square root against SciPy, and its gradient in difficult cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def semidefinite(size: int, rank: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40])
-def test_full_rank_is_scipys(size: int) -> None:
+def test_full_rank_agrees_with_scipy(size: int) -> None:
     matrix = semidefinite(size, 2 * size)
     np.testing.assert_allclose(sqrtm(matrix).numpy(), scipy.linalg.sqrtm(matrix.numpy()), atol=1e-9)
 
@@ -37,12 +37,12 @@ def test_the_root_squared_is_the_matrix_at_any_rank(rank: int) -> None:
     assert torch.linalg.eigvalsh(root).min() > -1e-9
 
 
-def test_a_batch_is_done_one_by_one() -> None:
+def test_a_batch_equals_single_matrices() -> None:
     pair = torch.stack([semidefinite(5, 9, seed=1), semidefinite(5, 2, seed=2)])
     torch.testing.assert_close(sqrtm(pair), torch.stack([sqrtm(pair[0]), sqrtm(pair[1])]))
 
 
-def test_float32_is_near() -> None:
+def test_float32_is_accurate() -> None:
     matrix = semidefinite(30, 60)
     torch.testing.assert_close(sqrtm(matrix.float()).double(), sqrtm(matrix), atol=1e-5, rtol=1e-5)
 
@@ -65,11 +65,11 @@ def test_gradient_with_repeated_eigenvalues() -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_gradient_of_a_rank_deficient_matrix(rank: int) -> None:
-    # Changing the factor keeps the rank, and along such changes the root is smooth.
+    # Changing the factor preserves the rank, and the root is smooth along such changes.
     assert torch.autograd.gradcheck(lambda x: sqrtm(x @ x.mT), (factor(5, rank).requires_grad_(),))
 
 
-def test_gradient_of_nothing_is_nothing() -> None:
+def test_gradient_of_the_zero_matrix_is_zero() -> None:
     matrix = torch.zeros(3, 3, requires_grad=True)
     sqrtm(matrix).sum().backward()
     assert matrix.grad is not None
@@ -85,7 +85,7 @@ def test_gradient_of_the_trace_is_half_the_inverse_root() -> None:
 
 
 def test_two_threads_keep_their_own_numbers_of_cpu_threads() -> None:
-    """Inside `one_thread` of one Python thread, an older and a newborn one have theirs."""
+    """While one Python thread is inside `one_thread`, older and newly started threads keep their own."""
     inside, go = Event(), Event()
     before, seen = torch.get_num_threads(), dict[str, int]()
 
@@ -119,10 +119,10 @@ def test_two_threads_keep_their_own_numbers_of_cpu_threads() -> None:
     assert seen["limited, afterwards"] == 3
     assert seen["newborn"] > 1
     assert torch.get_num_threads() == before
-    torch.set_num_threads(before)  # what later threads take over
+    torch.set_num_threads(before)  # inherited by later threads
 
 
-def test_one_thread_gives_its_number_back_after_an_error() -> None:
+def test_one_thread_restores_the_number_of_threads_after_an_error() -> None:
     def fails(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         raise RuntimeError
 

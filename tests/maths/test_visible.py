@@ -20,14 +20,14 @@ def test_a_weight_is_the_visible_share_of_a_position() -> None:
 
 
 @pytest.mark.parametrize("seen", [None, torch.zeros(1, 1, 2, 4)])
-def test_without_anything_hidden_or_visible_all_counts(seen: torch.Tensor | None) -> None:
+def test_everything_counts_if_nothing_is_hidden_or_nothing_visible(seen: torch.Tensor | None) -> None:
     picture = torch.rand(1, 3, 2, 4)
     assert maths.weight_at(seen, (1, 2)) is None
     assert maths.mask_at(seen, (1, 2)) is None
     assert maths.visible_pixels(picture, seen) is picture
 
 
-def test_candidates_are_half_visible_or_the_most_visible_there_are() -> None:
+def test_candidates_are_half_visible_or_the_most_visible() -> None:
     mask = maths.mask_at(SEEN, (2, 4))
     assert mask is not None
     assert mask.tolist() == [[True, True, False, False], [True, True, False, False]]

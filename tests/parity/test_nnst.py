@@ -250,6 +250,7 @@ def stage(
     return list(slopes), made.descend(level, loss(), 0)
 
 
+@pytest.mark.slow
 def test_a_stage_of_hypercolumns(exact_encoder: VGG) -> None:
     made = programme(exact_encoder, exact("image_c"), exact("image_s"), **SETTINGS["eval"])
     made.scales = 1  # so that nothing is mixed

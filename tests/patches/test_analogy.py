@@ -1,4 +1,4 @@
-"""Image analogies against the paper's algorithm written slowly, and what must hold at any size."""
+"""Image analogies against a slow version of the paper's algorithm, and properties at any size."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def made(
     return last[2]
 
 
-# against the slow way
+# Against a slow reference.
 
 
 def around(values: Floats, row: int, column: int, size: int, *, clamp: bool) -> dict[tuple[int, int], Any]:
-    """The values at each offset of a window; without `clamp`, of those inside alone."""
+    """The values at each offset of a window; without `clamp`, only those inside the map."""
     reach, (height, width) = size // 2, values.shape[:2]
     found = {}
     for down in range(-reach, reach + 1):
@@ -49,7 +49,7 @@ def around(values: Floats, row: int, column: int, size: int, *, clamp: bool) -> 
 
 
 def distance(mine: list[Any], others: list[Any], plain: int, structure: float) -> float:
-    """The weighted distance of two lists of windows (full size, then coarse), by offsets that both have."""
+    """The weighted distance of two lists of windows (fine, then coarse), over the offsets both have."""
     total = 0.0
     for (one, size, causal), (other, _, _) in zip(mine, others, strict=True):
         reach = size // 2
@@ -68,7 +68,7 @@ def slowly(source: Floats, filtered: Floats, target: Floats, rules: Rules) -> np
     below: Level | None = None
     for step in (1, 0):
         plain, changed, picture = (pyramid(one, 2)[step] for one in (source, filtered, target))
-        # The first guess fills what is above and left of the first pixels; it is not in question here.
+        # The initial guess, which is not under test, fills the area above and left of the first pixels.
         level = analogy._begun(plain, changed, picture, below, rules, seed=0)
         field, count = level.field, level.plain
         example, canvas = level.example, level.picture
@@ -106,7 +106,9 @@ def slowly(source: Floats, filtered: Floats, target: Floats, rules: Rules) -> np
 
 
 @pytest.mark.parametrize("coherence", [0.0, 1.0])
-def test_the_published_search_is_the_papers(coherence: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exact_search_agrees_with_a_slow_reference(
+    coherence: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(analogy, "_NEARLY", 0.0)
     monkeypatch.setattr(analogy, "_COMPONENTS", 1000)
     monkeypatch.setattr(analogy, "_VARIANCE", 1.0)
@@ -120,11 +122,11 @@ def test_the_published_search_is_the_papers(coherence: float, monkeypatch: pytes
     assert np.array_equal(level.made, filtered[slow[..., 0], slow[..., 1]])
 
 
-# what it is for
+# Expected behaviour.
 
 
 @pytest.mark.parametrize("search", [PATCHMATCH, TREE])
-def test_a_piece_of_a_is_the_same_piece_of_the_filtered(search: dict[str, Any]) -> None:
+def test_a_crop_of_a_becomes_the_same_crop_of_the_filtered(search: dict[str, Any]) -> None:
     source = texture(0, 120, 50, channels=2)
     filtered = 1 - source[:, ::-1]
     level = made(source, filtered, source[8:109, 12:44], structure=5.0, **search)
@@ -138,7 +140,7 @@ def test_a_piece_of_a_is_the_same_piece_of_the_filtered(search: dict[str, Any]) 
 def test_each_label_gets_its_own_texture(search: dict[str, Any]) -> None:
     y, x = np.mgrid[:48, :64]
     labels = np.where((x < 32)[..., None], (1, 0, 0), (0, 0, 1)).astype(np.float32)
-    # Upright stripes in red, level ones in blue.
+    # Vertical stripes for red, horizontal stripes for blue.
     stripes = np.where(x < 32, x % 4 < 2, y % 4 < 2)[..., None] * np.ones(3)
     stripes = stripes * np.where((x < 32)[..., None], (1, 1, 0), (0, 1, 1))
     yy, xx = np.mgrid[:40, :40]
@@ -168,9 +170,9 @@ def test_structure_follows_the_photo() -> None:
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_orientation_is_compared() -> None:
+def test_orientation_separates_equal_values() -> None:
     y, x = np.mgrid[:40, :80].astype(np.float32)
-    # Slanting one way on the left, the other on the right; their pixels have one distribution.
+    # Opposite slants on the left and right, with the same distribution of values.
     slant = (0.5 + 0.3 * np.sin(np.where(x < 40, x + y, x - y) / 3))[..., None].astype(np.float32)
     side = (x >= 40)[..., None].astype(np.float32)
     target = (0.5 + 0.3 * np.sin((x + y + 0.37) / 3))[:, :40, None].astype(np.float32)
@@ -182,12 +184,12 @@ def test_orientation_is_compared() -> None:
     assert shares[1] < 0.1
 
 
-# what must hold
+# Invariants.
 
 
 @pytest.mark.parametrize("search", [PATCHMATCH, TREE])
-def test_the_seed_is_all_that_is_random(search: dict[str, Any]) -> None:
-    # High enough for three bands, which threads share.
+def test_results_depend_on_the_seed_not_on_threads(search: dict[str, Any]) -> None:
+    # Tall enough for three bands, which are shared between threads.
     source, target = texture(0, 30, 30), texture(1, 101, 30)
     one, again, other = (
         made(source, source, target, seed=seed, threads=threads, **search).field
@@ -204,7 +206,9 @@ def test_the_seed_is_all_that_is_random(search: dict[str, Any]) -> None:
     levels=st.integers(1, 3),
     exact=st.sampled_from([0.0, np.inf]),
 )
-def test_any_size(sides: tuple[int, int, int, int], window: int, levels: int, exact: float) -> None:
+def test_any_size_and_window_gives_valid_matches(
+    sides: tuple[int, int, int, int], window: int, levels: int, exact: float
+) -> None:
     source, target = texture(0, *sides[:2]), texture(1, *sides[2:])
     level = made(source, source, target, levels=levels, window=window, orientation=0.5, exact=exact)
     assert level.field.shape == (*sides[2:], 2)
@@ -214,14 +218,14 @@ def test_any_size(sides: tuple[int, int, int, int], window: int, levels: int, ex
 
 
 @pytest.mark.parametrize("search", [PATCHMATCH, TREE])
-def test_flat_pictures(search: dict[str, Any]) -> None:
+def test_flat_pictures_stay_flat_or_get_varied_matches(search: dict[str, Any]) -> None:
     flat, rough = np.full((70, 80, 1), 0.4, np.float32), texture(0, 40, 30)
     assert (made(flat, flat, rough, **search).made == np.float32(0.4)).all()
     field = made(rough, rough, flat, **search).field
     assert len(np.unique(field.reshape(-1, 2), axis=0)) > 10
 
 
-def test_events_count_pixels() -> None:
+def test_progress_counts_pixels_of_all_rounds() -> None:
     source = texture(0, 24, 30)
     events = list(synthesise(source, source, source, Rules(rounds=3, exact=200), levels=2))
     # 12 x 15 in one scan, 24 x 30 in three rounds.
@@ -229,7 +233,7 @@ def test_events_count_pixels() -> None:
     assert {event[1] for event in events} == {2340}
 
 
-def test_a_pyramid_fits_enlarged_fields() -> None:
+def test_pyramid_sides_are_rounded_up() -> None:
     image = texture(0, 21, 1, channels=7)
     assert [one.shape for one in pyramid(image, 4)] == [(21, 1, 7), (11, 1, 7), (6, 1, 7), (3, 1, 7)]
     assert enlarge(np.zeros((11, 1, 2), np.int32), (21, 1), (21, 1)).shape == (21, 1, 2)
@@ -237,7 +241,7 @@ def test_a_pyramid_fits_enlarged_fields() -> None:
     assert all(np.allclose(one, 0.3) for one in pyramid(flat, 3))
 
 
-def test_coherence_by_hand() -> None:
+def test_coherent_is_the_fraction_of_continued_matches() -> None:
     field = np.array([[[0, 0], [0, 1], [0, 2], [5, 3]]], np.int32)
     assert coherent(field) == pytest.approx(2 / 3)
     assert coherent(field[:, :1]) == 1

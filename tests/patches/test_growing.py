@@ -1,4 +1,4 @@
-"""Growing: a checkerboard goes on perfectly, every pixel has its place in the sample, and guides lead."""
+"""Growing: checkerboards are continued exactly, pixels keep their source, and guides are followed."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     ("cell", "window", "coherence"), [(2, 9, 0.0), (3, 9, 0.0), (3, 9, 1.0), (4, 11, 0.0)]
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_checkerboard_goes_on_perfectly(cell: int, window: int, coherence: float, seed: int) -> None:
+def test_a_checkerboard_is_continued_exactly(cell: int, window: int, coherence: float, seed: int) -> None:
     sample = checkerboard(24, 26, cell)
     image = grown(sample, (44, 37), window=window, coherence=coherence, seed=seed).image()
     shifts = [checkerboard(44, 37, cell, down, right) for down in range(2 * cell) for right in range(cell)]
     assert min(np.abs(image - one).max() for one in shifts) < 1e-6
 
 
-def test_every_pixel_has_its_place_in_the_sample() -> None:
+def test_every_pixel_is_copied_from_its_source_position() -> None:
     sample = noise(14, 17)
     growth = grown(sample, (20, 23), window=5, seed=3)
     np.testing.assert_array_equal(growth.image(), sample[growth.source[..., 0], growth.source[..., 1]])
     assert len(np.unique(growth.source.reshape(-1, 2), axis=0)) > 20
 
 
-def test_the_seed_decides() -> None:
+def test_the_same_seed_gives_the_same_picture() -> None:
     sample = noise(14, 17)
     one, same, other = (grown(sample, (20, 23), window=5, seed=seed).image() for seed in (3, 3, 4))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
-def test_without_a_choice_the_sample_goes_on() -> None:
-    # No two windows of it are alike, so the best match is where the neighbours come from.
+def test_without_tolerance_the_sample_is_continued() -> None:
+    # All windows of the sample differ, so the best match continues the neighbours.
     sample = noise(30, 30)
     growth = grown(sample, (9, 9), window=5, tolerance=0.0, seed=1)
     steps = growth.source - np.stack(np.mgrid[:9, :9], axis=2)
@@ -62,7 +62,7 @@ def test_without_a_choice_the_sample_goes_on() -> None:
     assert (steps[inside] == steps[4, 4]).all(axis=1).mean() > 0.6
 
 
-def test_a_guide_leads() -> None:
+def test_the_picture_follows_the_guide() -> None:
     sample = np.repeat(np.linspace(0, 1, 24, dtype=np.float32)[None, :, None], 12, axis=0) * np.ones(
         3, np.float32
     )
@@ -71,7 +71,7 @@ def test_a_guide_leads() -> None:
     options: dict[str, Any] = {"window": 5, "goal": goal, "guide": sample[..., :1].copy(), "seed": 2}
     led = grown(sample, (16, 18), guidance=50, **options).image()[..., :1]
     free = grown(sample, (16, 18), guidance=0, **options).image()[..., :1]
-    # The window keeps two columns of the sample's sides from being anywhere.
+    # The window excludes two columns at each side of the sample.
     assert np.abs(led - goal).max() < 0.06
     assert np.abs(free - goal).max() > 0.2
 
@@ -88,21 +88,21 @@ def test_coherence_makes_larger_pieces() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2)])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (4, 3)])
-def test_tiny_and_flat(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_tiny_and_flat_samples_work(shape: tuple[int, int], size: tuple[int, int]) -> None:
     sample = np.full((*shape, 3), 0.3, np.float32)
     np.testing.assert_array_equal(
         grown(sample, size, guidance=0).image(), np.full((*size, 3), 0.3, np.float32)
     )
 
 
-# enlarging
+# Enlarging.
 
 
 def places(height: int, width: int) -> np.ndarray:
     return np.stack(np.mgrid[:height, :width], axis=2).astype(np.int32)
 
 
-def test_a_field_at_full_size_copies() -> None:
+def test_enlarging_to_the_field_size_copies_pixels() -> None:
     sample = noise(12, 10)
     field = np.random.default_rng(1).integers(0, (12, 10), (9, 8, 2), dtype=np.int32)
     np.testing.assert_allclose(
@@ -111,17 +111,17 @@ def test_a_field_at_full_size_copies() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 2.5])
-def test_pieces_that_go_on_are_the_style_itself(factor: float) -> None:
+def test_continuous_pieces_reproduce_the_style(factor: float) -> None:
     style = noise(round(12 * factor), round(16 * factor))
     picture = enlarged(places(12, 16), style, (12, 16), style.shape[:2])
     beside = np.array([2, 4], np.int32)
-    # remap counts in 32nds of a pixel.
+    # cv2.remap rounds coordinates to 1/32 of a pixel.
     np.testing.assert_allclose(picture, style, atol=0.04)
     shifted = enlarged(places(10, 12) + beside, style, (12, 16), (round(10 * factor), round(12 * factor)))
     np.testing.assert_allclose(shifted, style[round(2 * factor) :, round(4 * factor) :], atol=0.04)
 
 
-def test_a_seam_is_between_two_pieces() -> None:
+def test_pieces_blend_only_at_their_seam() -> None:
     style = np.zeros((40, 40, 3), np.float32)
     style[:, 20:] = 1
     field = np.zeros((4, 4, 2), np.int32)

@@ -1,4 +1,4 @@
-"""PatchMatch against brute force, its own rules, and fields by hand."""
+"""PatchMatch against brute force, its invariants, and small fields worked out by hand."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PUBLISHED_ITERATIONS = 10
 
 
 def features(seed: int, height: int, width: int, channels: int = 16, blur: float = 2.0) -> Floats:
-    """Smooth features of unit length, as a network's are."""
+    """Smooth unit-length features, like those of a network."""
     noise = np.random.default_rng(seed).normal(size=(height, width, channels))
     smooth = gaussian_filter(noise, (blur, blur, 0)) + 0.05 * noise
     return (smooth / np.linalg.norm(smooth, axis=2, keepdims=True)).astype(np.float32)
 
 
 def patches(values: Floats, size: int) -> npt.NDArray[np.float64]:
-    """Every patch as a vector; the border is repeated."""
+    """All patches as vectors; the border is repeated."""
     before = size // 2
     border = (before, size - 1 - before)
     wide = np.pad(values.astype(np.float64), (border, border, (0, 0)), mode="edge")
@@ -41,7 +41,7 @@ def patches(values: Floats, size: int) -> npt.NDArray[np.float64]:
 
 
 def brute_force(query: Floats, key: Floats, size: int) -> npt.NDArray[np.float64]:
-    """The least distance of each query patch, by trying all."""
+    """The least distance of each query patch, by exhaustive search."""
     a, b = patches(query, size), patches(key, size)
     return np.array([np.min(np.sum((b - one) ** 2, axis=1)) for one in a]).reshape(query.shape[:2])
 
@@ -75,7 +75,7 @@ def test_within_five_percent_on_a_networks_features() -> None:
     assert match.distance.mean() <= 1.05 * brute_force(maps[0], maps[1], 3).mean()
 
 
-def test_the_distance_is_that_of_the_field() -> None:
+def test_distances_belong_to_the_matches_of_the_field() -> None:
     query, key = features(0, 12, 9), features(1, 8, 14)
     match = matched(query, key, sweeps=2, patch=3)
     a, b = patches(query, 3), patches(key, 3)
@@ -84,7 +84,7 @@ def test_the_distance_is_that_of_the_field() -> None:
     assert np.allclose(match.distance, expected, rtol=1e-4)
 
 
-def test_a_picture_finds_itself() -> None:
+def test_a_picture_matches_itself() -> None:
     query = features(0, 30, 34)
     match = matched(query, query, seed=1)
     rows, columns = np.mgrid[0:30, 0:34]
@@ -101,7 +101,7 @@ def test_a_shift_is_found_from_a_start_nearby() -> None:
     assert (inside == (6, 11)).all(2).mean() > 0.99
 
 
-def test_distances_never_grow() -> None:
+def test_distances_never_increase() -> None:
     match = PatchMatch(features(0, 16, 16), features(1, 16, 16))
     for _ in range(6):
         before = match.distance.copy()
@@ -109,14 +109,14 @@ def test_distances_never_grow() -> None:
         assert (match.distance <= before).all()
 
 
-def test_the_seed_is_all_that_is_random() -> None:
+def test_the_same_seed_gives_the_same_field() -> None:
     query, key = features(0, 20, 20), features(1, 20, 20)
     one, again, other = (matched(query, key, sweeps=2, seed=seed).field for seed in (5, 5, 6))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_threads_change_nothing() -> None:
+def test_the_number_of_threads_does_not_change_the_field() -> None:
     query, key = features(0, 20, 20), features(1, 24, 20)
 
     def both(threads: int) -> list[Any]:
@@ -135,7 +135,9 @@ def test_threads_change_nothing() -> None:
     patch=st.integers(1, 5),
     radius=st.one_of(st.none(), st.integers(1, 9)),
 )
-def test_fields_stay_inside(sides: tuple[int, int, int, int], patch: int, radius: int | None) -> None:
+def test_matches_stay_inside_the_key(
+    sides: tuple[int, int, int, int], patch: int, radius: int | None
+) -> None:
     query, key = features(0, *sides[:2], blur=0.5), features(1, *sides[2:], blur=0.5)
     match = matched(query, key, sweeps=2, patch=patch, radius=radius)
     assert match.field.shape == (*sides[:2], 2)
@@ -144,32 +146,32 @@ def test_fields_stay_inside(sides: tuple[int, int, int, int], patch: int, radius
     assert np.isfinite(match.distance).all()
 
 
-def test_a_start_outside_is_brought_in() -> None:
+def test_a_start_outside_the_key_is_clamped() -> None:
     start = np.full((4, 4, 2), 99, np.int32)
     match = PatchMatch(features(0, 4, 4), features(1, 5, 6), start=start)
     assert (match.field == (4, 5)).all()
 
 
-def test_maps_of_other_widths() -> None:
+def test_different_numbers_of_channels_raise() -> None:
     with pytest.raises(ValueError, match="16 and 8 channels"):
         PatchMatch(features(0, 4, 4), features(1, 4, 4, channels=8))
 
 
-def test_enlarging_by_hand() -> None:
+def test_enlarge_agrees_with_values_worked_out_by_hand() -> None:
     field = np.array([[[1, 2], [0, 0]]], np.int32)
     fine = enlarge(field, (2, 5), (4, 6))
     assert fine[:, :2].tolist() == [[[2, 4], [2, 5]], [[3, 4], [3, 5]]]
-    # The odd last column goes on with the last match.
+    # The odd last column continues the last match.
     assert fine[0, 4].tolist() == [0, 0]
     assert enlarge(field, (1, 2), (3, 3), factor=1).tolist() == field.tolist()
     assert (enlarge(field, (4, 8), (3, 3), factor=4) < 3).all()
 
 
-def test_voting_by_hand() -> None:
+def test_vote_agrees_with_values_worked_out_by_hand() -> None:
     key = np.arange(5, dtype=np.float32).reshape(1, 5, 1)
     same = np.stack([np.zeros((1, 5)), np.arange(5)[None]], 2).astype(np.int32)
     assert np.allclose(vote(key, same, 3), key)
-    # All matches at the middle: a position sees the middle, and its neighbours from the patches beside it.
+    # All matches are at the middle: a position gets the middle, and its neighbours from adjacent patches.
     middle = np.full((1, 5, 2), (0, 2), np.int32)
     assert vote(key, middle, 1).ravel().tolist() == [2] * 5
     assert vote(key, middle, 3).ravel().tolist() == pytest.approx([1.5, 2, 2, 2, 2.5])
@@ -187,7 +189,7 @@ def test_numba_is_loaded_at_the_first_search() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_a_hundredth_of_the_comparisons_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_needs_a_hundredth_of_the_comparisons_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels as plain Python, with every comparison counted."""
     from atelier.patches import patchmatch_kernels as kernels
 
@@ -206,9 +208,9 @@ def test_a_hundredth_of_the_comparisons_of_brute_force(monkeypatch: pytest.Monke
     compiled = matched(query, key, sweeps=4, seed=3)
     monkeypatch.setattr(kernels, "measure", plain["measure"])
     monkeypatch.setattr(kernels, "sweep", plain["sweep"])
-    with np.errstate(over="ignore"):  # the random numbers overflow on purpose
+    with np.errstate(over="ignore"):  # the random numbers overflow intentionally
         found = matched(query, key, sweeps=4, seed=3)
-    # One for each position at the start; then two neighbours, and a reach of 64, 32, ..., 1 in each sweep.
+    # One per position at the start; per sweep two neighbours and radii of 64, 32, ..., 1.
     most = 24 * 24 * (1 + 4 * (2 + 7))
     assert 0.8 * most < count <= most
     assert count < 0.01 * (24 * 24) * (64 * 64)

@@ -1,4 +1,4 @@
-"""Quilting: cuts against exhaustive search, masks, and a picture sewn from itself."""
+"""Quilting: cuts against exhaustive search, masks, and a picture quilted from itself."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_the_cut_is_the_cheapest_of_all(shape: tuple[int, int]) -> None:
         assert price(cost, found) == pytest.approx(min(price(cost, way) for way in every_way(*shape)))
 
 
-def test_of_equal_cuts_the_left_one() -> None:
+def test_ties_take_the_left_cut() -> None:
     assert (cheapest_cut(np.zeros((5, 4), np.float32)) == 0).all()
 
 
-def test_a_block_is_laid_right_of_the_cut() -> None:
+def test_a_block_covers_what_is_right_of_the_cut() -> None:
     old, new = np.zeros((6, 6, 3), np.float32), np.ones((6, 6, 3), np.float32)
     new[:, 1] = 0  # where they agree
     mask = sewn(old, new, 3, 0)
@@ -48,7 +48,7 @@ def test_a_block_is_laid_right_of_the_cut() -> None:
     assert sewn(old, new, 0, 0).all()
 
 
-def test_where_both_overlap_it_is_within_both_cuts() -> None:
+def test_with_two_overlaps_a_block_stays_within_both_cuts() -> None:
     generator = np.random.default_rng(0)
     old, new = generator.random((2, 9, 9, 3)).astype(np.float32)
     both, left, top = (sewn(old, new, *reach) for reach in ((3, 3), (3, 0), (0, 3)))
@@ -57,7 +57,7 @@ def test_where_both_overlap_it_is_within_both_cuts() -> None:
     assert not both.all()
 
 
-def test_softness_changes_the_seams_alone() -> None:
+def test_softness_changes_only_the_seams() -> None:
     style, photo = scene(), scene(1)
 
     def made(softness: float) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_softness_changes_the_seams_alone() -> None:
         )
         return next(quilt.sew(18, seams=0.0, guidance=1.0))[:15]
 
-    # The pieces are the same where seams count for nothing.
+    # With a seam weight of 0 both versions use the same pieces.
     hard, soft = made(0), made(1.5)
     inside = np.ones(72, bool)
     for left in list(starts(72, 18))[1:]:
@@ -93,17 +93,17 @@ def scene(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [8, 11, 24])
-def test_a_picture_is_sewn_from_itself(block: int) -> None:
+def test_a_picture_quilted_from_itself_is_unchanged(block: int) -> None:
     style = scene()
     quilt = Quilt(style, style, style, tolerance=0.0, seed=0)
     rows = list(quilt.sew(block, seams=0.1, guidance=0.9))
     assert len(rows) == len(starts(60, block))
-    # The whole pieces fit exactly; those that the border cuts know less.
+    # Complete pieces fit exactly; pieces cut by the border have less information.
     inside = style.shape[0] // (block - overlap(block)) * (block - overlap(block)) - block
     np.testing.assert_array_equal(rows[-1][:inside, :inside], style[:inside, :inside])
 
 
-def test_later_passes_mend_earlier_ones() -> None:
+def test_later_passes_reduce_the_error() -> None:
     style, photo = scene(), scene(1)
     quilt = Quilt(style, photo[..., :1].copy(), style[..., :1].copy(), tolerance=0.1, seed=0)
     off = []
@@ -111,7 +111,7 @@ def test_later_passes_mend_earlier_ones() -> None:
         picture = list(quilt.sew(block, seams=0.2, guidance=2.0))[-1]
         off.append(float(((picture - photo)[..., 0] ** 2).mean()))
     assert off[2] < off[1] < off[0]
-    # Nothing is mixed: each pixel is one of the style's.
+    # Nothing is blended: each pixel is a copy of a style pixel.
     known = {tuple(colour) for colour in style.reshape(-1, 3)}
     assert all(tuple(colour) in known for colour in picture.reshape(-1, 3))
 
@@ -121,13 +121,13 @@ def test_seams_go_where_pieces_agree() -> None:
     nothing = np.zeros((40, 47, 0), np.float32)
     quilt = Quilt(stripes, nothing, np.zeros((70, 90, 0), np.float32), tolerance=0.1, seed=1)
     picture = list(quilt.sew(12, seams=1.0, guidance=0.0))[-1]
-    # Without a photo the stripes still go on from top to bottom, in one rhythm.
+    # Without a photo the stripes still continue from top to bottom with an even period.
     assert np.abs(np.diff(picture, axis=0)).mean() < 0.02
     step = np.abs(np.diff(picture[..., 0], axis=1)).max()
     assert step < 1.6 * np.abs(np.diff(stripes[..., 0], axis=1)).max()
 
 
-def test_the_seed_decides() -> None:
+def test_the_same_seed_gives_the_same_picture() -> None:
     style, photo = scene(), scene(1)
 
     def made(seed: int) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (5, 3)])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 40), (7, 3)])
-def test_tiny_and_flat(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_tiny_and_flat_styles_work(shape: tuple[int, int], size: tuple[int, int]) -> None:
     style, goal = np.full((*shape, 3), 0.3, np.float32), np.full((*size, 1), 0.5, np.float32)
     quilt = Quilt(style, goal, style[..., :1].copy(), tolerance=0.1, seed=0)
     for block in (13, 4):

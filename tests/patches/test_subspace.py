@@ -1,4 +1,4 @@
-"""Nearest patches through few directions, against all patches as they are."""
+"""Nearest patches in a subspace, against an exhaustive search over full patches."""
 
 from __future__ import annotations
 
@@ -52,10 +52,11 @@ def test_few_directions_find_nearly_the_nearest(patch: int) -> None:
     assert found.mean() < 1.05 * least(picture, style, patch, places).mean()
 
 
-def test_the_energy_is_held() -> None:
+def test_as_few_directions_as_hold_the_energy_are_kept() -> None:
     style = smooth(0, 40, 44)
     rows = every_patch(style, 5, corners(style.shape[:2], 5, 1))
-    rows = rows.reshape(-1, 5, 5, 3).transpose(0, 3, 1, 2).reshape(len(rows), -1)  # as they are cut out
+    # The layout of extracted patches.
+    rows = rows.reshape(-1, 5, 5, 3).transpose(0, 3, 1, 2).reshape(len(rows), -1)
     rows -= rows.mean(0)
     for energy in (0.5, 0.9, 0.99):
         directions = PatchSpace(style, 5, energy=energy).directions.numpy().astype(float)
@@ -65,7 +66,7 @@ def test_the_energy_is_held() -> None:
         assert fewer < energy <= held + 1e-4
 
 
-def test_a_coarse_grid_still_finds_the_very_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refinement_finds_the_exact_patch_from_a_coarse_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patch_space, "_KEYS", 150)
     style = smooth(0, 50, 60)
     space = PatchSpace(style, 9)
@@ -77,7 +78,7 @@ def test_a_coarse_grid_still_finds_the_very_patch(monkeypatch: pytest.MonkeyPatc
     assert (matches - places == (7, 11)).all(axis=1).mean() > 0.9
 
 
-def test_a_flat_style_has_one_patch() -> None:
+def test_a_flat_style_gives_valid_matches() -> None:
     style = np.full((12, 12, 3), 0.4, np.float32)
     picture = smooth(1, 12, 14)
     places = corners((12, 14), 5, 3)

@@ -1,4 +1,4 @@
-"""Votes of overlapping patches: coverage, the plain mean, and what robustness is for."""
+"""Voting of overlapping patches: coverage, the plain mean, and robustness against outliers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cut(picture: np.ndarray, place: np.ndarray, patch: int) -> np.ndarray:
 
 
 def problem(seed: int = 0, patch: int = 5, gap: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A style, places in a picture of 20 x 23, and matches."""
+    """A style, positions in a picture of 20 x 23 pixels, and their matches."""
     generator = np.random.default_rng(seed)
     style = generator.random((18, 16, 3), dtype=np.float32)
     places = corners((20, 23), patch, gap)
@@ -37,7 +37,7 @@ def test_patches_cover_the_picture(patch: int, gap: int, size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("patch", [3, 9, 33])
-def test_a_patch_fades_to_its_border(patch: int) -> None:
+def test_weights_fade_towards_the_border_of_a_patch(patch: int) -> None:
     window = fading(patch)
     assert window.sum() == pytest.approx(1, abs=1e-5)
     assert window.min() > 0
@@ -45,12 +45,12 @@ def test_a_patch_fades_to_its_border(patch: int) -> None:
     assert (np.diff(middle[: patch // 2 + 1]) > 0).all()
     np.testing.assert_allclose(window, window.T, rtol=1e-5)
     np.testing.assert_allclose(window, window[::-1, ::-1], rtol=1e-4)
-    # Hann's windows, half their length apart, sum to a constant.
+    # Hann windows that overlap by half sum to a constant.
     even = fading(8).sum(axis=0)
     np.testing.assert_allclose(even[:4] + even[4:], 2 / 8, rtol=1e-5)
 
 
-def test_two_is_the_mean() -> None:
+def test_power_two_gives_the_weighted_mean() -> None:
     style, places, matches = problem()
     total, count = np.zeros((20, 23, 3)), np.zeros((20, 23, 1))
     for place, match in zip(places, matches, strict=True):
@@ -81,7 +81,7 @@ def test_the_energy_never_rises(power: float) -> None:
     assert course[-1] < course[1] < course[0]
 
 
-def test_an_odd_patch_is_outvoted() -> None:
+def test_an_outlier_patch_is_outvoted() -> None:
     style = np.full((20, 20, 3), 0.5, np.float32)
     style[10:, 10:] = 1
     places = corners((20, 23), 6, 2)
@@ -95,7 +95,7 @@ def test_an_odd_patch_is_outvoted() -> None:
     assert np.abs(robust - 0.5).max() < 0.002
 
 
-def test_matching_patches_are_the_picture() -> None:
+def test_consistent_patches_reproduce_the_picture() -> None:
     style = np.random.default_rng(0).random((24, 30, 3), dtype=np.float32)
     places = corners((20, 23), 9, 5)
     matches = places + np.array([2, 4], np.int32)

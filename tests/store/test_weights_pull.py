@@ -536,7 +536,7 @@ def files_limited_to(count: int) -> Iterator[None]:
 
 def test_a_disk_that_fills_up_while_downloading(site: Site, cache: Path) -> None:
     known(site.url())
-    with files_limited_to(300_000), pytest.raises(OutputError, match="no room is left for"):
+    with files_limited_to(300_000), pytest.raises(OutputError, match="no space is left for"):
         weights.pull("net.test")
     check_nothing_installed(cache)
     weights.pull("net.test")
@@ -548,7 +548,7 @@ def test_a_disk_that_fills_up_while_converting(site: Site, cache: Path) -> None:
     torch.save({"a": tied, "b": tied}, buffer)
     site.data = buffer.getvalue()
     known(site.url(), sha256=None, bytes=None)
-    with files_limited_to(300_000), pytest.raises(OutputError, match="no room is left for"):
+    with files_limited_to(300_000), pytest.raises(OutputError, match="no space is left for"):
         weights.pull("net.test")
     check_nothing_installed(cache, part=True)
     weights.pull("net.test")
@@ -562,7 +562,7 @@ def test_a_disk_too_small_is_seen_before_the_download(
     usage = shutil.disk_usage("/")._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     known(site.url())
-    with pytest.raises(OutputError, match=r"no room .* \(1 MB are needed and 0 MB are free"):
+    with pytest.raises(OutputError, match=r"no space .* \(1 MB are needed and 0 MB are free"):
         weights.pull("net.test")
     assert weights.verify("net.test") == [("net.test", "missing")]
     assert not (cache / "net.pth.part").exists()

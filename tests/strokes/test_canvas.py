@@ -1,4 +1,4 @@
-"""Strokes on a canvas: the right pixels, the right mixture, the curve that the SVG has too."""
+"""Strokes on a canvas: covered pixels, opacity, the Bézier curves that the SVG uses, and lighting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_one_point_is_a_dab() -> None:
     np.testing.assert_allclose(paper.colour[..., 0].sum(), np.pi * 36, rtol=0.02)
 
 
-def test_opacity_counts_once_in_a_stroke_and_again_in_the_next() -> None:
+def test_opacity_applies_once_per_stroke() -> None:
     paper = canvas(opacity=0.5)
     loop = [(15, 20), (25, 12), (35, 20), (25, 28), (15, 20), (25, 12)]
     paper.paint(strokes(loop))
@@ -53,7 +53,7 @@ def test_the_last_stroke_is_on_top() -> None:
     assert paper.colour[20, 12].tolist() == [1, 0, 0]
 
 
-def test_the_curve_is_its_bezier_curves() -> None:
+def test_a_painted_curve_follows_its_bezier_curves() -> None:
     path = np.array([(8, 30), (14, 8), (26, 10), (30, 32), (42, 12)], np.float32)
     paper = canvas()
     paper.paint(strokes([tuple(point) for point in path], radius=2))
@@ -72,7 +72,7 @@ def test_the_curve_is_its_bezier_curves() -> None:
     assert paper.colour[nearest[:, 1], nearest[:, 0], 0].min() > 0.99
 
 
-def test_parts_and_joined_are_the_whole() -> None:
+def test_parts_rejoin_and_paint_like_the_whole() -> None:
     whole = strokes([(5, 5), (20, 9)], [(30, 30)], [(9, 30), (20, 20), (40, 8)])
     again = Strokes.joined([whole.part(0, 1), whole.part(1, 1), whole.part(1, 3)])
     assert np.array_equal(again.starts, whole.starts)
@@ -87,14 +87,14 @@ def test_parts_and_joined_are_the_whole() -> None:
 
 
 @pytest.mark.parametrize("texture", [0.0, 1.0])
-def test_bristles_show(texture: float) -> None:
+def test_only_texture_makes_bristle_marks(texture: float) -> None:
     paper = canvas(texture=texture)
     paper.paint(strokes([(8, 20), (42, 20)], radius=8))
     inside = paper.colour[15:26, 15:35, 0]
     assert (inside.std() > 0.1) == bool(texture)
 
 
-def test_light_on_the_paint() -> None:
+def test_impasto_lights_paint_from_the_upper_left() -> None:
     paper = canvas()
     paper.paint(strokes([(10, 20), (40, 20)], radius=6, colour=np.full(3, 0.5, np.float32)))
     assert np.array_equal(paper.picture(0), paper.colour)

@@ -1,4 +1,4 @@
-"""Layers of strokes: all is covered, nothing is painted twice in vain, and they run along the edges."""
+"""Layers of strokes: coverage, no strokes where the painting matches, and directions along edges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def canvas(size: int = 64, opacity: float = 1) -> Canvas:
     return Canvas((size, size), np.zeros(3, np.float32), opacity=opacity, texture=0, seed=0)
 
 
-def test_the_published_parameters() -> None:
+def test_manners_have_the_published_parameters() -> None:
     # Hertzmann 1998, section 3.
     assert dataclasses.astuple(MANNERS["impressionist"])[:8] == (100, (8, 4, 2), 1, 0.5, 1, 1, 4, 16)
     assert dataclasses.astuple(MANNERS["expressionist"])[:8] == (50, (8, 4, 2), 0.25, 0.5, 0.7, 1, 10, 16)
@@ -31,7 +31,7 @@ def test_the_published_parameters() -> None:
 
 
 @pytest.mark.parametrize("name", MANNERS)
-def test_each_layer_comes_nearer(name: str) -> None:
+def test_each_layer_reduces_the_error(name: str) -> None:
     manner, paper = MANNERS[name], canvas(opacity=MANNERS[name].opacity)
     errors = []
     for strokes in layers(picture(), paper, manner, manner.radii, seed=1):
@@ -47,14 +47,14 @@ def test_each_layer_comes_nearer(name: str) -> None:
         assert errors == sorted(errors, reverse=True)
 
 
-def test_the_first_layer_covers_all() -> None:
+def test_the_first_layer_covers_the_canvas() -> None:
     paper = canvas()
     manner = MANNERS["impressionist"]
     paper.paint(next(layers(picture() * 0, paper, manner, (4.0,), seed=0)))
     assert (paper.height > 0).mean() > 0.97
 
 
-def test_what_is_right_is_left() -> None:
+def test_areas_that_match_get_no_more_strokes() -> None:
     paper = canvas()
     manner = dataclasses.replace(MANNERS["impressionist"], threshold=1)
     flat = np.full((64, 64, 3), 0.5, np.float32)
@@ -76,7 +76,7 @@ def test_strokes_run_along_stripes() -> None:
     assert np.abs(steps[:, 0]).mean() > 5 * np.abs(steps[:, 1]).mean()
 
 
-def test_the_seed_decides() -> None:
+def test_the_same_seed_gives_the_same_colours() -> None:
     def first(seed: int) -> np.ndarray:
         return next(layers(picture(), canvas(), MANNERS["pointillist"], (3.0,), seed)).colours
 

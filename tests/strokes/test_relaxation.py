@@ -1,4 +1,4 @@
-"""Relaxation: the energy is what it says, and never rises."""
+"""Relaxation: the reported energy is that of the painting, and never rises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def target(size: tuple[int, int] = (48, 60)) -> np.ndarray:
 
 
 @pytest.mark.parametrize("price", [0.0, 0.5, 1e6])
-def test_the_energy_never_rises_and_is_the_paintings(price: float) -> None:
+def test_the_energy_never_rises_and_matches_the_painting(price: float) -> None:
     painting = Painting.by_numbers(target(), 3.0, price=price, seed=1)
     energies = [painting.energy()]
     for energy in painting.relax(4, seed=2):
@@ -28,7 +28,7 @@ def test_the_energy_never_rises_and_is_the_paintings(price: float) -> None:
     assert energies[-1] < 0.9 * energies[0]
 
 
-def test_strokes_are_moved_added_and_taken_away() -> None:
+def test_strokes_are_moved_added_and_removed() -> None:
     painting = Painting.by_numbers(target(), 3.0, price=0.05, seed=1)
     before = painting.records.copy()
     list(painting.relax(3, seed=2))
@@ -37,13 +37,13 @@ def test_strokes_are_moved_added_and_taken_away() -> None:
     assert after[len(before) :, 8].sum() > 0
     assert after[: len(before), 8].sum() < len(before)
     assert np.abs(after[: len(before), :2] - before[:, :2]).max() > 0.5
-    # A stroke that costs more than it can gain goes.
+    # Strokes that cost more than they gain are removed.
     dear = Painting.by_numbers(target(), 3.0, price=1e6, seed=1)
     list(dear.relax(6, seed=2))
     assert dear.records[:, 8].sum() < 0.5 * len(before)
 
 
-def test_the_painting_is_painted_in_order() -> None:
+def test_later_strokes_cover_earlier_ones() -> None:
     painting = Painting.by_numbers(target((20, 20)), 4.0, price=0.0, seed=0)
     record = [10, 10, 5, 3, 0.4, 1, 0, 0, 1]
     painting.records = np.array([record, [*record[:5], 0, 1, 0, 1]], np.float32)
@@ -57,7 +57,7 @@ def test_the_painting_is_painted_in_order() -> None:
     np.testing.assert_allclose(np.linalg.norm(strokes.points[1] - strokes.points[0]), 10, atol=1e-5)
 
 
-def test_the_seed_decides_and_tiny_pictures_work() -> None:
+def test_the_same_seed_gives_the_same_strokes_and_one_pixel_works() -> None:
     first, again = (Painting.by_numbers(target(), 3.0, price=0.1, seed=5) for _ in range(2))
     assert list(first.relax(2, 6)) == list(again.relax(2, 6))
     assert np.array_equal(first.records, again.records)
@@ -65,7 +65,7 @@ def test_the_seed_decides_and_tiny_pictures_work() -> None:
     assert len(list(dot.relax(2, 0))) == 2
 
 
-def test_crowded_squares_are_left_alone() -> None:
+def test_trials_in_full_cells_are_rejected() -> None:
     painting = Painting.by_numbers(target((20, 20)), 6.0, price=0.0, seed=0)
     painting.records = np.tile(painting.records[:1], (192, 1))
     painting.records[:, :2] = np.random.default_rng(0).uniform(2, 14, (192, 2))

@@ -1,4 +1,4 @@
-"""The SVG redraws the painting, read and filled by other code than painted it."""
+"""The SVG, parsed and rasterised by independent code, agrees with the canvas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def colour(text: str) -> np.ndarray:
 
 
 def outline(path: str) -> np.ndarray:
-    """The points of a path of M and then C, L or h."""
+    """The points of a path with M followed by C, L or h."""
     start, command, rest = re.fullmatch(r"M([-\d. ]+)([CLh])([-\d. ]+)", path).groups()
     first = np.array(start.split(), float)
     if command == "h":
@@ -40,7 +40,7 @@ def outline(path: str) -> np.ndarray:
 
 
 def rasterised(text: str) -> np.ndarray:
-    """The picture of an SVG of strokes: each drawn large by OpenCV and shrunk."""
+    """An SVG of strokes as a picture: OpenCV draws each stroke enlarged, then it is downsampled."""
     root = ElementTree.fromstring(text)
     width, height = int(root.get("width")), int(root.get("height"))
     left, top = (float(number) for number in root.get("viewBox").split()[:2])
@@ -61,7 +61,7 @@ def rasterised(text: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["impressionist", "wash", "pointillist"])
-def test_it_redraws_the_painting(name: str) -> None:
+def test_the_svg_renders_like_the_canvas(name: str) -> None:
     y, x = np.mgrid[:72, :90].astype(np.float32)
     image = np.stack([x / 90, y / 72, 0.5 + 0.4 * np.sin(x / 7 + y / 9)], axis=2)
     image[20:50, 30:60] = (0.9, 0.2, 0.1)
@@ -78,7 +78,7 @@ def test_it_redraws_the_painting(name: str) -> None:
     assert structural_similarity(drawn, canvas.colour.astype(float), channel_axis=2, data_range=1) > 0.97
 
 
-def test_straight_strokes_and_dabs() -> None:
+def test_straight_strokes_and_dabs_are_exact_paths() -> None:
     points = np.array([[-0.04, 3], [20, -1.26], [7, 7]], np.float32)
     strokes = Strokes(
         np.array([0, 2, 3], np.int32), points, np.array([2, 1.5], np.float32), np.eye(2, 3, dtype=np.float32)

@@ -38,7 +38,12 @@ def one(kind: type[Method]) -> str:
     return f"{text}\n\n{knobs}"
 
 
-_CONTENT = {"required": "a photo", "size": "optionally a photo, for its size alone", "none": "no photo"}
+_CONTENT = {
+    "required": "a photo",
+    "optional": "optionally a photo",
+    "size": "optionally a photo, for its size alone",
+    "none": "no photo",
+}
 _STYLES = {"picture": "pictures", "text": "words", "trained": "names"}
 
 

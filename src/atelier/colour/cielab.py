@@ -1,6 +1,6 @@
-"""CIELAB and luminance (D65): for tensors (B, C, H, W) and arrays (H, W, C), sRGB 0..1.
+"""CIELAB and luminance (D65) of sRGB 0..1, for tensors (B, C, H, W) and arrays (H, W, C).
 
-The conversions of tensors are differentiable, with finite gradients at black.
+Tensor conversions are differentiable, with finite gradients at black.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _BEND = 6 / 29
 
 
 def luminance(rgb: Tensor) -> Tensor:
-    """Relative luminance Y (B, 1, H, W) 0..1 of linear light (IEC 61966-2-1)."""
+    """Relative luminance Y (B, 1, H, W) 0..1 of sRGB, computed in linear light (IEC 61966-2-1)."""
     weights = rgb.new_tensor(_RGB_TO_XYZ[1]).view(1, 3, 1, 1)
     return (_to_linear(rgb) * weights).sum(dim=1, keepdim=True)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """CIELAB (D65): lightness 0..100, a and b about -110..110 (CIE 15:2004)."""
+    """CIELAB (D65) of sRGB: lightness 0..100, a and b about -110..110 (CIE 15:2004)."""
     matrix = rgb.new_tensor(_RGB_TO_XYZ) / rgb.new_tensor(_WHITE)[:, None]
     xyz = torch.einsum("ij,bjhw->bihw", matrix, _to_linear(rgb))
     root = torch.where(xyz > _BEND**3, xyz.clamp_min(_BEND**3) ** (1 / 3), xyz / (3 * _BEND**2) + 4 / 29)
@@ -41,7 +41,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """sRGB of CIELAB (D65); colours that sRGB cannot show are clipped to 0..1."""
+    """sRGB of CIELAB (D65); out-of-gamut colours are clipped to 0..1."""
     lightness, a, b = lab.unbind(dim=1)
     y = (lightness + 16) / 116
     root = torch.stack([y + a / 500, y, y - b / 200], dim=1)
@@ -63,15 +63,15 @@ def _to_coded(linear: Tensor) -> Tensor:
 
 
 def to_lab(image: Floats) -> Floats:
-    """CIELAB: lightness 0..100, a and b about -110..110."""
+    """CIELAB of sRGB 0..1: lightness 0..100, a and b about -110..110."""
     return floats(cv2.cvtColor(image, cv2.COLOR_RGB2LAB))
 
 
 def from_lab(lab: Floats) -> Floats:
-    """sRGB in 0..1; what it cannot show is clipped."""
+    """sRGB 0..1 of CIELAB; out-of-gamut colours are clipped."""
     return floats(cv2.cvtColor(floats(lab), cv2.COLOR_LAB2RGB)).clip(0, 1)
 
 
 def lightness(image: Floats) -> Floats:
-    """CIELAB lightness, (H, W) in 0..1."""
+    """CIELAB lightness (H, W), divided by 100."""
     return floats(to_lab(image)[..., 0] / 100)

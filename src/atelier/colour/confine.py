@@ -1,4 +1,4 @@
-"""Black, grey and flat styles: what a style does not vary in, its pictures do not vary in either."""
+"""Black, grey and flat styles: results vary only in the colour directions in which the style varies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from torch import Tensor
 
 from atelier.colour.moments import moments_of
 
-#: A deviation below half a shade of 255 is rounding.
+#: A standard deviation below half an 8-bit level is rounding.
 _LEAST = 0.5 / 255
 
 
 def confine(picture: Tensor, style: Tensor, *, seen: Tensor | None = None) -> Tensor:
-    """`picture` (B, 3, H, W) without colour in the directions in which `style` (1, 3, H', W') has none.
+    """Limits `picture` (B, 3, H, W) to the colour directions in which `style` (1, 3, H', W') varies.
 
-    The colours of a grey style lie on a line, those of a flat one in a point: deviations of the picture
-    from the style's mean colour are projected onto the directions in which the style deviates. A style
-    with colours in all directions leaves the picture as it is. `seen` (1, 1, H', W'), 0..1, says which
-    pixels of the style count.
+    The colours of a grey style lie on a line, and those of a flat style in a point. Deviations of the picture
+    from the mean colour of the style are projected onto that line or point. A style that varies in all
+    directions leaves the picture unchanged. `seen` (1, 1, H', W'), 0..1, weights the pixels of the style.
     """
     mean, covariance = moments_of(style, seen)
     variances, directions = torch.linalg.eigh(covariance)

@@ -1,6 +1,6 @@
-"""Keeping the content's colours, and moving a picture to the colour moments of another.
+"""Preserve the colours of the content, or match the colour moments of another picture.
 
-Everything takes and gives (B, C, H, W) in sRGB 0..1 unless it says otherwise.
+All functions take and return sRGB (B, C, H, W) in 0..1 unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from torch import Tensor
 from atelier.colour.cielab import lab_to_rgb, rgb_to_lab
 from atelier.core.errors import InputError
 
-# Variances below these are rounding, not colour: a flat or grey picture has directions without any.
+# Variances below these are rounding, not colour: flat and grey pictures have directions without variance.
 _RELATIVE_FLOOR = 1e-10
 _ABSOLUTE_FLOOR = 1e-12
-#: Five shades of 255.
+#: Five 8-bit levels.
 _NOISE = 0.02
-#: Rows at a time where a copy in float64 would be large.
+#: Rows processed at a time, so that float64 copies stay small.
 _STRIP = 256
 
 
 def keep_colour(result: Tensor, content: Tensor) -> Tensor:
-    """The lightness of `result` with the chroma of `content`, both (B, 3, H, W) of one size.
+    """The lightness of `result` with the chroma of `content`, both (B, 3, H, W) with the same size.
 
-    Gatys et al., "Preserving color in neural artistic style transfer", 2016, section 3.2
-    (luminance-only transfer), in CIELAB where they use YIQ. Raises InputError where sizes differ.
+    Gatys et al., "Preserving color in neural artistic style transfer", 2016, section 3.2 (luminance-only
+    transfer), in CIELAB instead of YIQ. Raises InputError if the sizes differ.
     """
     if result.shape[-2:] != content.shape[-2:]:
         raise InputError(
-            f"colours can be kept between pictures of one size, not {tuple(result.shape[-2:])} "
+            f"colours can only be kept between pictures of the same size, not {tuple(result.shape[-2:])} "
             f"and {tuple(content.shape[-2:])}: resize one"
         )
     chroma = rgb_to_lab(content)[:, 1:].expand(result.shape[0], -1, -1, -1)
@@ -42,15 +42,15 @@ def keep_colour(result: Tensor, content: Tensor) -> Tensor:
 def match_moments(
     image: Tensor, reference: Tensor, *, where: Tensor | None = None, noise: float = 0.0
 ) -> Tensor:
-    """`image` moved linearly to the colour mean and covariance of `reference`; not clamped.
+    """Maps `image` linearly to the colour mean and covariance of `reference`; not clamped.
 
-    Both (B, C, H, W), sizes free; a `reference` of one serves the whole batch. The map is the
-    Monge-Kantorovich one, which moves colours least: T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 for
-    covariances A to B (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping
-    for example-based colour transfer", 2007), found in float64. Where `image` has no
-    variance in some direction (flat, grey) there is nothing to stretch and it gains none there.
-    `where` (B, 1, H, W), 0..1, says how much each place of the image counts for its moments. A deviation
-    of `noise` counts as such: directions with little more are not stretched to the reference's.
+    Both are (B, C, H, W) of any size; a reference with a batch size of 1 applies to the whole batch. The
+    linear Monge-Kantorovich map moves colours least: T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2 for covariances A
+    to B (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based colour
+    transfer", 2007). It is computed in float64. Directions in which `image` has no variance (flat or grey
+    pictures) gain none. `where` (B, 1, H, W), 0..1, weights the pixels of the image for its moments. `noise`
+    is the standard deviation that counts as noise: directions with little more are not stretched to the
+    reference.
     """
     found = _between(image, reference, where, noise)
     moved = torch.empty_like(image)
@@ -67,18 +67,19 @@ def lend_colours(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A picture (1, 3, H, W) with the colour moments of its styles, as much as `strength` says; 0..1.
+    """Moves a picture (1, 3, H, W) towards the colour moments of its styles, clamped to 0..1.
 
-    `shares` are the styles' weights, which sum to 1, or their share of every pixel (K, 1, H, W): the
-    moments of each style's part of the picture are then that style's, and what is no style's stays. What is
-    nearly flat or grey stays so: noise would be all that could be stretched. `out`, which may be the picture
-    itself, is where the result goes.
+    `shares` are either the weights of the K styles, which sum to 1, or their share of every pixel
+    (K, 1, H, W). With maps, each style's part of the picture takes the moments of that style, and pixels
+    without a style do not change. `strength` 0..1 blends with the original. Nearly flat or grey pictures stay
+    so, because stretching would only amplify noise. `out`, which may be the picture itself, receives the
+    result.
     """
     maps = []
     for style, share in zip(styles, shares, strict=True):
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
-            # The share of each strip: of its pixels, or of them all.
+            # The share for each strip: a map, or one number for all strips.
             of_strips: Iterator[Any] = itertools.repeat(share) if where is None else iter(_strips(where))
             maps.append((_between(picture, style, where, _NOISE), of_strips))
     lent = torch.empty_like(picture) if out is None else out
@@ -93,7 +94,7 @@ def lend_colours(
 def _between(
     image: Tensor, reference: Tensor, where: Tensor | None, noise: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The image's mean, the Monge-Kantorovich map, and the reference's mean."""
+    """The mean of the image, the Monge-Kantorovich map, and the mean of the reference."""
     mean, covariance = moments_of(image, where)
     covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
     target_mean, target = moments_of(reference)
@@ -116,8 +117,8 @@ def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> 
 
 
 def moments_of(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(B, C, 1) mean and (B, C, C) covariance of the pixels, in float64, strip by strip."""
-    # Metal has no float64, and a 3 x 3 problem is no work for the processor.
+    """The mean (B, C, 1) and covariance (B, C, C) of the pixels, weighted by `where`, in float64."""
+    # Metal has no float64, and a 3 x 3 problem is cheap on the CPU.
     home = torch.device("cpu") if image.device.type == "mps" else image.device
     if where is None:
         where = image.new_ones((1, 1, 1, 1)).expand(len(image), 1, *image.shape[2:])
@@ -126,7 +127,7 @@ def moments_of(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tens
     count = torch.stack([share.sum(2, keepdim=True).double() for _, share in parts]).sum(0)
     sums = [(one @ share.mT).double() for one, share in parts]
     mean = torch.stack(sums).sum(0) / count
-    # Of what is centred, short sums in float32 are exact enough, and their sum is in float64.
+    # Centred values allow short sums in float32; the total is in float64.
     centred = ((one - mean.to(one), share) for one, share in parts)
     return mean, torch.stack([((one * share) @ one.mT).double() for one, share in centred]).sum(0) / count
 
@@ -136,7 +137,7 @@ def _strips(maps: Tensor) -> Sequence[Tensor]:
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The square root of a symmetric positive matrix and its pseudo-inverse."""
+    """The square root of a symmetric positive semi-definite matrix, and the pseudo-inverse of the root."""
     values, vectors = torch.linalg.eigh(matrix)
     floor = (values.amax(dim=-1, keepdim=True) * _RELATIVE_FLOOR).clamp_min(_ABSOLUTE_FLOOR)
     solid = values > floor

@@ -1,7 +1,8 @@
-"""Oklab, and the colour step of NNST: the photo's hues with the spread of the style's.
+"""Oklab, and the colour step of NNST: the hues of the photo with the spread of the style's hues.
 
-Ottosson 2020, "A perceptual color space for image processing"; the step is that of the program of Kolkin et
-al. 2022, whose numbers this keeps: it leaves out sRGB's curve, and its constants back are rounded.
+Ottosson 2020, "A perceptual color space for image processing". The colour step reproduces the code of Kolkin
+et al. 2022 (NNST), including its numbers: it skips the sRGB transfer function and uses rounded inverse
+matrices.
 """
 
 from __future__ import annotations
@@ -30,26 +31,27 @@ _LMS_TO_RGB = (
     (-1.2681437731, 2.6093323231, -0.3411344290),
     (-0.0041119885, -0.7034763098, 1.7068625689),
 )
-#: A style whose chroma varies less is grey, and its own colours are what is wanted.
+#: A style with less chroma variance is grey, so the result takes its colours instead of the photo's.
 _GREY = 6e-5
 _RIDGE = 1e-4
 
 
 def rgb_to_oklab(rgb: Tensor) -> Tensor:
-    """Oklab of (B, 3, H, W): lightness 0..1, a and b about -0.3..0.3; sRGB is read as if it were linear."""
+    """Oklab of (B, 3, H, W): lightness 0..1, a and b about -0.3..0.3; sRGB values are taken as linear."""
     return _mixed(_mixed(rgb.clamp(0, 1), _RGB_TO_LMS) ** (1 / 3), _ROOTS_TO_LAB)
 
 
 def oklab_to_rgb(lab: Tensor) -> Tensor:
-    """The way back, clamped to 0..1."""
+    """The inverse of `rgb_to_oklab`, clamped to 0..1."""
     return _mixed(_mixed(lab, _LAB_TO_ROOTS) ** 3, _LMS_TO_RGB).clamp(0, 1)
 
 
 def photo_hues(content: Tensor, style: Tensor, picture: Tensor, *, own: bool = False) -> Tensor:
-    """The lightness of `picture` with the hues of `content`, as widely spread as those of `style`.
+    """The lightness of `picture` with the hues of `content`, matched to the spread of the style's hues.
 
-    All (1, 3, H, W) in 0..1; `picture` of the content's size. Hues are smoothed where the lightness is. For a
-    grey style, or with `own`, the picture's own colours are moved to the style's mean and covariance instead.
+    All are (1, 3, H, W) in 0..1; `picture` has the size of the content. Hues are smoothed where the lightness
+    is smooth. For a grey style, or with `own`, the colours of `picture` itself are moved to the mean and
+    covariance of the style instead.
     """
     painted, wanted = rgb_to_oklab(picture), rgb_to_oklab(style)
     low, high = wanted.amin((2, 3), keepdim=True), wanted.amax((2, 3), keepdim=True)
@@ -63,14 +65,14 @@ def photo_hues(content: Tensor, style: Tensor, picture: Tensor, *, own: bool = F
 
 
 def moved(values: Tensor, target: Tensor) -> Tensor:
-    """`values` (1, C, H, W) with the mean and the covariance of `target`, by whitening and colouring."""
+    """`values` (1, C, H, W), whitened and coloured to the mean and covariance of `target`."""
     stretch = _power(_covariance(target), 0.5) @ _power(_covariance(values), -0.5)
     rest = (values - _mean(values)).flatten(2).double()
     return (stretch @ rest).to(values.dtype).view_as(values) + _mean(target)
 
 
 def smooth_chroma(lab: Tensor, *, rounds: int = 5) -> Tensor:
-    """Chroma averaged over 3x3 windows, `rounds` times, by likeness of the lightness, which stays."""
+    """Averages chroma over 3x3 windows `rounds` times, weighted by similarity of lightness."""
     lightness, chroma = lab[:, :1], lab[:, 1:]
     height, width = lab.shape[-2:]
     shifts = [(y, x) for y in range(3) for x in range(3)]
@@ -97,13 +99,13 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _covariance(values: Tensor) -> Tensor:
-    """(C, C) over the positions of (1, C, H, W), in float64."""
+    """The covariance (C, C) over the positions of (1, C, H, W), in float64."""
     rest = (values - _mean(values))[0].flatten(1).double()
     return rest @ rest.T / rest.shape[1]
 
 
 def _power(covariance: Tensor, exponent: float) -> Tensor:
-    """A symmetric matrix's power, with a ridge that bounds how far grey colours are stretched."""
+    """A power of a symmetric matrix; the ridge limits how far nearly grey colours are stretched."""
     values, vectors = torch.linalg.eigh(covariance + _RIDGE * torch.eye(len(covariance)).to(covariance))
     power: Tensor = (vectors * values**exponent) @ vectors.T
     return power

@@ -39,7 +39,7 @@ def palette(colours: Floats, count: int, seed: int) -> Floats:
 
 def nearest(colours: Floats, centres: Floats) -> npt.NDArray[np.intp]:
     """The index of the nearest of `centres` (K, C) for each of `colours` (N, C)."""
-    # |a - b|^2 without |a|^2, which is the same for all centres.
+    # |a - b|^2 without the term |a|^2, which is the same for all centres.
     distance = (centres**2).sum(axis=1) - 2 * colours @ centres.T
     index: npt.NDArray[np.intp] = distance.argmin(axis=1)
     return index

@@ -1,7 +1,7 @@
-"""Giving one picture the colours of another: what `colour.match_moments` leaves to say.
+"""Colour transfer: methods besides `colour.match_moments`.
 
-Everything takes pictures or points of three channels, (1, 3, H, W), in any colour space, the reference of
-any size, and gives the moved picture, not clamped. Linear maps are computed in float64.
+Functions take pictures (1, 3, H, W) in any colour space and a reference of any size, and return the picture
+with the new colours, not clamped. Linear maps are computed in float64.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from atelier.colour import match_moments
 from atelier.maths.layout import to_array
 
-#: To the cones' responses (Reinhard et al., eq. 4), and from their logarithms to l, alpha, beta (eq. 6).
+#: RGB to cone responses (Reinhard et al., eq. 4), and their logarithms to l, alpha, beta (eq. 6).
 _TO_LMS = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
 _TO_OPPONENT = ((3**-0.5,) * 3, (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
-_DARKEST = 1 / 255  # what the logarithm sees of black
+_DARKEST = 1 / 255  # lower limit before the logarithm
 
 _SAMPLES = 1 << 16
 _QUANTILES = 512
@@ -28,7 +28,7 @@ monge_kantorovich = match_moments
 
 
 def to_opponent(rgb: Tensor) -> Tensor:
-    """Ruderman's l alpha beta of sRGB as it is: decorrelated for natural scenes, logarithmic."""
+    """Ruderman's l alpha beta: logarithmic, and decorrelated for natural scenes; sRGB is taken as linear."""
     return _mixed(_mixed(rgb.double(), _TO_LMS).clamp_min(_DARKEST).log10(), _TO_OPPONENT)
 
 
@@ -39,10 +39,10 @@ def from_opponent(opponent: Tensor) -> Tensor:
 
 
 def reinhard(image: Tensor, reference: Tensor) -> Tensor:
-    """Each channel's mean and deviation, those of the reference.
+    """Matches the mean and standard deviation of each channel to the reference.
 
-    Reinhard et al., "Color transfer between images", 2001, who do it in l alpha beta (`to_opponent`). A
-    channel without deviation gains none.
+    Reinhard et al., "Color transfer between images", 2001, who work in l alpha beta (`to_opponent`). A
+    constant channel stays constant.
     """
     mean, deviation = _channel_moments(image)
     target_mean, target_deviation = _channel_moments(reference)
@@ -52,8 +52,8 @@ def reinhard(image: Tensor, reference: Tensor) -> Tensor:
 
 def match_histograms(image: Tensor, reference: Tensor) -> Tensor:
     """Matches the histogram of each channel to that of the reference; equal values stay equal."""
-    # Not skimage.exposure.match_histograms: it sends tied values to their upper quantile, so large flat areas
-    # come out too bright (a flat picture takes the reference's maximum). Here ties take the middle one.
+    # Not skimage.exposure.match_histograms: it maps ties to their upper quantile, so large flat areas become
+    # too bright (a flat picture takes the maximum of the reference). Here ties take the middle quantile.
     channels = [
         _matched(values.flatten(), target.flatten()).view_as(values)
         for values, target in zip(image[0], reference[0], strict=True)
@@ -62,29 +62,29 @@ def match_histograms(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def coral(image: Tensor, reference: Tensor) -> Tensor:
-    """Whitened, then coloured by the reference: A^-1/2 B^1/2 for covariances A and B.
+    """Whitens the picture and colours it by the reference: A^-1/2 B^1/2 for covariances A and B.
 
-    Sun, Feng & Saenko, "Return of frustratingly easy domain adaptation", 2016. Symmetric roots keep
-    channels in their places as long as both pictures are alike.
+    Sun, Feng & Saenko, "Return of frustratingly easy domain adaptation", 2016. Symmetric roots mix channels
+    little if both pictures are similar.
     """
     return _linear(image, reference, lambda a, b: _power(b, 0.5) @ _power(a, -0.5))
 
 
 def principal_axes(image: Tensor, reference: Tensor) -> Tensor:
-    """The principal axes of the colours turned and stretched to those of the reference, longest to longest.
+    """Rotates and stretches the principal axes of the colours to those of the reference, in order of length.
 
-    Abadpour & Kasaei, "An efficient PCA-based color transfer method", 2007. Of an axis's two ways that
-    one is taken that turns colours less.
+    Abadpour & Kasaei, "An efficient PCA-based color transfer method", 2007. The sign of each axis is chosen
+    so that colours rotate less.
     """
     return _linear(image, reference, _axes_to_axes)
 
 
 def sliced(image: Tensor, reference: Tensor, *, iterations: int, seed: int) -> Tensor:
-    """The whole distribution of colours, that of the reference: histograms along random axes, in rounds.
+    """Matches the full colour distribution of the reference by iterated matching along random axes.
 
     Pitié, Kokaram & Dahyot, "Automated colour grading using colour distribution transfer", 2007. Each
-    round turns the axes at random and matches the three marginals. Their quantiles come from samples, and
-    every pixel moves by the same map, so equal colours stay equal.
+    iteration rotates the axes at random and matches the three marginal distributions. Their quantiles come
+    from samples, and all pixels use the same map, so equal colours stay equal.
     """
     generator = torch.Generator().manual_seed(seed)
     moved = image[0].flatten(1).double().cpu()
@@ -100,11 +100,12 @@ def sliced(image: Tensor, reference: Tensor, *, iterations: int, seed: int) -> T
 
 
 def regularised(moved: Tensor, image: Tensor, *, radius: int, strength: float) -> Tensor:
-    """`moved` with its change from `image` smoothed inside surfaces: no grain or banding that `image` lacks.
+    """Removes grain and banding that a transfer added, by smoothing its change `moved` - `image`.
 
-    The change is filtered with the picture as guide (He, Sun & Tang, "Guided image filtering", 2013), as
-    Rabin, Delon & Gousseau, "Removing artefacts from color and contrast modifications", 2011, do with
-    another filter. Both (1, 3, H, W) in RGB.
+    A guided filter (He, Sun & Tang, "Guided image filtering", 2013) with `image` as the guide smooths the
+    change but keeps edges. Rabin, Delon & Gousseau, "Removing artefacts from color and contrast
+    modifications", 2011, use another filter. Both pictures are (1, 3, H, W) in RGB. `radius` is in pixels; a
+    `strength` of 0 changes nothing.
     """
     if strength <= 0:
         return moved
@@ -133,7 +134,7 @@ def _channel_moments(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _matched(values: Tensor, target: Tensor) -> Tensor:
-    """One channel (N,): each value goes to the target's quantile of its own rank, the middle one of ties."""
+    """Maps each value of a channel (N,) to the target quantile at its rank; ties take their middle rank."""
     ordered, goal = values.double().sort().values, target.double().sort().values
     low = torch.searchsorted(ordered, values.double(), side="left")
     high = torch.searchsorted(ordered, values.double(), side="right")
@@ -152,7 +153,7 @@ def _linear(image: Tensor, reference: Tensor, matrix: Callable[[Tensor, Tensor],
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of a symmetric matrix on what it spans; directions without variance stay without."""
+    """A power of a symmetric matrix, restricted to its range: zero eigenvalues stay zero."""
     values, vectors = torch.linalg.eigh(matrix)
     solid = values > values.max() * 1e-10 + 1e-12
     powers = torch.where(solid, values.clamp_min(1e-12) ** exponent, 0.0)
@@ -177,17 +178,17 @@ def _sample(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _random_axes(generator: torch.Generator) -> Tensor:
-    """A rotation, evenly distributed."""
+    """A random orthogonal matrix (3, 3), uniformly distributed."""
     matrix, triangle = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     rotation: Tensor = matrix * triangle.diagonal().sign()
     return rotation
 
 
 def _between_quantiles(values: Tensor, sample: Tensor, goal: Tensor) -> Tensor:
-    """`values` by the monotone map from the quantiles of `sample` to those of `goal`, straight beyond."""
+    """Maps `values` from the quantiles of `sample` to those of `goal`; beyond the ends, adds the excess."""
     levels = torch.linspace(0, 1, _QUANTILES, dtype=torch.float64)
     source, target = (torch.quantile(one, levels).numpy() for one in (sample, goal))
-    # Ties would make the map jump: it takes one value for one.
+    # Tied quantiles would make the map ambiguous: each takes the middle of its targets.
     source, first = np.unique(source, return_index=True)
     if len(source) == 1:
         return values + float(np.median(target)) - float(source[0])

@@ -1,1 +1,1 @@
-"""Shared foundations of all other packages: errors, knobs, progress, recipes, devices, memory, caches."""
+"""Foundations of all other packages: errors, knobs, progress, recipes, devices, memory, caches."""

@@ -1,16 +1,16 @@
 """Settings of glibc's malloc for the command's own process: keep freed memory, or return it.
 
-Every step of an optimisation frees and allocates the same hundreds of megabytes. glibc returns such blocks to
-the system and gets them back empty, page by page; keeping them saves 5 to 9 percent of a step. malloc belongs
-to the process, so only the command may set it: it calls `keep_freed_memory` at its start. In a host process
-that has not called it, `release_freed_memory` does nothing.
+Each step of an optimisation frees and allocates the same hundreds of megabytes. glibc returns such blocks to
+the system and later gets them back empty, page by page; keeping them saves 5 to 9 percent of a step. malloc
+belongs to the process, so only the command may configure it: it calls `keep_freed_memory` when it starts. In
+a process that has not called it, `release_freed_memory` does nothing.
 """
 
 from __future__ import annotations
 
 import sys
 
-# glibc's malloc.h: give the top of the heap back, extend it, blocks that get a mapping of their own.
+# From glibc's malloc.h: when to trim the heap, how much to extend it, which blocks get their own mapping.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
@@ -20,9 +20,9 @@ _asked = False
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed, for the rest of the process; False where there is no glibc.
+    """Makes malloc keep freed memory for the rest of the process; returns False without glibc.
 
-    For the start of a command. It also allows the library to call `release_freed_memory`.
+    Call it when a command starts. It also enables `release_freed_memory`.
     """
     global _asked
     _asked = _set((_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _MARGIN), (_MMAP_MAX, 0))
@@ -30,10 +30,10 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> bool:
-    """Undo `keep_freed_memory` and return the memory that it kept to the system.
+    """Undoes `keep_freed_memory` and returns the memory that it kept to the system.
 
-    For pictures so large that the blocks of one stage leave gaps that do not fit those of the next.
-    Does nothing and returns False where `keep_freed_memory` was not called or had no effect.
+    For pictures so large that the blocks of one stage leave gaps that do not fit those of the next. Does
+    nothing and returns False if `keep_freed_memory` was not called or had no effect.
     """
     if not _asked:
         return False

@@ -18,7 +18,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which replaces `path` when the block succeeds and is removed otherwise.
 
-    Raises `OutputError` where the folder is missing or cannot be written, or the disk is full.
+    Raises `OutputError` if the folder is missing or cannot be written, or the disk is full.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -27,10 +27,10 @@ def atomic(path: Path) -> Iterator[Path]:
     ...     [file.name for file in Path(folder).iterdir()]
     ['out.txt']
     """
-    # Links are followed, as in a plain write: a rename would replace the link itself.
+    # Links are followed, as in a plain write; a rename would replace the link itself.
     path = Path(os.path.realpath(path))
     temporary = _beside(path)
-    # Some writers replace the temporary file by one of their own that only the owner can read.
+    # Some writers replace the temporary file with their own, which only the owner can read.
     mode = (path if path.exists() else temporary).stat().st_mode & 0o777
     try:
         yield temporary
@@ -46,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def is_full(error: BaseException) -> bool:
     """Whether `error` comes from a full disk, an exhausted quota or a limit on file sizes.
 
-    Libraries written in Rust or C++ raise errors of their own, which have the number in the text.
+    Libraries written in Rust or C++ raise their own errors, with the number in the text.
     """
     if isinstance(error, OSError):
         return error.errno in _FULL
@@ -58,14 +58,14 @@ def is_full(error: BaseException) -> bool:
 
 def full_sentence(path: Path) -> str:
     """The error sentence for a full disk."""
-    return f"no room is left for {path}: free some space on that disk or choose another folder"
+    return f"no space is left for {path}: free some space on that disk or choose another folder"
 
 
 def _beside(path: Path) -> Path:
-    # Writers choose the format by the suffix, so it stays; the stem is cut because names have a limit.
+    # Writers choose the format by the suffix, so it is kept; the stem is cut because names are limited.
     temporary = path.with_name(f".{path.stem[:40]}.{os.urandom(4).hex()}{path.suffix}")
     try:
-        # Follows the umask; files made by `tempfile` can be read by their owner only.
+        # Follows the umask; files from `tempfile` are readable by their owner only.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise OutputError(_unwritable(path, error)) from error
@@ -84,5 +84,5 @@ def _unwritable(path: Path, error: OSError) -> str:
     if error.errno in _FULL:
         return full_sentence(path)
     if not path.parent.exists():
-        return f"{path} cannot be written, its folder does not exist: create {path.parent} or choose another"
+        return f"{path} cannot be written: its folder does not exist; create {path.parent} first"
     return f"{path} cannot be written ({error.strerror}): choose another place or change its permissions"

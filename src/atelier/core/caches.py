@@ -1,6 +1,6 @@
-"""The rule that every cache on disk follows: place, versions, eviction, and what a failure costs.
+"""The common rules of all disk caches: location, versions, eviction, and handling of failures.
 
-A cache only saves time; it never changes a result. Its files are in `home()/cache/<name>/<version>/`, so that
+A cache only saves time and never changes a result. Its files are in `home()/cache/<name>/<version>/`, so
 entries of another version are never found. When a cache exceeds its limit, the least recently used files are
 removed first, whatever their version. A folder that is read-only, full, missing or damaged costs only speed:
 failures are logged at level DEBUG and otherwise ignored.
@@ -33,11 +33,11 @@ def home() -> Path:
 
 @contextlib.contextmanager
 def harmless(what: str) -> Iterator[None]:
-    """Ignore any error inside the block, with a line in the log; for work that only saves time."""
+    """Logs and ignores any error inside the block; for work that only saves time."""
     try:
         yield
     except Exception as error:
-        # Whatever the library under a cache raises (pickle, safetensors, OSError), the work goes on without.
+        # Whatever a library raises (pickle, safetensors, OSError), the work continues without the cache.
         _log.debug("the cache could not %s: %s", what, error, exc_info=True)
 
 
@@ -64,7 +64,7 @@ class Cache:
         return self.root / self.version
 
     def find(self, name: str) -> Path | None:
-        """The file called `name`, marked as used now; None where there is none."""
+        """The file called `name`, marked as just used; None if it does not exist."""
         path = self.folder / name
         if not self.limit or not path.is_file():
             return None
@@ -72,12 +72,12 @@ class Cache:
         return path
 
     def touch(self, path: Path) -> None:
-        """Mark `path` as used now, where the folder allows it."""
+        """Marks `path` as just used, if the folder allows it."""
         with contextlib.suppress(OSError):
             os.utime(path)
 
     def keep(self, name: str, size: int, write: Callable[[Path], object]) -> bool:
-        """Let `write` make the file called `name`, about `size` bytes; False if it could not be kept.
+        """Lets `write` create the file called `name`, of about `size` bytes; False if it could not be kept.
 
         A file larger than a quarter of the limit is not written, since it would displace everything else.
         """
@@ -92,7 +92,7 @@ class Cache:
         return False
 
     def make_room(self, coming: int = 0) -> None:
-        """Remove the files used longest ago until `coming` bytes fit."""
+        """Removes the least recently used files until `coming` bytes fit."""
         files = sorted(_files(self.root))
         total = sum(size for _, size, _ in files)
         for _, size, path in files:
@@ -104,7 +104,7 @@ class Cache:
 
 
 def can_be_written(folder: Path) -> bool:
-    """Whether a file can be made in `folder`, which is created where it does not exist."""
+    """Whether a file can be created in `folder`, which is created if it does not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

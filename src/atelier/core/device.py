@@ -1,4 +1,4 @@
-"""Choose and test the device before work starts, and choose its precision."""
+"""Selects and tests the device before work starts, and selects its precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("auto", "cpu", "cuda", "mps")
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device called auto, cpu, cuda, cuda:N or mps, tried with a small sum.
+    """The device called auto, cpu, cuda, cuda:N or mps, tested with a small sum.
 
     Raises UsageError for an unknown name and ResourceError for a device that does not work.
     """
@@ -35,7 +35,7 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """The dtype for convolutions: bfloat16 where the hardware supports it, else float32.
+    """The dtype for convolutions: bfloat16 if the hardware supports it, else float32.
 
     Optimisation and statistics are computed in float32 everywhere.
     """

@@ -1,4 +1,4 @@
-"""Docstrings shown in lists, available even under `python -OO`, which removes them."""
+"""Docstrings for display in lists, available even under `python -OO`, which removes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def first_paragraph(kind: type) -> str:
-    """The first paragraph of a class's own docstring on one line; empty where there is none.
+    """The first paragraph of a class's own docstring on one line; empty if it has none.
 
     >>> first_paragraph(ValueError)
     'Inappropriate argument value (of correct type).'
@@ -19,7 +19,7 @@ def first_paragraph(kind: type) -> str:
 
 
 def _in_source(kind: type) -> str:
-    """The docstring in the source file; `python -OO` keeps none in the compiled code."""
+    """The docstring in the source file, for `python -OO`, which keeps none in the compiled code."""
     try:
         path = inspect.getsourcefile(kind)
     except TypeError:  # built in

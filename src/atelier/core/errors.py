@@ -101,13 +101,13 @@ class TrainingError(AtelierError):
 
 
 class Cancelled(AtelierError):  # noqa: N818 - a request, not an error
-    """The work was stopped on request before there was a result to keep."""
+    """The work was stopped on request before there was a result."""
 
     exit_code = 130
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error, or its type where it has no text, for use in a sentence."""
+    """The first line of another library's error, or its type if it has no text, for use in a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""Optional packages: import them on first use, or raise an error with the install command."""
+"""Optional packages, imported on first use; if one is missing, the error gives the install command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from atelier.core.errors import ResourceError, first_line
 
 
 def require(package: str, extra: str, what: str) -> ModuleType:
-    """The module `package`, which `pip install 'atelier[extra]'` installs; `what` needs it.
+    """Imports the module `package`, which `what` needs and `pip install 'atelier[extra]'` installs.
 
-    Call it where the work starts, never at the top of a file, so that listing methods imports nothing.
-    Raises ResourceError, with the command, where the package or one that it imports is missing or broken.
+    Call it when the work starts, never at the top of a file, so that listing methods imports nothing. Raises
+    ResourceError, with the command, if the package or one of its imports is missing or broken.
 
     >>> require("json", "diffusion", "Reading settings").loads("[1]")
     [1]
@@ -35,7 +35,7 @@ def require(package: str, extra: str, what: str) -> ModuleType:
 
 
 def is_installed(package: str) -> bool:
-    """Whether the top-level package is there, without importing it or anything else.
+    """Whether the top-level package is installed, without importing anything.
 
     >>> is_installed("json"), is_installed("no_such_package")
     (True, False)

@@ -1,4 +1,4 @@
-"""Knobs: a method's own settings, declared once as typed fields.
+"""Knobs: the settings of a method, declared once as typed fields.
 
 Flags, sliders, the JSON schema and the docs table are generated from the declaration:
 
@@ -23,7 +23,7 @@ from atelier.core.errors import UsageError, did_you_mean
 
 
 class Knobs(BaseModel):
-    """Base of every method's knobs: frozen; unknown names are errors."""
+    """Base class for the knobs of a method: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -47,12 +47,12 @@ def knob(
     words: tuple[str, ...] = (),
     writes: tuple[str, ...] = (),
 ) -> Any:
-    """A knob's default, its sentence, and its range: from (`ge`), above (`gt`), to (`le`), below (`lt`).
+    """Declares a knob: default, help sentence, and range (`ge`, `gt`, `le`, `lt` as in pydantic).
 
-    `file` says what a knob that names a file holds: it is opened before the method runs and given to it as
-    `job.files[name]`, except weights, which are named. `words` are values of such a knob that are no file.
-    `writes` lists the extensions of a knob that asks for an artifact: a method returns the bytes, and the
-    caller writes them. Methods read and write no paths themselves.
+    `file` marks a knob that names a file, and says what the file holds. The file is opened before the method
+    runs and passed as `job.files[name]`; weights are passed by name instead. `words` are values of such a
+    knob that are not files. `writes` lists the extensions of a knob that requests an artifact: the method
+    returns the bytes, and the caller writes them. Methods never read or write paths themselves.
     """
     facts: dict[str, Any] = {"file": file, "words": list(words), "writes": list(writes)}
     extra = {name: value for name, value in facts.items() if value}
@@ -61,17 +61,17 @@ def knob(
 
 
 def files_of(kind: type[BaseModel]) -> dict[str, Holds]:
-    """What each knob that names a file holds, by the knob's name."""
+    """What the file of each file knob holds, by knob name."""
     return {name: extra["file"] for name, extra in _extras(kind).items() if "file" in extra}
 
 
 def words_of(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """The words that each such knob takes instead of a file, by the knob's name."""
+    """The words that each file knob accepts instead of a file, by knob name."""
     return {name: tuple(extra["words"]) for name, extra in _extras(kind).items() if "words" in extra}
 
 
 def artifacts_of(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """The extensions of each knob that asks for an artifact, by the knob's name."""
+    """The extensions of each artifact knob, by knob name."""
     return {name: tuple(extra["writes"]) for name, extra in _extras(kind).items() if "writes" in extra}
 
 
@@ -86,7 +86,7 @@ def _extras(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 
 def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:
-    """Checked knobs. Raises UsageError with one sentence for the first problem."""
+    """Validates `values` as knobs of `kind`. Raises UsageError with one sentence for the first problem."""
     for name in values:
         if name not in kind.model_fields:
             raise UsageError(f"there is no {what} '{name}': {did_you_mean(name, kind.model_fields)}")
@@ -96,7 +96,7 @@ def parse(kind: type[K], values: Mapping[str, Any], *, what: str = "knob") -> K:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else what
         if first["type"] == "missing":
-            raise UsageError(f"the {what} '{name}' is needed and was not given") from None
+            raise UsageError(f"the {what} '{name}' is required but was not given") from None
         raise UsageError(f"{name} = {first['input']!r} is not allowed: {_reason(first)}") from None
 
 

@@ -1,6 +1,6 @@
 """torch, imported on first use.
 
-Every `--help` imports the method files, and importing torch there would take seconds. They write
+`--help` imports all method files, and importing torch there would take seconds. Instead they import it with
 `from atelier.core.lazy import torch` and use it as usual; annotations are never evaluated.
 """
 

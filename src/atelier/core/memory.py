@@ -1,4 +1,4 @@
-"""Available memory, and a clear error if it is not enough."""
+"""The available memory, and an error if it is not enough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available(device: torch.device | None = None) -> int:
-    """Bytes that can be allocated now, on a CUDA device or on this machine within its cgroup's limit."""
+    """The bytes that can be allocated now, on a CUDA device or in main memory within the cgroup limits."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -32,7 +32,7 @@ def available(device: torch.device | None = None) -> int:
 
 
 def check(needed: int, what: str, *, remedy: str, device: torch.device | None = None) -> None:
-    """Raises ResourceError if `needed` bytes for `what` are more than the available memory."""
+    """Raises ResourceError if `what` needs more than the available memory; `needed` is in bytes."""
     room = available(device)
     if needed > room:
         raise ResourceError(
@@ -42,7 +42,7 @@ def check(needed: int, what: str, *, remedy: str, device: torch.device | None = 
 
 
 def _cgroup_rooms(process: Path = _PROCESS, mount: Path = _MOUNT) -> Iterator[int]:
-    """What the limit of each control group above this process leaves, in bytes."""
+    """The bytes that the limit of each control group above this process leaves."""
     try:
         lines = process.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -56,7 +56,7 @@ def _cgroup_rooms(process: Path = _PROCESS, mount: Path = _MOUNT) -> Iterator[in
 
 
 def _rooms_above(root: Path, path: str, files: tuple[str, str, str]) -> Iterator[int]:
-    """The rooms of the group at `path` and of its parents; in a container, `root` may be the group."""
+    """The bytes left in the group at `path` and in its parents; in a container, `root` may be the group."""
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):
         if not group.is_relative_to(root):

@@ -1,4 +1,4 @@
-"""Progress: typed events sent to one callback, which can also stop the work."""
+"""Progress: typed events for one callback, which can also stop the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipts: what made a picture, so that it can be made again."""
+"""Recipes: everything that determines a picture, so that it can be reproduced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source(BaseModel):
 
 
 class Text(BaseModel):
-    """A style in words, with its weight among the styles."""
+    """A style described in words, with its weight among the styles."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,11 +40,11 @@ SCHEMA = 2
 
 
 class Request(BaseModel):
-    """One picture to make, before the run: equal requests make equal pictures on the same machine.
+    """The request for one picture: equal requests give equal pictures on the same machine.
 
-    It holds names and hashes instead of pixels, so it is small, hashable and serialisable: the core of a
-    receipt, the key of a grid's cell, what a worker or a page sends. `files` are the inputs
-    that knobs name, `weights` the hashes of the weights.
+    It holds names and hashes instead of pixels, so it is small, hashable and serialisable. It is the core of
+    a recipe and the key of a grid cell, and workers and web pages send it. `files` are the inputs named by
+    knobs, `weights` the hashes of the weights.
 
     >>> a = Request(method="identity", controls={"seed": 1})
     >>> a == Request.model_validate_json(a.model_dump_json(by_alias=True)), len(a.key)
@@ -77,7 +77,7 @@ class Request(BaseModel):
 
 
 class Recipe(Request):
-    """A request plus the facts recorded during its run: everything that determines a picture's pixels.
+    """A request plus the facts recorded during its run: everything that determines the pixels of a picture.
 
     >>> import atelier, numpy as np
     >>> picture = atelier.stylize(np.zeros((8, 8, 3)), method="identity", seed=7)
@@ -96,7 +96,7 @@ class Recipe(Request):
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that can change a pixel."""
+    """The versions of Python and of the packages that can change a pixel."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -117,7 +117,7 @@ def changes(recipe: Recipe, now: Mapping[str, str], keys: Iterable[str] | None =
 
 
 def parse(data: Mapping[str, Any] | None, where: str) -> Recipe:
-    """The recipe found in a file. Raises InputError when there is none or it is not ours."""
+    """Parses the recipe found in a file. Raises InputError if there is none or it is not valid."""
     if data is None:
         raise InputError(
             f"{where} carries no atelier recipe: only pictures that atelier wrote can be replayed"
@@ -132,5 +132,5 @@ def parse(data: Mapping[str, Any] | None, where: str) -> Recipe:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"the recipe in {where} cannot be read ({field}: {first['msg']}): it may be of another version"
+            f"the recipe in {where} cannot be read ({field}: {first['msg']}): it may be from another version"
         ) from None

@@ -1,7 +1,7 @@
-"""Hatching: evenly spaced lines along a direction field, as wide as the tone asks for.
+"""Hatching: evenly spaced lines along a direction field, with a width that follows the tone.
 
-Lines are streamlines that keep their distance (Jobard & Lefer, "Creating evenly-spaced streamlines of
-arbitrary density", 1997), drawn at once. Arrays are float32; tone is 0 for paper, 1 for the darkest.
+Lines are evenly spaced streamlines (Jobard & Lefer, "Creating evenly-spaced streamlines of arbitrary
+density", 1997), drawn as they are traced. Arrays are float32; tone is 0 for paper and 1 for the darkest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def turned(vectors: Floats, degrees: float) -> Floats:
-    """Directions (H, W, 2) turned by an angle."""
+    """Directions (H, W, 2), rotated by an angle in degrees."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = vectors[..., 0], vectors[..., 1]
     return floats(np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=2))
@@ -33,10 +33,11 @@ def hatch(
     seed: int,
     taper: float = 0.25,
 ) -> Floats:
-    """Coverage (H, W) of lines along `vectors` (H, W, 2): 1 on a line, 0 between.
+    """Coverage (H, W) of lines along `vectors` (H, W, 2): 1 on a line, 0 between lines.
 
-    Lines run where `amount` (H, W) is above 0 and are `width` times it wide; they end after about
-    `length`, thin out over the share `taper` at both ends, and stay `spacing` pixels apart.
+    Lines are drawn where `amount` (H, W) is above 0, with a width of `width` * `amount` pixels. They are
+    about `length` pixels long, taper over the fraction `taper` of it at both ends, and stay `spacing` pixels
+    apart.
     """
     height, columns = amount.shape
     step = max(spacing * 0.5, 1.0)
@@ -92,14 +93,17 @@ def _trace(
     taken: npt.NDArray[np.uint8],
     x: float,
     y: float,
-    way: int,
+    sign: int,
     reach: int,
     path: Floats,
     middle: int,
 ) -> int:
-    """Steps of a pixel from (x, y) forwards or backwards, written round `middle`; how many."""
+    """Traces a streamline from (x, y) in steps of one pixel, and returns the number of steps.
+
+    `sign` is 1 for forwards and -1 for backwards. Points go to `path`, at `middle` + `sign` * step.
+    """
     height, columns = amount.shape
-    dx, dy = way * vectors[int(y), int(x), 0], way * vectors[int(y), int(x), 1]
+    dx, dy = sign * vectors[int(y), int(x), 0], sign * vectors[int(y), int(x), 1]
     for step in range(1, reach + 1):
         x, y = x + dx, y + dy
         if x < 0 or y < 0 or x > columns - 1 or y > height - 1:
@@ -111,7 +115,7 @@ def _trace(
             vx, vy, along = -vx, -vy, -along
         if taken[row, column] or amount[row, column] <= 0 or along < 0.8:
             return step - 1
-        path[middle + way * step, 0], path[middle + way * step, 1] = x, y
+        path[middle + sign * step, 0], path[middle + sign * step, 1] = x, y
         dx, dy = vx, vy
     return reach
 
@@ -123,7 +127,7 @@ def _dot(drawn: Floats, x: float, y: float, radius: float) -> None:
     for row in range(max(0, int(y) - reach), min(height, int(y) + reach + 2)):
         for column in range(max(0, int(x) - reach), min(columns, int(x) + reach + 2)):
             distance = math.sqrt((row - y) ** 2 + (column - x) ** 2)
-            # A line thinner than a pixel covers a part of it.
+            # A line thinner than a pixel covers only part of it.
             cover = min(1.0, 2 * radius) * min(1.0, max(0.0, max(radius, 0.5) + 0.5 - distance))
             if cover > drawn[row, column]:
                 drawn[row, column] = cover

@@ -17,15 +17,15 @@ from atelier.maths.compiled import floats, in_bands, kernel
 Floats = npt.NDArray[np.float32]
 
 _SECTORS = 8
-_ANGLES = 48  # steps of the half turn that ellipses are prepared for
-_SHAPES = 5  # and steps of their elongation
+_ANGLES = 48  # precomputed ellipses: angles in the half turn
+_SHAPES = 5  # and elongations
 
 
 def kuwahara(image: Floats, radius: int) -> Floats:
-    """The mean of that of four squares beside each pixel whose colours vary least.
+    """At each pixel, the mean of whichever of its four corner squares has the least colour variance.
 
-    Kuwahara et al., "Processing of RI-angiocardiographic images", 1976. A straight step edge stays
-    exactly where it is.
+    Squares have sides of `radius` + 1 pixels. Straight step edges are preserved exactly. Kuwahara et al.,
+    "Processing of RI-angiocardiographic images", 1976.
     """
     height, width = image.shape[:2]
     side = radius + 1
@@ -48,12 +48,12 @@ def kuwahara(image: Floats, radius: int) -> Floats:
 def anisotropic_kuwahara(
     image: Floats, radius: float, *, sharpness: float = 8.0, sigma: float = 2.0
 ) -> Floats:
-    """Weighted means of eight overlapping sectors of an ellipse along the edge; the calm ones count most.
+    """A mean of eight overlapping sectors of an ellipse along the edge, weighted by their homogeneity.
 
-    Kyprianidis, Kang & Döllner, "Image and video abstraction by anisotropic Kuwahara filtering", 2009,
-    with the polynomial sectors of Kyprianidis et al., "Anisotropic Kuwahara filtering with polynomial
-    weighting functions", 2010. Unlike there, ellipses are prepared for a number of angles and shapes,
-    which is many times as fast on a processor. `sigma` smooths the structure tensor.
+    Kyprianidis, Kang & Döllner, "Image and video abstraction by anisotropic Kuwahara filtering", 2009, with
+    the polynomial sectors of Kyprianidis et al., "Anisotropic Kuwahara filtering with polynomial weighting
+    functions", 2010. Unlike in the papers, ellipses are precomputed for a fixed set of angles and shapes,
+    which is many times faster on a CPU. `radius` is in pixels, and `sigma` smooths the structure tensor.
     """
     vectors, anisotropy = directions(structure_tensor(image, sigma))
     angle = np.arctan2(vectors[..., 1], vectors[..., 0]) % math.pi
@@ -69,7 +69,7 @@ def anisotropic_kuwahara(
 
 
 def _ellipses(radius: float) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Floats]:
-    """For each angle and shape: offsets (N, 2) as (y, x) and weights (8, N) from `starts` on."""
+    """Offsets (N, 2) as (y, x) and weights (8, N) of all ellipses; ellipse i begins at `starts[i]`."""
     reach = math.ceil(2 * radius)
     y, x = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     starts, offsets, weights = [0], [], []
@@ -91,10 +91,11 @@ def _ellipses(radius: float) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int3
 
 
 def _sectors(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weights (8, N) of points in the unit disc: polynomials that overlap a little, under a Gaussian.
+    """Weights (8, N) of points in the unit disc: slightly overlapping polynomials times a Gaussian.
 
-    Each sector's sum to 1."""
-    zeta, eta = 1 / 3, 0.84  # the paper's: the sectors overlap by 2 / radius and by pi / 8
+    The weights of each sector sum to 1.
+    """
+    zeta, eta = 1 / 3, 0.84  # as in the paper: sectors overlap by 2 / radius and by pi / 8
     found = []
     for sector in range(_SECTORS):
         turn = 2 * math.pi * sector / _SECTORS
@@ -122,7 +123,7 @@ def _weigh_sectors(
 ) -> None:
     margin = (padded.shape[0] - which.shape[0]) // 2
     most = np.max(starts[1:] - starts[:-1])
-    # Gathered first, so that the sums over a sector run through memory in order.
+    # Gathered first, so that the sums over sectors read memory sequentially.
     reds, greens, blues, squares = (
         np.empty(most, np.float32),
         np.empty(most, np.float32),
@@ -152,7 +153,7 @@ def _weigh_sectors(
                     b += weight * blues[index]
                     square += weight * squares[index]
                 variance = max(square - (r * r + g * g + b * b), np.float32(0))
-                # Deviation in 8-bit steps, as the paper has it.
+                # The standard deviation is in 8-bit levels, as in the paper.
                 share = np.float32(1) / (np.float32(1) + (np.float32(255) * math.sqrt(variance)) ** half)
                 red, green, blue, total = red + share * r, green + share * g, blue + share * b, total + share
             result[row, column, 0] = red / total

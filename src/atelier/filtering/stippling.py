@@ -1,4 +1,4 @@
-"""Stippling: dots whose density is the tone, evenly spread by weighted Voronoi cells.
+"""Stippling: dots with the density of the tone, spread evenly by weighted Voronoi cells.
 
 Secord, "Weighted Voronoi stippling", 2002. Points are float32 (N, 2) as (x, y), in pixels.
 """
@@ -17,10 +17,11 @@ Integers = npt.NDArray[np.int32]
 
 
 def stipple(density: Floats, *, rounds: int, seed: int) -> Floats:
-    """Points (N, 2) with `density` (H, W) of them in a pixel, at most 1, moved `rounds` times.
+    """Points (N, 2) with a density of `density` (H, W) points per pixel, at most 1.
 
-    They start by error diffusion and move to the centres of their cells (Lloyd). Cells weigh by the
-    square of the density, for Lloyd's points settle with the root of their weight.
+    Error diffusion places them; then each of `rounds` moves them to the centroids of their Voronoi cells
+    (Lloyd). The weight is the square of the density, because Lloyd's algorithm converges to a density that is
+    the square root of the weight.
     """
     points = _scatter(density, seed)
     if not len(points):
@@ -32,7 +33,7 @@ def stipple(density: Floats, *, rounds: int, seed: int) -> Floats:
 
 
 def draw_dots(size: tuple[int, int], points: Floats, radii: Floats) -> Floats:
-    """Coverage (H, W) of discs round `points` (N, 2), their `radii` (N,) in pixels."""
+    """Coverage (H, W) of discs centred on `points` (N, 2), with `radii` (N,) in pixels."""
     drawn = np.zeros(size, np.float32)
     _discs(floats(points), floats(radii), drawn)
     return drawn
@@ -49,7 +50,7 @@ def _scatter(density: Floats, seed: int) -> Floats:
 
 
 def _centres(weight: Floats, points: Floats) -> Floats:
-    """The weighted centres of the points' Voronoi cells; a cell without weight keeps its point."""
+    """The weighted centroids (N, 2) of the points' Voronoi cells; a cell without weight keeps its point."""
     cell = max(1.0, math.sqrt(weight.size / len(points)))
     starts, order = buckets(points, weight.shape, cell)
     sums = np.zeros((len(points), 3), np.float64)
@@ -59,7 +60,10 @@ def _centres(weight: Floats, points: Floats) -> Floats:
 
 
 def buckets(points: Floats, size: tuple[int, ...], cell: float) -> tuple[Integers, Integers]:
-    """Points by square of a grid: `starts` (R, C, 2), from and to in `order` (N,)."""
+    """Sorts points into grid cells: cell (r, c) holds `order[slice(*starts[r, c])]`.
+
+    `starts` is (R, C, 2) and `order` (N,); cells have sides of `cell` pixels.
+    """
     rows, columns = int(size[0] / cell) + 1, int(size[1] / cell) + 1
     row = (points[:, 1] / cell).astype(np.int64).clip(0, rows - 1)
     column = (points[:, 0] / cell).astype(np.int64).clip(0, columns - 1)
@@ -72,27 +76,27 @@ def buckets(points: Floats, size: tuple[int, ...], cell: float) -> tuple[Integer
 
 @kernel
 def _diffuse(density: Floats, chance: Floats) -> npt.NDArray[np.uint8]:
-    """Floyd & Steinberg's error diffusion, in turns from left and right, with a jittered threshold."""
+    """Floyd-Steinberg error diffusion with serpentine scanning and a jittered threshold."""
     height, width = density.shape
     error = density.copy()
     dots = np.zeros((height, width), np.uint8)
     for row in range(height):
-        way = 1 - 2 * (row % 2)
-        column = 0 if way == 1 else width - 1
+        sign = 1 - 2 * (row % 2)
+        column = 0 if sign == 1 else width - 1
         for _ in range(width):
             value = error[row, column]
             if value > 0.5 + 0.6 * (chance[row, column] - 0.5):
                 dots[row, column] = 1
                 value -= 1
-            if 0 <= column + way < width:
-                error[row, column + way] += value * 7 / 16
+            if 0 <= column + sign < width:
+                error[row, column + sign] += value * 7 / 16
             if row + 1 < height:
                 error[row + 1, column] += value * 5 / 16
-                if 0 <= column - way < width:
-                    error[row + 1, column - way] += value * 3 / 16
-                if 0 <= column + way < width:
-                    error[row + 1, column + way] += value / 16
-            column += way
+                if 0 <= column - sign < width:
+                    error[row + 1, column - sign] += value * 3 / 16
+                if 0 <= column + sign < width:
+                    error[row + 1, column + sign] += value / 16
+            column += sign
     return dots
 
 
@@ -119,7 +123,7 @@ def _gather(
 
 @kernel
 def _nearest(points: Floats, starts: Integers, order: Integers, cell: float, x: float, y: float) -> int:
-    """The point nearest to (x, y): rings of squares, until none can hold a nearer one."""
+    """The index of the point nearest to (x, y); searches rings of cells until none can hold a nearer one."""
     rows, columns = starts.shape[:2]
     row, column = min(int(y / cell), rows - 1), min(int(x / cell), columns - 1)
     best, least = -1, np.float32(1e30)

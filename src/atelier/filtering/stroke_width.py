@@ -1,4 +1,4 @@
-"""How wide the marks of a picture are: strokes, dabs, hatching."""
+"""The width of the marks in a picture: strokes, dabs, hatching."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def stroke_width(image: Floats) -> float:
-    """The typical width in pixels of marks in (H, W, 3), measured across their direction.
+    """The typical width in pixels of the marks in a picture (H, W, 3), measured across their direction.
 
-    It is read from the autocorrelation of fine lightness across the structure tensor's direction: for
-    stripes that falls to a half at a third of their width. Pictures without marks have width 1.
+    It is derived from the autocorrelation of high-pass lightness across the structure tensor's direction. For
+    stripes, this falls to one half at a third of their width. The width is 1 if there are no marks.
     """
     long_side = max(image.shape[:2])
     light = lightness(image)

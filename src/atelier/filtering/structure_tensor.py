@@ -1,7 +1,8 @@
-"""The structure tensor: which way edges and strokes run at each pixel, and smoothing along that way.
+"""The structure tensor: the direction of edges and strokes at each pixel, and smoothing along it.
 
-Kass & Witkin, "Analyzing oriented patterns", 1987; of colours as by Di Zenzo, "A note on the gradient of a
-multi-image", 1986. Arrays are float32: pictures (H, W) or (H, W, C), directions (H, W, 2) as (x, y).
+Kass & Witkin, "Analyzing oriented patterns", 1987; for colour pictures as in Di Zenzo, "A note on the
+gradient of a multi-image", 1986. Arrays are float32: pictures (H, W) or (H, W, C), directions (H, W, 2) as
+(x, y).
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from atelier.maths.compiled import floats, in_bands, kernel
 
 Floats = npt.NDArray[np.float32]
 
-# Where there is nothing to see, direction comes from farther and farther away, with falling weight.
+# Flat areas take their direction from wider neighbourhoods: factors of sigma and their weights.
 _FARTHER = ((4.0, 0.1), (16.0, 0.01))
 
 
 def blur(image: Floats, sigma: float) -> Floats:
-    """A Gaussian of standard deviation `sigma` pixels; edges are mirrored. 0 changes nothing."""
+    """A Gaussian blur with a standard deviation of `sigma` pixels and mirrored edges; 0 changes nothing."""
     if sigma <= 0.05:
         return image
     border = cv2.BORDER_REPLICATE if min(image.shape[:2]) == 1 else cv2.BORDER_REFLECT
     if sigma < 8 or min(image.shape[:2]) < 32:
         blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=border)
-    else:  # wide ones on a smaller picture: the same to the eye and many times as fast
+    else:  # wide blurs on a smaller picture: visually identical and many times faster
         factor = int(sigma // 3)
         height, width = image.shape[:2]
         small = cv2.resize(
@@ -39,7 +40,7 @@ def blur(image: Floats, sigma: float) -> Floats:
 
 
 def structure_tensor(image: Floats, sigma: float) -> Floats:
-    """(H, W, 3): the products xx, xy and yy of the colours' gradients, averaged over `sigma` pixels."""
+    """The products xx, xy and yy (H, W, 3) of the gradients, summed over channels and blurred by `sigma`."""
     border = cv2.BORDER_REPLICATE
     x = cv2.Sobel(image, cv2.CV_32F, 1, 0, scale=0.25, borderType=border)
     y = cv2.Sobel(image, cv2.CV_32F, 0, 1, scale=0.25, borderType=border)
@@ -48,14 +49,14 @@ def structure_tensor(image: Floats, sigma: float) -> Floats:
 
 
 def directions(tensor: Floats) -> tuple[Floats, Floats]:
-    """Unit vectors (H, W, 2) along the edges, and anisotropy (H, W): 0 for none, 1 for a clear way.
+    """Unit vectors (H, W, 2) along the edges, and anisotropy (H, W): 0 for none, 1 for a clear direction.
 
-    Where the tensor says nothing the vectors point along x. They are axes: v and -v mean the same.
+    The vectors point along x where the tensor is zero. They are axes: v and -v mean the same.
     """
     xx, xy, yy = (tensor[..., index] for index in range(3))
     difference = np.hypot(xx - yy, 2 * xy)
     total = xx + yy
-    # Half the angle of the gradient's double-angle vector, turned by a right angle.
+    # Half the angle of the gradient's double-angle vector, rotated by 90 degrees.
     angle = 0.5 * np.arctan2(2 * xy, xx - yy) + np.float32(math.pi / 2)
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=2)
     vectors[total <= 1e-12] = (1, 0)
@@ -63,9 +64,9 @@ def directions(tensor: Floats) -> tuple[Floats, Floats]:
 
 
 def flow(image: Floats, sigma: float) -> tuple[Floats, Floats]:
-    """The way that edges run, (H, W, 2), smooth and without holes, and its anisotropy (H, W).
+    """A smooth, gapless field of edge directions (H, W, 2), and its anisotropy (H, W).
 
-    Flat places take their direction from the nearest contours.
+    Flat areas take their direction from the nearest contours.
     """
     tensor = structure_tensor(image, sigma)
     wide = tensor.copy()
@@ -77,8 +78,8 @@ def flow(image: Floats, sigma: float) -> tuple[Floats, Floats]:
 def smooth_along(image: Floats, vectors: Floats, sigma: float) -> Floats:
     """Line integral convolution: a Gaussian of `sigma` pixels along the streamlines of `vectors`.
 
-    Cabral & Leedom, "Imaging vector fields using line integral convolution", 1993. Streamlines end at
-    the picture's border, and are followed in at most 16 steps each way. `image` is (H, W) or (H, W, C).
+    Cabral & Leedom, "Imaging vector fields using line integral convolution", 1993. Streamlines end at the
+    border of the picture and have at most 16 steps in each direction. `image` is (H, W) or (H, W, C).
     """
     layers = floats(image.reshape(*image.shape[:2], -1))
     smooth = np.empty_like(layers)
@@ -118,7 +119,7 @@ def _smooth_along(
                     weight += weights[step]
                     near_x, near_y = int(x + np.float32(0.5)), int(y + np.float32(0.5))
                     vx, vy = stride * vectors[near_y, near_x, 0], stride * vectors[near_y, near_x, 1]
-                    if vx * dx + vy * dy < 0:  # an axis: go on, not back
+                    if vx * dx + vy * dy < 0:  # vectors are axes: keep going forwards
                         vx, vy = -vx, -vy
                     dx, dy = vx, vy
                     x, y = x + dx, y + dy

@@ -1,4 +1,4 @@
-"""Cutting a picture into pieces: square tiles that follow its lines, and panes of one colour.
+"""Tessellations: square tiles that follow the edges of a picture, and panes of one colour.
 
 Arrays are float32, labels int32 (H, W), points (N, 2) as (x, y).
 """
@@ -21,10 +21,11 @@ Integers = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Tiles:
-    """A tessellation: the tile of each pixel and where in it the pixel lies.
+    """A tessellation: the tile of each pixel, and the position of the pixel inside its tile.
 
-    `labels` (H, W); `position` (H, W, 2) from the tile's centre along its own axes, in pixels; `gap`
-    (H, W), how much farther the next tile's centre is: 0 on the border between two, exact near it.
+    `labels` (H, W) are tile indices. `position` (H, W, 2) is the offset from the centre of the tile along its
+    own axes, in pixels. `gap` (H, W) is how much farther the next tile's centre is: 0 on the border between
+    two tiles, and exact near it.
     """
 
     labels: Integers
@@ -35,8 +36,9 @@ class Tiles:
 def square_tiles(vectors: Floats, avoid: Floats, side: float, *, rounds: int, seed: int) -> Tiles:
     """Tiles of about `side` pixels along `vectors` (H, W, 2), with borders on the edges `avoid` (H, W) 0..1.
 
-    Hausner, "Simulating decorative mosaics", 2001: a centroidal Voronoi diagram in the square (maximum)
-    metric of each tile's own axes; pixels on edges do not pull on centres, so tiles move off them.
+    Hausner, "Simulating decorative mosaics", 2001: a centroidal Voronoi diagram with the maximum metric along
+    each tile's own axes, after `rounds` iterations. Pixels on edges do not attract centres, so tiles move off
+    them.
     """
     height, width = avoid.shape
     generator = np.random.default_rng(seed)
@@ -119,14 +121,15 @@ def _square_cells(
 def panes(image: Floats, side: float, *, smoothness: float, seed: int) -> Integers:
     """Superpixels of about `side` pixels (SLIC, Achanta et al., 2012) with borders as smooth as cut glass.
 
-    Manifold SLIC (Liu et al., 2016), whose pieces are smaller where there is more to see. It starts from a
-    grid, which shows where the picture is plain; so it works on a bent picture here.
+    Uses manifold SLIC (Liu et al., 2016), whose pieces are smaller where there is more detail. Its initial
+    grid remains visible in flat areas, so it runs on a randomly distorted picture. `smoothness` is the radius
+    in pixels over which borders are smoothed. Returns labels (H, W).
     """
     height, width = image.shape[:2]
     if min(height, width) < 8 or side < 4:
         rows, columns = np.mgrid[:height, :width] // max(int(side), 1)
         return np.ascontiguousarray(rows * (width + 1) + columns, dtype=np.int32)
-    # Half the size is enough for borders that are smoothed afterwards.
+    # Half the size is enough, because the borders are smoothed afterwards.
     size = (width // 2, height // 2)
     there, back = _bent(size[1], size[0], side / 2, seed)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -147,12 +150,12 @@ def panes(image: Floats, side: float, *, smoothness: float, seed: int) -> Intege
 def _bent(
     height: int, width: int, side: float, seed: int
 ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """Where each pixel of a bent picture comes from, and where each pixel of the picture has gone, (x, y)."""
+    """Maps (x, y) for `cv2.remap` that distort a picture, and that undo the distortion."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     shifts = [0.4 * side * noise((height, width), 3.2 * side, seed + index) for index in range(2)]
     there = (floats(x + shifts[0]), floats(y + shifts[1]))
     back = [x - shifts[0], y - shifts[1]]
-    for _ in range(4):  # the shift at the place itself, by turns
+    for _ in range(4):  # fixed-point iteration for the inverse
         found = [
             cv2.remap(
                 shift, floats(back[0]), floats(back[1]), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
@@ -165,7 +168,7 @@ def _bent(
 
 @kernel
 def _most_common(labels: Integers, radius: int) -> Integers:
-    """The label that most of the disc round each pixel has."""
+    """The most common label (H, W) in the disc of `radius` pixels around each pixel."""
     height, width = labels.shape
     result = labels.copy()
     counts = np.zeros(labels.max() + 1, np.int32)
@@ -174,7 +177,7 @@ def _most_common(labels: Integers, radius: int) -> Integers:
             own = labels[row, column]
             top, bottom = max(0, row - radius), min(height - 1, row + radius)
             left, right = max(0, column - radius), min(width - 1, column + radius)
-            # Deep inside a piece nothing changes: four corners tell.
+            # Nothing changes deep inside a piece; its corners and edge midpoints are a cheap test.
             if (
                 labels[top, left] == own
                 and labels[top, right] == own
@@ -204,7 +207,7 @@ def _most_common(labels: Integers, radius: int) -> Integers:
 
 
 def mean_colours(image: Floats, labels: Integers) -> Floats:
-    """The mean (N, C) of the picture over each label."""
+    """The mean colour (N, C) of each label."""
     count = int(labels.max()) + 1
     flat = labels.ravel()
     total = np.maximum(np.bincount(flat, minlength=count), 1)
@@ -215,7 +218,7 @@ def mean_colours(image: Floats, labels: Integers) -> Floats:
 
 
 def border_distance(labels: Integers) -> Floats:
-    """Pixels to the nearest border between two labels; 0.5 beside one."""
+    """The distance (H, W) in pixels to the nearest border between labels; 0.5 beside a border."""
     border = np.zeros(labels.shape, bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     border[:, 1:] |= across

@@ -1,4 +1,4 @@
-"""Differences of Gaussians as drawn lines: XDoG, and the flow-based ones of coherent line drawing.
+"""Line drawing by differences of Gaussians: XDoG, and the flow-based variant of coherent line drawing.
 
 Winnemöller, Kyprianidis & Olsen, "XDoG: an extended difference-of-Gaussians compendium", 2012;
 Kang, Lee & Chui, "Coherent line drawing", 2007. Lightness is float32 (H, W) in 0..1.
@@ -16,11 +16,11 @@ from atelier.maths.compiled import floats, in_bands, kernel
 
 Floats = npt.NDArray[np.float32]
 
-_RATIO = 1.6  # of the wide Gaussian to the narrow one: nearest to a Laplacian
+_RATIO = 1.6  # wide to narrow sigma: the best approximation of a Laplacian
 
 
 def blurred_twice(lightness: Floats, sigma: float, vectors: Floats | None = None) -> tuple[Floats, Floats]:
-    """Gaussians of `sigma` and 1.6 `sigma` pixels; across edges only where `vectors` (H, W, 2) are given."""
+    """Blurs by `sigma` and 1.6 `sigma` pixels; with `vectors` (H, W, 2), only perpendicular to them."""
     if vectors is None:
         return blur(lightness, sigma), blur(lightness, _RATIO * sigma)
     narrow, wide = np.empty_like(lightness), np.empty_like(lightness)
@@ -30,7 +30,7 @@ def blurred_twice(lightness: Floats, sigma: float, vectors: Floats | None = None
 
 
 def soft_threshold(values: Floats, level: float, slope: float) -> Floats:
-    """1 above `level`, and 1 + tanh(slope (value - level)) below it: eq. 5 of XDoG."""
+    """1 above `level`, and 1 + tanh(slope (value - level)) below it (eq. 5 of XDoG)."""
     return floats(np.where(values >= level, 1, 1 + np.tanh(slope * (values - level))))
 
 
@@ -45,10 +45,11 @@ def xdog(
     along: float = 3.0,
     noise: float = 0.0,
 ) -> Floats:
-    """Ink 0, paper 1: (1 + p) G(sigma) - p G(1.6 sigma) (eq. 7), smoothed along the flow, thresholded.
+    """XDoG (H, W), 0 for ink and 1 for paper: (1 + p) G(sigma) - p G(1.6 sigma) (eq. 7), thresholded.
 
-    What is darker than `level` becomes ink, and `strength` p sharpens edges before. Differences of the
-    Gaussians up to `noise` count as none, so that plain surfaces are not sharpened.
+    `strength` is p, the sharpening of edges. The result is smoothed along `vectors` (H, W, 2), and values
+    below `level` become ink. Differences of the Gaussians up to `noise` count as 0, so flat surfaces are not
+    sharpened.
     """
     narrow, wide = blurred_twice(lightness, sigma, vectors)
     edges = narrow - wide
@@ -60,9 +61,9 @@ def xdog(
 def flow_lines(
     lightness: Floats, vectors: Floats, sigma: float, *, weight: float = 1.0, along: float = 3.5
 ) -> Floats:
-    """Lines alone, whatever the tone: ink 0, paper 1. A larger `weight` draws fainter edges too.
+    """Lines (H, W) regardless of tone, 0 for ink and 1 for paper; a larger `weight` draws fainter edges too.
 
-    Kang's H = G(sigma) - rho G(1.6 sigma), along the flow (eqs. 6 to 9).
+    H = G(sigma) - rho G(1.6 sigma), integrated along the flow (Kang, eqs. 6 to 9).
     """
     narrow, wide = blurred_twice(lightness, sigma, vectors)
     response = smooth_along(narrow - wide, vectors, along * sigma)
@@ -91,9 +92,9 @@ def _across(
             narrow = broad = lightness[row, column]
             narrow_weight = broad_weight = np.float32(1)
             for step in range(1, reach + 1):
-                for way in range(-1, 2, 2):
-                    x = np.float32(column) + np.float32(way * step) * dx
-                    y = np.float32(row) + np.float32(way * step) * dy
+                for sign in range(-1, 2, 2):
+                    x = np.float32(column) + np.float32(sign * step) * dx
+                    y = np.float32(row) + np.float32(sign * step) * dy
                     x = min(max(x, np.float32(0)), np.float32(width - 1))
                     y = min(max(y, np.float32(0)), np.float32(height - 1))
                     left, upper = int(x), int(y)

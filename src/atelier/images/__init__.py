@@ -1,4 +1,4 @@
-"""Pictures: files, tensors, sizes, colour and regions. Nothing here knows of a network or a method."""
+"""Pictures: files, tensors, sizes, colour and regions. Independent of networks and methods."""
 
 import lazy_loader as _lazy
 

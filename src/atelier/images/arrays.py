@@ -1,4 +1,4 @@
-"""Arrays and tensors to pixels: float32 0..1, (H, W, 3), and alpha apart."""
+"""Arrays and tensors to pixels (H, W, 3), float32 0..1, with separate alpha."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass
 class Decoded:
-    """`pixels` (H, W, 3) and `alpha` (H, W) or None, float32 0..1, and what is stored with them."""
+    """`pixels` (H, W, 3) and `alpha` (H, W) or None, float32 0..1, with recipe and metadata."""
 
     pixels: Floats
     alpha: Floats | None
@@ -34,7 +34,7 @@ class Decoded:
 
 
 def from_array(values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """A picture from an array (H, W) or (H, W, C), C of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
+    """A picture from an array (H, W) or (H, W, C) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
 
     The values are booleans, floats 0..1, or integers; see `to_unit` for the range of integers. `name` is for
     error messages. Raises InputError for any other shape, type or range, and above `max_pixels`.
@@ -55,18 +55,18 @@ def from_array(values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS
 
 
 def as_rgb(colour: Floats) -> Floats:
-    """(H, W, 3) from (H, W, 1), which is repeated, or from (H, W, 3)."""
+    """Colours (H, W, 3) from (H, W, 3), or from (H, W, 1) by repeating the channel."""
     return colour.repeat(3, axis=2) if colour.shape[2] == 1 else np.ascontiguousarray(colour)
 
 
 def to_unit(values: npt.NDArray[Any], name: str) -> Floats:
-    """Values of any shape as float32 0..1.
+    """Converts values of any shape to float32 0..1.
 
     - bool: 0 and 1.
     - uint8, uint16: divided by 255 and 65535.
-    - Signed and wider integers: divided by 255 where all values are 0..255, as int64 arrays made from 8-bit
-      pictures are. Otherwise uint32 and uint64 are divided by their own maximum where the largest value is at
-      least 1/256 of it. Anything else is ambiguous and is refused: masks of 0 and 1, and int8, among others.
+    - Signed and wider integers: divided by 255 if all values are 0..255, as in int64 arrays made from 8-bit
+      pictures. Otherwise uint32 and uint64 are divided by their own maximum if the largest value is at least
+      1/256 of it. Anything else is ambiguous and refused, including masks of 0 and 1, and int8.
     - Floats: taken as 0..1; an overshoot of up to 0.5 is clipped.
 
     Raises InputError for other types, for values out of range, and for values that are not finite.
@@ -104,15 +104,14 @@ def _integers_to_unit(values: npt.NDArray[Any], name: str) -> Floats:
 
 
 def straight(colour: Floats, alpha: Floats) -> Floats:
-    """Colours without the alpha that they were multiplied by; black where nothing is visible."""
+    """Straight colours (H, W, C) from premultiplied ones; black where alpha is 0."""
     return np.asarray((colour / np.maximum(alpha, 1e-6)[..., None]).clip(0, 1), np.float32)
 
 
 def channels_last(tensor: Tensor) -> npt.NDArray[Any]:
     """A tensor (C, H, W) or (1, C, H, W) as an array (H, W, C); floats become float32.
 
-    Raises InputError for other shapes, and for tensors without plain values: sparse, meta,
-    quantised or nested ones.
+    Raises InputError for other shapes, and for sparse, meta, quantised and nested tensors.
     """
     _check_plain(tensor)
     if tensor.ndim == 4 and tensor.shape[0] == 1:
@@ -128,7 +127,7 @@ def _check_plain(tensor: Tensor) -> None:
     import torch
 
     if tensor.is_nested:
-        raise InputError("the tensor is nested: give one (C, H, W) tensor a picture")
+        raise InputError("the tensor is nested: give one (C, H, W) tensor per picture")
     if tensor.layout != torch.strided:
         raise InputError("the tensor is sparse: convert it first, with .to_dense()")
     if tensor.is_meta:
@@ -152,7 +151,7 @@ def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    """Raises InputError where (width, height) is empty or has more than `max_pixels` pixels."""
+    """Raises InputError if (width, height) is empty or has more than `max_pixels` pixels."""
     width, height = size
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width} x {height} pixels: a picture has at least one")

@@ -1,4 +1,4 @@
-"""Colour spaces that files name without an ICC profile, as ICC profiles.
+"""ICC profiles for colour spaces that files declare without an ICC profile.
 
 - EXIF: ColorSpace 65535 with the interoperability index R03, or ColorSpace 2, is Adobe RGB (1998)
   (DCF 2.0, "optional colour space").
@@ -47,7 +47,7 @@ _EXIF, _INTEROP, _COLOR_SPACE, _INDEX = 0x8769, 0xA005, 0xA001, 1
 
 
 def of_image(image: Image.Image) -> bytes | None:
-    """The profile of an opened image: the one embedded, or one of its PNG chunks or EXIF. None is sRGB."""
+    """The profile of an opened image: embedded, or from PNG chunks or EXIF; None for sRGB."""
     try:
         exif = image.getexif()
     except Exception:  # Pillow raises many things over broken EXIF, and none matters to the pixels.
@@ -56,13 +56,13 @@ def of_image(image: Image.Image) -> bytes | None:
 
 
 def of_png(image: Image.Image, data: bytes) -> bytes | None:
-    """The profile of an opened PNG file, whose cICP chunk Pillow does not read. None is sRGB."""
+    """The profile of an opened PNG file, with its cICP chunk, which Pillow ignores; None for sRGB."""
     coded = _of_cicp(data)
     return of_image(image) if coded is None else coded or None
 
 
 def of_info(info: dict[Any, Any]) -> bytes | None:
-    """The profile in an `info` as pillow-heif keeps it: the one embedded, or one of its EXIF."""
+    """The profile in the `info` of pillow-heif: embedded, or from EXIF; None for sRGB."""
     exif = Image.Exif()
     try:
         exif.load(info.get("exif") or b"")
@@ -120,7 +120,7 @@ def adobe_rgb() -> bytes:
 
 
 def _of_cicp(data: bytes) -> bytes | None:
-    """The profile that a cICP chunk names, empty for sRGB itself, None without a usable chunk."""
+    """The profile that the cICP chunk declares: empty for sRGB, None without a usable chunk."""
     chunk = next((body for kind, body in _before_pixels(data) if kind == b"cICP"), b"")
     if len(chunk) != 4:
         return None
@@ -137,7 +137,7 @@ def _coded(primaries: int, transfer: int, full: bool, bits: int) -> bytes:
     curve = _TRANSFERS[transfer]
     if full:
         return _profile(_PRIMARIES[primaries], curve)
-    step = 2.0 ** max(bits - 8, 0)  # of codes 16 to 235 at 8 bits
+    step = 2.0 ** max(bits - 8, 0)  # limited range: codes 16 to 235 at 8 bits
     top = 2 ** max(bits, 8) - 1
     return _profile(_PRIMARIES[primaries], lambda value: curve(((value * top / step - 16) / 219).clip(0, 1)))
 

@@ -50,9 +50,9 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, as_data: boo
     """The picture in a file's bytes (the first frame or page); `name` is for error messages.
 
     Files of more than 8 bits a channel keep their depth, except JPEG, WebP and AVIF. With `as_data` the
-    stored numbers are not colour-managed, whatever colour space the file names. Raises InputError
-    where the bytes are not a picture, are damaged, or declare more than `max_pixels` pixels (checked before
-    decoding), and ResourceError where memory runs out or an optional package is missing.
+    stored numbers are not colour-managed, whatever colour space the file declares. Raises InputError if the
+    bytes are not a picture, are damaged, or declare more than `max_pixels` pixels (checked before decoding),
+    and ResourceError if memory runs out or an optional package is missing.
     """
     with _explained(data, name) as kind:
         if kind == "TIFF":
@@ -81,7 +81,7 @@ def decode_recipe(data: bytes, name: str) -> dict[str, Any] | None:
 
 @contextmanager
 def _explained(data: bytes, name: str) -> Iterator[str]:
-    """The kind of file, and an error sentence in place of whatever a decoder raises inside the block."""
+    """Yields the kind of file, and turns any exception inside the block into an error sentence."""
     kind = _kind(data)
     if kind is None:
         found = "is empty" if not data else "is not a picture"
@@ -95,12 +95,12 @@ def _explained(data: bytes, name: str) -> Iterator[str]:
             f"'{name}' does not fit into memory: close other programs, or make it smaller"
         ) from error
     except Exception as error:
-        # Hostile bytes make decoders raise almost anything: KeyError, struct.error, SyntaxError ...
+        # Malformed bytes make decoders raise almost anything: KeyError, struct.error, SyntaxError ...
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        if "BytesIO" in reason:  # Pillow names the file, and all it knows is our buffer.
-            reason = "its header makes no sense"
+        if "BytesIO" in reason:  # Pillow's message names our buffer instead of the file.
+            reason = "its header is invalid"
         raise InputError(
-            f"'{name}' cannot be decoded: the {kind} file is damaged, cut short or of a rare kind "
+            f"'{name}' cannot be decoded: the {kind} file is damaged, cut short or of an unsupported kind "
             f"({reason}); export it again, for instance as PNG"
         ) from error
 

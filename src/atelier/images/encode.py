@@ -1,4 +1,4 @@
-"""Pixels to bytes: JPEG, PNG, TIFF and WebP, tagged sRGB, with recipe and metadata inside."""
+"""Pixels to bytes: JPEG, PNG, TIFF and WebP, tagged as sRGB, with recipe and metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEEP = (".png", ".tif", ".tiff")
 
 # A JPEG segment holds 65,533 bytes, of which the recipe's EXIF wrapping takes a few.
 _JPEG_RECIPE = 65_000
-# WebP stores 14 bits a side. JPEG stores 16, and libjpeg stops a little below them (JPEG_MAX_DIMENSION).
+# WebP stores sides in 14 bits. JPEG uses 16, and libjpeg stops slightly below that (JPEG_MAX_DIMENSION).
 _LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
@@ -39,24 +39,24 @@ def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
 
 
 def check_size(suffix: str, width: int, height: int) -> None:
-    """Raises OutputError where the format of this suffix cannot hold a picture of width x height pixels."""
+    """Raises OutputError if the format of this suffix cannot hold a picture of width x height pixels."""
     longest = _LONGEST.get(suffix)
     if longest and max(width, height) > longest:
         raise OutputError(
-            f"{suffix} holds {longest:,} pixels a side at most, not {width} x {height}: write .png or .tif"
+            f"{suffix} holds at most {longest:,} pixels per side, not {width} x {height}: write .png or .tif"
         )
 
 
 def _jpeg(picture: Picture, quality: int) -> bytes:
     exif = _exif(picture)
     if len(exif) > _JPEG_RECIPE:
-        # Every output is promised its receipt, so it is not dropped silently.
+        # Every output is guaranteed to carry its recipe, so it is not dropped silently.
         raise OutputError(
             f"the recipe takes {len(exif)} bytes and JPEG holds {_JPEG_RECIPE}: write .png or .tif, "
             "or leave the receipt out"
         )
-    # 4:4:4: brush strokes and flat colours show halved chroma at once. Not "optimize": Pillow then
-    # guesses the size of the file, and pictures as busy as a painting come out larger and fail.
+    # 4:4:4, because halved chroma is visible in brush strokes and flat colours. No "optimize": Pillow then
+    # estimates the file size, and detailed pictures such as paintings exceed it and fail.
     options: dict[str, Any] = {"quality": quality, "subsampling": 0}
     if picture.metadata.dpi is not None:
         options["dpi"] = tuple(round(side) for side in picture.metadata.dpi)  # JFIF holds integers
@@ -97,7 +97,7 @@ def _png(picture: Picture, bits: int) -> bytes:
     if not done:
         raise OutputError(f"PNG cannot hold {picture.label}: write .tif")
     encoded = data.tobytes()
-    header = 8 + 25  # the signature and IHDR, which comes first and has one length (PNG 5.6, 11.2.1)
+    header = 8 + 25  # the signature and IHDR, which comes first and has a fixed length (PNG 5.6, 11.2.1)
     return encoded[:header] + _png_chunks(picture) + encoded[header:]
 
 

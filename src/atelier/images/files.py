@@ -1,4 +1,4 @@
-"""Pictures to files: whole files or none. `reading` has the way back."""
+"""Writes pictures to files, atomically. `reading` is the inverse."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def write(
     metadata: bool = True,
     source_type: str = "",
 ) -> None:
-    """Writes `picture` in the format of the path's extension, with its recipe and metadata inside.
+    """Writes `picture` in the format of the path's extension, with its recipe and metadata.
 
-    `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality`
-    1..100 for JPEG and WebP. Alpha is kept, except in JPEG, where it is laid on white. `receipt=False` leaves
-    the recipe out, `metadata=False` resolution and rights. The file's digital source type is the strongest of
-    `source_type` (one of IPTC's, as URI or last word), the recipe's and the one that the picture has already.
+    `bits` is 8 or 16 (16 for PNG and TIFF only; TIFF's default is 16, the others' 8), `quality` 1..100 for
+    JPEG and WebP. Alpha is kept, except in JPEG, which is composited on white. `receipt=False` omits the
+    recipe, `metadata=False` resolution and rights. The digital source type of the file is the strongest of
+    `source_type` (an IPTC type, as URI or last word), the recipe's and the picture's own.
 
-    Raises UsageError for an unknown extension or value, OutputError where the file cannot be written,
-    ResourceError where memory runs out; then nothing is left behind.
+    Raises UsageError for an unknown extension or value, OutputError if the file cannot be written, and
+    ResourceError if memory runs out; in all cases no partial file is left.
     """
     target = Path(path)
     check_writable(target, overwrite=overwrite, bits=bits)
@@ -63,13 +63,13 @@ def write(
         with atomic(target) as temporary:
             temporary.write_bytes(data)
     except MemoryError as error:
-        raise ResourceError(f"there is no memory left to write '{target}': close other programs") from error
+        raise ResourceError(f"not enough memory to write '{target}': close other programs") from error
     except OSError as error:
         raise OutputError(_unwritten(target, error)) from error
 
 
 def _telling(picture: Picture, receipt: bool, metadata: bool, source_type: str) -> Picture:
-    """The picture with the recipe and the metadata that its file gets."""
+    """The picture with the recipe and metadata to write."""
     made = str((picture.recipe or {}).get("source_type") or "")
     about = (picture.metadata if metadata else NO_METADATA).marked(
         strongest(picture.metadata.source_type, made, source_type)
@@ -84,7 +84,7 @@ def write_style(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes a style file: a painting and cache entries by key. Raises as `write` does."""
+    """Writes a style file: a painting and cache entries by key. Raises the same errors as `write`."""
     target = Path(path)
     check_style_writable(target, overwrite=overwrite)
     try:
@@ -94,7 +94,7 @@ def write_style(
 
 
 def check_style_writable(path: Path, *, overwrite: bool = False) -> None:
-    """Raises what `write_style` would raise for this path."""
+    """Raises the error that `write_style` would raise for this path."""
     if path.suffix.lower() != stylefile.SUFFIX:
         raise UsageError(f"'{path}' is not a name for a style file: its extension must be {stylefile.SUFFIX}")
     try:
@@ -110,11 +110,11 @@ def check_writable(
     bits: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Raises what `write` would raise for this path, so that it fails before long work and not after.
+    """Raises the error that `write` would raise for this path, before long work instead of after it.
 
-    UsageError for an extension that is not one of `encode.WRITABLE` or cannot hold `bits`;
-    OutputError where the file exists and `overwrite` is not given, where its folder is missing
-    or closed, or where the format cannot hold a picture of `size` (width, height), if that is known.
+    UsageError for an extension that is not in `encode.WRITABLE` or cannot hold `bits`. OutputError if the
+    file exists and `overwrite` is False, if its folder is missing or not writable, or if the format cannot
+    hold a picture of `size` (width, height), if given.
     """
     target = Path(path)
     if target.suffix.lower() not in encode.WRITABLE:
@@ -132,7 +132,7 @@ def check_writable(
 def _check_target(target: Path, overwrite: bool) -> None:
     folder = target.parent
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
-        raise OutputError(f"the name '{target.name[:40]}...' is too long: {_LONGEST_NAME} bytes are allowed")
+        raise OutputError(f"the name '{target.name[:40]}...' is too long: the limit is {_LONGEST_NAME} bytes")
     if not folder.is_dir():
         raise OutputError(f"the folder '{folder}' does not exist: create it, or write elsewhere")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -153,7 +153,7 @@ def _depth(suffix: str, bits: int | None) -> int:
     if bits not in (8, 16):
         raise UsageError(f"bits is 8 or 16, not {bits}")
     if bits == 16 and suffix not in encode.DEEP:
-        raise UsageError(f"{suffix} holds 8 bits: for 16 write {', '.join(encode.DEEP)}")
+        raise UsageError(f"{suffix} holds only 8 bits: for 16 bits write {', '.join(encode.DEEP)}")
     return bits
 
 

@@ -1,4 +1,4 @@
-"""HEIC, by the optional package pillow-heif."""
+"""HEIC, through the optional package pillow-heif."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DESCRIPTION = 270
 def opened(data: bytes) -> Any:
     """The primary picture as a `pillow_heif.HeifFile`, not decoded; its size is that of the upright picture.
 
-    Raises ResourceError where pillow-heif is not installed, and ValueError over damaged data.
+    Raises ResourceError if pillow-heif is not installed, and ValueError for damaged data.
     """
     pillow_heif = require("pillow_heif", "heif", "a HEIC picture")
     with pil.quiet():
@@ -27,15 +27,15 @@ def opened(data: bytes) -> Any:
 
 
 def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) -> Decoded:
-    """The picture in sRGB; libheif turns it upright.
+    """The picture in sRGB, which libheif turns upright.
 
-    Raises what `opened` raises, and InputError above `max_pixels`.
+    Raises the errors of `opened`, and InputError above `max_pixels`.
     """
     file = opened(data)
     check_size(file.size, f"'{name}'", max_pixels)
     values = np.asarray(file)
     values = values[..., None] if values.ndim == 2 else values
-    if values.dtype != np.uint8:  # 10 or 12 bits, in 16
+    if values.dtype != np.uint8:  # 10 or 12 bits, stored in 16
         top = 2 ** int(file.info["bit_depth"]) - 1
         values = (values / np.float32(top)).astype(np.float32)
     colours = 1 if values.shape[2] < 3 else 3

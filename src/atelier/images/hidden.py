@@ -1,4 +1,4 @@
-"""Colours that transparency hides: they are not part of a picture, so nothing may look at them."""
+"""Colours hidden by transparency: they are not part of a picture, so no method may use them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def fill_hidden(pixels: Floats, alpha: Floats) -> Floats:
-    """`pixels` (H, W, 3) whose hidden pixels (`alpha` (H, W) is 0) have the nearest visible pixel's colour.
+    """`pixels` (H, W, 3) with hidden pixels, where `alpha` (H, W) is 0, set to the nearest visible colour.
 
-    Convolutions then see no colour that the viewer does not. A picture that is hidden altogether is grey.
+    Convolutions then see no colours that the viewer does not see. A fully hidden picture becomes grey.
     """
     hidden = alpha <= 0
     if not hidden.any():

@@ -1,4 +1,4 @@
-"""Label maps: the region of a picture that each pixel belongs to, and which regions of two pictures match.
+"""Label maps: the region of each pixel, and which regions of two pictures match.
 
 Maps are (H, W), integers below 2^24. The rules are those of Wen, Gao & Zou 2023, which go back to Luan,
 Paris, Shechtman & Bala 2017 (Deep Photo Style Transfer).
@@ -24,11 +24,11 @@ _LOPSIDED = 100
 
 
 def read(file: Any, size: Sequence[int]) -> Tensor:
-    """The map in a picture, at `size` (height, width): integers without colour management.
+    """The label map in a picture file, at `size` (height, width), without colour management.
 
-    Grey pixels are the number of their grey, which in 16-bit files goes to 65,535; other colours are
-    65536 red + 256 green + blue. Greys of 1, 2 and 4 bits count as they are scaled to 8, and palettes by
-    their colours.
+    The label of a grey pixel is its grey value, up to 65,535 in 16-bit files; that of other colours is 65536
+    red + 256 green + blue. Greys of 1, 2 and 4 bits are scaled to 8 bits first, and palettes are read as
+    colours.
     """
     pixels = torch.from_numpy(Picture.of(file, data=True).pixels)
     colours = pixels.mul(_top(pixels)).round().long()
@@ -38,7 +38,7 @@ def read(file: Any, size: Sequence[int]) -> Tensor:
 
 
 def _top(pixels: Tensor) -> int:
-    """What 1.0 stands for: 65535 in grey maps that 8 bits cannot hold, else 255."""
+    """The integer for 1.0: 65535 in grey maps that do not fit into 8 bits, else 255."""
     eight = pixels * 255
     grey = torch.equal(pixels[..., 0], pixels[..., 1]) and torch.equal(pixels[..., 0], pixels[..., 2])
     return 65535 if grey and (eight - eight.round()).abs().max() > 1e-3 else 255
@@ -54,7 +54,7 @@ def read_affinity(file: Any) -> Tensor:
     whole = isinstance(table, np.ndarray) and np.issubdtype(table.dtype, np.integer)
     if not whole or table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise InputError(
-            f"{label} is not a square table of integers whose column s ranks the labels by likeness to s"
+            f"{label} is not a square table of integers whose column s ranks the labels by similarity to s"
         )
     return torch.from_numpy(table.astype(np.int64))
 
@@ -95,7 +95,7 @@ def without_slivers(labels: Tensor, affinity: Tensor, *, smallest: float = 0.02)
 
 
 def with_stand_ins(labels: Tensor, style: Tensor, affinity: Tensor) -> Tensor:
-    """The content's map with each label that the style lacks replaced by the most similar one it has."""
+    """The content's map with each label that the style lacks replaced by the style's most similar label."""
     present = set(_counted(style))
     return _replaced(labels, set(_counted(labels)) - present, present, affinity)
 

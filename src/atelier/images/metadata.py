@@ -1,6 +1,6 @@
-"""Metadata that a result keeps of its photo: resolution, rights, and how the picture came about.
+"""Metadata that a result inherits from its photo: resolution, rights, and digital source type.
 
-Nothing else survives: no places, serial numbers, thumbnails or histories.
+Everything else is dropped: locations, serial numbers, thumbnails, histories.
 
 Read from and written to EXIF (Copyright, Artist), XMP (dc:rights, dc:creator, photoshop:Credit,
 Iptc4xmpExt:DigitalSourceType), and each format's own resolution.
@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from PIL import Image
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-# From the weakest statement of synthesis to the strongest; types that are not listed are weaker still.
+# From the weakest claim of synthesis to the strongest; unlisted types are weaker still.
 _STRENGTHS = (
     "algorithmicallyEnhanced",
     "algorithmicMedia",
@@ -42,7 +42,7 @@ _NAMESPACES = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a picture says of itself; empty where it says nothing.
+    """Resolution, rights and origin of a picture; unknown fields are None or empty.
 
     `dpi` is (horizontal, vertical) pixels per inch. Several artists are separated by "; ". `source_type` is
     a URI of IPTC's digital source types.
@@ -58,11 +58,11 @@ class Metadata:
     source_type: str = ""
 
     def marked(self, source_type: str) -> Metadata:
-        """The same with the stronger of its own and another digital source type."""
+        """A copy with the stronger of its own and another digital source type."""
         return replace(self, source_type=strongest(self.source_type, source_type))
 
     def filled(self, other: Metadata) -> Metadata:
-        """The same, with the other's value in each empty field."""
+        """A copy with each empty field filled from `other`."""
         mine = {one.name: getattr(self, one.name) or getattr(other, one.name) for one in fields(self)}
         return Metadata(**mine)
 
@@ -71,7 +71,7 @@ NO_METADATA = Metadata()
 
 
 def strongest(*source_types: str) -> str:
-    """The digital source type that says most about synthesis, as a URI; empty where none is given.
+    """The digital source type with the strongest claim of synthesis, as a URI; empty if none is given.
 
     >>> strongest("trainedAlgorithmicMedia", SOURCE_TYPES + "algorithmicallyEnhanced")
     'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia'
@@ -79,7 +79,7 @@ def strongest(*source_types: str) -> str:
     words = [word for one in source_types if (word := one.strip().rstrip("/").rpartition("/")[2])]
     if not words:
         return ""
-    # The last of equals: what a picture became is newer than what it was.
+    # Ties go to the last one, which is the most recent.
     return SOURCE_TYPES + max(reversed(words), key=_strength)
 
 
@@ -97,7 +97,7 @@ def of_image(image: Image.Image) -> Metadata:
 
 
 def of_info(info: dict[Any, Any]) -> Metadata:
-    """The metadata in an `info` as Pillow and pillow-heif keep it, with EXIF as bytes."""
+    """The metadata in the `info` of Pillow or pillow-heif, with EXIF as bytes."""
     exif = Image.Exif()
     try:
         exif.load(info.get("exif") or b"")
@@ -148,7 +148,7 @@ def _density(info: dict[Any, Any]) -> tuple[float, float] | None:
 
 def _sensible(x: float, y: float) -> tuple[float, float] | None:
     fine = math.isfinite(x) and math.isfinite(y) and 1 <= x <= 100_000 and 1 <= y <= 100_000
-    # PNG counts pixels per metre, so 300 dpi come back as 299.9994.
+    # PNG stores pixels per metre, so 300 dpi is read back as 299.9994.
     return (_rounded(x), _rounded(y)) if fine else None
 
 
@@ -164,7 +164,7 @@ def _number(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    """EXIF text: ASCII by the standard, UTF-8 in practice; Pillow has read it as Latin-1."""
+    """EXIF text: ASCII by the standard, UTF-8 in practice; Pillow decodes it as Latin-1."""
     data = value.encode("latin-1", "replace") if isinstance(value, str) and _is_latin(value) else value
     if isinstance(data, bytes):
         try:
@@ -179,7 +179,7 @@ def _is_latin(value: str) -> bool:
 
 
 def _clean(value: Any) -> str:
-    """One line without characters that XML does not allow."""
+    """The text on one line, without characters that XML does not allow."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+", " ", _text(value)).strip()[:_LONGEST]
 
 
@@ -202,7 +202,7 @@ def of_xmp(packet: Any) -> Metadata:
 
 
 def _property(root: ElementTree.Element, namespace: str, name: str) -> str:
-    """A property as attribute or element; of alternatives the default one, of a list all."""
+    """An XMP property, from an attribute or element: the first of alternatives, or all items of a list."""
     key = f"{{{namespace}}}{name}"
     for node in root.iter(f"{{{_RDF}}}Description"):
         if key in node.attrib:
@@ -220,7 +220,7 @@ def _property(root: ElementTree.Element, namespace: str, name: str) -> str:
 
 
 def xmp(metadata: Metadata) -> bytes:
-    """An XMP packet with the texts of `metadata`; empty where it has none."""
+    """An XMP packet with the texts of `metadata`; empty if it has none."""
     lines = []
     if metadata.source_type:
         uri = escape(metadata.source_type)

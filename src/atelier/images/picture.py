@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-#: Rows that are turned into integers at a time.
+#: Rows that are converted to integers at a time.
 _STRIP = 256
 Floats = npt.NDArray[np.float32]
 
@@ -32,11 +32,11 @@ Floats = npt.NDArray[np.float32]
 class Picture:
     """`pixels` float32 (H, W, 3) sRGB 0..1, `alpha` float32 (H, W) 0..1 or None.
 
-    `name` is the path as given, `sha256` the hash of the file's bytes (of the pixels without a file),
-    `recipe` what made the picture, if it says so, `artifacts` what a method made besides the picture, and
-    `metadata` its resolution, rights and origin.
+    `name` is the path as given, and `sha256` the hash of the file, or of the pixels if there is no file.
+    `recipe` is the recipe of the picture, if known, `artifacts` are additional outputs of a method, and
+    `metadata` holds resolution, rights and origin.
 
-    Raises InputError where the arrays are empty or of other shapes.
+    Raises InputError if the arrays are empty or have other shapes.
 
     >>> Picture.of(np.zeros((2, 3), np.uint8)).size
     (3, 2)
@@ -80,9 +80,9 @@ class Picture:
     def open(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """The first frame or page of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file, upright, in sRGB.
 
-        Or the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files keep
-        their depth. `data` is for masks, label maps and other numbers that are no colours: they are not
-        colour-managed, whatever profile, gamma or colour space the file names.
+        Also opens the painting in a style file (.safetensors) that `save_style` wrote. 16-bit and float files
+        keep their depth. `data` is for masks, label maps and other numbers that are not colours: they are not
+        colour-managed, whatever profile, gamma or colour space the file declares.
 
         Raises InputError for a file that is missing, not a picture, damaged, or larger than `max_pixels`,
         which is checked before decoding.
@@ -97,7 +97,7 @@ class Picture:
     def of(cls, source: Any, *, max_pixels: int = MAX_PIXELS, data: bool = False) -> Picture:
         """A picture from a path, a PIL image, an array, a tensor or a picture.
 
-        Arrays are (H, W) or (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 or 4, of bool, uint8 or
+        Arrays are (H, W) or (H, W, C) with C = 1 (grey), 2 (grey, alpha), 3 or 4, of bool, uint8 or
         uint16 (0..their maximum), wider integers (0..255, or unsigned ones up to their maximum; see
         `arrays.to_unit`) or floats 0..1. Tensors are (C, H, W) or (1, C, H, W). `data` is as for `open`; a
         picture is returned as it is. Raises InputError for anything else.
@@ -114,7 +114,7 @@ class Picture:
             return _of_decoded(from_array(channels_last(source), "the tensor", max_pixels))
         kind = type(source).__name__
         raise InputError(
-            f"a picture cannot be made of {kind}: give a path, a PIL image, an array or a tensor"
+            f"a picture cannot be made from {kind}: give a path, a PIL image, an array or a tensor"
         )
 
     @classmethod
@@ -128,7 +128,7 @@ class Picture:
     ) -> Picture:
         """A picture from a network's output: (C, H, W) or (1, C, H, W), clamped to 0..1.
 
-        Raises InputError if values are not finite, as after a run that diverged.
+        Raises InputError if values are not finite, for example after a run that diverged.
         """
         values = channels_last(tensor)
         if np.issubdtype(values.dtype, np.floating):
@@ -139,8 +139,8 @@ class Picture:
     def tensor(self, device: str | torch.device = "cpu", *, share: bool = False) -> Tensor:
         """Float32 (1, 3, H, W) 0..1 on `device`.
 
-        The tensor is a copy. With `share` it uses the picture's memory where `device` is the CPU, with
-        channels last, and must not be written to.
+        The tensor is a copy. With `share` and a CPU device it shares the memory of the picture, in
+        channels-last layout, and must not be modified.
         """
         import torch
 
@@ -148,7 +148,7 @@ class Picture:
         return torch.from_numpy(planes if share else planes.copy()).to(device)
 
     def pil(self) -> Image.Image:
-        """The picture in 8 bits a channel: RGB, or RGBA if it has alpha."""
+        """The picture with 8 bits per channel: RGB, or RGBA if it has alpha."""
         return Image.fromarray(to_integers(self, bits=8))
 
     def resized(self, size: int | tuple[int, int]) -> Picture:

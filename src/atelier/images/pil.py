@@ -1,4 +1,4 @@
-"""What Pillow decodes, and PIL images that callers pass: any mode, with its transparency and orientation."""
+"""Files that Pillow decodes, and PIL images from callers: any mode, transparency and orientation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atelier.images.raster import Mode, Raster
 
 _ORIENTATION = 274
 _NATIVE: dict[str, Mode] = {"L": "L", "RGB": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
-# How Pillow scales the grey of PNG files that have fewer than 8 bits. It leaves tRNS keys as they are.
+# Pillow's scale factors for the grey of PNG files with fewer than 8 bits. It does not scale tRNS keys.
 _KEY_SCALES = {"L;2": 85, "L;4": 17}
 _END_OF_IMAGE = b"\xff\xd9"
 
@@ -29,7 +29,7 @@ _settings = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow without its warnings and its own limit of pixels, which are process-wide: keep it short."""
+    """Disables Pillow's warnings and pixel limit, which are process-wide, so keep the block short."""
     with _settings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -40,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 
 def opened(data: bytes, kind: str) -> Image.Image:
-    """An image whose header is read and whose pixels are not. `kind` is Pillow's name of the format."""
+    """An image with its header read but not its pixels. `kind` is Pillow's name for the format."""
     if kind == "AVIF" and not features.check("avif"):
         raise ResourceError("this build of Pillow cannot read AVIF: pip install --upgrade pillow")
     with quiet():
@@ -48,7 +48,7 @@ def opened(data: bytes, kind: str) -> Image.Image:
 
 
 def loaded(image: Image.Image, data: bytes, kind: str) -> Image.Image:
-    """The image with its pixels; a JPEG that lacks nothing but its end marker counts as whole.
+    """The image with its pixels loaded; a JPEG that lacks only its end marker counts as complete.
 
     Raises OSError for other truncated files.
     """
@@ -63,10 +63,11 @@ def loaded(image: Image.Image, data: bytes, kind: str) -> Image.Image:
 
 
 def _with_end_marker(data: bytes) -> Image.Image | None:
-    """The image of a JPEG whose coded data are complete, None where some are missing.
+    """The image of a JPEG if its coded data is complete, else None.
 
-    libjpeg replaces missing data silently once it sees an end marker. So two different fillings go before
-    the marker: complete data do not depend on them, for libjpeg skips what follows the last block.
+    libjpeg silently replaces missing data if it sees an end marker. So the file is decoded with two different
+    fillers before the marker: if the data is complete, both results agree, because libjpeg skips everything
+    after the last block.
     """
     body = data.removesuffix(_END_OF_IMAGE[:1])
     images = [opened(body + filling * 64 + _END_OF_IMAGE, "JPEG") for filling in (b"\x00", b"\xfe")]
@@ -79,13 +80,13 @@ def _with_end_marker(data: bytes) -> Image.Image | None:
 
 
 def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS, *, as_data: bool = False) -> Decoded:
-    """A PIL image of any mode, its profile (unless `as_data`), transparency and EXIF orientation applied.
+    """Converts a PIL image of any mode; applies its profile (unless `as_data`), transparency and orientation.
 
     Loads the image if it was only opened. Modes I;16 and F keep their depth; mode I counts as 16 bits, or as
-    8 where no value exceeds 255. Raises InputError above `max_pixels`, and for files that fail to load.
+    8 if no value exceeds 255. Raises InputError above `max_pixels`, and for files that fail to load.
     """
     check_size(image.size, "the image", max_pixels)
-    key = colour_key(image)  # from the raw mode, which Pillow forgets when it loads
+    key = colour_key(image)  # from the raw mode, which Pillow discards on loading
     try:
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
@@ -95,23 +96,23 @@ def from_pil(image: Image.Image, max_pixels: int = MAX_PIXELS, *, as_data: bool 
 
 
 def recipe(image: Image.Image) -> dict[str, Any] | None:
-    """The recipe that an image carries, if any."""
+    """The recipe stored in an image, if any."""
     with quiet():
         return receipts.of_image(image)
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation; 1 where there is none, or where EXIF is broken."""
+    """The EXIF orientation; 1 if there is none or EXIF is broken."""
     try:
         with quiet():
             turn = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Broken EXIF does not spoil the pixels.
+    except Exception:  # broken EXIF does not affect the pixels
         return 1
     return turn if isinstance(turn, int) else 1
 
 
 def raster(image: Image.Image, key: Any = None) -> Raster:
-    """The samples of a loaded image; `key` is the transparent colour if not the one in `image.info`."""
+    """The samples of a loaded image; `key` overrides the transparent colour in `image.info`."""
     turn = orientation(image)
     key = image.info.get("transparency") if key is None else key
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -131,7 +132,7 @@ def raster(image: Image.Image, key: Any = None) -> Raster:
 
 
 def colour_key(image: Image.Image) -> Any:
-    """The transparent colour of a PNG that is not loaded, on the scale of the pixels to come."""
+    """The transparent colour of a PNG that is not loaded yet, on the scale of the loaded pixels."""
     key = image.info.get("transparency")
     tiles = getattr(image, "tile", None)
     raw = tiles[0][3] if tiles else None
@@ -144,14 +145,14 @@ def colour_key(image: Image.Image) -> Any:
 
 def _deep(image: Image.Image) -> npt.NDArray[Any]:
     values = np.asarray(image)
-    # "I" is signed 32 bits, and what writes it means 16 unsigned ones.
+    # Mode "I" is signed 32-bit, but in practice holds unsigned 16-bit values.
     if image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535:
         return values.astype(np.uint16)
     return values
 
 
 def _split(image: Image.Image, key: Any) -> tuple[Image.Image, Floats | None]:
-    """Colours without transparency, and alpha or None."""
+    """The image without transparency, and alpha (H, W) or None."""
     if not image.has_transparency_data:
         return image, None
     if image.mode == "RGB" and isinstance(key, tuple):

@@ -1,12 +1,12 @@
-"""ICC colour management: samples in a profile's colour space to sRGB. LittleCMS does the work.
+"""ICC colour management with LittleCMS: converts samples from the colour space of a profile to sRGB.
 
-RGB samples of 8 bits with a matrix profile go through Pillow's ImageCms, which is fast and within a level of
-exact. Everything else goes through imagecodecs' LittleCMS in float32: deep samples, which ImageCms does not
-know, and grey, inks, CIELAB and look-up tables, where its 8-bit shortcuts are off by up to 20 levels in dark
-colours. The rendering intent is relative colorimetric without black point compensation.
+8-bit RGB samples with a matrix profile go through Pillow's ImageCms, which is fast and exact to within one
+level. Everything else goes through imagecodecs' LittleCMS in float32: deep samples, which ImageCms does not
+support, and grey, inks, CIELAB and look-up tables, for which its 8-bit shortcuts are off by up to 20 levels
+in dark colours. The rendering intent is relative colorimetric without black point compensation.
 
-A profile that is broken, or whose colour space is not that of the samples, is ignored: the samples then
-count as sRGB.
+A profile that is broken, or whose colour space does not match the samples, is ignored, and the samples count
+as sRGB.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 #: Pixels that are converted at a time, so that working copies stay small.
 _STRIP = 2**20
-#: Differences that count as rounding when asking whether a profile is sRGB by another name: one level of 8
-#: bits where LittleCMS computes with 8 bits, else half a level, which spans all published variants of sRGB.
+#: Differences that count as rounding in the test whether a profile is a variant of sRGB: one 8-bit level if
+#: LittleCMS computes with 8 bits, else half a level, which covers all published variants of sRGB.
 _ROUNDING_8, _ROUNDING_DEEP = 1 / 255, 0.5 / 255
 
 
@@ -39,14 +39,15 @@ _ROUNDING_8, _ROUNDING_DEEP = 1 / 255, 0.5 / 255
 def srgb_profile() -> bytes:
     """An sRGB profile to tag files with."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    # LittleCMS writes the time of day into the header; the same picture must give the same file.
+    # LittleCMS writes the current time into the header, but the same picture must give the same file.
     return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]
 
 
 def to_srgb(colour: npt.NDArray[Any], mode: Mode, profile: bytes | None) -> Floats:
-    """sRGB (H, W, 3) float32 0..1 of samples (H, W, C) in the space of `profile`; see `Raster` for `colour`.
+    """Converts samples (H, W, C) in the space of `profile` to sRGB (H, W, 3), float32 0..1.
 
-    Without a profile RGB and grey count as sRGB, CMYK as plain subtractive inks, and LAB as CIELAB (D50).
+    See `Raster` for `colour` and `mode`. Without a profile, RGB and grey count as sRGB, CMYK as plain
+    subtractive inks, and LAB as CIELAB (D50).
     """
     space = _space(profile, mode) if profile else None
     if colour.dtype == np.uint8:
@@ -74,7 +75,7 @@ def _unmanaged(colour: Floats, mode: Mode) -> Floats:
 
 
 def _through_pillow(colour: npt.NDArray[np.uint8], mode: Mode, profile: bytes | None) -> Floats:
-    """8-bit samples; RGB and grey through an RGB matrix profile, if any, and everything else without one."""
+    """Converts 8-bit samples; RGB and grey use an RGB matrix profile, if any, everything else uses none."""
     height, width = colour.shape[:2]
     image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(colour), "raw", mode, 0, 1)
     usable = profile and mode in ("L", "RGB") and _space(profile, mode) == "RGB"
@@ -83,15 +84,15 @@ def _through_pillow(colour: npt.NDArray[np.uint8], mode: Mode, profile: bytes | 
 
 
 def _lab_units(colour: npt.NDArray[np.uint8]) -> Floats:
-    """CIELAB in its own units from bytes, where a* and b* are signed."""
+    """CIELAB in its own units from bytes, with a* and b* as signed bytes."""
     lightness = colour[..., :1].astype(np.float32) / np.float32(2.55)
     return np.concatenate([lightness, colour[..., 1:].view(np.int8).astype(np.float32)], axis=2)
 
 
 def _space(profile: bytes, mode: Mode) -> Mode | None:
-    """The mode that samples of `mode` must have for a profile, None where it does not apply to them.
+    """The mode that `profile` requires for samples of `mode`; None if it does not apply to them.
 
-    Grey samples go through an RGB profile as equal channels.
+    Grey samples use an RGB profile as three equal channels.
     """
     space = _SPACES.get(profile[16:20])
     if profile[12:16] not in _CLASSES or profile[36:40] != b"acsp":
@@ -102,14 +103,14 @@ def _space(profile: bytes, mode: Mode) -> Mode | None:
 
 
 def _is_matrix(profile: bytes) -> bool:
-    """Whether an RGB profile is curves and a matrix, and has no look-up tables from device to connection."""
+    """Whether an RGB profile has only curves and a matrix, and no device-to-PCS look-up tables."""
     count = int.from_bytes(profile[128:132], "big")
     names = {profile[132 + 12 * i : 136 + 12 * i] for i in range(min(count, 200))}
     return not names & {b"A2B0", b"A2B1", b"D2B0", b"D2B1"}
 
 
 def _eight_bits(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """RGB or grey through an RGB profile; None where it is broken."""
+    """Converts RGB or grey through an RGB profile; None if the profile is broken."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB", _INTENT)
@@ -126,13 +127,13 @@ def _grid() -> npt.NDArray[np.uint8]:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether no colour of a grid moves by more than rounding: an sRGB profile by any name."""
+    """Whether the transform changes no colour of a grid by more than rounding, as for any sRGB profile."""
     moved = np.asarray(transform.apply(Image.fromarray(_grid()))).astype(int)
     return bool(np.abs(moved - _grid()).max() <= _ROUNDING_8 * 255)
 
 
 def _deep(colour: Floats, space: Mode, profile: bytes) -> Floats | None:
-    """Float samples through a profile of `space`; None where it is broken."""
+    """Converts float samples through a profile of `space`; None if the profile is broken."""
     import imagecodecs
 
     samples = as_rgb(colour) if space == "RGB" else colour
@@ -151,7 +152,7 @@ def _is_deep_identity(profile: bytes) -> bool:
     return bool(np.abs(_transformed(grid, "RGB", profile) - grid).max() < _ROUNDING_DEEP)
 
 
-# LittleCMS's name of the samples, and its range for floats: inks are percentages, CIELAB is in its own units.
+# LittleCMS's name for the samples and the scale of its floats: percent for inks, L*a*b* units for CIELAB.
 _LAYOUTS: dict[Mode, tuple[str, float]] = {
     "L": ("gray", 1),
     "RGB": ("rgb", 1),
@@ -161,7 +162,7 @@ _LAYOUTS: dict[Mode, tuple[str, float]] = {
 
 
 def _transformed(colour: Floats, mode: Mode, profile: bytes) -> Floats:
-    """Float samples (H, W, C) in a profile's space as sRGB 0..1. Raises imagecodecs.CmsError."""
+    """Converts float samples (H, W, C) through a profile to sRGB 0..1. Raises imagecodecs.CmsError."""
     import imagecodecs
 
     name, scale = _LAYOUTS[mode]

@@ -1,4 +1,4 @@
-"""`Raster`: stored samples before colour management, and the way from them to sRGB."""
+"""`Raster`: stored samples before colour management, and their conversion to sRGB."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Mode", "Raster"]
 
 @dataclass
 class Raster:
-    """What a decoder delivers: samples in the file's own colour space, transparency apart.
+    """The output of a decoder: samples in the colour space of the file, with separate alpha.
 
-    `colour` is (H, W, C): uint8 where the file has 8 bits or fewer, else float32 0..1. `mode` is the colour
-    space in Pillow's words; CMYK counts ink (0 is paper), LAB is uint8 with a* and b* as signed
-    bytes, or floats in CIELAB's own units (L* 0..100). `alpha` is (H, W) float32 0..1 or None.
-    `orientation` is EXIF's, still to be applied.
+    `colour` is (H, W, C): uint8 if the file has 8 bits or fewer, else float32 0..1. `mode` is Pillow's name
+    of the colour space. CMYK values are amounts of ink (0 is paper); LAB is uint8 with a* and b* as signed
+    bytes, or floats in CIELAB units (L* 0..100). `alpha` is (H, W) float32 0..1 or None. `orientation` is the
+    EXIF orientation, not yet applied.
     """
 
     colour: npt.NDArray[Any]
@@ -37,7 +37,7 @@ class Raster:
         recipe: dict[str, Any] | None = None,
         metadata: Metadata = NO_METADATA,
     ) -> Decoded:
-        """The picture upright and in sRGB. A profile that is broken or of another colour space is ignored."""
+        """The picture, upright and in sRGB. Broken profiles and those of other colour spaces are ignored."""
         turned = np.ascontiguousarray(upright(self.colour, self.orientation))
         alpha = None if self.alpha is None else np.ascontiguousarray(upright(self.alpha, self.orientation))
         pixels = profiles.to_srgb(turned, self.mode, profile)

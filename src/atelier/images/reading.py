@@ -1,4 +1,4 @@
-"""Picture files to arrays: the bytes of a file and what they decode to."""
+"""Reads picture files: their bytes, and the decoded picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atelier.core.errors import InputError
 from atelier.images import decode
 from atelier.images.arrays import MAX_PIXELS, Decoded
 
-# The largest uncompressed pixel, four channels of 64-bit floats; and room for metadata.
+# The largest uncompressed pixel (four channels of 64-bit floats), and an allowance for metadata.
 _BYTES_PER_PIXEL = 32
 _METADATA = 64 * 2**20
 
@@ -30,23 +30,23 @@ def read_decoded(
 
 
 def read_recipe(path: str | Path) -> dict[str, Any] | None:
-    """The recipe inside a picture file, None where it has none. Raises InputError as `read_decoded` does."""
+    """The recipe in a picture file, or None. Raises InputError as `read_decoded` does."""
     return decode.decode_recipe(read_bytes(path, MAX_PIXELS), str(path))
 
 
 def read_bytes(path: str | Path, max_pixels: int) -> bytes:
-    """The bytes of a regular file, no more than a picture of `max_pixels` can take. Raises InputError."""
+    """The bytes of a regular file, at most what `max_pixels` pixels can take. Raises InputError."""
     file = Path(path)
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"'{path}' is a folder: give a picture file")
-        # A pipe would block, and a device may never end.
+        # A pipe would block, and a device may be endless.
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"'{path}' is not an ordinary file: copy it to one first")
+            raise InputError(f"'{path}' is not a regular file: copy its contents to one first")
         if status.st_size > max_pixels * _BYTES_PER_PIXEL + _METADATA:
             raise InputError(
-                f"'{path}' has {status.st_size} bytes, more than {max_pixels} pixels take: give it smaller"
+                f"'{path}' has {status.st_size} bytes, more than {max_pixels} pixels take: make it smaller"
             )
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -70,5 +70,5 @@ def _missing(file: Path) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The system's reason why a file could not be read or written."""
+    """The system's reason for a failure to read or write a file."""
     return getattr(error, "strerror", None) or str(error)

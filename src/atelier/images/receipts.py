@@ -1,7 +1,7 @@
 """Recipes in files: ASCII JSON after a marker, in EXIF ImageDescription.
 
-The same field works in JPEG, PNG, WebP and TIFF, survives most programs that copy a picture, and shows in
-any EXIF viewer.
+The same field works in JPEG, PNG, WebP and TIFF. Most programs that copy a picture keep it, and any EXIF
+viewer shows it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parse(description: object) -> dict[str, Any] | None:
 
 
 def of_image(image: Image.Image) -> dict[str, Any] | None:
-    """The recipe that a PIL image carries, if any; broken EXIF counts as none."""
+    """The recipe stored in a PIL image, if any; broken EXIF counts as none."""
     try:
         return parse(image.getexif().get(_DESCRIPTION))
     except Exception:  # Pillow raises many things over broken EXIF, and none matters to the picture.

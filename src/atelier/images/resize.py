@@ -1,4 +1,4 @@
-"""Sizes: one antialiased resampler for tensors and pictures, and the law of proportions."""
+"""Resizing: one antialiased resampler for tensors and pictures, and sizes that keep the aspect ratio."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) at `size` (height, width): bicubic, antialiased, clamped to the range of the input.
+    """Resizes (B, C, H, W) to `size` (height, width): bicubic, antialiased, clamped to the input range.
 
-    Clamping takes off the overshoot of bicubic at edges, so 0..1 stays 0..1. Differentiable.
-    Raises UsageError where a side is below 1.
+    Clamping removes the overshoot of bicubic interpolation at edges, so 0..1 stays 0..1. Differentiable.
+    Raises UsageError if a side is below 1.
     """
     from torch.nn import functional
 
@@ -32,9 +32,9 @@ def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """(height, width) in the proportions of `size` (height, width), the longer side `long_side`.
+    """(height, width) with the aspect ratio of `size` (height, width) and a longer side of `long_side`.
 
-    Each side is at least 1. Raises UsageError where `long_side` is below 1.
+    Each side is at least 1. Raises UsageError if `long_side` is below 1.
 
     >>> fit((300, 400), 200)
     (150, 200)
@@ -45,7 +45,7 @@ def fit(size: tuple[int, int], long_side: int) -> tuple[int, int]:
         raise UsageError(f"a size is at least 1 pixel, not {long_side}")
     height, width = size
     longest = max(height, width)
-    # In whole numbers: (2 n l + m) // 2 m rounds n l / m, without a float's surprises.
+    # (2 n l + m) // 2 m rounds n l / m in integers, without floating-point errors.
     return (
         max(1, (2 * height * long_side + longest) // (2 * longest)),
         max(1, (2 * width * long_side + longest) // (2 * longest)),
@@ -55,7 +55,7 @@ def fit(size: tuple[int, int], long_side: int) -> tuple[int, int]:
 def resize_arrays(
     pixels: Floats, alpha: Floats | None, size: tuple[int, int]
 ) -> tuple[Floats, Floats | None]:
-    """`resize` for (H, W, 3) and alpha (H, W): colours weigh by alpha, so hidden ones stay hidden."""
+    """`resize` for pixels (H, W, 3), weighted by alpha (H, W) so that hidden colours stay hidden."""
     import torch
 
     colour = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
@@ -66,7 +66,7 @@ def resize_arrays(
         veil = resize(cover, size)
         visible = resize(colour * cover, size) / veil.clamp_min(1e-6)
         scaled = torch.where(veil > 1e-3, visible.clamp(0, 1), scaled)
-        # Where hidden colours show through the division, so little is visible that it rounds to nothing.
+        # Where hidden colours could leak through the division, alpha is small enough to be set to 0.
         veil = torch.where(veil > 1e-3, veil, 0.0)
     array = np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
     return array, None if veil is None else veil[0, 0].numpy()

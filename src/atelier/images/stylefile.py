@@ -1,7 +1,7 @@
-"""Style files: a painting and what methods computed from it, in one safetensors file.
+"""Style files: a painting and the cache entries that methods computed from it, in one safetensors file.
 
 The tensor `picture` is the painting, uint8 (H, W, 3), or (H, W, 4) with alpha. The tensors `KEY/NAME` are
-cache entries under the keys that the file claims; `store.cache` offers them for that painting only.
+cache entries under the keys that the file declares; `store.cache` uses them for that painting only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PICTURE = "picture"
 def write(
     path: Path, pixels: Floats, alpha: Floats | None, entries: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Writes a painting (8 bits a channel) with its alpha, and cache entries by key. Raises OSError."""
+    """Writes a painting (8 bits per channel) with its alpha, and cache entries by key. Raises OSError."""
     import torch
     from safetensors.torch import save_file
 
@@ -44,7 +44,7 @@ def write(
 def read(path: Path) -> tuple[Floats, Floats | None, str]:
     """The painting in a style file: pixels (H, W, 3), alpha (H, W) or None, and the file's sha256.
 
-    Raises InputError if there is none.
+    Raises InputError if the file does not exist or is not a style file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[Floats, Floats | None, str]:
 
 
 def style_entries(path: Path, sha256: str) -> dict[str, dict[str, Tensor]]:
-    """The cache entries in a style file by key; empty for another file, or one whose hash is not `sha256`."""
+    """The cache entries of a style file by key; empty for other files, or if the hash is not `sha256`."""
     from safetensors.torch import load
 
     found: dict[str, dict[str, Tensor]] = {}

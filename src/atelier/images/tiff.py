@@ -1,7 +1,7 @@
-"""TIFF: read by tifffile and imagecodecs, whatever the depth, layout and compression.
+"""TIFF of any depth, layout and compression, read by tifffile and imagecodecs.
 
-YCbCr is the exception unless it is JPEG: libtiff converts it, through imagecodecs.
-Tag numbers and values are those of TIFF 6.0 and its supplements.
+YCbCr that is not JPEG-compressed is the exception: libtiff converts it, through imagecodecs. Tag numbers and
+values are those of TIFF 6.0 and its supplements.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def opened(data: bytes) -> Iterator[Any]:
     """A `tifffile.TiffFile` on the bytes of a file."""
     import tifffile
 
-    # Damaged tags overflow in tifffile's arithmetic, which is no news for the user.
+    # Damaged tags overflow in tifffile's arithmetic; the user need not see these warnings.
     with np.errstate(all="ignore"), tifffile.TiffFile(BytesIO(data)) as tiff:
         yield tiff
 
@@ -56,7 +56,7 @@ def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) ->
     """The first full-resolution page, upright and in sRGB; `name` is for error messages.
 
     Raises InputError for pages that hold no picture or more than `max_pixels`, which is checked before
-    decoding, and whatever tifffile and imagecodecs raise over damaged data.
+    decoding, and the errors of tifffile and imagecodecs for damaged data.
     """
     with opened(data) as tiff:
         page = _page(tiff, name)
@@ -75,7 +75,7 @@ def decode(data: bytes, name: str, max_pixels: int, *, as_data: bool = False) ->
 
 
 def _exif_space(data: bytes, page: Any) -> bytes | None:
-    """The profile of EXIF's colour space. Pillow reads the interoperability index, tifffile does not."""
+    """The profile of the EXIF colour space. Pillow reads the interoperability index, tifffile does not."""
     exif = page.tags.valueof(_EXIF)
     if not isinstance(exif, dict) or exif.get("ColorSpace", 1) == 1:
         return None
@@ -97,7 +97,7 @@ def recipe(data: bytes) -> dict[str, Any] | None:
 
 
 def _page(tiff: Any, name: str) -> Any:
-    """The first page, or the first that is not a thumbnail where camera raw files begin with one."""
+    """The first page that is not a thumbnail, else the first. Raises InputError for camera raw files."""
     first = tiff.pages.first
     if not first.is_reduced:
         return first
@@ -114,7 +114,7 @@ def _page(tiff: Any, name: str) -> Any:
 
 
 def _photometric(page: Any) -> int:
-    """PhotometricInterpretation; files that lack it are read as libtiff does, by the number of samples."""
+    """PhotometricInterpretation; if it is missing, inferred from the number of samples, as in libtiff."""
     if _PHOTOMETRIC in page.tags:
         return int(page.photometric)
     return _RGB if page.samplesperpixel in (3, 4) else _MINISBLACK
@@ -144,15 +144,16 @@ def _check_supported(page: Any, photometric: int, name: str) -> None:
 
 
 def _converted_by_tifffile(page: Any) -> bool:
-    """Whether YCbCr comes out of tifffile as RGB."""
+    """Whether tifffile converts YCbCr to RGB."""
     return page.compression == _JPEG and page.planarconfig == 1 and not page.extrasamples
 
 
 def _check_segments(page: Any, length: int) -> None:
-    """Raises ValueError where strips or tiles are missing, lie outside the file, or hold a larger picture.
+    """Raises ValueError if strips or tiles are missing, lie outside the file, or hold a larger picture.
 
-    tifffile fills missing parts with zeros; the decoders of JPEG, WebP and fax fill the end of a cut part.
-    Uncompressed files may claim more bytes than they have and still be whole; tifffile checks those.
+    tifffile fills missing parts with zeros, and the decoders of JPEG, WebP and fax fill the end of a
+    truncated part. Uncompressed files can claim more bytes than they have and still be complete; tifffile
+    checks those.
     """
     across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
@@ -173,7 +174,7 @@ def _check_segments(page: Any, length: int) -> None:
 
 
 def _raster(page: Any, photometric: int, name: str) -> Raster:
-    """`name` is quoted."""
+    """The samples of a page; `name` is quoted already."""
     values = page.asarray().reshape(page.shaped)[..., 0, :, :, :]
     values = np.moveaxis(values[..., 0], 0, -1) if page.planarconfig == 2 else values[0]
     mode, colours = _SPACES[photometric]
@@ -194,9 +195,9 @@ def _raster(page: Any, photometric: int, name: str) -> Raster:
 
 
 def _alpha_index(page: Any, photometric: int) -> int:
-    """Which extra sample is alpha. RGB of four samples without ExtraSamples counts as RGBA.
+    """The index of the extra sample that is alpha, or -1.
 
-    -1 where there is no alpha.
+    RGB with four samples and no ExtraSamples counts as RGBA.
     """
     kinds = [int(kind) for kind in page.extrasamples]
     if not kinds and photometric == _RGB and page.samplesperpixel == 4:
@@ -205,7 +206,7 @@ def _alpha_index(page: Any, photometric: int) -> int:
 
 
 def _scaled(values: npt.NDArray[Any], bits: Any, name: str) -> npt.NDArray[Any]:
-    """Stored samples as uint8 where they have 1, 2, 4 or 8 bits, else as float32 0..1."""
+    """Stored samples as uint8 if they have 1, 2, 4 or 8 bits, else as float32 0..1."""
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind != "u" or bits in (16, 32, 64):
@@ -218,7 +219,7 @@ def _scaled(values: npt.NDArray[Any], bits: Any, name: str) -> npt.NDArray[Any]:
 
 
 def _palette(page: Any) -> npt.NDArray[Any]:
-    """(entries, 3): uint8 where the 16-bit entries are bytes times 256 or 257, else float32 0..1."""
+    """The palette (N, 3): uint8 if its 16-bit entries are bytes times 256 or 257, else float32 0..1."""
     table = np.asarray(page.colormap, np.uint16).T
     high, low = table >> 8, table & 255
     if not low.any() or np.array_equal(low, high):
@@ -244,9 +245,9 @@ def _lab(colour: npt.NDArray[Any], photometric: int) -> npt.NDArray[Any]:
 
 
 def _through_libtiff(data: bytes, page: Any) -> Raster:
-    """YCbCr that tifffile does not convert, as libtiff's RGBA interface does.
+    """YCbCr that tifffile does not convert, through libtiff's RGBA interface.
 
-    libtiff undoes mirroring and half turns (orientations 1 to 4), and for 5 to 8 only their mirrored part.
+    libtiff applies orientations 1 to 4 (mirroring and half turns), and for 5 to 8 only the mirroring.
     """
     import imagecodecs
 
@@ -257,7 +258,7 @@ def _through_libtiff(data: bytes, page: Any) -> Raster:
     else:
         turn = 1
     colour, alpha = values[..., :3], None
-    if page.extrasamples:  # which libtiff multiplies the colours by
+    if page.extrasamples:  # libtiff premultiplies the colours
         alpha = to_unit(values[..., 3], "alpha")
         colour = straight(to_unit(colour, "the picture"), alpha)
     return Raster(colour, "RGB", alpha, turn)

@@ -1,4 +1,4 @@
-"""Tiles: large pictures in overlapping windows, each with a margin as wide as a network's receptive field."""
+"""Tiles: large pictures split into overlapping windows, with margins for a network's receptive field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Tile:
-    """Part of a picture: its `core` (rows, columns), and the `outer` window of the core and a margin."""
+    """A part of a picture: its `core` (rows, columns), and the `outer` window with its margin."""
 
     core: Window
     outer: Window
@@ -28,10 +28,10 @@ class Tile:
 
 
 def tiles(height: int, width: int, *, core: int, margin: int, step: int = 1) -> Iterator[Tile]:
-    """Tiles whose cores cover a picture once, row by row; windows start at multiples of `step` pixels.
+    """Tiles whose cores partition a picture, in row-major order; windows start at multiples of `step` pixels.
 
-    A picture no larger than one core is one tile without a margin. Raises UsageError if `core` or `margin`
-    is not a multiple of `step`.
+    A picture no larger than one core is a single tile without a margin. Raises UsageError if `core` or
+    `margin` is not a multiple of `step`.
 
     >>> [tile.outer[1] for tile in tiles(4, 20, core=8, margin=4, step=4)]
     [slice(0, 12, None), slice(4, 20, None), slice(12, 20, None)]

@@ -1,1 +1,1 @@
-"""Filter looks: painted, drawn, printed and pieced pictures."""
+"""Filter looks: painted, drawn, printed and assembled from pieces."""

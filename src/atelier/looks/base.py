@@ -1,6 +1,6 @@
-"""What the looks share: their settings, lightness, and ink on paper.
+"""Shared by all looks: their settings, tone, and ink on paper.
 
-Pictures are float32 (H, W, 3) sRGB in 0..1; lightness is that of CIELAB in 0..1.
+Pictures are float32 (H, W, 3) sRGB in 0..1; lightness is CIELAB L* divided by 100.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from atelier.maths.compiled import floats
 Floats = npt.NDArray[np.float32]
 Inks = Literal["own", "black", "colour"]
 
-WHITE = (0.975, 0.965, 0.94)  # of paper
-BLACK = (0.09, 0.085, 0.10)  # of ink
+WHITE = (0.975, 0.965, 0.94)  # paper
+BLACK = (0.09, 0.085, 0.10)  # ink
 
 
 @dataclass(frozen=True)
 class Hand:
-    """How a look is made. `unit` is a pixel of a picture of 1024, times the coarseness asked for."""
+    """Settings of a look.
+
+    `unit` scales all lengths, in pixels: 1 for a picture with a long side of 1024 pixels at coarseness 1.
+    `lines` scales the strength of lines and `surface` that of paper and canvas texture. `inks` are the
+    look's own, black, or the colours of the picture.
+    """
 
     unit: float = 1.0
     lines: float = 1.0
@@ -35,23 +40,23 @@ class Hand:
 
 
 def contrast(image: Floats) -> Floats:
-    """Lightness 0..1 in which strong colours count as darker, so that a red shape shows on a pink one."""
+    """Lightness (H, W) 0..1, darkened for saturated colours so that red stands out from pink."""
     return floats(0.6 * lightness(image) + 0.4 * image.min(axis=2))
 
 
 def tone(image: Floats) -> Floats:
-    """`contrast` with the exposure that an artist would choose: full range, neither dark nor pale."""
+    """`contrast` with automatic exposure: stretched to the full range, its median moved towards 0.58."""
     light = contrast(image)
     low, high = np.percentile(light[::3, ::3], (0.5, 99.8))
     light = ((light - low) / max(high - low, 0.05)).clip(0, 1)
     middle = float(np.median(light[::3, ::3]).clip(0.1, 0.9))
-    # Half of the way to a median of 0.58.
+    # The exponent 0.5 moves the median only half the way to 0.58.
     gamma = (np.log(0.58) / np.log(middle)) ** 0.5
     return floats(light**gamma)
 
 
 def vivid(image: Floats, chroma: float) -> Floats:
-    """The picture with its chroma times `chroma`, less so where it is strong already."""
+    """The picture with its chroma multiplied by `chroma`, less where it is already strong."""
     lab = to_lab(image)
     strength = np.hypot(lab[..., 1], lab[..., 2])[..., None]
     lab[..., 1:] *= 1 + (chroma - 1) * np.exp(-strength / 60)
@@ -59,7 +64,7 @@ def vivid(image: Floats, chroma: float) -> Floats:
 
 
 def on_paper(ink: Floats, hand: Hand, image: Floats, *, colour: tuple[float, float, float] = BLACK) -> Floats:
-    """A drawing from its ink map (H, W), 0 ink and 1 paper, in one ink or in the picture's colours."""
+    """A drawing from an ink map (H, W), 0 for ink and 1 for paper, in `colour` or the picture's colours."""
     sheet = np.asarray(WHITE, np.float32) + np.zeros((*ink.shape, 1), np.float32)
     if hand.surface > 0:
         grain = paper(ink.shape, hand.unit, hand.seed + 101)
@@ -69,7 +74,7 @@ def on_paper(ink: Floats, hand: Hand, image: Floats, *, colour: tuple[float, flo
 
 
 def deep(image: Floats) -> Floats:
-    """The picture's colours as inks: dark and strong, so that light shades come from the paper."""
+    """The picture's colours as inks: dark and saturated, because the paper provides the light tones."""
     lab = to_lab(floats(cv2.bilateralFilter(image, 5, 0.1, 3)))
     lab[..., 0] = 12 + 0.45 * lab[..., 0]
     lab[..., 1:] *= 1.35

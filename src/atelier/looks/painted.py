@@ -1,4 +1,4 @@
-"""Looks made with a brush: cartoons, Kuwahara, oil, watercolour, ink wash.
+"""Brush looks: cartoons, Kuwahara, oil, watercolour, ink wash.
 
 Pictures are float32 (H, W, 3) sRGB in 0..1.
 """
@@ -22,7 +22,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def bilateral_cartoon(image: Floats, hand: Hand) -> Floats:
-    """Winnemöller, Olsen & Gooch, "Real-time video abstraction", 2006, with lines along the flow."""
+    """A cartoon: bilateral filtering, lightness in soft steps, and flow-based lines.
+
+    Winnemöller, Olsen & Gooch, "Real-time video abstraction", 2006, whose lines are not flow-based.
+    """
     lab = to_lab(image)
     for _ in range(3):
         lab = floats(cv2.bilateralFilter(lab, 0, 7.0, 2.6 * hand.unit))
@@ -31,7 +34,7 @@ def bilateral_cartoon(image: Floats, hand: Hand) -> Floats:
 
 
 def _toon_steps(lab: Floats, steps: int) -> Floats:
-    """Lightness in soft steps, their edges soft where the picture is (eq. 6)."""
+    """Quantises lightness in soft steps, whose edges are as sharp as the picture's (eq. 6)."""
     width = 100 / steps
     light = lab[..., 0]
     near = np.rint(light / width) * width
@@ -55,7 +58,7 @@ def _lined(painted: Floats, image: Floats, hand: Hand, width: float) -> Floats:
 
 
 def guided_cartoon(image: Floats, hand: Hand) -> Floats:
-    """A cel: surfaces flattened by the guided filter (He, Sun & Tang, 2013), a small palette, firm lines."""
+    """A cel: the guided filter (He, Sun & Tang, 2013) flattens surfaces; a small palette, bold lines."""
     smooth = image
     for _ in range(3):
         smooth = floats(cv2.ximgproc.guidedFilter(smooth, smooth, max(1, round(6 * hand.unit)), 4e-3))
@@ -68,7 +71,7 @@ def guided_cartoon(image: Floats, hand: Hand) -> Floats:
 
 
 def plain_kuwahara(image: Floats, hand: Hand) -> Floats:
-    """Kuwahara's filter."""
+    """The Kuwahara filter."""
     return kuwahara(image, max(1, round(5 * hand.unit)))
 
 
@@ -78,11 +81,11 @@ def flowing_kuwahara(image: Floats, hand: Hand) -> Floats:
 
 
 def oil(image: Floats, hand: Hand) -> Floats:
-    """Oil on canvas: anisotropic Kuwahara, bristle marks along the flow, and light on their relief."""
+    """Oil on canvas: anisotropic Kuwahara, bristle marks along the flow, and a lit paint relief."""
     size = image.shape[:2]
-    # Dabs first: a little displacement along noise keeps surfaces from looking filtered.
+    # A small random displacement first, so that surfaces do not look filtered.
     base = anisotropic_kuwahara(_dabbed(image, hand), 6 * hand.unit, sigma=2.5 * hand.unit)
-    vectors = _brush_way(base, hand)
+    vectors = _brush_directions(base, hand)
     hairs = [
         grain.noise(size, width * hand.unit, hand.seed + index) for index, width in enumerate((1.6, 5.0))
     ]
@@ -96,12 +99,12 @@ def oil(image: Floats, hand: Hand) -> Floats:
     return floats((from_lab(lab) * grain.lit(relief, strength=0.26)[..., None]).clip(0, 1))
 
 
-def _brush_way(image: Floats, hand: Hand) -> Floats:
-    """The way of the brush: the form's where it is clear, else the arm's, which slowly changes."""
+def _brush_directions(image: Floats, hand: Hand) -> Floats:
+    """Directions (H, W, 2) of the brush: along clear edges, else a direction that varies slowly."""
     tensor = structure_tensor(image, 5 * hand.unit)
     angle = 0.6 + 0.9 * grain.noise(image.shape[:2], 130 * hand.unit, hand.seed + 9)
     x, y = np.cos(angle), np.sin(angle)
-    # Gradients run across the stroke.
+    # The tensor holds gradients, which are perpendicular to the stroke.
     own = np.stack([y * y, -x * y, x * x], axis=2)
     return directions(floats(tensor + 3e-4 * own))[0]
 
@@ -115,11 +118,14 @@ def _dabbed(image: Floats, hand: Hand) -> Floats:
 
 
 def watercolour(image: Floats, hand: Hand) -> Floats:
-    """Bousseau et al., "Interactive watercolor rendering", 2006: pigment that varies, dark edges, paper."""
+    """Watercolour with varying pigment density, dark wash edges and paper grain.
+
+    Bousseau et al., "Interactive watercolor rendering with temporal coherence and abstraction", 2006.
+    """
     size, unit = image.shape[:2], hand.unit
     lab = to_lab(vivid(image, 1.45))
     light = tone(image)
-    lab[..., 0] = 100 * (0.22 + 0.78 * light**0.8)  # transparent: light and never black
+    lab[..., 0] = 100 * (0.22 + 0.78 * light**0.8)  # transparent paint is light and never black
     flat = anisotropic_kuwahara(from_lab(lab), 7 * unit, sigma=3 * unit, sharpness=10)
     flat = _wobbled(flat, hand)
     washes = _washes(flat, hand)
@@ -138,7 +144,7 @@ def _pigment(colour: Floats, density: Floats) -> Floats:
 
 
 def _wobbled(image: Floats, hand: Hand) -> Floats:
-    """Outlines that the paper's tooth and the hand make uneven."""
+    """Displaces the picture along noise, so that outlines look hand-drawn on rough paper."""
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     for axis, offset in ((x, 21), (y, 22)):
@@ -147,7 +153,7 @@ def _wobbled(image: Floats, hand: Hand) -> Floats:
 
 
 def _washes(image: Floats, hand: Hand) -> Floats:
-    """Overlaid flat washes with soft borders here and there."""
+    """Quantises lightness into overlaid flat washes with soft borders."""
     lab = to_lab(image)
     steps = 11.0
     lab[..., 0] += 1.5 * grain.noise(image.shape[:2], 60 * hand.unit, hand.seed + 31, octaves=2)
@@ -157,7 +163,7 @@ def _washes(image: Floats, hand: Hand) -> Floats:
 
 
 def _edge_darkening(image: Floats, unit: float) -> Floats:
-    """Pigment gathers where a wash ends: 0..1, thin along the borders of surfaces."""
+    """Edge darkening (H, W) 0..1: pigment gathers in thin lines along the border of a wash."""
     light = lightness(image)
     inner = blur(light, 1.2 * unit) - blur(light, 4.0 * unit)
     slope = np.hypot(*np.gradient(blur(light, 0.8 * unit))) if min(light.shape) > 1 else np.zeros_like(light)
@@ -165,7 +171,7 @@ def _edge_darkening(image: Floats, unit: float) -> Floats:
 
 
 def ink_wash(image: Floats, hand: Hand) -> Floats:
-    """Sumi-e: a few washes of ink that bleed, brush lines of changing width, and much white paper."""
+    """Sumi-e: a few bleeding ink washes, brush lines of varying width, and much white paper."""
     size, unit = image.shape[:2], hand.unit
     calm = _wobbled(anisotropic_kuwahara(image, 7 * unit, sigma=3 * unit, sharpness=10), hand)
     light = tone(calm)
@@ -188,7 +194,7 @@ def ink_wash(image: Floats, hand: Hand) -> Floats:
 
 
 def _brush_lines(image: Floats, hand: Hand, granules: Floats) -> Floats:
-    """Outlines 0..1 from a soft brush, thick and thin, that skips over the paper where it is dry."""
+    """Outlines (H, W) 0..1 of a soft brush: their width varies, and they break up where the brush is dry."""
     if hand.lines <= 0:
         return np.zeros(image.shape[:2], np.float32)
     calm = floats(cv2.bilateralFilter(contrast(image), 0, 0.1, 3 * hand.unit))

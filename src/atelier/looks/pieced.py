@@ -1,4 +1,4 @@
-"""Looks put together from pieces: stained glass and mosaic.
+"""Looks assembled from pieces: stained glass and mosaic.
 
 Pictures are float32 (H, W, 3) sRGB in 0..1.
 """
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def stained_glass(image: Floats, hand: Hand) -> Floats:
-    """Panes of glowing glass held by lead."""
+    """Panes of glowing glass set in lead."""
     unit, size = hand.unit, image.shape[:2]
     labels = panes(
         kuwahara(image, max(1, round(6 * unit))),
@@ -40,7 +40,7 @@ def stained_glass(image: Floats, hand: Hand) -> Floats:
         return floats(glass.clip(0, 1))
     lead = 2.9 * unit * hand.lines
     cover = (lead + 0.5 - distance).clip(0, 1)[..., None]
-    # Lead came is round: its middle catches the light.
+    # Lead came has a round profile, so its middle catches the light.
     bulge = np.sqrt(np.maximum(0, 1 - (distance / max(lead, 0.5)).clip(0, 1) ** 2))
     shine = grain.lit(floats(bulge * lead), strength=0.5)
     metal = np.asarray((0.13, 0.135, 0.15), np.float32) * (0.5 + 0.9 * shine[..., None])
@@ -48,7 +48,7 @@ def stained_glass(image: Floats, hand: Hand) -> Floats:
 
 
 def mosaic(image: Floats, hand: Hand) -> Floats:
-    """Square stones in rows along the picture's lines, with grout between."""
+    """Square stones in rows along the edges of the picture, with grout between them."""
     unit = hand.unit
     side = max(13.0 * unit, 4.0)
     soft = blur(image, 2.5 * unit)

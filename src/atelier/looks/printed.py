@@ -1,4 +1,4 @@
-"""Looks of the press: halftone, stipple, linocut.
+"""Print looks: halftone, stipple, linocut.
 
 Pictures are float32 (H, W, 3) sRGB in 0..1.
 """
@@ -22,7 +22,7 @@ from atelier.maths.compiled import floats
 
 Floats = npt.NDArray[np.float32]
 
-#: Each ink's screen angle in degrees and its colour on white paper.
+#: Screen angle in degrees and colour on white paper of each ink.
 _PRESS = {
     "cyan": (15.0, (0.05, 0.62, 0.86)),
     "magenta": (75.0, (0.87, 0.09, 0.51)),
@@ -32,10 +32,10 @@ _PRESS = {
 
 
 def halftone(image: Floats, hand: Hand) -> Floats:
-    """A screen of dots for each ink, as newspapers and comics print.
+    """A screen of dots for each ink, as in newspapers and comics.
 
-    Ink covers as much as sRGB, not light, is missing: most programs shrink pictures so, and then the tone
-    is the photo's at any zoom.
+    Coverage is computed from sRGB values, not from linear light. Most programs average sRGB values when they
+    shrink a picture, so the result keeps the tone of the photo at any zoom.
     """
     pitch = max(6.5 * hand.unit, 3.0)
     if hand.inks == "black":
@@ -54,8 +54,8 @@ def halftone(image: Floats, hand: Hand) -> Floats:
 
 
 def _separations(image: Floats) -> tuple[Floats, ...]:
-    """Ink coverage (H, W) for cyan, magenta, yellow and black, a part of the dark going to black."""
-    # What each ink takes from each light, undone: the masking equations of colour printing.
+    """Coverage (H, W) of cyan, magenta, yellow and black; black ink takes over part of the dark tones."""
+    # The masking equations of colour printing: how much of R, G and B each ink absorbs, inverted.
     taken = np.array([[1 - part for part in _PRESS[name][1]] for name in ("cyan", "magenta", "yellow")])
     taken = taken.astype(np.float32)
     back = np.linalg.inv(taken)
@@ -63,14 +63,17 @@ def _separations(image: Floats) -> tuple[Floats, ...]:
     black = 0.8 * (1 - wanted.max(axis=2)) ** 1.4
     rest = (wanted / (1 - 0.91 * black[..., None])).clip(0, 1)
     amounts = ((1 - rest) @ back).clip(0, 1)
-    for _ in range(3):  # dots lie over each other by chance: shares of light multiply (Demichel)
+    for _ in range(3):  # dots overlap at random, so transmittances multiply (Demichel)
         seen = np.prod([1 - amounts[..., ink, None] * taken[ink] for ink in range(3)], axis=0)
         amounts = (amounts + (seen - rest) @ back).clip(0, 1)
     return tuple(floats(ink) for ink in (*np.moveaxis(amounts, 2, 0), black))
 
 
 def _screen(amount: Floats, pitch: float, angle: float) -> Floats:
-    """Coverage (H, W) of round dots, `pitch` pixels apart, that cover the share `amount` of the paper."""
+    """Coverage (H, W) of round dots, `pitch` pixels apart, that ink the fraction `amount` of the paper.
+
+    `angle` is in degrees.
+    """
     height, width = amount.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -78,13 +81,13 @@ def _screen(amount: Floats, pitch: float, angle: float) -> Floats:
     spot = 0.5 * (np.cos(2 * np.pi * u) + np.cos(2 * np.pi * v))
     levels = _levels()
     wanted = np.interp(blur(amount, 0.22 * pitch), np.linspace(0, 1, len(levels)), levels)
-    # The spot's slope is at most pi / pitch a pixel: this makes edges about a pixel soft.
+    # The spot function changes by at most about pi / pitch per pixel, so edges are about one pixel soft.
     edge = (0.5 + (spot - wanted) * pitch / 3.6).clip(0, 1)
     return floats(edge)
 
 
 def _levels() -> npt.NDArray[np.float64]:
-    """The spot's height that leaves a share above it, for shares from 0 to 1."""
+    """Thresholds (257,) of the spot function: the area above entry i is the fraction i / 256."""
     phase = 2 * np.pi * (np.arange(256) + 0.5) / 256
     heights = np.sort(0.5 * (np.cos(phase)[:, None] + np.cos(phase)), axis=None)[::-1]
     levels: npt.NDArray[np.float64] = np.interp(
@@ -95,11 +98,11 @@ def _levels() -> npt.NDArray[np.float64]:
 
 
 def stippling(image: Floats, hand: Hand) -> Floats:
-    """Ink dots placed by weighted Voronoi cells, larger in the darks."""
+    """Ink dots placed by weighted Voronoi cells, larger in dark areas."""
     unit = hand.unit
     dark = (1.06 * (1 - tone(image)) ** 1.3 - 0.03).clip(0, 0.94)
     radius = np.maximum((1.25 + 0.75 * dark) * unit, 0.6)
-    # Discs overlap: -log(1 - cover) of them per area would cover so much if they lay at random.
+    # Discs overlap: placed at random, an area density of -log(1 - dark) covers the fraction `dark`.
     covered = 0.65 * dark + 0.35 * -np.log(1 - dark)
     points = stipple(floats((covered / (math.pi * radius**2)).clip(0, 1)), rounds=12, seed=hand.seed)
     place = points.round().astype(int)
@@ -109,7 +112,7 @@ def stippling(image: Floats, hand: Hand) -> Floats:
 
 
 def linocut(image: Floats, hand: Hand) -> Floats:
-    """A block print: white cut from black, gouge marks along the form in the middle tones."""
+    """A block print: white cut from black, with gouge marks along the edges in the midtones."""
     unit, size = hand.unit, image.shape[:2]
     light = tone(image)
     vectors, _ = flow(blur(image, 2 * unit), 5 * unit)
@@ -130,7 +133,7 @@ def linocut(image: Floats, hand: Hand) -> Floats:
 
 
 def _printed(white: Floats, image: Floats, hand: Hand, size: tuple[int, int]) -> Floats:
-    """Ink from a roller: hard edges, and specks of paper in the blacks."""
+    """Ink from a roller: hard edges, and specks of paper in black areas."""
     hard = ((blur(white, 0.5 * hand.unit) - 0.5) * 3.5 + 0.5).clip(0, 1)
     salt = grain.noise(size, 3 * hand.unit, hand.seed + 61, octaves=2)
     salt += 0.8 * grain.noise(size, 120 * hand.unit, hand.seed + 62)

@@ -1,4 +1,4 @@
-"""Mathematics that deserves a name: moments, matrix roots, pyramids."""
+"""Mathematical building blocks: moments, matrix roots, pyramids, optimisation, nearest neighbours."""
 
 import lazy_loader as _lazy
 

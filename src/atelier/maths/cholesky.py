@@ -1,8 +1,8 @@
-"""Cholesky-WCT: features moved to another mean and covariance by triangular roots.
+"""Cholesky-WCT: whitening and colouring with Cholesky factors.
 
-Wen, Gao & Zou 2023 (section 3.2) whiten and colour with Cholesky factors instead of eigenvectors: with
-K = L L' the covariance, T = L_s L_c^-1 takes the content's to the style's. It is the one such map that is
-triangular, costs a fraction of a decomposition, and has a gradient.
+Wen, Gao & Zou 2023 (section 3.2) use Cholesky factors instead of eigenvectors: with K = L L' for the
+covariances, T = L_s L_c^-1 maps that of the content to that of the style. T is the only such map that is
+lower triangular with a positive diagonal. It costs a fraction of an eigendecomposition and is differentiable.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Added to a covariance that has no factor, again and again until it has; the published number.
+#: The published value, added to the diagonal of a covariance without a factor until it has one.
 RIDGE = 2e-5
-# A pivot below this part of the largest variance is rounding: its inverse would blow noise up to full size.
+# A pivot (L_ii squared) below this fraction of the largest variance is rounding; its inverse is noise.
 _NOISE = 1e-9
 _TRIES = 64
 _BLOCK = 1024
@@ -28,15 +28,15 @@ class Gaussian(NamedTuple):
     root: Tensor
 
 
-#: Statistics with their weights.
+#: Pairs of a weight and statistics.
 Weighted = Sequence[tuple[float, Gaussian]]
 
 
 def gaussian(features: Tensor, where: Tensor | None = None) -> Gaussian:
-    """The mean and the root of the unbiased covariance of features (B, C, H, W), or where `where` (H, W) is.
+    """The mean and the Cholesky factor of the unbiased covariance of features (B, C, H, W).
 
-    A covariance without a factor (flat pictures, fewer positions than channels) gets the least multiple of
-    the identity that gives it one.
+    `where` (H, W), bool, selects positions. Singular covariances (flat pictures, fewer positions than
+    channels) are regularised; see `factor`.
     """
     vectors = _vectors(features)
     vectors = vectors if where is None else vectors[:, where.flatten()]
@@ -45,14 +45,16 @@ def gaussian(features: Tensor, where: Tensor | None = None) -> Gaussian:
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """The lower L with L L' = `covariance` (B, C, C), ridged where it is singular; NaN for NaN.
+    """The lower triangular L with L L' = `covariance` (B, C, C); NaN for NaN.
+
+    A singular covariance gets a growing multiple of the identity until it has a factor.
 
     >>> factor(torch.tensor([[[4.0, 2.0], [2.0, 5.0]]])).tolist()
     [[[2.0, 0.0], [1.0, 2.0]]]
     """
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     largest = covariance.detach().diagonal(dim1=-2, dim2=-1).amax(-1)
-    # In features of another size than the published ones the published number alone would be nothing.
+    # The published constant alone would be negligible for features on a larger scale than the paper's.
     step = (_NOISE * largest).clamp(min=RIDGE)
     ridge, total = torch.zeros_like(step), torch.zeros_like(step)
     root = covariance
@@ -68,20 +70,20 @@ def factor(covariance: Tensor) -> Tensor:
 
 
 def interpolated(styles: Weighted, now: Gaussian, strength: float = 1.0) -> Gaussian:
-    """Means and roots of the styles by their shares, and of the content by what strength leaves.
+    """Interpolates means and roots: the styles by their shares times `strength`, the content by the rest.
 
-    The published interpolation. The styles' shares need not sum to 1.
+    This is the interpolation of the paper. The shares need not sum to 1.
     """
     whole = sum(share for share, _ in styles)
     parts = [(strength * share / whole, style) for share, style in styles] + [(1 - strength, now)]
     kept = [(weight, part) for weight, part in parts if weight]
-    like = now.mean.device  # what was kept on a disk comes back on the CPU
+    like = now.mean.device  # cached statistics are on the CPU
     mean = torch.stack([weight * part.mean.to(like) for weight, part in kept]).sum(0)
     return Gaussian(mean, torch.stack([weight * part.root.to(like) for weight, part in kept]).sum(0))
 
 
 def recoloured(features: Tensor, now: Gaussian, wanted: Gaussian) -> Tensor:
-    """Features (B, C, H, W) of the mean and covariance `now`, with those that are `wanted`."""
+    """Features (B, C, H, W) with statistics `now`, mapped to the statistics `wanted`."""
     moved = _moved(_vectors(features), now, wanted)
     return moved.unflatten(1, features.shape[-2:]).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -94,10 +96,10 @@ def recoloured_by_region(
     strength: float = 1.0,
     inside: Tensor | None = None,
 ) -> Tensor:
-    """Features (1, C, H, W), those of each region moved from its own statistics to those of its style.
+    """Features (1, C, H, W), with each region mapped from its own statistics to those of its style.
 
-    `places` (H, W) holds the labels; those without a style stay as they are. Only positions `inside` (H, W)
-    count for the statistics.
+    `places` (H, W) holds the labels; regions without a style do not change. Only positions `inside` (H, W),
+    bool, count in the statistics.
     """
     vectors = _vectors(features)
     result = vectors.clone()
@@ -115,13 +117,13 @@ def _moved(vectors: Tensor, now: Gaussian, wanted: Gaussian) -> Tensor:
     change = torch.linalg.solve_triangular(now.root, wanted.root, upper=False, left=False)
     shift = wanted.mean - (change @ now.mean[..., None])[..., 0]
     like = {"device": vectors.device, "dtype": vectors.dtype}
-    # Autocast would multiply in bfloat16, and every rounding here is seen in the picture.
+    # Autocast would multiply in bfloat16, and the rounding would be visible in the picture.
     with torch.autocast(vectors.device.type, enabled=False):
         return torch.baddbmm(shift[:, None].to(**like), vectors, change.mT.to(**like))
 
 
 def _vectors(features: Tensor) -> Tensor:
-    """Features (B, C, H, W) as vectors (B, H W, C); a view where they are channels-last."""
+    """Features (B, C, H, W) as vectors (B, H W, C); a view if they are channels-last."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
@@ -131,12 +133,12 @@ def _exact(tensor: Tensor) -> Tensor:
 
 
 def _mean(vectors: Tensor) -> Tensor:
-    """(B, C) in float64: short sums in float32, which is quick, and their sum in float64."""
+    """The mean (B, C) in float64: short sums in float32 for speed, their total in float64."""
     parts = torch.split(vectors, _BLOCK, 1)
     return torch.stack([_exact(part.sum(1)) for part in parts]).sum(0) / vectors.shape[1]
 
 
 def _covariance(vectors: Tensor, mean: Tensor) -> Tensor:
-    """(B, C, C) in float64, from vectors without their mean, before any product."""
+    """The unbiased covariance (B, C, C) in float64; vectors are centred before they are multiplied."""
     parts = [_exact(part) - mean[:, None] for part in torch.split(vectors, _BLOCK, 1)]
     return torch.stack([part.mT @ part for part in parts]).sum(0) / max(1, vectors.shape[1] - 1)

@@ -1,8 +1,8 @@
-"""Loops over pixels that are compiled: numba behind one typed decorator.
+"""Compiled loops over pixels: numba behind one typed decorator.
 
-Only rooms that need it import this file, so listing methods never loads numba. Kernels take C-contiguous
-float32 arrays and plain numbers, release the GIL, and are compiled once per machine; `compiled_cache` says
-where the code is kept.
+Only modules with kernels import this file, so listing methods never loads numba. Kernels take C-contiguous
+float32 arrays and plain numbers, release the GIL, and are compiled once per machine; `compiled_cache` stores
+the code.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from atelier.maths import compiled_cache
 Floats = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Reordering sums lets loops use vector registers. NaN and infinity keep their meaning.
+# Reordering sums allows loops to be vectorised. NaN and infinity are still handled correctly.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def kernel(function: Function) -> Function:
-    """`function`, compiled when it is first called."""
+    """`function`, compiled on its first call."""
     compiled = numba.njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
     compiled_cache.keep(compiled)
     return cast(Function, compiled)
 
 
 def in_bands(function: Callable[..., None], height: int, *arguments: Any) -> None:
-    """Call `function(*arguments, top, bottom)` for bands of rows that cover `height`, one per torch thread.
+    """Calls `function(*arguments, top, bottom)` for bands of rows that cover `height`, one per torch thread.
 
-    The result for a row must not depend on its band, so that pixels are the same for any number of threads.
+    The result for a row must not depend on its band, so that it is the same for any number of threads.
     """
     bands = max(1, min(torch.get_num_threads(), height // 16))
     edges = [height * index // bands for index in range(bands + 1)]
@@ -49,5 +49,5 @@ def in_bands(function: Callable[..., None], height: int, *arguments: Any) -> Non
 
 
 def floats(array: Any) -> Floats:
-    """The array as kernels take it: float32, C-contiguous."""
+    """The array in the form that kernels take: float32, C-contiguous."""
     return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,9 +1,8 @@
-"""Where compiled kernels are kept between runs: numba's cache, made to cost speed and nothing else.
+"""The cache of compiled kernels between runs: numba's cache, whose failures cost only time.
 
-numba's own cache raises whatever goes wrong: no folder to write, a full disk, a damaged file. Here each of
-these means that the kernel is compiled again. The code lies in `NUMBA_CACHE_DIR` where that is set and can be
-written, else in the folder `kernels` of `core.caches`; damaged machine code is found by its checksum, for it
-would run all the same.
+numba's own cache raises if no folder can be written, the disk is full or a file is damaged. Here the kernel
+is compiled again instead. The code is stored in `NUMBA_CACHE_DIR` if that is set and writable, else in the
+folder `kernels` of `core.caches`. A checksum detects damaged machine code, which would otherwise be run.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from numba.core import caching
 from atelier.core.atomic import atomic
 from atelier.core.caches import Cache, can_be_written, harmless
 
-#: Bytes that compiled code may take in our own folder.
+#: The size limit of our own folder in bytes.
 LIMIT = 256 << 20
 _FORMAT = 1
 _HASH = hashlib.sha256().digest_size
 
 
 def keep(dispatcher: Any) -> None:
-    """Let `dispatcher`, from `numba.njit`, find and keep its compiled code on the disk, where that works."""
+    """Lets `dispatcher`, from `numba.njit`, load and store its compiled code on disk, if possible."""
     with harmless(f"hold compiled code of {dispatcher.py_func.__name__}"):
         dispatcher._cache = _HarmlessCache(dispatcher.py_func)  # as `Dispatcher.enable_caching` does
 
@@ -41,7 +40,7 @@ class _Place:
         chosen = getattr(numba.config, "CACHE_DIR", "")
         if chosen and can_be_written(Path(chosen)):
             self.own, root = None, Path(chosen)
-        # Copies of the package at several places have code of their own.
+        # Each copy of the package has its own code, so the name contains a hash of the location.
         place = hashlib.sha256(str(self._source.absolute().parent).encode()).hexdigest()[:16]
         self._folder = root / f"{self._source.parent.name}-{place}"
 
@@ -63,7 +62,7 @@ class _Place:
 
 
 class _Files(caching.IndexDataCacheFile):
-    """The files of one kernel, with a checksum before the machine code."""
+    """The cache files of one kernel, with a checksum before the machine code."""
 
     def _save_data(self, name: str, data: Any) -> None:
         content = self._dump(data)
@@ -82,11 +81,11 @@ class _Files(caching.IndexDataCacheFile):
 
 
 class _Implementation(caching.CompileResultCacheImpl):
-    _locator_classes = [_Place]  # noqa: RUF012 - numba's name and form
+    _locator_classes = [_Place]  # noqa: RUF012 - numba requires this attribute
 
 
 class _HarmlessCache(caching.FunctionCache):
-    """numba's cache of one function, whose failures mean compiling."""
+    """numba's cache of one function; on failure the function is compiled again."""
 
     _impl_class = _Implementation
 
@@ -115,5 +114,5 @@ class _HarmlessCache(caching.FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception:
-            self.flush()  # an index that cannot be read would be in the way for ever
+            self.flush()  # replaces an unreadable index, which would block the cache for ever
             super().save_overload(sig, data)

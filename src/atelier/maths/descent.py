@@ -1,4 +1,4 @@
-"""Descent on the image itself: L-BFGS or Adam, keeping the best, averaging, stopping when it diverges."""
+"""Optimisation of the image itself, by L-BFGS or Adam, with averaging and divergence detection."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ Optimiser = Literal["adam", "lbfgs"]
 Objective = Callable[[Tensor], Mapping[str, Tensor]]
 Report = Callable[[int, Mapping[str, float], Callable[[], Tensor]], bool]
 
-#: What is left of Adam's step at the end, where it cools.
+#: The fraction of Adam's step size that is left after cooling.
 _COLD = 0.3
 
 
 class Descent:
-    """Minimises the sum of `objective`'s terms over an image (B, 3, H, W) with values in 0..1.
+    """Minimises the sum of the terms of `objective` over an image (B, 3, H, W) with values in 0..1.
 
-    The image is clamped to `bounds` before each evaluation, as PyTorch's tutorial does; L-BFGS is not told,
-    so its memory, of the last `history` steps, refers to the unclamped iterates. `report(evaluation, terms,
-    image)` is called after each evaluation and returns False to stop.
+    The image is clamped to `bounds` before each evaluation, as in PyTorch's tutorial. The curvature history
+    of L-BFGS, the last `history` steps, still refers to the unclamped iterates.
+    `report(evaluation, terms, image)` is called after each evaluation; it returns False to stop.
 
-    What counts is not the last iterate: `best` is the one of the lowest loss, and with `average` > 0 Adam's
-    result is the exponential average of its iterates, which has less grain (as Polyak averaging has in
-    training). Over the last `cooling` of the evaluations Adam's step shrinks to 0.3 of its size: at a
-    constant one the loss ends by going up and down.
+    The result is the iterate with the lowest loss, `best`. With `average` > 0, the result of Adam is the
+    exponential moving average of its iterates instead, which has less grain (like Polyak averaging in
+    training). Over the last fraction `cooling` of the evaluations, Adam's step size decreases to 0.3 of its
+    value: with a constant step size the loss oscillates at the end.
 
-    The descent stops when the loss is not finite. L-BFGS, which has no line search here, may leap to many
-    times the lowest loss and come down to a lower one within a few evaluations; it stops when it has stayed
-    above `diverged` times the lowest for more than `patience` of them, for then it never does. Its first
-    step, along the gradient, is 1 over all values together as in torch, which rounding swallows where they
-    are many; or `first_step`, the mean over the values.
+    The descent stops if the loss is not finite. L-BFGS has no line search here, so it may jump to many times
+    the lowest loss and reach a lower one within a few evaluations. It stops once the loss has stayed above
+    `diverged` times the lowest for more than `patience` evaluations, after which it does not recover. The
+    first step of L-BFGS is along the gradient. As in torch, its L1 norm is at most 1, which is lost in
+    rounding for large images; with `first_step`, that is its mean absolute value instead.
 
-    torch's L-BFGS skips curvatures below 1e-10 and ends at gradients below 1e-7, which a loss that is a mean
-    over a large picture never exceeds. With `rescale` such a loss is multiplied by a power of two, from its
-    first gradient. That changes nothing where curvatures are positive, except those thresholds; but until
-    the first positive one the step is the gradient itself, and so grows with the factor. A loss in a
-    published unit is therefore minimised with `rescale=False`, which is torch's L-BFGS to the bit.
+    torch's L-BFGS skips curvatures below 1e-10 and stops at gradients below 1e-7. A loss that is a mean over
+    a large picture never exceeds these thresholds. With `rescale`, such a loss is multiplied by a power of
+    two, derived from its first gradient. With positive curvatures this affects only the thresholds; before
+    the first positive curvature the step is the gradient itself and grows with the factor. To reproduce a
+    published loss, use `rescale=False`, which is bit-identical to torch's L-BFGS.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -74,7 +74,7 @@ class Descent:
 
     @torch.inference_mode(False)
     def run(self, start: Tensor) -> Tensor:
-        """The best image found from `start`, (B, 3, H, W), detached, within the bounds."""
+        """The result of the descent from `start` (B, 3, H, W), detached and within the bounds."""
         self.image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
         self.best = self.image.detach().clamp(*self.bounds)
         self.mean = torch.zeros_like(self.best) if self.average else None
@@ -83,7 +83,7 @@ class Descent:
         return self.result()
 
     def result(self) -> Tensor:
-        """The averaged iterates, or the best one where nothing is averaged or the descent diverged."""
+        """The average of the iterates, or the best iterate if there is no average or the descent diverged."""
         if self.mean is None or self.done == 0 or self.failed:
             return self.best
         return (self.mean / (1 - self.average**self.done)).clamp(*self.bounds)
@@ -97,7 +97,7 @@ class Descent:
         self._keep(float(total.detach()))
         if self.rescale and self.optimiser == "lbfgs" and self.done == 1:
             self.unit = _unit(gradient)
-        # It comes channels-last out of an encoder, and L-BFGS flattens by view.
+        # Encoders return channels-last gradients, which L-BFGS cannot flatten with view().
         self.image.grad = gradient.contiguous() * self.unit
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self.report is not None and not self.report(self.done, values, self.result):
@@ -119,7 +119,7 @@ class Descent:
             self.mean.mul_(self.average).add_(iterate, alpha=1 - self.average)
 
     def _adam(self) -> None:
-        # The short memory of the squares lets it follow a loss whose scale falls a thousandfold.
+        # A beta2 of 0.99 adapts quickly enough to a loss whose scale falls by a factor of 1000.
         optimiser = torch.optim.Adam([self.image], lr=self.step_size, betas=(0.9, 0.99))
         cooled = max(1.0, self.cooling * self.iterations)
         for done in range(self.iterations):
@@ -137,15 +137,15 @@ class Descent:
             group["lr"] = 1.0
         while self.done < self.iterations:
             before = self.done
-            # Each closure is one evaluation; the last step is cut so that their number is exact.
+            # Each closure call is one evaluation; the last step is shortened so that their number is exact.
             group["max_iter"] = min(20, self.iterations - self.done)
             optimiser.step(self._evaluate)  # type: ignore[no-untyped-call]
             if self.done - before <= 1:
-                return  # the gradient or the step has become too small to go on
+                return  # the gradient or the step is too small to continue
 
 
 def _unit(gradient: Tensor) -> float:
-    """The power of two that brings a first gradient with a mean below 1 to a mean of 1 to 2."""
+    """The power of two that scales a gradient with a mean absolute value below 1 to between 1 and 2."""
     size = float(gradient.abs().mean(dtype=torch.float64))
     return 2.0 ** math.ceil(-math.log2(size)) if 0 < size < 1 else 1.0
 

@@ -1,4 +1,4 @@
-"""Descent where `Descent` itself does not go: on features, which have no range, and on a pyramid's levels."""
+"""Descent on tensors without a fixed range, such as features, and on the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class FreeDescent(Descent):
 
 
 class PyramidDescent(FreeDescent):
-    """Descent on the levels that `split` makes of an image and that `merge` puts together again.
+    """Descent on the pyramid levels of an image, which `split` creates and `merge` recombines.
 
-    Steps at all levels at once move large areas as easily as single pixels. The objective sees the image
-    unclamped, and `image` holds the last one that it saw; the result is that one, or the average, clamped
-    to 0..1: where places are drawn anew at each evaluation, the lowest loss is a lucky draw and no better.
+    Optimising all levels together moves large areas as easily as single pixels. The objective sees the
+    unclamped image, and `image` is the last one that it saw. The result is that image, or the average,
+    clamped to 0..1. It is not the one with the lowest loss, because with an objective that samples random
+    positions at each evaluation the lowest loss is only a lucky draw.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class PyramidDescent(FreeDescent):
         self.split, self.merge, self.rule = split, merge, rule
 
     def result(self) -> Tensor:
-        """The average or the last image, in 0..1; the best one where the descent diverged."""
+        """The average or the last image, clamped to 0..1; the best one if the descent diverged."""
         if self.failed or self.done == 0:
             return self.best.clamp(0, 1)
         return (self.image.detach() if self.mean is None else super().result()).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Between PyTorch's layout of a picture, (1, C, H, W), and that of NumPy and OpenCV, (H, W, C)."""
+"""Conversion between the picture layouts of PyTorch, (1, C, H, W), and of NumPy and OpenCV, (H, W, C)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def to_array(tensor: torch.Tensor) -> Floats:
-    """A picture or features (1, C, H, W) of any device and float type as a contiguous array (H, W, C)."""
+    """A picture or features (1, C, H, W) of any device and float type as a float32 array (H, W, C)."""
     return np.ascontiguousarray(tensor[0].permute(1, 2, 0).float().cpu().numpy())
 
 
 def to_tensor(array: Floats) -> torch.Tensor:
-    """A picture or features (H, W, C) as a contiguous tensor (1, C, H, W) on the CPU, always a copy."""
+    """A picture or features (H, W, C) as a contiguous CPU tensor (1, C, H, W); always a copy."""
     return torch.from_numpy(array.transpose(2, 0, 1)[None].copy())

@@ -1,7 +1,7 @@
 """First and second moments of features over the positions of a picture.
 
-All accumulate in float32 or better, whatever the dtype of the features. A weight map (B, 1, H, W),
-0..1, restricts them to a region; where it is zero everywhere, the moments are zero.
+All functions accumulate in float32 or better, whatever the dtype of the features. A weight map (B, 1, H, W),
+0..1, restricts them to a region; if it is zero everywhere, the moments are zero.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SUM_BLOCK = 256
 def gram(features: Tensor, *, centred: bool = False, weight: Tensor | None = None) -> Tensor:
     """The Gram matrix (B, C, C) of features (B, C, H, W), divided by the number of positions H W.
 
-    Gatys et al. 2016 (eq. 3) sum where this takes the mean, so that pictures of several sizes compare.
-    `centred` subtracts each channel's mean first, which gives the covariance.
+    Gatys et al. 2016 (eq. 3) use the sum; the mean makes pictures of different sizes comparable. `centred`
+    subtracts the mean of each channel first, which gives the covariance.
 
     >>> gram(torch.tensor([[[[1.0, 3.0]]]])).item(), gram(torch.tensor([[[[1.0, 3.0]]]]), centred=True).item()
     (5.0, 1.0)
@@ -47,9 +47,9 @@ def mean_and_covariance(
 def channel_moments(
     features: Tensor, *, unbiased: bool = False, eps: float = 1e-5, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Each channel's mean and standard deviation, both (B, C, 1, 1), of features (B, C, H, W).
+    """The mean and standard deviation of each channel, both (B, C, 1, 1), of features (B, C, H, W).
 
-    `eps` is added to the variance, so that the deviation of a flat channel has a gradient.
+    `eps` is added to the variance, so that the deviation of a constant channel has a finite gradient.
 
     >>> mean, deviation = channel_moments(torch.tensor([[[[1.0, 3.0]]]]), eps=0.0)
     >>> mean.item(), deviation.item()
@@ -64,12 +64,12 @@ def channel_moments(
 
 
 def _computable(features: Tensor) -> Tensor:
-    # Sums of squares over a picture leave the range of float16.
+    # Sums of squares over a picture exceed the range of float16.
     return features.float() if features.dtype == torch.float16 else features
 
 
 def _count(features: Tensor, weight: Tensor | None) -> Tensor:
-    """The number of positions, or what the weights sum to: (1,) or (B,)."""
+    """The number of positions (1,), or the sum of the weights (B,)."""
     if weight is None:
         return torch.full((1,), float(features.shape[2:].numel()), device=features.device)
     total = weight.sum((1, 2, 3), dtype=torch.promote_types(weight.dtype, torch.float32))
@@ -81,26 +81,25 @@ def _bessel(count: Tensor) -> Tensor:
 
 
 def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean over positions, (B, C, 1, 1), in float32 or better."""
+    """The mean (B, C, 1, 1) over positions, in float32 or better."""
     if weight is not None:
         features = features * weight.to(features.dtype)
     return _sum(features) / _count(features, weight).view(-1, 1, 1, 1)
 
 
 def _centred(features: Tensor, mean: Tensor) -> Tensor:
-    """Features without their mean, before any product: E[x x'] - mean mean' loses small variances.
+    """Subtracts the mean before any product, because E[x x'] - mean mean' loses small variances.
 
-    The mean may be a constant to autograd: what second moments would send back through it is a sum of
-    centred features, which is zero.
+    The mean is detached: its gradient from second moments is a sum of centred features, which is zero.
     """
     return features - mean.detach().to(features.dtype)
 
 
 def _sum(features: Tensor) -> Tensor:
-    """Sum over positions, (B, C, 1, 1), in float32 or better."""
+    """The sum (B, C, 1, 1) over positions, in float32 or better."""
     if features.dtype != torch.bfloat16:
         return features.sum((2, 3), keepdim=True)
-    # A sum of bfloat16 in float32 takes ten times as long as products with ones, block by block.
+    # Summing bfloat16 in float32 takes ten times as long as blockwise products with ones.
     vectors = features.flatten(2).mT
     whole = vectors.shape[1] - vectors.shape[1] % _SUM_BLOCK
     total: Tensor = vectors[:, whole:].sum(1, dtype=torch.float32)
@@ -111,7 +110,7 @@ def _sum(features: Tensor) -> Tensor:
 
 
 class _SelfProduct(torch.autograd.Function):
-    """x'x of (B, P, C), in float32 or better; its gradient takes one product where autograd takes two."""
+    """x'x of (B, P, C), in float32 or better; the gradient needs one product instead of autograd's two."""
 
     @staticmethod
     def forward(context: Any, vectors: Tensor) -> Tensor:
@@ -129,10 +128,11 @@ class _SelfProduct(torch.autograd.Function):
 
 
 def _in_blocks(vectors: Tensor) -> Tensor:
-    """A product of bfloat16 is accumulated in float32 and then rounded to 8 bits.
+    """x'x of bfloat16 vectors (B, P, C), block by block.
 
-    Products of several blocks, each rounded and then added in float32, average that rounding away:
-    5e-4 of the matrix instead of 2e-3, and at half the time of a product in float32.
+    A bfloat16 product accumulates in float32 but rounds its result to 8 bits. Summing the products of several
+    blocks in float32 averages the rounding errors: 5e-4 of the matrix instead of 2e-3, in half the time of a
+    float32 product.
     """
     positions, channels = vectors.shape[1:]
     blocks = max(1, min(_MOST_BLOCKS, positions // (2 * channels)))

@@ -1,8 +1,9 @@
-"""Nearest neighbours between the features of two pictures, by cosine after centring.
+"""Nearest neighbours between the features of two pictures, by cosine similarity after centring.
 
-Each side is centred by its own mean, so that a place is matched by how it differs from the rest of its
-picture (Kolkin et al. 2022, section 3.2). The candidates are kept in the few directions in which they vary
-most; a query's length and what it has outside those directions change no ranking, so neither is computed.
+Each side is centred by its own mean, so that positions are matched by how they differ from the rest of their
+picture (Kolkin et al. 2022, section 3.2). Candidates are projected onto the few directions in which they vary
+most. The norm of a query, and its component outside these directions, do not change the ranking and are not
+computed.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class Candidates:
-    """What can be chosen: `keys` (M, P), the grids (rows, columns) they lie on one after another, and groups.
+    """Candidates for matches: normalised `keys` (M, P) on several `grids` (rows, columns), concatenated.
 
-    `basis` (P, D) leads from features to keys; each grid has a `group`, and a query may be confined to one.
-    `visible` (M,) says which of them may be chosen, all where it is None: hidden ones keep their place on the
-    grid, so that neighbours stay neighbours.
+    `basis` (P, D) projects features to keys. Each grid belongs to a group in `groups`, and a query can be
+    limited to one group. `visible` (M,) marks the candidates that may be chosen; None allows all. Hidden
+    candidates keep their place on the grid, so that neighbours stay neighbours.
     """
 
     keys: Tensor
@@ -35,12 +36,12 @@ class Candidates:
     visible: Tensor | None = None
 
     def of_group(self, group: int) -> Tensor:
-        """The keys (N, P) of a group that may be chosen."""
+        """The visible keys (N, P) of a group."""
         members = self.group_of().to(self.keys.device) == group
         return self.keys[members if self.visible is None else members & self.visible]
 
     def with_hidden(self, bias: Tensor | None) -> Tensor | None:
-        """A `bias` (M,) of the products, by which hidden candidates never win."""
+        """The `bias` (M,) of the products, with -inf for hidden candidates."""
         if self.visible is None:
             return bias
         plain = torch.zeros(len(self.keys), device=self.keys.device) if bias is None else bias
@@ -52,17 +53,17 @@ class Candidates:
         return torch.repeat_interleave(torch.tensor(self.groups), counts)
 
 
-#: For each map the positions (H, W) that may be chosen, None where all may; nothing at all for no map.
+#: For each map, the positions (H, W) that may be chosen, or None for all; an empty sequence hides nothing.
 Masks = Sequence[Tensor | None]
 
 
 def candidates(
     maps: Sequence[Tensor], groups: Sequence[int], *, dims: int = 96, seed: int = 0, visible: Masks = ()
 ) -> Candidates:
-    """Candidates out of feature maps (D, H, W); each group is centred by its own mean.
+    """Candidates from feature maps (D, H, W); each group is centred by its own mean.
 
-    `dims` directions are kept, by `basis`; all of them where the features have no more. Positions that are
-    not `visible` count neither in means nor in directions.
+    At most `dims` directions are kept (see `basis`). Hidden positions count neither for the means nor for the
+    directions.
     """
     joined, shown = torch.cat(_centred(maps, groups, visible)), joined_masks(maps, visible)
     directions = basis(joined if shown is None else joined[shown], dims, seed=seed)
@@ -73,16 +74,16 @@ def candidates(
 def projected(
     maps: Sequence[Tensor], groups: Sequence[int], directions: Tensor, *, visible: Masks = ()
 ) -> Candidates:
-    """Candidates out of maps (P, H, W) of features in the directions of a basis (P, D).
+    """Candidates from maps (P, H, W) that are already projected onto the `directions` (P, D) of a basis.
 
-    They are compared within those directions alone, so the features themselves need never be side by side.
+    Comparison uses these directions only, so the full features need not be in memory together.
     """
     keys = torch.cat(_centred(maps, groups, visible)).float()
     return _divided(keys, keys.norm(dim=1), directions, maps, groups, joined_masks(maps, visible))
 
 
 def joined_masks(maps: Sequence[Tensor], visible: Masks) -> Tensor | None:
-    """The masks of all maps (D, H, W) one after another, (M,); None where nothing is hidden."""
+    """The masks of all maps (D, H, W), concatenated (M,); None if nothing is hidden."""
     if all(mask is None for mask in visible):
         return None
     whole = (
@@ -93,7 +94,7 @@ def joined_masks(maps: Sequence[Tensor], visible: Masks) -> Tensor | None:
 
 
 def _centred(maps: Sequence[Tensor], groups: Sequence[int], visible: Masks = ()) -> list[Tensor]:
-    """The maps' vectors (H W, D), from the mean of their group's visible ones."""
+    """The vectors (H W, D) of each map, centred by the mean of the visible vectors in its group."""
     rows = [one.flatten(1).T for one in maps]
     shown = [
         one if mask is None else one[mask.flatten()]
@@ -121,9 +122,10 @@ def _divided(
 
 
 def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tensor:
-    """The `dims` orthonormal directions (P, D) in which centred rows (N, D) vary most, nearly.
+    """Approximately the `dims` orthonormal directions (P, D) in which centred rows (N, D) vary most.
 
-    By the randomised subspace iteration of Halko et al. 2011 (algorithm 4.4), of at most `sample` rows.
+    Computed by randomised subspace iteration (Halko et al. 2011, algorithm 4.4) on at most `sample` rows. If
+    D is not larger than `dims`, this is the identity.
     """
     count, width = rows.shape
     if width <= dims:
@@ -133,7 +135,7 @@ def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tens
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn((width, dims), generator=generator).to(rows)
     for _ in range(3):
-        # Orthonormal between the products: else all directions would turn to the strongest.
+        # Without orthonormalisation all directions would converge to the strongest one.
         start = one_thread(torch.linalg.qr, (rows.T @ (rows @ start)).float())[0].to(rows.dtype)
     return start.T.contiguous()
 
@@ -141,10 +143,10 @@ def basis(rows: Tensor, dims: int, *, seed: int = 0, sample: int = 4096) -> Tens
 def nearest(
     queries: Tensor, keys: Tensor, *, bias: Tensor | None = None, rows: int = _ROWS
 ) -> tuple[Tensor, Tensor]:
-    """The index (N,) of the key (M, P) with the highest dot product for each query (N, P), and that product.
+    """Index and value (N,) of the highest dot product of each query (N, P) with the keys (M, P).
 
-    `bias` (M,) is added to the products. Blocks of `rows` queries keep the memory at `rows` x M; of equal
-    products the first counts.
+    `bias` (M,) is added to the products. Ties go to the first key. Queries are processed in blocks of `rows`,
+    which limits the memory to `rows` x M.
     """
     best, score = [], []
     turned = keys.T.contiguous()
@@ -169,14 +171,14 @@ def coherent(
     origin: tuple[int, int] = (0, 0),
     whole: tuple[int, int] | None = None,
 ) -> Tensor:
-    """The best candidate for each query of a map (P, H, W) near what its neighbourhood chose one level up.
+    """The best candidate (H, W) for each query of a map (P, H, W), near the choices of the coarser level.
 
-    `before` (h, w) are the choices of the coarser level among candidates on the grids `coarse`. Each of the
-    3x3 coarse neighbours proposes its own choice, moved by what lies between it and the query (the coherence
-    of Ashikhmin 2001), and then the eight places round the best of them are tried: the cost grows with the
-    queries alone. `allowed` (H, W) confines a query to one group (-1: any); where no proposal is allowed, or
-    all of them have a `bias` of -inf, all candidates are searched. A map that is part of a larger one lies at
-    `origin` in `whole` (rows, columns).
+    `before` (h, w) holds the choices of the coarser level, among candidates on the grids `coarse`. Each of
+    the 3x3 coarse neighbours proposes its own choice, shifted by its offset to the query (the coherence of
+    Ashikhmin 2001). Then the eight positions around the best proposal are tried, so the cost is linear in the
+    number of queries. `allowed` (H, W) limits each query to one group (-1 for any). If no proposal is
+    allowed, or all have a `bias` of -inf, all candidates are searched. A map that is part of a larger one of
+    size `whole` (rows, columns) starts at `origin` in it.
     """
     dims, height, width = queries.shape
     flat = queries.permute(1, 2, 0).reshape(-1, dims)
@@ -201,7 +203,7 @@ def coherent(
 
 
 class _Search:
-    """The best of the proposals so far for each query."""
+    """The best proposal so far for each query."""
 
     def __init__(
         self, queries: Tensor, choices: Candidates, allowed: Tensor | None, bias: Tensor | None
@@ -213,7 +215,7 @@ class _Search:
 
     def propose(self, index: Tensor) -> None:
         score = torch.empty_like(self.score)
-        for start in range(0, len(index), 1 << 14):  # blocks that stay in the cache
+        for start in range(0, len(index), 1 << 14):  # blocks that fit into the CPU cache
             part = slice(start, start + (1 << 14))
             score[part] = (F.embedding(index[part], self.choices.keys) * self.queries[part]).sum(1)
         if self.bias is not None:
@@ -235,7 +237,7 @@ class _Search:
 def confined(
     queries: Tensor, choices: Candidates, allowed: Tensor | None, bias: Tensor | None = None
 ) -> Tensor:
-    """As `nearest`, each query (N, P) within its `allowed` group (N,); -1 and None stand for any group."""
+    """Like `nearest`, but limits each query (N, P) to its `allowed` group (N,); -1 or None for any."""
     if allowed is None:
         return nearest(queries, choices.keys, bias=bias)[0]
     groups = choices.group_of().to(queries.device)
@@ -249,10 +251,10 @@ def confined(
 
 
 def balance(scores: Tensor, shares: Sequence[float], *, steps: int = 300) -> Tensor:
-    """What to add to each group's scores (N, K) so that group k wins about `shares[k]` of the N queries.
+    """Biases (K,) for the scores (N, K) with which group k wins about `shares[k]` of the N queries.
 
-    The dual of optimal transport to K points (Aurenhammer, Hoffmann & Aronov 1998), by ascent with a falling
-    step; the shares sum to 1.
+    Solves the dual of optimal transport to K points (Aurenhammer, Hoffmann & Aronov 1998) by ascent with a
+    decreasing step. The shares sum to 1.
     """
     wanted = torch.tensor(shares, dtype=torch.float32, device=scores.device)
     bias, step = torch.zeros_like(wanted), float(scores.max() - scores.min())
@@ -263,7 +265,7 @@ def balance(scores: Tensor, shares: Sequence[float], *, steps: int = 300) -> Ten
 
 
 class _Places:
-    """From a candidate's number to its place on its grid and back, at two levels."""
+    """Conversion between candidate indices and grid positions, at two levels."""
 
     def __init__(
         self, fine: Sequence[tuple[int, int]], coarse: Sequence[tuple[int, int]], device: torch.device
@@ -273,7 +275,7 @@ class _Places:
         self.coarse_start = _starts(self.coarse)
 
     def finer(self, index: Tensor, shift_y: Tensor, shift_x: Tensor) -> Tensor:
-        """The candidate of the fine level under a choice of the coarse one, moved by a fine distance."""
+        """The fine candidate at the position of the coarse choice `index`, shifted by fine positions."""
         grid, y, x = _placed(index, self.coarse, self.coarse_start)
         ratio = self.fine[grid] / self.coarse[grid]
         row = ((y + 0.5) * ratio[..., 0] + shift_y).floor().long()
@@ -292,7 +294,7 @@ class _Places:
 
 
 def _starts(grids: Tensor) -> Tensor:
-    """The number of the first candidate of each grid."""
+    """The index of the first candidate of each grid."""
     return F.pad(grids.prod(1).cumsum(0)[:-1], (1, 0))
 
 

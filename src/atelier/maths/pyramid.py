@@ -1,7 +1,7 @@
-"""Coarse to fine: the sizes that an optimisation runs through, and the Laplacian pyramid.
+"""Coarse to fine: the sizes of an optimisation, and the Laplacian pyramid.
 
-Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code"; here with bilinear interpolation, and
-exact at every size, odd ones included.
+Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code", here with bilinear interpolation and
+exact reconstruction at all sizes, including odd ones.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def sizes(
     final: tuple[int, int], *, smallest: int = 128, levels: int | None = None, ratio: float = 2.0
 ) -> list[tuple[int, int]]:
-    """Heights and widths from coarse to fine, in a geometric row that ends at `final`.
+    """Sizes (height, width) from coarse to fine, in a geometric sequence that ends at `final`.
 
-    The long side starts at `smallest` whatever the final size, since the first size decides how large the
-    brush strokes are; the factor from one to the next is as near to `ratio` as that allows. `levels` fixes
-    their number. A picture that is no larger than `smallest` has one size.
+    The long side always starts at `smallest`, because the first size determines how large brush strokes are.
+    The factor between sizes is as close to `ratio` as possible; `levels` fixes the number of sizes instead. A
+    picture no larger than `smallest` has one size.
 
     >>> sizes((512, 384), smallest=128)
     [(128, 96), (256, 192), (512, 384)]
@@ -38,17 +38,17 @@ def sizes(
     return [_scaled(final, scale) for scale in scales] + [final]
 
 
-#: How a level is halved: antialiased and rounded up; as the program of Kolkin et al. 2022 (NNST) does it,
-#: without a filter and rounded down; and as that of Kolkin et al. 2019 (STROTSS) does it, by taking pixels
-#: with corners aligned. An optimisation of the levels of one is not that of the levels of another.
+#: How levels are halved: "antialiased", rounded up; "floored", without a filter and rounded down, as in the
+#: code of Kolkin et al. 2022 (NNST); or "corners", sampled with aligned corners, as in the code of Kolkin et
+#: al. 2019 (STROTSS). The choice changes the result of an optimisation over the levels.
 Halving = Literal["antialiased", "floored", "corners"]
 
 
 def split(image: Tensor, levels: int, *, halving: Halving = "antialiased") -> list[Tensor]:
-    """The Laplacian pyramid of an image (B, C, H, W): `levels` - 1 details, fine to coarse, and the rest.
+    """The Laplacian pyramid of an image (B, C, H, W): `levels` - 1 details, fine to coarse, and the residual.
 
-    Each level has half the side of the one before; `merge` with the same `halving` undoes it. Levels are
-    fewer where a side is too short to be halved, for "floored", and stay one pixel wide for the others.
+    Each level has half the side of the previous one; `merge` with the same `halving` is the inverse. Once a
+    side is too short to be halved, "floored" returns fewer levels, and the others keep it at one pixel.
     """
     pyramid = []
     for _ in range(levels - 1):
@@ -61,7 +61,7 @@ def split(image: Tensor, levels: int, *, halving: Halving = "antialiased") -> li
 
 
 def merge(pyramid: Sequence[Tensor], *, halving: Halving = "antialiased") -> Tensor:
-    """The image (B, C, H, W) of a Laplacian pyramid; differentiable, so that its levels can be optimised."""
+    """The image (B, C, H, W) of a Laplacian pyramid. Differentiable, so the levels can be optimised."""
     *details, image = pyramid
     for detail in reversed(details):
         image = detail + _enlarged(image, detail, halving)

@@ -14,11 +14,11 @@ from torch.autograd.function import once_differentiable
 
 
 def sqrtm(matrix: Tensor) -> Tensor:
-    """The symmetric R with R R = `matrix` (..., N, N), symmetric and positive semi-definite.
+    """The symmetric R with R R = `matrix` (..., N, N), which is symmetric and positive semi-definite.
 
-    Only the symmetric part counts, and negative eigenvalues, which rounding makes, count as zero. The
-    gradient solves R dR + dR R = dA in the eigenbasis, which repeated eigenvalues do not disturb; along
-    directions that the matrix lacks altogether, where the root has no derivative, it is zero.
+    Only the symmetric part is used, and negative eigenvalues, which come from rounding, count as zero. The
+    gradient solves R dR + dR R = dA in the eigenbasis, so repeated eigenvalues are no problem. In the null
+    space, where the root has no derivative, the gradient is zero.
 
     >>> sqrtm(torch.diag(torch.tensor([4.0, 9.0, 0.0]))).diagonal().tolist()
     [2.0, 3.0, 0.0]
@@ -49,12 +49,12 @@ class _Root(torch.autograd.Function):
 
 
 def one_thread(routine: Callable[[Tensor], tuple[Tensor, Tensor]], matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """What a LAPACK routine makes of a matrix, on one CPU thread.
+    """Runs a LAPACK `routine` on `matrix` with one CPU thread.
 
-    At a few hundred channels LAPACK's threads gain nothing, and where another process holds a core they
-    wait for each other at every column: 3 s instead of 8 ms. Only the calling thread is limited.
+    At a few hundred channels more threads gain nothing, and if another process occupies a core they wait for
+    each other at every column: 3 s instead of 8 ms. The limit applies to the calling thread only.
     """
-    # A Python thread takes over its number of CPU threads at its first question; from then on it has its own.
+    # The first query fixes the thread count of this Python thread, independent of later global changes.
     threads = torch.get_num_threads()
     limit = _mkl_limit() or torch.set_num_threads
     before = limit(1)
@@ -66,9 +66,9 @@ def one_thread(routine: Callable[[Tensor], tuple[Tensor, Tensor]], matrix: Tenso
 
 @lru_cache(maxsize=1)
 def _mkl_limit() -> Callable[[int], int | None] | None:
-    """MKL's own limit for the calling thread, which returns the one before; None for torch without MKL.
+    """MKL's setter for the thread limit of the calling thread, which returns the old limit; None without MKL.
 
-    `torch.set_num_threads` sets the same, but also what threads that start meanwhile take over.
+    `torch.set_num_threads` sets the same limit, but threads that start in the meantime inherit it.
     """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:

@@ -1,9 +1,9 @@
-"""Features take on the moments of others: AdaIN, whitening and colouring, CORAL.
+"""Moment matching of features: AdaIN, whitening and colouring, CORAL.
 
-The style's side is a mean and a spread, computed once and blended where there are several styles. Moments
-and decompositions are computed in float32 or better, whatever the dtype of the features; a weight map
-(B, 1, H, W), 0..1, restricts the moments to a region. Features that lack directions altogether (flat
-pictures, fewer positions than channels) are ordinary input: what is not there is not amplified.
+The statistics of a style are computed once, and blended if there are several styles. Moments and
+decompositions are computed in float32 or better, whatever the dtype of the features. A weight map
+(B, 1, H, W), 0..1, restricts the moments to a region. Rank-deficient features (flat pictures, fewer positions
+than channels) are valid input: missing directions are not amplified.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from atelier.maths.visible import visible_pixels
 
 # Covariances are summed over blocks of positions, so that float32 copies stay small.
 _BLOCK = 1 << 16
-# Eigenvalues below this part of the largest are the rounding of float32 products.
+# Eigenvalues below this fraction of the largest come from rounding in float32 products.
 _NOISE = 4 * torch.finfo(torch.float32).eps
-# Deviations below this part of the features' size are the rounding of float32 convolutions.
+# Deviations below this fraction of the features' scale come from rounding in float32 convolutions.
 _ROUNDING = 1e-6
-# Li et al.'s code takes eigenvalues below this for zero.
+# Li et al.'s code treats eigenvalues below this as zero.
 _NOTHING = 1e-5
 
 
 class Colouring(NamedTuple):
-    """What whitened features take on: a mean (B, C) and the root of a covariance (B, C, C), in float64."""
+    """The statistics of a style: a mean (B, C) and the square root (B, C, C) of a covariance, in float64."""
 
     mean: Tensor
     root: Tensor
@@ -46,20 +46,20 @@ def adain(
 ) -> Tensor:
     """Features (B, C, H, W) with the style's `mean` and `deviation`, both (B, C, 1, 1).
 
-    `strength` mixes the result with the features themselves. Huang & Belongie 2017, eq. 8, with the unbiased
-    variance plus `eps` of the published code.
+    `strength` 0..1 blends the features with the result. Huang & Belongie 2017, eq. 8, with the unbiased
+    variance plus `eps`, as in the authors' code.
 
     >>> moved = adain(torch.tensor([[[[1.0, 3.0]]]]), torch.full((1, 1, 1, 1), 10.0), torch.ones(1, 1, 1, 1))
     >>> [round(value, 2) for value in moved.flatten().tolist()]
     [9.29, 10.71]
     """
-    # Half precision would round a sum that is far from zero, and the gain would make that visible: so a value
-    # near the mean is taken off first, which the mean of some positions is.
+    # In half precision, sums far from zero round visibly once the gain amplifies them. So an approximate
+    # mean, from a subset of positions, is subtracted first.
     centre = features[..., ::4, ::4].to(torch.promote_types(features.dtype, torch.float32))
     centre = centre.mean((2, 3), keepdim=True).to(features.dtype)
     centred = features - centre
     rest, spread = channel_moments(centred, unbiased=True, eps=eps, weight=weight)
-    # What cannot be told from rounding is not stretched: flat pictures stay flat.
+    # Deviations at rounding level are not stretched, so flat pictures stay flat.
     own_deviation = (spread.square() + (torch.finfo(features.dtype).eps * centre.to(rest)).square()).sqrt()
     gain = torch.lerp(own_deviation, deviation.to(own_deviation), strength) / own_deviation
     shift = torch.lerp(rest + centre, mean.to(rest), strength) - rest * gain
@@ -67,13 +67,13 @@ def adain(
 
 
 def colouring(features: Tensor, *, weight: Tensor | None = None) -> Colouring:
-    """The style's side of `whiten_and_colour` from its features (B, C, H, W)."""
+    """The statistics of a style for `whiten_and_colour`, from its features (B, C, H, W)."""
     mean, covariance = _moments(features, weight)
     return Colouring(mean, _power(covariance, 0.5, mean.new_tensor(_NOTHING)))
 
 
 def blend(styles: Sequence[Colouring], shares: Sequence[float]) -> Colouring:
-    """Several styles in one; whitening is linear, so this equals blending what each of them makes."""
+    """Blends several styles into one. Colouring is linear, so this equals blending their results."""
     pairs = list(zip(styles, shares, strict=True))
     mean = torch.stack([share * style.mean for style, share in pairs]).sum(0)
     return Colouring(mean, torch.stack([share * style.root for style, share in pairs]).sum(0))
@@ -88,17 +88,17 @@ def whiten_and_colour(
     relative: bool = False,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Features (B, C, H, W) with the mean and covariance of `style`; `strength` mixes in the features.
+    """Features (B, C, H, W) with the mean and covariance of `style`, blended in by `strength` 0..1.
 
-    Li et al. 2017, eqs. 2 and 3. Their code adds the identity to the content's covariance: `ridge` times it
-    here, in units of the mean variance where `relative`. With 0 the covariance becomes the style's, as far as
-    the features span all directions; with more, weak directions are amplified less.
+    Li et al. 2017, eqs. 2 and 3. Their code adds the identity to the covariance of the content; here it is
+    `ridge` times the identity, in units of the mean variance if `relative`. With a ridge of 0 the result has
+    the covariance of the style if the features have full rank; a larger ridge amplifies weak directions less.
     """
     mean, covariance = _moments(features, weight)
     identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None]
     unit = trace / mean.shape[-1] if relative else torch.ones_like(trace)
-    # A flat picture's only variance is rounding: relative to itself it would become the style's.
+    # The only variance of a flat picture is rounding, which must not be stretched to that of the style.
     rounding = max(_ROUNDING, torch.finfo(features.dtype).eps / 4)
     nothing = rounding**2 * (trace + mean.square().sum(-1, keepdim=True))
     nothing = nothing if relative else nothing.clamp(min=_NOTHING)
@@ -110,10 +110,11 @@ def whiten_and_colour(
 def coral(source: Tensor, target: Tensor, *, seen: Tensor | None = None) -> Tensor:
     """`source` (B, 3, H, W) with the colours of `target`; not clamped.
 
-    Only pixels of the source that its alpha `seen` (1, 1, H, W) shows count for its own statistics.
+    Only pixels that are visible in the alpha `seen` (1, 1, H, W) count in the statistics of the source.
 
-    Sun, Feng & Saenko 2016, "Return of frustratingly easy domain adaptation", as the published AdaIN code has
-    it: colours standardised by channel, and the identity added to the sums (not means) of their products.
+    Sun, Feng & Saenko 2016, "Return of frustratingly easy domain adaptation", as implemented in the AdaIN
+    authors' code: colours are standardised per channel, and the identity is added to the sums (not means) of
+    their products.
     """
     shown = visible_pixels(source, seen)
     counted, own_mean, own_deviation = _standardised(shown)
@@ -129,9 +130,9 @@ def coral(source: Tensor, target: Tensor, *, seen: Tensor | None = None) -> Tens
 def _standardised(
     image: Tensor, mean: Tensor | None = None, deviation: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours (B, 3, N) of mean 0 and deviation 1, and their mean and deviation (B, 3, 1), in float64.
+    """Colours (B, 3, N) with mean 0 and deviation 1, and the mean and deviation (B, 3, 1) used, in float64.
 
-    With a `mean` and a `deviation`, those of other colours, they are standardised by these.
+    `mean` and `deviation` replace those of the colours themselves.
     """
     colours = image.to(_exact_device(image)).double().flatten(2)
     if mean is not None and deviation is not None:
@@ -139,12 +140,12 @@ def _standardised(
     mean = colours.mean(2, keepdim=True)
     spread = (colours - mean).square().sum(2, keepdim=True) / max(1, colours.shape[2] - 1)
     deviation = spread.sqrt()
-    # A flat channel has nothing to standardise, and rounding must not stand in for it.
+    # The limit keeps the rounding of a constant channel from being stretched.
     return (colours - mean) / deviation.clamp(min=1e-6), mean, deviation
 
 
 def _moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean (B, C) and unbiased covariance (B, C, C), in float64; products in float32 or better."""
+    """The mean (B, C) and unbiased covariance (B, C, C) in float64, from products in float32 or better."""
     exact = torch.promote_types(features.dtype, torch.float32)
     vectors = features.flatten(2).mT
     blocks = torch.split(vectors, _BLOCK, 1)
@@ -170,7 +171,7 @@ def _shared(vectors: Tensor, share: Tensor | None) -> Tensor:
 
 
 def _power(matrix: Tensor, exponent: float, nothing: Tensor) -> Tensor:
-    """A power of a symmetric matrix (B, C, C); eigenvalues up to `nothing` (B, 1) stay zero."""
+    """A power of a symmetric matrix (B, C, C); eigenvalues up to `nothing` (B, 1) count as zero."""
     values, vectors = one_thread(torch.linalg.eigh, (matrix + matrix.mT) / 2)
     floor = torch.maximum(nothing, _NOISE * values[..., -1:]).clamp(min=torch.finfo(torch.float32).tiny)
     powers = torch.where(values > floor, torch.maximum(values, floor) ** exponent, 0.0)
@@ -179,7 +180,7 @@ def _power(matrix: Tensor, exponent: float, nothing: Tensor) -> Tensor:
 
 def _moved(features: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Tensor:
     """matrix (x - mean) + target at every position, in the dtype and memory format of the features."""
-    # As in `adain`: the mean is taken off first, and what its rounding loses is put back by the target.
+    # As in `adain`, the mean is subtracted first; the target compensates for the rounding of the mean.
     centre = mean.to(features.device).to(features.dtype)
     target = target + (matrix @ (centre.to(mean) - mean)[..., None])[..., 0]
     vectors = features.flatten(2).mT - centre[:, None]
@@ -188,5 +189,5 @@ def _moved(features: Tensor, matrix: Tensor, mean: Tensor, target: Tensor) -> Te
 
 
 def _exact_device(tensor: Tensor) -> torch.device:
-    # Apple's GPU has neither float64 nor the decomposition.
+    # MPS supports neither float64 nor the eigendecomposition.
     return torch.device("cpu") if tensor.device.type == "mps" else tensor.device

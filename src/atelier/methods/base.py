@@ -31,14 +31,14 @@ class Paper:
 class Takes:
     """The inputs that a method takes, as data; flags, schema, errors and docs are generated from it.
 
-    `content` is "required", "size" (only its size is used) or "none"; methods of the last two kinds also
-    make pictures without a content (`generate`). `styles` lists the supported kinds of style: "picture",
-    "text" and "trained" (by name); the method needs at least `least` styles and takes at most `most`.
-    `mask` is "optional" (the shared control), or "required" if the method itself needs the region to work
-    on, as in harmonising a composite.
+    `content` is "required", "optional", "size" (only its size is used) or "none"; all but methods that
+    require one also make pictures without a content (`generate`). `styles` lists the supported kinds of
+    style: "picture", "text" and "trained" (by name); the method needs at least `least` styles and takes at
+    most `most`. `mask` is "optional" (the shared control), or "required" if the method itself needs the
+    region to work on, as in harmonising a composite.
     """
 
-    content: Literal["required", "size", "none"] = "required"
+    content: Literal["required", "optional", "size", "none"] = "required"
     styles: frozenset[StyleKind] = frozenset({"picture"})
     least: int = 1
     most: int | None = None
@@ -85,7 +85,7 @@ class Context:
 class Frame:
     """One picture to paint: `content` (1, 3, H, W) with its alpha `seen` (1, 1, H, W) or None.
 
-    For a method whose content is "none", `content` is a grey canvas of the requested size.
+    If there is no photo, `blank` is true and `content` is a grey canvas of the requested size.
     `strength` is 1 unless the method declares that it handles strength itself. `regions`, each style's
     share of every pixel (K, 1, H, W), is None unless the method handles regions. `mask` (1, 1, H, W) is set
     only for a method that requires one. In a video, `previous` is the previous result (1, 3, H, W), and
@@ -100,6 +100,7 @@ class Frame:
     mask: torch.Tensor | None = None
     previous: torch.Tensor | None = None
     flow: torch.Tensor | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Job:
     files: Mapping[str, Any] = field(default_factory=dict)
     previous: torch.Tensor | None = None
     flow: torch.Tensor | None = None
+    blank: bool = False
 
     @classmethod
     def of(cls, styles: Styles, context: Context, frame: Frame) -> Job:
@@ -165,6 +167,7 @@ class Job:
             files=context.files,
             previous=frame.previous,
             flow=frame.flow,
+            blank=frame.blank,
         )
 
     @property

@@ -1,9 +1,10 @@
-"""Image analogies: B' such that A : A' :: B : B', made of pixels of A' and from coarse to fine.
+"""Image analogies: B' such that A : A' :: B : B', built from pixels of A', coarse to fine.
 
-Hertzmann, Jacobs, Oliver, Curless & Salesin, "Image analogies", 2001. Every pixel of B' is that of A' whose
-surroundings in A, in A' and in both at the coarser level are like its own in B, in what is made of B' and in
-both at the coarser level (`approximate`); or, where that is nearly as like, the one that continues what its
-neighbours were given (`coherent`, Ashikhmin 2001). Here A is the `source`, A' the `filtered`, B the `target`.
+Hertzmann, Jacobs, Oliver, Curless & Salesin, "Image analogies", 2001. Each pixel of B' is copied from A'. Two
+matches compete. The `approximate` match has the most similar neighbourhood: windows of A and A' are compared
+with those of B and the finished part of B', at this level and the next coarser one. The `coherent` match
+(Ashikhmin 2001) continues the match of a neighbouring pixel, and is preferred if it is nearly as similar.
+Here A is the `source`, A' the `filtered` and B the `target`.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from atelier.patches.patchmatch import Field, PatchMatch, enlarge
 
 Floats = npt.NDArray[np.float32]
 
-_COMPONENTS, _VARIANCE = 24, 0.9999  # what the tree keeps of the windows: at most, and at least
-_NEARLY = 0.5  # the tree's match may be this much farther than the nearest: a third of the time
+_COMPONENTS, _VARIANCE = 24, 0.9999  # the tree keeps components up to this variance, and at most 24
+_NEARLY = 0.5  # eps of the tree query: matches may be this much farther away, at a third of the time
 _CHUNK = 1 << 15
-_BANDS = 4  # of a picture, worked on at the same time
-_NEAR = 32  # pixels round the coarser level's match that PatchMatch searches at random
-_OFTEN = 1 << 14  # pixels between two reports of the exact search
+_BANDS = 4  # bands of a picture that are processed in parallel
+_NEAR = 32  # radius in pixels of PatchMatch's random search around the match of the coarser level
+_OFTEN = 1 << 14  # pixels between two progress reports of the exact search
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How to look for matches.
+    """Parameters of the search for matches.
 
-    `coherence` is the paper's kappa: how much worse a match that goes on beside the neighbours' may be. The
-    windows are `window` pixels a side; A and B count `structure` times as much as A' and B', and which way
-    their edges run `orientation` times as much as their values.
+    `coherence` is kappa in the paper: how much worse a coherent match may be and still win. Windows have
+    sides of `window` pixels. Differences between A and B have `structure` times the weight of those between
+    A' and B'; edge directions have `orientation` times the weight of values.
 
-    Sizes of up to `exact` pixels are searched in the paper's way: once, in scan-line order, the nearest
-    window by a tree. That costs little there and keeps textures from repeating. In larger ones PatchMatch
-    searches, in `rounds` of `sweeps`, and what a round has made of B' is what the next one compares, all
-    round a pixel and not above and left of it alone.
+    Levels of up to `exact` pixels use the search of the paper: one pass in scan-line order, with the nearest
+    window from a tree. At these sizes this is cheap, and it keeps textures from repeating. Larger levels use
+    PatchMatch, in `rounds` of `sweeps` each. Each round compares whole windows of the B' that the previous
+    round made, not only the part above and to the left of the pixel. `threads` limits the CPU threads.
     """
 
     coherence: float = 5.0
@@ -56,7 +57,11 @@ class Rules:
 
 @dataclass
 class Level:
-    """One size: A and A' (H', W', C), B and B' (H, W, C), the plain channels first; and the matches."""
+    """One pyramid level.
+
+    `example` (H', W', C) has the `plain` channels of A followed by those of A', and `picture` (H, W, C) the
+    channels of B followed by those of B'. `field` (H, W, 2) holds the matches.
+    """
 
     example: Floats
     picture: Floats
@@ -72,10 +77,10 @@ class Level:
 def synthesise(
     source: Floats, filtered: Floats, target: Floats, rules: Rules, *, levels: int, seed: int = 0
 ) -> Iterator[tuple[int, int, Level]]:
-    """The levels from coarse to fine as they are made, with the pixels done so far and in all.
+    """Yields the pixels done so far, the total, and the current level, coarse to fine.
 
-    `source` (H', W', C) and `filtered` (H', W', D) have one size, `target` is (H, W, C). The last is the
-    whole: its `made` is B', and its `field` (H, W, 2) where in A' each pixel is from.
+    `source` (H', W', C) and `filtered` (H', W', D) have the same size; `target` is (H, W, C). The last level
+    is the result: its `made` (H, W, D) is B', and its `field` (H, W, 2) the position in A' of each pixel.
     """
     pyramids = [list(reversed(pyramid(one, levels))) for one in (source, filtered, target)]
     sizes = [
@@ -87,7 +92,7 @@ def synthesise(
     below: Level | None = None
     for index, (plain, changed, picture) in enumerate(zip(*pyramids, strict=True)):
         level = _begun(plain, changed, picture, below, rules, seed)
-        # Coherence counts for less at coarse levels, where a pixel stands for many (section 3.2).
+        # Coherence has less weight at coarse levels, where a pixel represents many (section 3.2).
         slack = 1 + rules.coherence * 2.0 ** (index + 1 - len(work))
         search = _exactly if exact[index] else _quickly
         for done in search(level, below, rules, slack, seed + index + 1):
@@ -96,18 +101,18 @@ def synthesise(
 
 
 def pyramid(image: Floats, levels: int) -> list[Floats]:
-    """A Gaussian pyramid of (H, W, C), fine to coarse, sides halved and rounded up."""
+    """The Gaussian pyramid of an image (H, W, C), fine to coarse; sides are halved and rounded up."""
     found = [floats(image)]
     for _ in range(levels - 1):
         height, width, channels = found[-1].shape
-        # OpenCV takes the axis of one channel away, and more than four channels only one by one.
+        # Channel by channel: OpenCV drops a channel axis of length 1 and limits the number of channels to 4.
         planes = [cv2.pyrDown(floats(found[-1][..., channel])) for channel in range(channels)]
         found.append(floats(np.stack(planes, 2).reshape((height + 1) // 2, (width + 1) // 2, channels)))
     return found
 
 
 def coherent(field: Field) -> float:
-    """The share of pixels that go on, in A', where their left neighbour is; 1 for a copy."""
+    """The fraction of pixels whose match is just right of their left neighbour's; 1 for a plain copy."""
     if field.shape[1] < 2:
         return 1.0
     return float((field[:, 1:] - field[:, :-1] == (0, 1)).all(2).mean())
@@ -116,7 +121,7 @@ def coherent(field: Field) -> float:
 def _begun(
     plain: Floats, changed: Floats, picture: Floats, below: Level | None, rules: Rules, seed: int
 ) -> Level:
-    """A level whose B' is a first guess: the matches of the coarser one, or of A and B alone."""
+    """A level with an initial B', from the matches of the coarser level or of A and B alone."""
     size, key = picture.shape[:2], plain.shape[:2]
     if rules.orientation:
         plain, picture = (
@@ -135,10 +140,10 @@ def _begun(
 
 
 def _quickly(level: Level, below: Level | None, rules: Rules, slack: float, seed: int) -> Iterator[int]:
-    """Rounds of PatchMatch, then of choosing between its matches and coherent ones, to and fro.
+    """Rounds of PatchMatch, each followed by a choice between its matches and coherent ones.
 
-    The picture is worked on in bands at the same time. Each sees of the others what the round before has
-    made, so that their number and not that of the threads decides the pixels.
+    The scan direction alternates. Bands of the picture are processed in parallel. Each band sees the others
+    as the previous round left them, so the result does not depend on the number of threads.
     """
     height, width = level.field.shape[:2]
     count = max(1, min(_BANDS, height // 32))
@@ -154,7 +159,7 @@ def _quickly(level: Level, below: Level | None, rules: Rules, slack: float, seed
 
 
 class _Worker:
-    """What the bands of a picture share."""
+    """Processes bands of a picture; the bands share the level and the weighted example."""
 
     def __init__(self, level: Level, below: Level | None, rules: Rules, slack: float) -> None:
         self.level, self.below, self.rules, self.slack = level, below, rules, slack
@@ -163,8 +168,8 @@ class _Worker:
         self.key = level.example * self.scale
 
     def work(self, first: int, last: int, seed: int, backward: bool) -> tuple[Floats, Field]:
-        """A round of the rows from `first` to before `last`: their picture and their field."""
-        # From an even row on, so that rows of the coarser level begin with it.
+        """The picture and the field of rows `first` to `last`, exclusive, after one round."""
+        # Starts at an even row, which is aligned with a row of the coarser level.
         top, bottom = max(0, first - self.rules.window) // 2 * 2, last + self.rules.window
         part = _rows(self.level, top, bottom)
         coarse = self.below and _rows(self.below, top // 2, bottom // 2 + 2)
@@ -188,15 +193,15 @@ class _Worker:
 
 
 def _rows(level: Level, top: int, bottom: int) -> Level:
-    """A copy of some rows of the picture, with the whole example."""
+    """A level with a copy of some rows of the picture and the whole example."""
     return Level(level.example, level.picture[top:bottom].copy(), level.plain, level.field[top:bottom].copy())
 
 
 def _exactly(level: Level, below: Level | None, rules: Rules, slack: float, seed: int) -> Iterator[int]:
-    """Scan-line order, each pixel with its nearest window by a tree of principal components.
+    """One pass in scan-line order, with the nearest window from a tree of principal components.
 
-    Pixels that do not see each other are looked up together: along a slant, for a window of five every
-    third pixel of the row above.
+    Pixels whose windows do not depend on each other are looked up together. They lie on a slanted line: one
+    row up, it is `window // 2 + 1` pixels further right (3 for a window of 5).
     """
     chooser = _Chooser(level, below, rules, slack, causal=True)
     tree = _Tree(level, below, chooser, rules, seed)
@@ -216,7 +221,7 @@ def _exactly(level: Level, below: Level | None, rules: Rules, slack: float, seed
 
 
 class _Chooser:
-    """Approximate or coherent: the kernel with its maps and weights of one level."""
+    """Chooses between approximate and coherent matches: the kernel with the maps and weights of a level."""
 
     def __init__(
         self, level: Level, below: Level | None, rules: Rules, slack: float, *, causal: bool
@@ -234,9 +239,9 @@ class _Chooser:
             below = Level(_nothing(level.example), _nothing(level.picture), level.plain, level.field)
         self.coarse_example, self.coarse_picture = _bordered(below.example, coarse // 2), _flat(below.picture)
         grid = _scan(rules.window, rules.window) - rules.window // 2
-        # A window of one has neighbours as well.
+        # A window of 1 pixel has coherent neighbours as well.
         grid = grid if rules.window > 1 else _scan(3, 3) - 1
-        self.before = np.ascontiguousarray(grid[: len(grid) // 2][::-1])  # the nearest first
+        self.before = np.ascontiguousarray(grid[: len(grid) // 2][::-1])  # nearest first
 
     def choose(self, places: Field, approximate: Field, *, backward: bool) -> None:
         self.kernels.choose(
@@ -256,7 +261,7 @@ class _Chooser:
 
 
 class _Tree:
-    """Nearest windows of the example by their principal components."""
+    """Finds the nearest windows of the example by their principal components."""
 
     def __init__(self, level: Level, below: Level | None, chooser: _Chooser, rules: Rules, seed: int) -> None:
         from scipy.spatial import cKDTree
@@ -266,10 +271,10 @@ class _Tree:
         self.depth = sum(int((one > 0).sum()) for one in self.roots)
         height, self.width = level.example.shape[:2]
         places = _scan(height, self.width)
-        # A sample says which axes count; all windows at once would not fit into memory.
+        # The axes come from a sample, since all windows at once would not fit into memory.
         sample = self._vectors(places[:: 1 + len(places) // (2 * _CHUNK)], example=True)
         self.axes = _axes(sample)
-        # Equal windows (of labels, of flat pictures) are told apart by chance, or no branch could part them.
+        # Random jitter separates equal windows (label maps, flat pictures), which no branch could split.
         self.chance = np.random.default_rng(seed)
         self.jitter = 1e-4 * float(sample.std()) + 1e-9
         chunks = [places[at : at + _CHUNK] for at in range(0, len(places), _CHUNK)]
@@ -277,7 +282,7 @@ class _Tree:
         self.tree = cKDTree(points, leafsize=16, balanced_tree=False)
 
     def nearest(self, places: Field) -> Field:
-        """Positions in the example, (N, 2), for places of the picture, (N, 2)."""
+        """Matching positions in the example (N, 2) for positions in the picture (N, 2)."""
         vectors = self._projected(places, example=False)
         _, found = self.tree.query(vectors, eps=_NEARLY, workers=self.threads)
         return np.stack([found // self.width, found % self.width], 1).astype(np.int32)
@@ -300,7 +305,7 @@ class _Tree:
 
 
 def _axes(vectors: Floats) -> Floats:
-    """The principal axes (D, K) of vectors (N, D), as many as hold nearly all of their variance."""
+    """The principal axes (D, K) of vectors (N, D): enough for nearly all of the variance, at most 24."""
     centred = vectors - vectors.mean(0)
     values, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     shares = np.cumsum(values[::-1].clip(0)) / max(values.clip(0).sum(), 1e-30)
@@ -309,7 +314,10 @@ def _axes(vectors: Floats) -> Floats:
 
 
 def _weights(size: int, plain: int, channels: int, structure: float, *, causal: bool) -> Floats:
-    """The windows' weights, (size, size * C): Gaussian, 1 in sum for each channel, times `structure`."""
+    """Gaussian window weights (size, size * C) that sum to 1 per channel; plain ones times `structure`.
+
+    With `causal`, the filtered channels have weights only above and to the left of the centre.
+    """
     steps = np.arange(size) - size // 2
     bell = np.exp(-0.5 * (steps / (size / 4)) ** 2)
     window = bell[:, None] * bell
@@ -322,18 +330,18 @@ def _weights(size: int, plain: int, channels: int, structure: float, *, causal: 
 
 
 def _nothing(like: Floats) -> Floats:
-    """An empty coarser map."""
+    """A coarser map of zeros."""
     height, width, channels = like.shape
     return np.zeros(((height + 1) // 2, (width + 1) // 2, channels), np.float32)
 
 
 def _scan(height: int, width: int) -> Field:
-    """Every position, (N, 2), in scan-line order."""
+    """All positions (H * W, 2) in scan-line order."""
     return np.stack(np.divmod(np.arange(height * width, dtype=np.int32), np.int32(width)), 1)
 
 
 def _flat(values: Floats) -> Floats:
-    """Rows (H, W * C) of the same memory."""
+    """A view (H, W * C) of a map (H, W, C)."""
     return values.reshape(values.shape[0], -1)
 
 

@@ -1,4 +1,4 @@
-"""What an analogy may compare beside the pixels: which way edges run, and what a filter would make.
+"""Additional channels for image analogies: edge directions, and the prediction of a linear filter.
 
 Pictures are float32 (H, W, C).
 """
@@ -15,17 +15,18 @@ from atelier.maths.compiled import floats
 
 Floats = npt.NDArray[np.float32]
 
-_SIDE = 7  # of the window that a filter is fitted to
+_SIDE = 7  # side in pixels of the fitted linear filter
 _SAMPLES = 1 << 15
 _TRUST = 10.0
 _SURELY = 16
 
 
 def oriented(image: Floats) -> Floats:
-    """Responses (H, W, 5) of the mean channel to steerable filters: derivatives of a Gaussian by two orders.
+    """Responses (H, W, 5) of the mean channel to steerable filters: first and second Gaussian derivatives.
 
-    Freeman & Adelson, "The design and use of steerable filters", 1991. Every direction's response is a sum
-    of these, so their distance is that of all directions. Each filter's squares sum to 1.
+    Freeman & Adelson, "The design and use of steerable filters", 1991. The response in any direction is a
+    linear combination of these five, so distances between them cover all directions. Each filter has unit L2
+    norm.
     """
     plane = floats(image.mean(axis=2))
     x = np.arange(-4, 5, dtype=np.float64)
@@ -42,9 +43,9 @@ def oriented(image: Floats) -> Floats:
 
 @dataclass
 class Prediction:
-    """What the linear filter that is most like another makes of A (H', W', D) and of B (H, W, D).
+    """The outputs of a fitted linear filter for A, `source` (H', W', D), and for B, `target` (H, W, D).
 
-    `explained` (D,) is the share of the other filter's variance that it explains.
+    `explained` (D,) is the fraction of the variance of A' that the filter explains.
     """
 
     source: Floats
@@ -52,24 +53,24 @@ class Prediction:
     explained: Floats
 
     def trusted(self) -> tuple[Floats, Floats]:
-        """Both times the ratio of what is explained to what is not, as deviations; 10 at most."""
+        """Both outputs, weighted by the ratio of explained to unexplained standard deviation, at most 10."""
         ratio = (self.explained / np.maximum(1 - self.explained, 1e-9)) ** 0.5
         trust = np.minimum(ratio, _TRUST).astype(np.float32)
         return self.source * trust, self.target * trust
 
     def corrected(self, made: Floats, field: npt.NDArray[np.int32]) -> Floats:
-        """`made` (H, W, D) of pixels from `field`, moved by what the linear filter says of each pair.
+        """`made` (H, W, D) plus the predicted difference between each pixel and its match in `field`.
 
-        Only what is nearly linear is: a threshold's two values must stay two.
+        The correction applies only to nearly linear filters: the two values of a threshold must stay two.
         """
         moved = self.target - self.source[field[..., 0], field[..., 1]]
         return floats(made + self.explained**_SURELY * moved)
 
 
 def predicted(source: Floats, filtered: Floats, target: Floats, seed: int = 0) -> Prediction:
-    """The linear filter that best makes `filtered` (H', W', D) of `source` (H', W', C), on both inputs.
+    """Fits a linear filter from `source` (H', W', C) to `filtered` (H', W', D) and applies it to both inputs.
 
-    Its windows are 7 pixels a side; it is fitted to 32768 of them, by least squares.
+    The filter has a 7x7 window and is fitted by least squares to at most 32768 samples.
     """
     height, width, channels = source.shape
     reach = _SIDE // 2
@@ -84,7 +85,7 @@ def predicted(source: Floats, filtered: Floats, target: Floats, seed: int = 0) -
     mean, goal = known.mean(0), wanted.mean(0)
     known, wanted = known - mean, wanted - goal
     products = known.T @ known
-    # A ridge, so that flat pictures and few samples have an answer too.
+    # A ridge makes the system solvable for flat pictures and few samples.
     ridge = 1e-6 * np.trace(products) / len(products) + 1e-9
     weights = np.linalg.solve(products + ridge * np.eye(len(products)), known.T @ wanted)
     left = ((wanted - known @ weights) ** 2).mean(0) / np.maximum((wanted**2).mean(0), 1e-12)
@@ -94,7 +95,7 @@ def predicted(source: Floats, filtered: Floats, target: Floats, seed: int = 0) -
 
 
 def _filtered(image: Floats, kernels: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]) -> Floats:
-    """Sums over the channels of (H, W, C), each with its kernel (side, side, C, D), plus `offset` (D,)."""
+    """An image (H, W, C) filtered with `kernels` (side, side, C, D), plus `offset` (D,): (H, W, D)."""
     made = np.zeros((*image.shape[:2], kernels.shape[3]), np.float32) + offset
     for channel in range(kernels.shape[2]):
         plane = floats(image[..., channel])

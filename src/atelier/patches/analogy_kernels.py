@@ -1,7 +1,7 @@
-"""The inner loops of image analogies, compiled by numba; `analogy` explains them.
+"""The inner loops of image analogies, compiled by numba; see `analogy`.
 
-Maps are flattened to rows, (H, W * C). Those of the example have a border of the window's reach, so that its
-patches begin at their own position; of the picture only what is inside it is compared.
+Maps are flattened to rows (H, W * C). The maps of the example are padded by half a window, so its windows
+start at their own position. Parts of a window outside the picture are not compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Places = npt.NDArray[np.int32]
 
 
 @kernel
-def _apart(
+def _window_distance(
     picture: Floats,
     example: Floats,
     weights: Floats,
@@ -27,7 +27,7 @@ def _apart(
     right: int,
     limit: float,
 ) -> float:
-    """The weighted squared difference of the windows round two positions; it stops above `limit`."""
+    """The weighted squared difference of the windows around two positions; it stops above `limit`."""
     size = weights.shape[0]
     reach, channels = size // 2, picture.shape[1] // width
     left = max(column - reach, 0) * channels
@@ -46,7 +46,7 @@ def _apart(
 
 
 @kernel
-def _both(
+def _total_distance(
     fine: tuple[Floats, Floats, Floats],
     coarse: tuple[Floats, Floats, Floats],
     width: int,
@@ -56,13 +56,15 @@ def _both(
     right: int,
     limit: float,
 ) -> float:
-    """`_apart` at both sizes; each is (picture, example, weights)."""
-    found = _apart(fine[0], fine[1], fine[2], width, row, column, down, right, limit)
+    """The sum of the distances at the fine and coarse level, each given as (picture, example, weights)."""
+    found = _window_distance(fine[0], fine[1], fine[2], width, row, column, down, right, limit)
     if found > limit:
         return found
     half, rest = (width + 1) // 2, limit - found
     at, there = (row // 2, column // 2), (down // 2, right // 2)
-    return found + _apart(coarse[0], coarse[1], coarse[2], half, at[0], at[1], there[0], there[1], rest)
+    return found + _window_distance(
+        coarse[0], coarse[1], coarse[2], half, at[0], at[1], there[0], there[1], rest
+    )
 
 
 @kernel
@@ -80,9 +82,9 @@ def choose(
     slack: float,
     field: Places,
 ) -> None:
-    """For each place, in order: what matches best or goes on beside what the neighbours have, and its pixel.
+    """Chooses the approximate or a coherent match for each of `places`, in order, and copies its pixel.
 
-    `field` (H, W, 2) and the filtered channels of `picture`, those from `plain` on, are written.
+    Writes `field` (H, W, 2) and the filtered channels of `picture`, which start at `plain`.
     """
     height, width = field.shape[:2]
     fine = (picture, example, weights)
@@ -93,8 +95,8 @@ def choose(
     for turn in range(places.shape[0]):
         row, column = places[turn, 0], places[turn, 1]
         down, right = approximate[turn, 0], approximate[turn, 1]
-        least = _both(fine, coarse, width, row, column, down, right, np.inf)
-        # Below this, a coherent match is taken although the approximate one is nearer.
+        least = _total_distance(fine, coarse, width, row, column, down, right, np.inf)
+        # A coherent match below this limit wins, even if the approximate one is nearer.
         limit = least * slack
         last_down = last_right = -1
         for index in range(offsets.shape[0]):
@@ -105,7 +107,7 @@ def choose(
             if y < 0 or x < 0 or y >= limits[0] or x >= limits[1] or (y == last_down and x == last_right):
                 continue
             last_down, last_right = y, x
-            found = _both(fine, coarse, width, row, column, y, x, limit)
+            found = _total_distance(fine, coarse, width, row, column, y, x, limit)
             if found <= limit:
                 limit, down, right = found, y, x
         field[row, column, 0], field[row, column, 1] = down, right
@@ -116,9 +118,9 @@ def choose(
 
 @kernel
 def gather(values: Floats, width: int, roots: Floats, places: Places, vectors: Floats, first: int) -> None:
-    """The windows round places as rows of `vectors` from column `first` on, times the weights' roots.
+    """Writes the windows around `places` to rows of `vectors`, from column `first`, scaled by `roots`.
 
-    What leaves the map repeats its border.
+    `roots` are square roots of the window weights. Windows that leave the map repeat its border.
     """
     height, channels, size = values.shape[0], values.shape[1] // width, roots.shape[0]
     reach = size // 2

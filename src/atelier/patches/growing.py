@@ -1,7 +1,7 @@
-"""Growing a texture pixel by pixel from a seed: each new pixel is one that has such neighbours in the sample.
+"""Growing a texture pixel by pixel: each new pixel copies a sample pixel with a similar neighbourhood.
 
-Efros & Leung, "Texture synthesis by non-parametric sampling", 1999. Each pixel remembers where in the sample
-it comes from, so that what was grown small can be copied large (`enlarged`).
+Efros & Leung, "Texture synthesis by non-parametric sampling", 1999. The source position of each pixel is
+kept, so a texture grown at a small size can be rendered from the full-size sample (`enlarged`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from atelier.patches.template_search import differences, drawn, planar
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
-_SEED = 1  # pixels round the first one that come with it: the published 3x3
-_ROWS = 256  # that are enlarged at a time
+_SEED = 1  # the seed is this many pixels on each side of the first one: 3x3, as in the paper
+_ROWS = 256  # rows that are enlarged at a time
 
 
 class Growth:
-    """A picture of `size` (height, width) that grows out of `sample` (h, w, 3).
+    """A picture of `size` (height, width) that grows from `sample` (h, w, 3).
 
-    `window` is the side of the neighbourhood that is compared (odd; less where the sample is smaller), and
-    `tolerance` how much worse than the best a match may be that is drawn from, 0.1 as published. Where a
-    piece beside a pixel would go on with at most 1 + `coherence` times the least error, it does (0: there is
-    no such rule, as published). A guide leads: `goal` (height, width, G) says what the sample's own map
-    `guide` (h, w, G) should be at each pixel, and their squared difference counts `guidance` times the mean
-    squared difference of the colours round it. The same seed gives the same picture.
+    `window` is the side of the compared neighbourhood: odd, and smaller if the sample is. Matches are drawn
+    from those with an error of at most 1 + `tolerance` times the least (0.1 in the paper). If `coherence` is
+    above 0 and a neighbouring piece continues with at most 1 + `coherence` times the least error, the pixel
+    continues that piece; 0 turns this off, as in the paper. With a guide, `goal` (height, width, G) is the
+    value that the map `guide` (h, w, G) of the sample should have at each pixel. Its squared difference has
+    `guidance` times the weight of the mean squared difference of the neighbouring colours. The same seed
+    gives the same picture.
     """
 
     def __init__(
@@ -59,18 +60,18 @@ class Growth:
         self.generator = np.random.default_rng(seed)
 
     def run(self) -> Iterator[int]:
-        """Grow, ring by ring; after each, how many pixels there are."""
+        """Grows the picture ring by ring, and yields the number of filled pixels after each ring."""
         self._plant()
         while len(ring := self._ring()):
             self._fill(ring)
             yield int((self.source[..., 0] >= 0).sum())
 
     def image(self) -> Floats:
-        """The picture so far (H, W, 3), black where nothing has grown yet."""
+        """The picture so far (H, W, 3); pixels that are not filled yet are black."""
         return floats(self.picture.transpose(1, 2, 0))
 
     def _plant(self) -> None:
-        """The first pixel in the middle, with its neighbours of the sample where no guide knows better."""
+        """Fills the pixel in the middle and, without a guide, its neighbours from the sample."""
         (height, width), (tall, wide) = self.source.shape[:2], self.planes.shape[1:]
         row, column = height // 2, width // 2
         self._fill(np.array([[row, column]], np.int32))
@@ -83,7 +84,7 @@ class Growth:
                     self.picture[:, y, x] = self.planes[:3, down, right]
 
     def _ring(self) -> Integers:
-        """The empty pixels beside filled ones, those with the most neighbours first, else at random."""
+        """The empty pixels next to filled ones: those with most filled neighbours first, ties at random."""
         known = (self.source[..., 0] >= 0).astype(np.uint8)
         edge = cv2.dilate(known, np.ones((3, 3), np.uint8)) > known
         pixels = np.argwhere(edge).astype(np.int32)
@@ -114,17 +115,17 @@ class Growth:
 
 
 def _nothing(size: tuple[int, ...]) -> Floats:
-    """A map without channels."""
+    """A map with no channels."""
     return np.zeros((*size, 0), np.float32)
 
 
 def _neighbourhood(window: int) -> tuple[Integers, Floats]:
-    """The places (N, 2) round a pixel in a window, from near to far, and their weights: a Gaussian's."""
+    """Offsets (N, 2) of a window without its centre, near to far, and their Gaussian weights (N,)."""
     reach = window // 2
     rows, columns = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     square = rows**2 + columns**2
     order = np.argsort(square, kind="stable")[1:]
-    sigma = window / 6.4  # as published
+    sigma = window / 6.4  # as in the paper
     return (
         np.stack([rows, columns], axis=1)[order].astype(np.int32),
         floats(np.exp(-square[order] / (2 * sigma**2))),
@@ -146,7 +147,7 @@ def _fill(
     source: Integers,
     errors: Floats,
 ) -> None:
-    """Fill pixels one after the other, each with one that the sample has in such a place."""
+    """Fills pixels in order, each with a sample pixel that has a similar neighbourhood."""
     reach = (planes.shape[1] - errors.shape[0]) // 2
     most = 3 * len(offsets) + len(goal) + 1
     places = np.zeros((most, 3), np.int32)
@@ -160,7 +161,7 @@ def _fill(
         limit, row_on, column_on = _going_on(
             row, column, reach, planes, source, places, values, shares, count, errors
         )
-        # What is not that much better than going on need not be known.
+        # Only matches that beat the coherent one by the factor 1 + coherence need an exact error.
         bound = float(limit) / (1 + coherence)
         differences(planes, places, values, shares, count, tolerance, bound, errors, 0, errors.shape[0])
         if coherence > 0 and errors.min() >= bound:
@@ -186,7 +187,11 @@ def _terms(
     values: Floats,
     shares: Floats,
 ) -> int:
-    """What is known round a pixel, the rest of 1 in all, and what the guide wants there, `share` for each."""
+    """Writes the terms of a pixel's template and returns their number.
+
+    The guide contributes one term per channel with weight `share`; the known neighbouring pixels share the
+    remaining 1 - `share`.
+    """
     height, width = source.shape[:2]
     count, total = 0, np.float32(0)
     for aim in range(len(goal)):
@@ -221,7 +226,7 @@ def _going_on(
     count: int,
     errors: Floats,
 ) -> tuple[np.float32, int, int]:
-    """The least error of the windows with which the pieces round this pixel would go on, and which it is."""
+    """Error, row and column of the best window among those that continue the pieces around a pixel."""
     height, width = source.shape[:2]
     best, best_down, best_right = np.float32(np.inf), 0, 0
     for y in range(max(0, row - 1), min(height, row + 2)):
@@ -243,11 +248,12 @@ def _going_on(
 def enlarged(
     source: Integers, style: Floats, sample: tuple[int, int], size: tuple[int, int], sharpness: float = 1.0
 ) -> Floats:
-    """The picture of `size` (H, W) that a field `source` (h, w, 2) stands for, (H, W, 3).
+    """Renders the field `source` (h, w, 2) at `size` (H, W): a picture (H, W, 3).
 
-    The field names places of a sample of the shape `sample`; `style` (H', W', 3) is that sample in full. Each
-    pixel of the field lays down its own piece of it, and pieces fade over within 1 / `sharpness` of a pixel
-    of the field: where neighbours go on from each other, the style is copied as it is.
+    The field holds positions in a sample with the (height, width) `sample`; `style` (H', W', 3) is the same
+    sample at full size. Each pixel of the field copies one piece of the style. Adjacent pieces blend over a
+    width of 1 / `sharpness` pixels of the field, so the style is copied unchanged where they continue each
+    other.
     """
     picture = np.empty((*size, 3), np.float32)
     stretch = np.array(style.shape[:2]) / np.array(sample)
@@ -287,7 +293,7 @@ def _pieces(
 def _side(
     places: npt.NDArray[np.float64], after: int, count: int, sharpness: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The field's pixel before or after each place, and its share there."""
+    """The field pixel before or after each position, and its blending weight there."""
     before = np.floor(places)
     share = ((places - before - 0.5) * sharpness + 0.5).clip(0, 1)
     return (before + after).clip(0, count - 1).astype(np.int64), share if after else 1 - share

@@ -1,8 +1,8 @@
-"""Correspondence maps: what two pictures are compared by when pieces of one should stand for the other.
+"""Correspondence maps, by which patches of a painting are matched to places in a photo.
 
-Efros & Freeman, "Image quilting for texture synthesis and transfer", 2001, section 4: any map that both
-pictures have, such as blurred lightness. The photo's is brought to the range of the painting's, so that the
-darkest of one may be the darkest of the other.
+Efros & Freeman, "Image quilting for texture synthesis and transfer", 2001, section 4. A map can be any
+quantity of both pictures, such as blurred lightness. The map of the photo is matched to the range of the
+painting's, so the darkest parts of one correspond to the darkest parts of the other.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from atelier.maths.layout import to_array, to_tensor
 Floats = npt.NDArray[np.float32]
 By = Literal["lightness", "colours"]
 
-_CHROMA = 0.7  # how much a and b count beside lightness
+_CHROMA = 0.7  # weight of a and b relative to lightness
 
 
 def guides(photo: Floats, painting: Floats, by: By, blur: float, seed: int) -> tuple[Floats, Floats]:
-    """Maps (H, W, G) of the photo and (H', W', G) of the painting, both (., ., 3), in about 0..1.
+    """Maps of the photo (H, W, G) and of the painting (H', W', G), with lightness in about 0..1.
 
-    `by` is lightness (G = 1), or all of the colour after the photo has been given the painting's (G = 3).
-    `blur` is the deviation of a Gaussian in pixels.
+    `by` is "lightness" (G = 1) or "colours" (G = 3: CIELAB, after a transfer of the painting's colours to the
+    photo). `blur` is the standard deviation of a Gaussian in pixels.
     """
     if by == "lightness":
         theirs = lightness(painting)[None, None]
@@ -41,7 +41,7 @@ def guides(photo: Floats, painting: Floats, by: By, blur: float, seed: int) -> t
 
 
 def _perceived(image: Floats) -> Floats:
-    """CIELAB in units of 100, with less weight on chroma."""
+    """CIELAB divided by 100, with less weight on chroma."""
     return floats(to_lab(image) / 100 * (1, _CHROMA, _CHROMA))
 
 

@@ -1,8 +1,8 @@
-"""PatchMatch: for each patch of one feature map the most similar patch of another, nearly, and quickly.
+"""PatchMatch: a fast approximate nearest-neighbour search between the patches of two feature maps.
 
-Barnes et al. 2009, "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing": where a
-match is good, the neighbours' matches lie beside it; so good matches spread, and random searches of shrinking
-reach around the best so far find new ones.
+Barnes et al. 2009, "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing". Adjacent
+patches tend to have adjacent matches, so good matches propagate to their neighbours. Random searches with a
+shrinking radius around the best match so far find new ones.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ Field = npt.NDArray[np.int32]
 class PatchMatch:
     """The nearest-neighbour field of patches of `query` (H, W, C) in `key` (H', W', C), float32.
 
-    `field` (H, W, 2) holds for each position the row and column of its match, `distance` (H, W) the sum of
-    squared differences of the two patches, `patch` positions a side; a patch that leaves its map sees the
-    border repeated. It begins at random, or at `start`, a field. `radius` is how far from the best so far
-    the random search begins; the whole key where it is None. The same seed gives the same field.
+    `field` (H, W, 2) holds the row and column of each position's match, `distance` (H, W) the sum of squared
+    differences of the two patches. Patches have sides of `patch` positions, and maps are padded by repeating
+    their border. The field starts at random, or at `start`. `radius` is the largest radius of the random
+    search around the best match so far; None searches the whole key. The same seed gives the same field.
+
+    Raises ValueError if the maps differ in their number of channels.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class PatchMatch:
         self.sweeps = 0
 
     def sweep(self) -> None:
-        """One pass over all positions, forwards and backwards by turns. No distance ever grows."""
+        """One pass over all positions, alternately forwards and backwards. Distances never increase."""
         self.state = int(
             self.kernels.sweep(
                 self.query,
@@ -69,7 +71,7 @@ class PatchMatch:
 
 
 def sweep_all(matches: list[PatchMatch], threads: int = 1) -> None:
-    """One pass of each, at the same time where there are threads for it."""
+    """One pass of each search, in parallel on up to `threads` threads."""
     if threads < 2 or len(matches) < 2:
         for match in matches:
             match.sweep()
@@ -80,9 +82,9 @@ def sweep_all(matches: list[PatchMatch], threads: int = 1) -> None:
 
 
 def enlarge(field: Field, size: tuple[int, int], key: tuple[int, int], factor: int = 2) -> Field:
-    """A field (H, W, 2) for maps of `factor` times the side: `size` and the `key`'s, (height, width).
+    """Upsamples a field (h, w, 2) by `factor` to `size`, for a key of size `key`, both (height, width).
 
-    Sides need not be exact multiples: the last matches go on, and none leaves the key.
+    Sides need not be exact multiples: the last matches are continued, and clamped to the key.
     """
     rows, columns = np.arange(size[0]), np.arange(size[1])
     above, left = (
@@ -95,9 +97,9 @@ def enlarge(field: Field, size: tuple[int, int], key: tuple[int, int], factor: i
 
 
 def vote(key: Floats, field: Field, patch: int) -> Floats:
-    """The mean of all patches of `key` (H', W', C) that a field matches over each position, (H, W, C).
+    """The mean (H, W, C) at each position of all matched patches of `key` (H', W', C) that cover it.
 
-    A patch that leaves the key has no vote there.
+    Parts of patches outside the key do not count.
     """
     height, width = field.shape[:2]
     reach, limits = patch // 2, np.array(key.shape[:2])
@@ -107,7 +109,7 @@ def vote(key: Floats, field: Field, patch: int) -> Floats:
     )
     for down in range(-reach, patch - reach):
         for right in range(-reach, patch - reach):
-            # Position p is covered, at this offset, by the patch around p - offset.
+            # At this offset, position p is covered by the patch around p - offset.
             rows = slice(max(0, down), min(height, height + down))
             columns = slice(max(0, right), min(width, width + right))
             centre = field[

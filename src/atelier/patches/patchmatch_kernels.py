@@ -1,6 +1,6 @@
-"""The inner loops of PatchMatch, compiled by numba when they are first called.
+"""The inner loops of PatchMatch, compiled by numba on the first call; see `patchmatch`.
 
-Everything is in one function, so that the compiler sees the whole of it; `patchmatch` explains it.
+A sweep is one function, so that the compiler can optimise it as a whole.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 from atelier.maths import compiled_cache
 
-# Without type information and slow to import, so by name and only from here.
+# numba has no type information and imports slowly, so it is imported by name and only here.
 numba: Any = importlib.import_module("numba")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """The function as machine code; it lets other threads run, and may sum in any order."""
+    """The compiled function; it releases the GIL and may reorder sums."""
     kernel: F = numba.njit(nogil=True, fastmath=True)(function)
     compiled_cache.keep(kernel)
     return kernel
@@ -30,7 +30,7 @@ def compiled(function: F) -> F:
 def distance(
     query: Any, key: Any, row: int, column: int, down: int, right: int, size: int, limit: float
 ) -> Any:
-    """Sum of squared differences of two patches (rows of `size` C values); it stops above `limit`."""
+    """The sum of squared differences of two patches (size, size, C); it stops above `limit`."""
     total = np.float32(0.0)
     channels = query.shape[2]
     for line in range(size):
@@ -49,7 +49,7 @@ def distance(
 
 @compiled
 def measure(query: Any, key: Any, field: Any, best: Any, size: int) -> None:
-    """The distance of each position's patch to the one that the field names."""
+    """Writes the distance between each patch and its match in the field to `best`."""
     for row in range(field.shape[0]):
         for column in range(field.shape[1]):
             best[row, column] = distance(
@@ -61,7 +61,7 @@ def measure(query: Any, key: Any, field: Any, best: Any, size: int) -> None:
 def sweep(
     query: Any, key: Any, field: Any, best: Any, size: int, radius: int, backward: bool, state: Any
 ) -> Any:
-    """One pass over all positions: take over what suits the neighbours, then search at random."""
+    """One pass over all positions: propagate the neighbours' matches, then search at random."""
     height, width = field.shape[:2]
     lowest, rightmost = key.shape[0] - size, key.shape[1] - size
     step = -1 if backward else 1
@@ -81,7 +81,7 @@ def sweep(
                         down, right, near = y, x, found
         reach = radius
         while reach >= 1:
-            # xorshift64: the same row of numbers on every machine.
+            # xorshift64 gives the same numbers on every machine.
             random ^= random << np.uint64(13)
             random ^= random >> np.uint64(7)
             random ^= random << np.uint64(17)

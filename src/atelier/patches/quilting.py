@@ -1,7 +1,8 @@
-"""Quilting: a picture sewn from square pieces of another, cut where two pieces differ least.
+"""Quilting: a picture sewn from overlapping square pieces of another, cut where they differ least.
 
-Efros & Freeman, "Image quilting for texture synthesis and transfer", 2001. The pieces are looked for at a
-size at which they have a dozen pixels a side, and the best few then moved pixel by pixel at full size.
+Efros & Freeman, "Image quilting for texture synthesis and transfer", 2001. Pieces are searched for at a
+reduced size, at which they have sides of at most 12 pixels; the best few are then refined pixel by pixel at
+full size.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from atelier.patches.template_search import planar, search
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
-_SMALL = 12  # pixels along a block where it is looked for in the whole style
-_POSITIONS = 40_000  # of the style that are looked at there, at most
-_CANDIDATES = 8  # that are then looked at in full
-_SLACK = 0.5  # how much worse than the best a candidate may look when small
+_SMALL = 12  # side of a block in pixels during the search over the whole style
+_POSITIONS = 40_000  # positions of the style that this search compares, at most
+_CANDIDATES = 8  # candidates that are refined at full size
+_SLACK = 0.5  # candidates may have up to 1 + this times the least error at the reduced size
 
 
 def cheapest_cut(cost: Floats) -> Integers:
-    """The column in each row of a way from the first row to the last with the least sum of `cost` (H, W).
+    """The columns (H,) of the path from the first to the last row with the least total `cost` (H, W).
 
-    From row to row the way moves by one column at most (section 2.1); of equal ways the left one is taken.
+    The path moves by at most one column per row (section 2.1). Of equally cheap paths the leftmost is taken.
     """
-    way = np.empty(len(cost), np.int32)
-    _cheapest_cut(floats(cost), way)
-    return way
+    path = np.empty(len(cost), np.int32)
+    _cheapest_cut(floats(cost), path)
+    return path
 
 
 @kernel
-def _cheapest_cut(cost: Floats, way: Integers) -> None:
+def _cheapest_cut(cost: Floats, path: Integers) -> None:
     height, width = cost.shape
     total = np.empty((height, width), np.float64)
     total[0] = cost[0]
@@ -47,19 +48,19 @@ def _cheapest_cut(cost: Floats, way: Integers) -> None:
                 if 0 <= other < width:
                     least = min(least, total[row - 1, other])
             total[row, column] = cost[row, column] + least
-    way[height - 1] = np.argmin(total[height - 1])
+    path[height - 1] = np.argmin(total[height - 1])
     for row in range(height - 2, -1, -1):
-        best = max(0, way[row + 1] - 1)
-        for column in range(best + 1, min(width, way[row + 1] + 2)):
+        best = max(0, path[row + 1] - 1)
+        for column in range(best + 1, min(width, path[row + 1] + 2)):
             if total[row, column] < total[row, best]:
                 best = column
-        way[row] = best
+        path[row] = best
 
 
 def sewn(old: Floats, new: Floats, left: int, top: int) -> npt.NDArray[np.bool_]:
-    """Where a block `new` (n, n, 3) is laid over what is there, `old`: right of and below the cheapest cuts.
+    """The mask (n, n) of where a block `new` (n, n, 3) covers `old`: right of and below the cheapest cuts.
 
-    `left` columns and `top` rows overlap what is there.
+    The first `left` columns and `top` rows overlap what is already sewn.
     """
     cost = floats(((old - new) ** 2).sum(axis=2))
     mask = np.ones(cost.shape, bool)
@@ -73,11 +74,11 @@ def sewn(old: Floats, new: Floats, left: int, top: int) -> npt.NDArray[np.bool_]
 
 
 class Quilt:
-    """Passes of quilting: a picture of the size of `goal` (H, W, G) out of `style` (h, w, 3).
+    """Passes of quilting: a picture of the size of `goal` (H, W, G) from pieces of `style` (h, w, 3).
 
-    `guide` (h, w, G) is the style's own map, which should be as `goal` where a piece lies. `picture`
-    (H, W, 3) is that of the last pass. A piece is drawn from those at most 1 + `tolerance` times as bad as
-    the best, and fades in over `softness` pixels at its cut, 0 as published. The same seed gives the same
+    `guide` (h, w, G) is the map of the style that pieces should match to `goal`. `picture` (H, W, 3) is the
+    result of the last pass. Pieces are drawn from those with an error of at most 1 + `tolerance` times the
+    least, and blend over `softness` pixels at their cut (0 in the paper). The same seed gives the same
     picture.
     """
 
@@ -97,10 +98,11 @@ class Quilt:
         self.generator = np.random.default_rng(seed)
 
     def sew(self, block: int, *, seams: float, guidance: float) -> Iterator[Floats]:
-        """One pass with pieces of `block` pixels a side; after each row of them, the picture so far.
+        """One pass with square pieces of side `block`; yields the picture so far after each row of pieces.
 
-        A pixel's mean squared difference from what is sewn already, or else from the pass before, counts
-        `seams`, and its squared difference from the guide `guidance`: alpha and 1 - alpha of section 4.
+        `seams` is the weight of the mean squared difference from pixels that are already sewn, or from the
+        previous pass, and `guidance` that of the squared difference from the guide: alpha and 1 - alpha in
+        section 4 of the paper.
         """
         height, width = self.goal.shape[:2]
         pattern = _Pass(self, block, seams, guidance)
@@ -116,17 +118,17 @@ class Quilt:
 
 
 def overlap(block: int) -> int:
-    """How far pieces lie over each other: a sixth of their side, as published."""
+    """The overlap of adjacent pieces in pixels: a sixth of their side, as in the paper."""
     return max(1, round(block / 6))
 
 
 def starts(length: int, block: int) -> range:
-    """Where pieces begin along a side of `length`: enough to cover it. `block` is at least 2."""
+    """The start positions of pieces that cover a side of `length` pixels; `block` is at least 2."""
     return range(0, max(1, length - overlap(block)), block - overlap(block))
 
 
 class _Pass:
-    """The canvas of one pass and what its pieces are looked for in."""
+    """The canvas of one pass, and the style planes that it searches."""
 
     def __init__(self, quilt: Quilt, block: int, seams: float, guidance: float) -> None:
         self.quilt, self.seams, self.guidance = quilt, seams, guidance
@@ -151,7 +153,7 @@ class _Pass:
         return floats([_resized(plane, (height, width)) for plane in self.planes])
 
     def lay(self, top: int, left: int) -> None:
-        """Find a piece for the square from (top, left) and sew it on."""
+        """Finds a piece for the square at (top, left) and sews it on."""
         here = np.s_[top : top + self.block, left : left + self.block]
         reach = (self.overlap if top else 0, self.overlap if left else 0)
         target, weights = self._wanted(here, *reach)
@@ -163,7 +165,7 @@ class _Pass:
         self.canvas[here] = mask * piece + (1 - mask) * self.canvas[here]
 
     def _wanted(self, here: tuple[slice, slice], top: int, left: int) -> tuple[Floats, Floats]:
-        """What a piece should be (C, n, n), and how much each pixel of it counts."""
+        """The target (C, n, n) of a piece, and the weight of each of its pixels."""
         colours = self.canvas[here].copy()
         seen = np.zeros((self.block, self.block, 1), np.float32)
         seen[:top], seen[:, :left] = 1, 1
@@ -182,7 +184,7 @@ class _Pass:
         return planar(target), planar(weights)
 
     def _found(self, target: Floats, weights: Floats) -> tuple[int, int]:
-        """Row and column of a piece: one of the best, as far as the tolerance goes."""
+        """Row and column of a piece, drawn from the best ones within the tolerance."""
         places = self._candidates(target, weights)
         errors = np.empty(len(places), np.float32)
         reach = math.ceil(self.factor) if self.factor > 1 else 0
@@ -192,37 +194,35 @@ class _Pass:
         return int(row), int(column)
 
     def _candidates(self, target: Floats, weights: Floats) -> Integers:
-        """The best few places (K, 2) when everything is small, in full-size pixels."""
+        """The best few positions (K, 2) of the search at the reduced size, in full-size pixels."""
         side = (self.small, self.small)
         share = floats([_resized(plane, side) for plane in weights])
         small = floats([_resized(plane, side) for plane in target * weights])
         small = floats(np.where(share > 1e-9, small / np.maximum(share, 1e-9), 0))
         kept = np.argwhere(share > 1e-6).astype(np.int32)
-        # The heaviest first; then scattered, so that bad windows are soon known.
+        # Large weights first, then scattered, so that bad windows are rejected early.
         heavy = share[tuple(kept.T)]
         order = np.lexsort((np.arange(len(kept)) * 7919 % 10007, -heavy))
         kept = np.ascontiguousarray(kept[order])
         values, heavy = small[tuple(kept.T)], heavy[order]
-        return self._apart(search(self.coarse, side, kept, values, heavy, _SLACK))
+        return self._separated(search(self.coarse, side, kept, values, heavy, _SLACK))
 
-    def _apart(self, errors: Floats) -> Integers:
-        """The least errors' places, none beside another, in full-size pixels."""
+    def _separated(self, errors: Floats) -> Integers:
+        """The positions of the least errors, no two of them adjacent, in full-size pixels."""
         bound = errors.min() * (1 + _SLACK)
         near = np.argwhere(errors <= bound)
-        if len(near) > 4096:  # flat pictures: all are equal
+        if len(near) > 4096:  # in flat pictures all errors are equal
             near = near[np.sort(self.quilt.generator.choice(len(near), 4096, replace=False))]
         near = near[np.argsort(errors[tuple(near.T)], kind="stable")]
-        chosen: list[npt.NDArray[np.int64]] = []
-        while len(near) and len(chosen) < _CANDIDATES:
-            chosen.append(near[0])
-            near = near[np.abs(near - near[0]).max(axis=1) > 1]
+        chosen = np.empty((_CANDIDATES, 2), np.int32)
+        count = _spread(near.astype(np.int32), chosen)
         limits = np.array(self.planes.shape[1:]) - self.block
-        places: Integers = np.rint(np.stack(chosen) * self.factor).clip(0, limits).astype(np.int32)
+        places: Integers = np.rint(chosen[:count] * self.factor).clip(0, limits).astype(np.int32)
         return places
 
 
 def _faded(mask: Floats, softness: float, top: int, left: int) -> Floats:
-    """A mask that rises over `softness` pixels inside the overlap, and is 1 beyond it."""
+    """The mask, softened over `softness` pixels inside the overlap and 1 outside it."""
     if softness <= 0 or not (top or left):
         return mask
     soft = cv2.GaussianBlur(mask, (0, 0), softness / 2, borderType=cv2.BORDER_REPLICATE)
@@ -231,10 +231,29 @@ def _faded(mask: Floats, softness: float, top: int, left: int) -> Floats:
 
 
 @kernel
+def _spread(near: Integers, chosen: Integers) -> int:
+    """Fill `chosen` (K, 2) with the first places of `near` (N, 2) that do not touch; returns their number."""
+    count = 0
+    for index in range(len(near)):
+        row, column = near[index, 0], near[index, 1]
+        touches = False
+        for other in range(count):
+            if abs(row - chosen[other, 0]) <= 1 and abs(column - chosen[other, 1]) <= 1:
+                touches = True
+                break
+        if not touches:
+            chosen[count, 0], chosen[count, 1] = row, column
+            count += 1
+            if count == len(chosen):
+                break
+    return count
+
+
+@kernel
 def _settle(
     planes: Floats, target: Floats, weights: Floats, reach: int, places: Integers, errors: Floats
 ) -> None:
-    """Move each place to the best one within `reach` of it, and say how good that is."""
+    """Moves each position to the best one within `reach` pixels, and writes its error."""
     channels, size = target.shape[0], target.shape[1]
     for index in range(len(places)):
         row, column = places[index, 0], places[index, 1]
@@ -248,8 +267,8 @@ def _settle(
                         wanted, weight = target[channel, line], weights[channel, line]
                         part = np.float32(0)
                         for step in range(size):
-                            apart = source[step] - wanted[step]
-                            part += weight[step] * apart * apart
+                            difference = source[step] - wanted[step]
+                            part += weight[step] * difference * difference
                         error += part
                     if error > best:
                         break
@@ -264,6 +283,6 @@ def _resized(plane: Floats, size: tuple[int, int]) -> Floats:
 
 
 def _at_least(planes: Floats, side: int) -> Floats:
-    """Planes (C, H, W) with sides of at least `side`: mirrored as often as that takes."""
+    """Planes (C, H, W), padded by mirroring so that their sides are at least `side`."""
     border = [(0, 0)] + [(0, max(0, side - length)) for length in planes.shape[1:]]
     return floats(np.pad(planes, border, mode="symmetric"))

@@ -1,8 +1,8 @@
-"""Patches of a picture in the few directions in which they vary, to find the nearest of them quickly.
+"""Fast nearest-neighbour search for image patches, in the subspace of their principal components.
 
-Elad & Milanfar, "Style transfer via texture synthesis", 2017: patches are projected onto the
-principal components that hold 95% of their energy before they are compared. Here the style's patches lie on
-a grid as coarse as it must be, and each match is then moved, pixel by pixel, to the best beside it.
+Elad & Milanfar, "Style transfer via texture synthesis", 2017: patches are projected onto the principal
+components that hold 95% of their energy before they are compared. Here the patches of the style lie on a
+grid, whose spacing limits their number, and each match is then refined to the best position nearby.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from atelier.patches.voting import corners
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
-_KEYS = 30_000  # patches of the style, at most
-_DIRECTIONS = 64  # at most
-_SAMPLE = 4096  # patches that the directions are found from
-_ROWS = 1024  # patches that are cut out at a time
+_KEYS = 30_000  # largest number of style patches
+_DIRECTIONS = 64  # largest number of principal components
+_SAMPLE = 4096  # patches that the components are computed from
+_ROWS = 1024  # patches that are extracted at a time
 
 
 class PatchSpace:
-    """The patches of `style` (h, w, C), `patch` pixels a side, where they can be compared.
+    """The patches of `style` (h, w, C), with side `patch`, in the subspace of their main components.
 
-    `energy` is the share of their variance that is kept.
+    `energy` is the fraction of their variance that the subspace keeps.
     """
 
     def __init__(self, style: Floats, patch: int, *, energy: float = 0.95, seed: int = 0) -> None:
@@ -44,8 +44,8 @@ class PatchSpace:
         self.bias = -0.5 * (self.keys**2).sum(1)
 
     def match(self, picture: Floats, places: Integers) -> Integers:
-        """Corners (N, 2) of the style's patches that are nearest to the picture's at `places` (N, 2)."""
-        # |q - k|^2 is least where q k - |k|^2 / 2 is most.
+        """The corners (N, 2) of the style patches nearest to the patches of `picture` at `places` (N, 2)."""
+        # |q - k|^2 is smallest where q k - |k|^2 / 2 is largest.
         index, _ = nearest(self._projected(picture, places), self.keys, bias=self.bias)
         matches: Integers = self.corners[index.numpy()].copy()
         if self.stride > 1:
@@ -53,7 +53,7 @@ class PatchSpace:
         return matches
 
     def _found(self, energy: float, seed: int) -> tuple[Tensor, Tensor]:
-        """The mean patch (D,) and the directions (D, P) that hold the energy, the longest first."""
+        """The mean patch (D,) and the components (D, P) that hold the energy, strongest first."""
         every = np.linspace(0, len(self.corners) - 1, min(_SAMPLE, len(self.corners))).astype(int)
         rows = torch.cat(list(self._cut(self.style, self.corners[every])))
         mean = rows.mean(0)
@@ -70,7 +70,7 @@ class PatchSpace:
         return torch.cat([cut @ self.directions - offset for cut in self._cut(picture, places)])
 
     def _cut(self, picture: Floats, places: Integers) -> Iterator[Tensor]:
-        """The patches at `places` as rows (., D), some at a time."""
+        """Yields the patches at `places` as rows (., D), up to 1024 at a time."""
         side = self.patch
         windows = np.lib.stride_tricks.sliding_window_view(picture, (side, side), axis=(0, 1))
         for start in range(0, len(places), _ROWS):
@@ -82,7 +82,7 @@ class PatchSpace:
 def _settle(
     picture: Floats, style: Floats, places: Integers, matches: Integers, patch: int, reach: int
 ) -> None:
-    """Move each match to the one within `reach` whose pixels differ least."""
+    """Moves each match to the position within `reach` pixels with the least squared difference."""
     channels = picture.shape[2]
     for index in range(len(places)):
         top, left = places[index, 0], places[index, 1]
@@ -96,8 +96,8 @@ def _settle(
                     part = np.float32(0)
                     for step in range(patch):
                         for channel in range(channels):
-                            apart = mine[left + step, channel] - other[right + step, channel]
-                            part += apart * apart
+                            difference = mine[left + step, channel] - other[right + step, channel]
+                            part += difference * difference
                     error += part
                     if error > best:
                         break

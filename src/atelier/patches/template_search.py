@@ -1,8 +1,8 @@
-"""Template search: how much a template with holes differs from every window of a picture.
+"""Template search: the weighted squared difference between a template with holes and every window.
 
-A template is a list of terms, each one value at one place of the window with a weight, so that any shape of
-known pixels, several channels and several aims go into one sum of squares. Whole rows of windows are summed
-at once, and given up as soon as none of them can be near the best any more.
+A template is a list of terms, each a value at one position of the window with a weight. So one sum of squares
+can cover any shape of known pixels and several channels. Windows are processed one row at a time, and a row
+is abandoned as soon as none of its windows can be close to the best.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from atelier.maths.compiled import floats, in_bands, kernel
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
+#: Below this many products, starting threads takes longer than the search.
+_SMALL = 1 << 21
+
 
 def search(
     planes: Floats,
@@ -26,14 +29,18 @@ def search(
     weights: Floats,
     slack: float,
 ) -> Floats:
-    """Sum of weight * (value - pixel)^2 over the terms, for each `window` (h, w) of `planes` (C, H, W).
+    """The sum of weight * (value - pixel)^2 over the terms, for each `window` (h, w) of `planes` (C, H, W).
 
-    `places` (N, 3) holds each term's channel, row and column inside the window. The errors (H - h + 1,
-    W - w + 1) are exact wherever they are at most 1 + `slack` times the least; others may be infinite. Terms
-    of great weight come best first.
+    `places` (N, 3) holds the channel, row and column of each term inside the window; `values` and `weights`
+    are (N,). The errors (H - h + 1, W - w + 1) are exact if they are at most 1 + `slack` times the least;
+    others may be infinite. The search is fastest if terms with large weights come first.
     """
     errors = np.empty((planes.shape[1] - window[0] + 1, planes.shape[2] - window[1] + 1), np.float32)
-    in_bands(differences, len(errors), planes, places, values, weights, len(values), slack, math.inf, errors)
+    given = (planes, places, values, weights, len(values), slack, math.inf, errors)
+    if errors.size * len(values) < _SMALL:
+        differences(*given, 0, len(errors))
+    else:
+        in_bands(differences, len(errors), *given)
     return errors
 
 
@@ -50,9 +57,9 @@ def differences(
     top: int,
     bottom: int,
 ) -> None:
-    """`search` for rows `top` to `bottom` of `errors`, with the first `count` terms.
+    """Computes rows `top` to `bottom` of `errors` for `search`, with the first `count` terms.
 
-    `limit` is an error that some window is known to stay below.
+    `limit` is an upper bound on the least error.
     """
     width = errors.shape[1]
     best = np.float32(limit)
@@ -63,13 +70,13 @@ def differences(
             value, weight, shift = values[term], weights[term], places[term, 2]
             source = planes[places[term, 0], row + places[term, 1]][shift : shift + width]
             for column in range(width):
-                apart = source[column] - value
-                line[column] += weight * apart * apart
+                difference = source[column] - value
+                line[column] += weight * difference * difference
             if term % 12 == 11 or term == count - 1:
                 least = line[0]
                 for column in range(width):
                     least = min(least, line[column])
-                # A little above, since other orders of summing round otherwise.
+                # A small margin, because rounding depends on the order of summation.
                 if least > best * np.float32(1.0001 + slack) + np.float32(1e-12):
                     line[:] = np.float32(np.inf)
                     break
@@ -81,7 +88,7 @@ def differences(
 def drawn(errors: Floats, slack: float, chance: float) -> tuple[int, int]:
     """Row and column of one of the errors that are at most 1 + `slack` times the least.
 
-    `chance`, from 0 to below 1, says which of them, in the order of the rows.
+    `chance`, in 0..1 (exclusive), selects among them in row-major order.
     """
     least = np.float32(np.inf)
     for row in range(errors.shape[0]):
@@ -103,5 +110,5 @@ def drawn(errors: Floats, slack: float, chance: float) -> tuple[int, int]:
 
 
 def planar(image: Floats) -> Floats:
-    """(H, W, C) as planes (C, H, W)."""
+    """An image (H, W, C) as planes (C, H, W)."""
     return floats(image.transpose(2, 0, 1))

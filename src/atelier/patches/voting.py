@@ -1,9 +1,10 @@
-"""Patches that overlap and disagree: which picture they want, most of them.
+"""Robust voting: the picture that best agrees with overlapping, contradictory patches.
 
-Kwatra, Essa, Bobick & Kwatra, "Texture optimization for example-based synthesis", 2005: the picture X with
-the least sum of |R X - Q|^r over all patches, R cutting out a patch's place and Q what was matched to it,
-by iteratively reweighted least squares. With r below 2 a few bad patches are outvoted, not averaged in. All
-sums of squares weigh a patch's middle more than its border, so that no squares are seen where patches differ.
+Kwatra, Essa, Bobick & Kwatra, "Texture optimization for example-based synthesis", 2005: the picture X
+minimises the sum of |R X - Q|^r over all patches by iteratively reweighted least squares. R extracts the
+place of a patch, and Q is the patch matched to it. With r below 2, a few bad patches are outvoted rather than
+averaged in. In all sums of squares the middle of a patch has more weight than its border, so block edges stay
+invisible.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Integers = npt.NDArray[np.int32]
 
 
 def corners(size: tuple[int, int], patch: int, gap: int) -> Integers:
-    """Top left corners (N, 2) of patches every `gap` pixels that cover a picture of `size`; gap <= patch."""
+    """Top left corners (N, 2) of patches, `gap` <= `patch` pixels apart, that cover a picture of `size`."""
     rows, columns = (np.unique(np.append(np.arange(0, side - patch, gap), side - patch)) for side in size)
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=2)
     return np.ascontiguousarray(grid.reshape(-1, 2), dtype=np.int32)
@@ -34,10 +35,11 @@ def robust_vote(
     power: float = 0.8,
     iterations: int = 10,
 ) -> Floats:
-    """The picture (H, W, 3) that patches of `style` (h, w, 3) at `matches` (N, 2) make at `places` (N, 2).
+    """The picture (H, W, 3) from patches of `style` (h, w, 3) at `matches` (N, 2), laid at `places` (N, 2).
 
-    `power` is r; 2 is the plain mean. The places cover the picture, and the weights begin with `start`
-    (H, W, 3). No round lets the sum of |R X - Q|^r rise, as long as no patch is nearer than a thousandth.
+    `power` is r; 2 gives the plain weighted mean. The places must cover the picture. The first weights come
+    from `start` (H, W, 3). The sum of |R X - Q|^r never rises between iterations, unless the root mean square
+    difference of a patch falls below 0.001.
     """
     picture, weights, window = floats(start), np.ones(len(places), np.float32), fading(patch)
     for _ in range(iterations if power < 2 else 1):
@@ -50,7 +52,7 @@ def robust_vote(
 
 
 def fading(patch: int) -> Floats:
-    """How much each pixel of a patch counts (patch, patch), 1 in all: Hann's window, never 0."""
+    """The weights (patch, patch) of a patch's pixels: a Hann window that sums to 1 and is nowhere 0."""
     line = np.sin(np.pi * (np.arange(patch) + 0.5) / patch) ** 2
     return floats(np.outer(line, line) / line.sum() ** 2)
 
@@ -65,7 +67,7 @@ def _weigh(
     power: float,
     weights: Floats,
 ) -> None:
-    """|R X - Q|^(r - 2) of each patch, by the root of its mean square."""
+    """Writes the weight |R X - Q|^(r - 2) of each patch, from its root mean square difference."""
     patch, channels = len(window), picture.shape[2]
     for index in range(len(places)):
         total = np.float32(0)
@@ -75,8 +77,8 @@ def _weigh(
             left, right = places[index, 1], matches[index, 1]
             for column in range(patch):
                 for channel in range(channels):
-                    apart = mine[left + column, channel] - other[right + column, channel]
-                    total += window[row, column] * apart * apart
+                    difference = mine[left + column, channel] - other[right + column, channel]
+                    total += window[row, column] * difference * difference
         mean = max(total / channels, 1e-6)
         weights[index] = mean ** ((power - 2) / 2)
 
@@ -91,7 +93,7 @@ def _spread(
     total: Floats,
     count: Floats,
 ) -> None:
-    """Lay down all patches with their weights."""
+    """Accumulates all patches with their weights."""
     patch, channels = len(window), style.shape[2]
     for index in range(len(places)):
         top, left = places[index, 0], places[index, 1]

@@ -68,7 +68,8 @@ class Setup:
 
     def frame(self, inputs: Inputs, size: tuple[int, int], progress: Progress) -> Frame:
         """The painter's frame: content, regions and mask resized to `size`, (height, width)."""
-        if inputs.content is None or self.kind.takes.content == "none":
+        blank = inputs.content is None or self.kind.takes.content == "none"
+        if inputs.content is None or blank:
             content, seen = _canvas(size, self.device), None
         else:
             content, seen = seen_tensor(inputs.content.resized(size), self.device)
@@ -80,6 +81,7 @@ class Setup:
             progress=progress,
             regions=_regions([self._soft(region, size) for region in inputs.regions], self.device),
             mask=None if mask is None else _tensor(mask, self.device),
+            blank=blank,
         )
 
     def _soft(self, mask: Picture, size: tuple[int, int]) -> images.Floats:

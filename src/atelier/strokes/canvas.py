@@ -1,7 +1,7 @@
-"""Brush strokes: curves with a width and a colour, and the canvas that they are painted on.
+"""Brush strokes, curves with a width and a colour, and the canvas they are painted on.
 
-A stroke is a uniform cubic B-spline through two or more control points that begins and ends at the first
-and last of them; one point alone is a dab. Coordinates are pixels, (x, y), pixel centres at whole numbers.
+A stroke is a uniform cubic B-spline with two or more control points, which starts at the first and ends at
+the last one. A single point is a dab. Coordinates are (x, y) in pixels, with pixel centres at whole numbers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from atelier.maths.compiled import floats, kernel
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
-_TIP = 256  # side of the bristles' texture
+_TIP = 256  # side of the bristle texture in pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Strokes:
-    """Strokes in the order of painting.
+    """N strokes in painting order.
 
-    Stroke i has the control points `points[starts[i]:starts[i + 1]]` (M, 2), `radii` (N,) in pixels, and
-    `colours` (N, 3) in sRGB.
+    Stroke i has the control points `points[starts[i]:starts[i + 1]]` (M, 2), the radius `radii[i]` in pixels
+    and the sRGB colour `colours[i]` (3,). `starts` has N + 1 entries.
     """
 
     starts: Integers
@@ -40,7 +40,7 @@ class Strokes:
 
     @classmethod
     def joined(cls, parts: Sequence[Strokes]) -> Strokes:
-        """All strokes of some parts, one part after the other."""
+        """Concatenates the strokes of all parts, in order."""
         starts, offset = [np.zeros(1, np.int32)], 0
         for part in parts:
             starts.append(part.starts[1:] + np.int32(offset))
@@ -53,7 +53,7 @@ class Strokes:
         )
 
     def part(self, first: int, last: int) -> Strokes:
-        """Strokes `first` to `last` (not included)."""
+        """Strokes `first` to `last`, exclusive."""
         begin, end = self.starts[first], self.starts[last]
         return Strokes(
             (self.starts[first : last + 1] - begin).astype(np.int32),
@@ -64,9 +64,10 @@ class Strokes:
 
 
 class Canvas:
-    """What is painted: `colour` (H, W, 3) in sRGB and `height` (H, W) of the paint.
+    """The painting so far: its `colour` (H, W, 3) in sRGB and the `height` (H, W) of the paint.
 
-    `opacity` is that of every stroke; `texture` (0..1) is how much bristles show; `seed` is theirs.
+    `size` is (height, width) and `ground` the colour (3,) to start from. `opacity` 0..1 applies to every
+    stroke. `texture` 0..1 is the strength of the bristle marks, which `seed` determines.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Canvas:
         self._owner = np.full(size, -1, np.int32)
 
     def paint(self, strokes: Strokes) -> None:
-        """Lay strokes on top, one after the other."""
+        """Paints the strokes on top, in order."""
         if not len(strokes):
             return
         _paint(
@@ -103,17 +104,17 @@ class Canvas:
         self.painted += len(strokes)
 
     def picture(self, impasto: float) -> Floats:
-        """The canvas (H, W, 3) in a light from the upper left; `impasto` 0 shows colour alone."""
+        """The canvas (H, W, 3), lit from the upper left; with `impasto` 0 only its colour."""
         if impasto <= 0:
             return self.colour.clip(0, 1)
         shade = lit(self.height, strength=impasto)
-        # Light brightens by less than shadow darkens, and gloss is white.
+        # Highlights brighten less than shadows darken, and gloss is white.
         gloss = 0.35 * np.maximum(0, shade - 1)[..., None]
         return floats((self.colour * shade[..., None] * (1 - gloss) + gloss).clip(0, 1))
 
 
 def bezier(points: Floats) -> Floats:
-    """The cubic Bézier curves (S, 4, 2) of a stroke with control points (S + 1, 2)."""
+    """The S cubic Bézier curves (S, 4, 2) of a stroke with control points (S + 1, 2)."""
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     a, b, c, d = (padded[index : index + len(points) - 1] for index in range(4))
     return floats(
@@ -123,7 +124,7 @@ def bezier(points: Floats) -> Floats:
 
 @kernel
 def _flattened(points: Floats, radius: float, line: Floats) -> int:
-    """The spline as a polyline (x, y, length so far) in `line`; the number of its points."""
+    """Writes the spline as a polyline (x, y, arc length) to `line` and returns its number of points."""
     count = len(points)
     line[0, 0], line[0, 1], line[0, 2] = points[0, 0], points[0, 1], 0
     if count == 1:
@@ -180,7 +181,7 @@ def _paint(
         used = _flattened(points[starts[index] : starts[index + 1]], radius, line)
         box = _measure(line, used, radius, mark, near, owner)
         length = line[used - 1, 2]
-        # Bristles differ from stroke to stroke by where they begin in the texture.
+        # Each stroke starts at a different place in the bristle texture.
         shift_u, shift_v = (mark * 73) % 251, (mark * 151) % 241
         red, green, blue = colours[index, 0], colours[index, 1], colours[index, 2]
         for row in range(box[0], box[1]):
@@ -191,7 +192,7 @@ def _paint(
                 ti = int(v / radius * 20 + 64) + shift_v
                 tj = int(u / radius * 2.5 + 64) + shift_u
                 bristle = tip[tj % 256, ti % 256]
-                # Paint runs out towards the end, and the brush's rim is ragged.
+                # The brush runs dry towards the end of the stroke, and its rim is ragged.
                 dry = texture * (0.25 + 0.6 * max(0.0, u / (length + 2 * radius)) ** 2)
                 reach = radius * (1 - 0.3 * texture * (1 - bristle))
                 cover = min(1.0, max(0.0, reach + 0.5 - distance))
@@ -209,7 +210,11 @@ def _paint(
 def _measure(
     line: Floats, used: int, radius: float, mark: int, near: Floats, owner: Integers
 ) -> tuple[int, int, int, int]:
-    """Distance to the line and place along and beside it, for all pixels the brush reaches; their box."""
+    """Fills `near` for all pixels that the brush reaches and returns their box (top, bottom, left, right).
+
+    `near` (3, H, W) is the distance to the line, the position along it, and the signed offset across it.
+    `owner` (H, W) is set to `mark` for these pixels.
+    """
     rows, columns = owner.shape
     box = (rows, 0, columns, 0)
     reach = radius + 1

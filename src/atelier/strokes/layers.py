@@ -1,8 +1,8 @@
-"""Painting in layers of ever finer brushes, with curved strokes along the edges.
+"""Painting in layers, from coarse to fine brushes, with curved strokes along the edges.
 
-Hertzmann, "Painterly rendering with curved brush strokes of multiple sizes", 1998. This differs from the
-paper in the direction of strokes, which the smoothed structure tensor gives, where the paper takes the
-gradient at one point; so strokes run steadily through places without any.
+Hertzmann, "Painterly rendering with curved brush strokes of multiple sizes", 1998. Unlike the paper, which
+uses the gradient at one point, stroke directions come from the smoothed structure tensor, so strokes stay
+steady across areas without a gradient.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Manner:
-    """The paper's style parameters (section 3, "Rendering styles"), by its names and letters.
+    """The style parameters of the paper (section 3, "Rendering styles"), with its symbols.
 
-    `radii` are for a picture whose long side is 512 pixels. How wide a jitter of 1 is the paper does not say;
-    here colours change by up to a quarter of the range. `body`, which it does not have, is the thickness of
-    the paint.
+    `radii` apply to a picture with a long side of 512 pixels. The paper does not define the width of a jitter
+    of 1; here colours change by up to a quarter of the range. `body`, the thickness of the paint, is not in
+    the paper.
     """
 
-    threshold: float  # T, of the colour difference in 0..255
+    threshold: float  # T, a colour difference in 0..255
     radii: tuple[float, ...]  # R, coarse to fine
     curvature: float  # f_c
     blur: float  # f_sigma
@@ -56,9 +56,10 @@ MANNERS = {
 def layers(
     source: Floats, canvas: Canvas, manner: Manner, radii: tuple[float, ...], seed: int
 ) -> Iterator[Strokes]:
-    """The strokes of each layer for the picture `source` (H, W, 3); each is painted before the next is made.
+    """Yields the strokes of each layer for the picture `source` (H, W, 3).
 
-    `radii` are those of the brushes in pixels. The first layer covers all.
+    The caller paints each layer on `canvas` before it requests the next one. `radii` are the brush radii in
+    pixels, one per layer. The first layer covers the whole canvas.
     """
     generator = np.random.default_rng(seed)
     for index, radius in enumerate(radii):
@@ -74,7 +75,10 @@ def layers(
 
 
 def _worst_places(difference: Floats, step: int, threshold: float) -> Floats:
-    """In each square of a grid whose mean difference is above `threshold`, the pixel that differs most."""
+    """The worst pixel (N, 2), as (x, y), of each grid square whose mean difference exceeds `threshold`.
+
+    Squares have sides of `step` pixels.
+    """
     height, width = difference.shape
     rows, columns = -(-height // step), -(-width // step)
     padded = np.full((rows * step, columns * step), -1.0, np.float32)
@@ -82,7 +86,7 @@ def _worst_places(difference: Floats, step: int, threshold: float) -> Floats:
     squares = padded.reshape(rows, step, columns, step).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
     inside = squares >= 0
     mean = np.where(inside, squares, 0).sum(axis=2) / inside.sum(axis=2)
-    # Equal everywhere, as in the first layer: the middle, not the corner.
+    # Where all pixels are equal, as in the first layer, take the middle, not the corner.
     centre = (step // 2) * step + step // 2
     worst = np.where(squares[..., centre] >= squares.max(axis=2), centre, squares.argmax(axis=2))
     row, column = np.nonzero(mean > threshold)
@@ -163,7 +167,7 @@ def _trace(
 
 
 def _jittered(strokes: Strokes, manner: Manner, generator: np.random.Generator) -> Strokes:
-    """Random changes of the colours, as the manner has them."""
+    """The strokes with random changes to their colours, as the manner defines them."""
     colours = strokes.colours.copy()
     if manner.hue or manner.value:
         hsv = cv2.cvtColor(colours[None], cv2.COLOR_RGB2HSV)[0] if len(colours) else colours

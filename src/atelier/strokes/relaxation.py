@@ -1,8 +1,8 @@
-"""Paint by numbers, and the relaxation that moves, adds and takes away strokes until they fit better.
+"""Paint by numbers, and relaxation, which moves, adds and removes strokes to improve the match.
 
-Haeberli, "Paint by numbers: abstract image representations", 1990. His relaxation changes strokes at random
-and keeps what brings the painting nearer to the picture; here the energy is written down, as in Hertzmann,
-"Paint by relaxation", 2001: the squared difference of the pictures' colours plus a price for each stroke.
+Haeberli, "Paint by numbers: abstract image representations", 1990. His relaxation makes random changes and
+keeps those that bring the painting closer to the picture. Here the energy is explicit, as in Hertzmann,
+"Paint by relaxation", 2001: the squared colour difference plus a price per stroke.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from atelier.strokes.relaxation_kernels import CELL, FIELDS, count, enter, one_r
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
-_ROOM = 192  # for strokes in a square of the picture; a trial that needs more is given up
+_ROOM = 192  # strokes per grid cell; a trial that needs more is rejected
 
 
 @dataclass
 class Painting:
-    """Straight strokes of full opacity on a `ground` colour (3,), and how well they show `target` (H, W, 3).
+    """Straight opaque strokes on a `ground` colour (3,) that approximate `target` (H, W, 3).
 
-    `records` (N, 9) are the strokes in the order of painting; `price` is what each costs.
+    `records` (N, 9) are the strokes in painting order (see `relaxation_kernels`), `price` is the energy of
+    each stroke, and `unit` the typical radius in pixels.
     """
 
     target: Floats
@@ -39,7 +40,7 @@ class Painting:
 
     @classmethod
     def by_numbers(cls, target: Floats, radius: float, *, price: float, seed: int) -> Painting:
-        """Strokes at jittered places, coloured by the picture there, along its edges, in random order."""
+        """Strokes at jittered grid points, in random order, with the colours and directions of `target`."""
         height, width = target.shape[:2]
         generator = np.random.default_rng(seed)
         step = 1.6 * radius
@@ -57,7 +58,7 @@ class Painting:
         column, row = places.astype(int).clip(0, (width - 1, height - 1)).T
         records = np.empty((len(places), FIELDS), np.float32)
         records[:, :2] = places
-        # Long where the way is clear, as Haeberli's strokes are where the gradient is.
+        # Longer where the direction is clear, as Haeberli's strokes are where the gradient is strong.
         records[:, 2] = radius * (1.2 + 2.2 * clear[row, column]) * generator.uniform(0.8, 1.2, len(places))
         records[:, 3] = radius * generator.uniform(0.8, 1.2, len(places))
         records[:, 4] = np.arctan2(vectors[row, column, 1], vectors[row, column, 0])
@@ -67,7 +68,7 @@ class Painting:
         return cls(target, ground, records, price, radius)
 
     def render(self) -> Floats:
-        """The painting as relaxation sees it: plain strokes with round ends."""
+        """The painting (H, W, 3) as relaxation sees it: flat strokes with round ends."""
         canvas = np.empty_like(self.target)
         height, width = canvas.shape[:2]
         state = _State(self, spare=0)
@@ -75,12 +76,12 @@ class Painting:
         return canvas
 
     def energy(self) -> float:
-        """The squared difference from the target over all pixels and channels, and the strokes' prices."""
+        """The squared difference from the target, summed over pixels and channels, plus all prices."""
         difference = ((self.render().astype(np.float64) - self.target) ** 2).sum()
         return float(difference) + self.price * int(self.records[:, 8].sum())
 
     def strokes(self) -> Strokes:
-        """The strokes that are there, as curves of two points."""
+        """The strokes that are present, as curves with two control points."""
         there = self.records[self.records[:, 8] > 0]
         along = there[:, 2:3] * np.stack([np.cos(there[:, 4]), np.sin(there[:, 4])], axis=1)
         points = np.stack([there[:, :2] - along, there[:, :2] + along], axis=1).reshape(-1, 2)
@@ -88,10 +89,10 @@ class Painting:
         return Strokes(starts, floats(points), floats(there[:, 3]), floats(there[:, 5:8]))
 
     def relax(self, rounds: int, seed: int) -> Iterator[float]:
-        """Improve the strokes; after each of `rounds` the energy, which never rises.
+        """Improves the strokes and yields the energy after each of `rounds`; it never rises.
 
-        In a round every stroke is tried once: moved, turned, resized or recoloured, or taken away, or given
-        a smaller one nearby on top. What does not lower the energy is undone.
+        A round tries one change per stroke: move, rotate, resize and recolour it, remove it, or add a smaller
+        one nearby on top. Changes that do not lower the energy are undone.
         """
         state = _State(self, spare=len(self.records) * max(rounds, 1) // 3 + 8)
         canvas = np.empty_like(self.target)
@@ -121,7 +122,7 @@ class Painting:
 
 
 class _State:
-    """Records with room for more, and for each square of the picture the strokes that touch it."""
+    """Records with spare rows, and for each grid cell the strokes that touch it."""
 
     def __init__(self, painting: Painting, spare: int) -> None:
         self.used = len(painting.records)

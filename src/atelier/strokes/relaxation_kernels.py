@@ -1,8 +1,8 @@
-"""The inner loops of relaxation: strokes by square of the picture, patches of the painting, trials.
+"""The inner loops of relaxation: the grid of strokes, rendering of patches, and trials.
 
-A stroke's record has nine numbers: middle x and y, half its length, radius, angle, red, green, blue, and 1
-where it is there. `counts` (R, C) and `cells` (R, C, capacity) hold the strokes that touch each square of
-16 pixels.
+The record of a stroke has nine numbers: centre x and y, half length, radius, angle, red, green, blue, and 1
+if the stroke is present, else 0. The grid has cells of 16 x 16 pixels: `cells` (R, C, capacity) holds the
+indices of the strokes that touch each cell, and `counts` (R, C) their number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CELL = 16
 
 @kernel
 def count(records: Floats, counts: Integers) -> None:
-    """How many strokes that are there touch each square."""
+    """Adds the number of present strokes that touch each cell to `counts`."""
     for index in range(len(records)):
         if records[index, 8] == 0:
             continue
@@ -37,7 +37,7 @@ def count(records: Floats, counts: Integers) -> None:
 
 @kernel
 def _box(records: Floats, index: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a stroke, with a pixel to spare."""
+    """Left, top, right and bottom of a stroke, with a margin of one pixel."""
     x, y, half, radius, angle = (
         records[index, 0],
         records[index, 1],
@@ -105,7 +105,7 @@ def render(
     right: int,
     patch: Floats,
 ) -> None:
-    """Rows `top` to `bottom` and columns `left` to `right`, from the topmost stroke down, into `patch`."""
+    """Renders rows `top` to `bottom` and columns `left` to `right` into `patch`, topmost stroke first."""
     order = np.empty(cells.shape[2], np.int32)
     way = np.empty((cells.shape[2], 2), np.float32)
     for cell_row in range(top // 16, (bottom - 1) // 16 + 1):
@@ -155,7 +155,7 @@ def one_round(
     price: float,
     unit: float,
 ) -> tuple[int, float]:
-    """One trial for each stroke of `order`; how many records there are now, and what the energy lost."""
+    """Tries one change per stroke of `order`; returns the number of records and the decrease in energy."""
     patch, before, gained = np.empty_like(canvas), np.empty(9, np.float32), 0.0
     for trial in range(len(order)):
         index, chance = order[trial], chances[trial]
@@ -190,7 +190,7 @@ def one_round(
 
 @kernel
 def _put(records: Floats, index: int, old: Floats, new: Floats, counts: Integers, cells: Integers) -> bool:
-    """`new` in place of `old`; False, and then only taken away, where too many strokes are already."""
+    """Replaces `old` by `new`. If a cell is full, only removes `old` and returns False."""
     records[index] = old
     if old[8] > 0:
         _leave(records, index, counts, cells)
@@ -205,14 +205,14 @@ def _put(records: Floats, index: int, old: Floats, new: Floats, counts: Integers
 
 @kernel
 def _change(records: Floats, index: int, chance: Floats, target: Floats, unit: float) -> None:
-    """What is tried: chance 0 says which kind, the others how much."""
+    """Makes a random change: `chance[0]` selects its kind, the other entries its amounts."""
     stroke = records[index]
     height, width = target.shape[:2]
     if chance[0] < 0.15:
         stroke[8] = 0
         return
     far = 1.0
-    if chance[0] < 0.4:  # a new one: nearby, smaller, on top
+    if chance[0] < 0.4:  # a new stroke: nearby, smaller, on top
         stroke[8] = 1
         stroke[2] *= 0.5 + 0.5 * chance[6]
         stroke[3] *= 0.45 + 0.45 * chance[7]
@@ -234,7 +234,7 @@ def _change(records: Floats, index: int, chance: Floats, target: Floats, unit: f
 
 @kernel
 def _both(records: Floats, index: int, before: Floats, height: int, width: int) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of what a change touches, inside the picture."""
+    """Top, bottom, left and right of the area that a change affects, clipped to the picture."""
     new = _box(records, index)
     after = records[index].copy()
     records[index] = before
@@ -252,7 +252,7 @@ def _both(records: Floats, index: int, before: Floats, height: int, width: int) 
 
 @kernel
 def _gain(patch: Floats, canvas: Floats, target: Floats, box: tuple[int, int, int, int]) -> float:
-    """How much nearer the patch is to the target than the canvas, in squares."""
+    """How much smaller the squared difference from the target is for `patch` than for `canvas`."""
     gain = 0.0
     for row in range(box[0], box[1]):
         for column in range(box[2], box[3]):

@@ -1,4 +1,4 @@
-"""Strokes as SVG, which any drawing program opens: each stroke is a path with round ends."""
+"""Strokes as SVG: each stroke is a path with round ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def to_svg(strokes: Strokes, size: tuple[int, int], ground: Floats, opacity: float) -> str:
-    """The painting of `size` (height, width) on a `ground` colour (3,), as the text of an SVG file.
+    """The text of an SVG file with a painting of `size` (height, width) on a `ground` colour (3,).
 
-    The curves are the strokes' own, as cubic Béziers to a twentieth of a pixel. Bristles and the light on
-    the paint are the canvas's and are not in it.
+    Curves are the cubic Béziers of the strokes, rounded to tenths of a pixel. Bristle marks and lighting
+    exist only on the canvas and are left out.
     """
     return "\n".join(_lines(strokes, size, ground, opacity)) + "\n"
 
@@ -24,7 +24,7 @@ def to_svg(strokes: Strokes, size: tuple[int, int], ground: Floats, opacity: flo
 def _lines(strokes: Strokes, size: tuple[int, int], ground: Floats, opacity: float) -> Iterator[str]:
     height, width = size
     yield (
-        # Pixel centres are whole numbers, so the picture begins half a pixel before the first.
+        # Pixel centres are at whole numbers, so the picture starts at -0.5.
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="-0.5 -0.5 {width} {height}">'
     )

@@ -18,7 +18,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import fit, resize
 from atelier.maths.layout import to_array
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper, Takes
 from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class EfrosLeung(Method):
         "published": {"guidance": 0.0, "coherence": 0.0},
     }
 
+    takes = Takes(content="optional")
+
     def transfer(self, job: Job, knobs: EfrosLeung.Knobs) -> torch.Tensor:
         from atelier.maths.compiled import floats
         from atelier.patches.growing import enlarged
@@ -83,7 +85,8 @@ class EfrosLeung(Method):
         few = fit(_size(source), max(1, min(round(longest * ratio), knobs.sample)))
         full = fit(few, max(1, round(max(few) / ratio)))
         sample, style = (to_array(resize(source, size)) for size in (few, full))
-        growth = _growth(to_array(resize(job.content, canvas)), sample, knobs, job.seed)
+        photo = None if job.blank or not knobs.guidance else to_array(resize(job.content, canvas))
+        growth = _growth(canvas, photo, sample, knobs, job.seed)
 
         def picture() -> torch.Tensor:
             made = enlarged(_filled(growth), floats(style), few, (height, width))
@@ -95,20 +98,25 @@ class EfrosLeung(Method):
         return picture()
 
 
-def _growth(photo: Floats, sample: Floats, knobs: EfrosLeung.Knobs, seed: int) -> Growth:
+def _growth(
+    canvas: tuple[int, int], photo: Floats | None, sample: Floats, knobs: EfrosLeung.Knobs, seed: int
+) -> Growth:
+    """The growth of a canvas (height, width), guided by a photo of that size, if there is one."""
     from atelier.patches.growing import Growth
     from atelier.patches.guides import guides
 
-    goal, guide = guides(photo, sample, knobs.guide, blur=0.7, seed=seed) if knobs.guidance else (None, None)
+    goal, guide = None, None
+    if photo is not None:
+        goal, guide = guides(photo, sample, knobs.guide, blur=0.7, seed=seed)
     return Growth(
         sample,
-        photo.shape[:2],
+        canvas,
         window=knobs.window,
         tolerance=knobs.tolerance,
         coherence=knobs.coherence,
         goal=goal,
         guide=guide,
-        guidance=knobs.guidance,
+        guidance=0.0 if photo is None else knobs.guidance,
         seed=seed,
     )
 

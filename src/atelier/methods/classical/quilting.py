@@ -18,7 +18,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.maths.layout import to_array, to_tensor
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods.base import Job, Method, Paper, Takes
 from atelier.methods.visible import visible_part
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Quilting(Method):
     }
     sizes = {"draft": 512, "good": 1024, "best": 2048}  # noqa: RUF012
 
+    takes = Takes(content="optional")
+
     def transfer(self, job: Job, knobs: Quilting.Knobs) -> torch.Tensor:
         from atelier.patches.guides import guides
         from atelier.patches.quilting import Quilt, starts
@@ -89,12 +91,13 @@ class Quilting(Method):
         quilt = Quilt(
             style, goal, guide, tolerance=knobs.tolerance, softness=knobs.softness * unit, seed=job.seed
         )
+        guidance = 0.0 if job.blank else knobs.guidance
         sides, done, picture = _sides(knobs, unit), 0, photo
         total = sum(len(starts(photo.shape[0], side)) for side in sides)
         for index, side in enumerate(sides):
             # Equation of section 4: 0.1 in the first pass, 0.9 in the last.
             alpha = 0.1 + 0.8 * index / max(1, len(sides) - 1)
-            for picture in quilt.sew(side, seams=alpha, guidance=knobs.guidance * (1 - alpha)):
+            for picture in quilt.sew(side, seams=alpha, guidance=guidance * (1 - alpha)):
                 done += 1
                 if not job.progress.report(
                     done, total, stage=f"pieces of {side}", preview=partial(to_tensor, picture)
