@@ -88,6 +88,9 @@ class MethodSettings(Settings):
     )
     clip: float = Field(1.0, gt=0, description="Largest gradient norm, for each optimiser.")
     average: float = Field(0.999, ge=0, lt=1, description="Decay of the running average of the weights.")
+    start: str = Field(
+        "", description="Weights to start from, such as those of an earlier run: a name, or a file."
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Processes that load pictures; 0 loads them in the training process."
     )

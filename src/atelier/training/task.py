@@ -25,6 +25,7 @@ from atelier.core.device import compute_dtype
 from atelier.core.errors import TrainingError
 from atelier.methods.base import Batch, Job, Method
 from atelier.methods.trainable import Stateful, Update, half_precision
+from atelier.store.weights import load
 from atelier.training import data, datasets
 from atelier.training.loop import portable
 from atelier.training.processes import Processes
@@ -60,7 +61,21 @@ class MethodTask:
             raise TrainingError(
                 f"{self.name} averages '{missing[0]}', which is none of {', '.join(networks)}"
             )
+        if self.settings.start:
+            self._start(networks)
         return networks
+
+    def _start(self, networks: Mapping[str, nn.Module]) -> None:
+        """Load the weights to start from. Raises TrainingError if they belong to another network."""
+        if len(self.averaged) != 1:
+            raise TrainingError(f"{self.name} trains several networks: it cannot start from one weights file")
+        state = {name: tensor.float() for name, tensor in load(self.settings.start).items()}
+        try:
+            networks[self.averaged[0]].load_state_dict(state)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{self.settings.start} does not hold a network of {self.name} with these settings"
+            ) from error
 
     def optimisers(self, networks: Mapping[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
         return self.method.optimisers(networks, self.settings)

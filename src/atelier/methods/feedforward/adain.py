@@ -138,6 +138,7 @@ class Adain(Method):
         identity_weight: float = knob(2.0, "Weight of the pixel error in that fraction.", ge=0)
         smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
         overshoot: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
+        lattice: float = knob(0.0, "Penalty for a grid that the decoder weaves into flat areas.", ge=0)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}
@@ -358,4 +359,6 @@ def _plain_terms(picture: Tensor, same: Tensor, training: Any) -> dict[str, Tens
         terms["smoothness"] = training.smoothness * losses.TotalVariation("squared")(picture)
     if training.overshoot:
         terms["overshoot"] = training.overshoot * (picture - picture.clamp(0, 1)).square().mean()
+    if training.lattice:
+        terms["lattice"] = training.lattice * losses.LatticeLoss()(picture)
     return terms
