@@ -250,7 +250,7 @@ def test_methods_that_copy_a_sample_also_grow_it_without_a_photo(method: str, tm
 
 
 def test_a_method_for_photos_does_not_generate(painting: Floats, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(atelier.UsageError, match="colour restyles a photo: use stylize"):
+    with pytest.raises(atelier.UsageError, match="colour needs a photo: use stylize"):
         atelier.generate("colour", painting)
     assert cli.main(["generate", "texture", "--size", "12y"]) == 2
     assert "size 12y is not a size" in capsys.readouterr().err

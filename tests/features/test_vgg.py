@@ -51,7 +51,7 @@ def test_every_tap_at_once_equals_the_layers_one_by_one(padding: vgg.Padding, po
         torch.testing.assert_close(taken[tap], features, atol=1e-5, rtol=1e-5)
 
 
-def test_a_tap_is_the_same_alone_and_in_company() -> None:
+def test_a_tap_does_not_depend_on_the_other_taps() -> None:
     eyes = VGG(TINY)
     together = eyes(picture(), ["conv2_1", "relu2_1", "pool2", "conv3_1"])
     assert together["conv2_1"].min() < 0
@@ -59,7 +59,7 @@ def test_a_tap_is_the_same_alone_and_in_company() -> None:
         assert torch.equal(eyes(picture(), [tap])[tap], features)
 
 
-def test_nothing_behind_the_deepest_tap_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_after_the_deepest_tap_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     eyes, calls = VGG(TINY), list[str]()
     convolve = VGG._convolve
 
@@ -72,7 +72,7 @@ def test_nothing_behind_the_deepest_tap_is_computed(monkeypatch: pytest.MonkeyPa
     assert calls == ["conv1_1", "conv1_2", "conv2_1"]
 
 
-def test_gradient_reaches_the_picture_and_no_weight() -> None:
+def test_gradient_reaches_the_picture_but_no_weights() -> None:
     eyes, image = VGG(TINY), picture().requires_grad_()
     taps = eyes(image, ["conv1_1", "relu1_1", "relu4_1"])
     sum(tap.square().mean() for tap in taps.values()).backward()
@@ -90,7 +90,7 @@ def test_gradcheck_in_float64() -> None:
     )
 
 
-def test_half_precision_is_near_and_normalises_before_rounding() -> None:
+def test_half_precision_is_close_and_normalises_before_rounding() -> None:
     exact, half = VGG(TINY), VGG(TINY).prepare("cpu", torch.bfloat16)
     assert half.dtype == torch.bfloat16
     assert half.mean.dtype == torch.float32
@@ -113,7 +113,7 @@ def test_colour_layer_stays_in_float32() -> None:
     assert half.channels("colour") == 3
 
 
-def test_channels_last_all_the_way() -> None:
+def test_features_are_channels_last() -> None:
     taken = VGG(TINY, padding="reflect")(picture(), ["relu1_1", "relu3_1"])
     assert all(tap.is_contiguous(memory_format=torch.channels_last) for tap in taken.values())
 
@@ -132,17 +132,17 @@ def test_smallest_side_is_exact(plan: Plan, padding: vgg.Padding) -> None:
         side = eyes.smallest_side([tap])
         assert min(eyes(picture(side, side + 3), [tap])[tap].shape[-2:]) >= 1
         if side > 1:
-            with pytest.raises(InputError, match=rf"{tap} .* needs {side} px a side"):
+            with pytest.raises(InputError, match=rf"{tap} .* needs at least {side} px a side"):
                 eyes(picture(side - 1, 40), [tap])
 
 
-def test_one_pixel_is_enough_without_reflection() -> None:
+def test_one_pixel_is_enough_without_reflect_padding() -> None:
     for padding in ("zeros", "replicate"):
         assert VGG(TINY, padding=padding).smallest_side(["pool5"]) == 1
     assert VGG(TINY, padding="reflect").smallest_side(["relu3_1"]) == 5
 
 
-def test_a_seed_gives_the_same_network_and_leaves_the_global_one_alone() -> None:
+def test_the_seed_determines_the_weights_and_keeps_the_global_state() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     one, same, other = VGG(TINY, seed=1), VGG(TINY, seed=1), VGG(TINY, seed=2)
@@ -151,7 +151,7 @@ def test_a_seed_gives_the_same_network_and_leaves_the_global_one_alone() -> None
     assert not torch.equal(one.conv3_2.weight, other.conv3_2.weight)
 
 
-def test_bad_names_get_the_nearest_good_one() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     eyes = VGG(TINY)
     with pytest.raises(UsageError, match="tiny has no tap 'relu3_9': did you mean 'relu3_3'"):
         eyes(picture(), ["relu3_9"])
@@ -161,12 +161,12 @@ def test_bad_names_get_the_nearest_good_one() -> None:
         VGG(TINY, padding="reflection")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no pooling 'min'"):
         VGG(TINY, pooling="min")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"not \(1, 1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"got \(1, 1, 8, 8\)"):
         eyes(torch.zeros(1, 1, 8, 8), ["relu1_1"])
 
 
 @pytest.mark.parametrize("plan", [TINY, VGG16, Plan("encoder", (4, 6), (1, 2))])
-def test_own_names_tell_the_plan(plan: Plan) -> None:
+def test_own_names_identify_the_plan(plan: Plan) -> None:
     state = {name: torch.zeros(()).expand(shape) for name, shape in plan.shapes().items()}
     found = recognise(state)
     assert (found.widths, found.convs) == (plan.widths, plan.convs)
@@ -184,27 +184,27 @@ def test_half_precision_weights_load_as_float32_outside_inference_mode() -> None
     assert image.grad is not None
 
 
-def test_other_networks_are_refused() -> None:
+def test_weights_of_other_networks_are_errors() -> None:
     with pytest.raises(
         WeightsError, match=r"2 tensors \(first: layer\.weight, layer\.bias\) are not those of a VGG-like"
     ):
         recognise({"layer.weight": torch.zeros(3, 3), "layer.bias": torch.zeros(3)})
     tiny = dict(VGG(TINY).state_dict())
     gap = {name: tensor for name, tensor in tiny.items() if not name.startswith("conv2_")}
-    with pytest.raises(WeightsError, match=r"lack a whole stage .*conv2_1\.weight"):
+    with pytest.raises(WeightsError, match=r"lack an entire stage .*conv2_1\.weight"):
         recognise(gap)
     tiny["conv2_2.bias"] = torch.zeros(9)
-    with pytest.raises(WeightsError, match=r"conv2_2\.bias has shape \(9,\) where \(8,\) is needed"):
+    with pytest.raises(WeightsError, match=r"conv2_2\.bias has shape \(9,\), expected \(8,\)"):
         from_official(recognise(tiny), tiny)
     batch_norm = dict(VGG(TINY).state_dict())
     batch_norm["bn1_1.weight"] = torch.zeros(8)
     with pytest.raises(
-        WeightsError, match=r"0 tensors are missing \(none\) and 1 are left over \(bn1_1\.weight\)"
+        WeightsError, match=r"0 tensors are missing \(none\) and 1 are unexpected \(bn1_1\.weight\)"
     ):
         from_official(recognise(batch_norm), batch_norm)
 
 
-def test_colour_layer_tells_the_normalised_plan() -> None:
+def test_colour_layer_identifies_the_normalised_plan() -> None:
     plan = Plan("small", (4, 6), (1, 2), padding="reflect", mean=None, std=None, colour=True)
     found = recognise(VGG(plan).state_dict())
     assert found == Plan(
@@ -222,7 +222,7 @@ def test_load_from_a_file(tmp_path: Path) -> None:
     assert torch.equal(plain(picture(), ["pool5"])["pool5"], eyes(picture(), ["pool5"])["pool5"])
 
 
-def test_load_of_something_else(tmp_path: Path) -> None:
+def test_loading_other_weights_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"decoder.weight": torch.zeros(2, 2)}, file)
     with pytest.raises(WeightsError, match="not those of a VGG-like encoder"):

@@ -31,8 +31,8 @@ class ContentLoss:
                 f"the features have shape {tuple(features.shape)}, "
                 f"but the content target has shape {tuple(self.target.shape)}"
             )
-        apart: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
-        return apart / self.unit
+        difference: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
+        return difference / self.unit
 
 
 class _MeanSquare(torch.autograd.Function):
@@ -44,16 +44,16 @@ class _MeanSquare(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, features: Tensor, target: Tensor) -> Tensor:
-        apart = _exact(features) - target
-        context.save_for_backward(apart)
+        difference = _exact(features) - target
+        context.save_for_backward(difference)
         context.dtype = features.dtype
-        return apart.square().mean()
+        return difference.square().mean()
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (apart,) = context.saved_tensors
-        return (apart * (gradient * (2 / apart.numel()))).to(context.dtype), None
+        (difference,) = context.saved_tensors
+        return (difference * (gradient * (2 / difference.numel()))).to(context.dtype), None
 
 
 def _exact(features: Tensor) -> Tensor:

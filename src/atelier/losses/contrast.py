@@ -32,5 +32,5 @@ class ContrastLoss:
         small = F.interpolate(picture, self.size, mode="bilinear", align_corners=True)
         colours = small[0].flatten(1).T
         squares = colours.square().sum(1)
-        apart = squares[:, None] + squares[None] - 2 * colours @ colours.T
-        return apart.clamp(min=1e-8).sqrt()
+        difference = squares[:, None] + squares[None] - 2 * colours @ colours.T
+        return difference.clamp(min=1e-8).sqrt()

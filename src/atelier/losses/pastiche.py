@@ -51,20 +51,22 @@ class Pastiche:
         with torch.no_grad():
             target = self.encoder(photos, self.content)
         found = self.encoder(painted, tuple(dict.fromkeys((*self.content, *self.style))))
-        terms = {"content": sum_of([self._apart(found[tap], target[tap]) for tap in self.content])}
+        terms = {"content": sum_of([self._difference(found[tap], target[tap]) for tap in self.content])}
         for tap in self.style:
-            terms[tap] = self._apart(gram(found[tap]), grams[tap])
+            terms[tap] = self._difference(gram(found[tap]), grams[tap])
         return terms | {"smoothness": variation(painted)}
 
-    def _apart(self, found: Tensor, target: Tensor) -> Tensor:
+    def _difference(self, found: Tensor, target: Tensor) -> Tensor:
         """Mean squared difference of each picture, averaged over the batch."""
         target = target.to(torch.promote_types(target.dtype, torch.float32))
-        apart = (found - target).square().flatten(1).mean(1)
+        difference = (found - target).square().flatten(1).mean(1)
         if self.relative:
             # A black picture has almost no features: keep its loss from dominating the batch.
             unit = target.square().flatten(1).mean(1)
-            apart = apart / unit.clamp(min=1e-3 * float(unit.mean()) + torch.finfo(torch.float32).tiny)
-        return apart.mean()
+            difference = difference / unit.clamp(
+                min=1e-3 * float(unit.mean()) + torch.finfo(torch.float32).tiny
+            )
+        return difference.mean()
 
 
 def variation(image: Tensor) -> Tensor:

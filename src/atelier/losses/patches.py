@@ -69,8 +69,8 @@ class PatchLoss:
             self.match(features)
         self.calls += 1
         assert self.matched is not None
-        apart = _exact(_padded(features, self.size)) - self.matched.mean
-        energy = (apart.square().sum((0, 1)) * self.matched.cover).sum() + self.matched.scatter
+        difference = _exact(_padded(features, self.size)) - self.matched.mean
+        energy = (difference.square().sum((0, 1)) * self.matched.cover).sum() + self.matched.scatter
         return energy / self.matched.entries / self.unit
 
     @torch.no_grad()

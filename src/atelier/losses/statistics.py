@@ -66,8 +66,8 @@ class MomentLoss:
 
     def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         mean, deviation = channel_moments(features, unbiased=True, weight=weight)
-        apart = (mean - self.mean).square().mean() + (deviation - self.deviation).square().mean()
-        return apart / self.unit
+        loss = (mean - self.mean).square().mean() + (deviation - self.deviation).square().mean()
+        return loss / self.unit
 
 
 class WassersteinLoss:

@@ -165,13 +165,13 @@ class Pastiche(nn.Module):
 
     def nearest(self, look: Tensor) -> Tensor:
         """Mixing weights (1, styles) of the styles closest to the descriptor `look` (traits,)."""
-        apart = torch.linalg.vector_norm(self.looks.float() - look, dim=1)
-        if len(apart) == 1:
-            return torch.ones_like(apart)[None]
+        distance = torch.linalg.vector_norm(self.looks.float() - look, dim=1)
+        if len(distance) == 1:
+            return torch.ones_like(distance)[None]
         between = torch.cdist(self.looks.float(), self.looks.float())
         between.fill_diagonal_(torch.inf)
         reach = between.amin(1).median().clamp(min=1e-4) / 4
-        return torch.softmax(-(apart / reach).square(), 0)[None]
+        return torch.softmax(-(distance / reach).square(), 0)[None]
 
     def forward(self, image: Tensor, shares: Tensor) -> Tensor:
         """Stylise `image` (B, 3, H, W), RGB in 0..1; `shares` (B or 1, styles) mixes the styles."""

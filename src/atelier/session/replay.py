@@ -132,8 +132,8 @@ class Finder:
             raise InputError(
                 f"the input '{source.name}' is missing: specify it with --content, --style or --mask"
             )
-        label = f"'{source.name}'" if source.name else "the picture passed for an input that was not a file"
-        raise InputError(f"{label} is not the one that was used (its hash differs): use the original")
+        label = f"'{source.name}'" if source.name else "the value passed for an input that was not a file"
+        raise InputError(f"{label} is not the picture that was used (its hash differs): use the original")
 
     def files(self, sources: Sequence[recipes.Source], value: Any, holds: str) -> Any:
         """The files of a file knob: one path or picture, or a tuple of them."""
@@ -142,7 +142,7 @@ class Finder:
             if holds == "array":
                 places = self.places(source.name)
                 if not places:
-                    raise InputError(f"the file '{source.name}', which this picture was made with, is missing")
+                    raise InputError(f"the file '{source.name}' used for this picture is missing")
                 found.append(places[0])
             else:
                 found.append(self.one(source, data=holds == "data"))

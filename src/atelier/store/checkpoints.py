@@ -108,7 +108,7 @@ def examine(path: Path) -> Kind:
 
 
 def read_checkpoint(path: Path | str) -> State:
-    """Read the tensors in `path`: safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar file.
+    """Read tensors from safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar archive.
 
     Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers add to every name
     (`module.`) are removed, and names in nested containers are joined with dots. Raises `WeightsError` for
@@ -140,7 +140,7 @@ def check_state(
     ]
     problems = [
         f"{len(names)} of {len(expected if names is not extra else got)} tensors {verb} ({_some(names)})"
-        for names, verb in ((missing, "are missing"), (extra, "are unexpected"), (wrong, "have a wrong shape"))
+        for names, verb in ((missing, "are missing"), (extra, "are unexpected"), (wrong, "differ in shape"))
         if names
     ]
     if problems:
@@ -235,9 +235,7 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in names:
         raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead")
     if "data.pkl" not in names:
-        raise WeightsError(
-            f"{path} is a zip archive, not a checkpoint: unpack it and use the file inside"
-        )
+        raise WeightsError(f"{path} is a zip archive, not a checkpoint: unpack it and use the file inside")
 
 
 def _unwrap(content: Any) -> Any:

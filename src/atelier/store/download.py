@@ -130,9 +130,9 @@ def _receive(
                 progress(done, total)
             chunk = response.read1(_CHUNK)
     if total is not None and done < total:
-        raise CutError(f"closed the connection after {done} of {total} bytes")
+        raise CutError(f"stopped sending after {done} of {total} bytes")
     if total is None and checkpoints.is_cut(part):
-        raise CutError(f"closed the connection after {done} bytes")
+        raise CutError(f"stopped sending after {done} bytes")
 
 
 def _position(response: Any) -> tuple[int, int | None]:
@@ -177,7 +177,7 @@ def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exceptio
         discard(part)
         return OutputError(full_sentence(part))
     if isinstance(error, http.client.HTTPException):
-        return CutError(f"closed the connection ({type(error).__name__})")
+        return CutError(f"stopped sending ({type(error).__name__})")
     if isinstance(error, urllib.error.URLError):
         reason = error.reason
         text = getattr(reason, "strerror", None) or str(reason)
@@ -186,7 +186,7 @@ def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exceptio
         return failure(f"cannot be reached ({text})")
     if getattr(error, "filename", None):
         return OutputError(f"{error.filename} cannot be written ({error.strerror}): check its permissions")
-    return CutError(f"closed the connection ({error.strerror or str(error) or type(error).__name__})")
+    return CutError(f"stopped sending ({error.strerror or str(error) or type(error).__name__})")
 
 
 def _http_failure(error: urllib.error.HTTPError) -> SourceError:

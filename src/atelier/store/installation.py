@@ -130,7 +130,7 @@ class Shelf(ABC):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock; other processes wait. Raises `OutputError` if the folder is not writable."""
+        """Hold the folder's lock; other processes wait. Raises `OutputError` for a read-only folder."""
         from filelock import FileLock
 
         try:
@@ -149,7 +149,7 @@ class Shelf(ABC):
             lock.release()
 
     def _sweep(self) -> None:
-        """Delete temporary files of killed runs. While this process holds the lock, no other run uses them."""
+        """Delete temporary files of killed runs; under the lock, no other process uses them."""
         for left in self.folder.rglob(".*"):
             if left.is_file():
                 left.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ class Models:
 
 
 def size_of(value: Any) -> int:
-    """The bytes of the tensors in a network, in several networks, or in an object with networks as attributes."""
+    """The bytes of all tensors in a network, several networks, or an object with network attributes."""
     if hasattr(value, "parameters") and hasattr(value, "buffers"):
         tensors = {
             id(one): one.numel() * one.element_size() for one in (*value.parameters(), *value.buffers())

@@ -110,8 +110,8 @@ class Record:
                 )
         if wrong:
             raise WeightsError(
-                f"the weights record {self.name} has an invalid file '{wrong[0]}': use unique relative paths, "
-                f"in a pipeline with the extensions {', '.join(PIPELINE_SUFFIXES)}"
+                f"the weights record {self.name} has an invalid file '{wrong[0]}': use unique relative "
+                f"paths, in a pipeline with the extensions {', '.join(PIPELINE_SUFFIXES)}"
             )
 
     @property
@@ -187,7 +187,7 @@ def record(name: str) -> Record:
 
 @cache
 def _discover() -> None:
-    """Import the modules that register records: the `records.py` of each package, and each method's module."""
+    """Import the modules that register records: each package's `records.py`, and each method's module."""
     packages = Path(__file__).resolve().parent.parent
     for path in sorted(packages.glob("*/records.py")):
         if path.parent.name != "store":

@@ -33,7 +33,7 @@ _SHEET_SIDE = 384
 #: Kinds of data whose preview sheets alternate photos and paintings.
 _PAIRED = ("pairs", "styles")
 #: The seed for evaluation, the same in every run.
-_JUDGED = 1
+_EVALUATION_SEED = 1
 
 
 class MethodTask:
@@ -133,7 +133,7 @@ class MethodTask:
         for network in networks.values():
             network.eval()
         device, sums = _device(networks), dict[str, float]()
-        draws = datasets.Draws(self.data.judge, self.settings.crop, _JUDGED, self._decoder)
+        draws = datasets.Draws(self.data.judge, self.settings.crop, _EVALUATION_SEED, self._decoder)
         batches = max(1, 2 * self.settings.held_back // self.settings.batch)
         for index in range(batches):
             rows = datasets.stacked([draws[index, row] for row in range(self.settings.batch)])
