@@ -299,7 +299,7 @@ def test_file_knobs_are_opened_and_artifacts_returned(add: Add, photo: Floats, t
 def test_an_artifact_is_refused_before_the_work(add: Add, photo: Floats, tmp_path: Path) -> None:
     add(FILES)
     settings = {"method": "files", "other": np.zeros((4, 4, 3))}
-    with pytest.raises(atelier.UsageError, match=r"note = 'note\.doc' has no extension that can be written"):
+    with pytest.raises(atelier.UsageError, match=r"note = 'note\.doc' does not have a supported extension"):
         atelier.stylize(photo, note="note.doc", **settings)
     with pytest.raises(atelier.OutputError, match="does not exist: create it"):
         atelier.stylize(photo, note=str(tmp_path / "none" / "note.txt"), **settings)

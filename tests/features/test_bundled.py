@@ -1,4 +1,4 @@
-"""The encoder that ships: whole, small, and with eyes for style."""
+"""The bundled encoder: intact, small, and sensitive to style."""
 
 from __future__ import annotations
 

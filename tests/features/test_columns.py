@@ -1,4 +1,4 @@
-"""Columns: places of one picture in every layer, by hand."""
+"""Feature columns: positions in every layer, checked by hand."""
 
 from __future__ import annotations
 

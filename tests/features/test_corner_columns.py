@@ -1,4 +1,4 @@
-"""Corner-aligned hypercolumns: each tap by hand, turned pictures, and the mean that goes block by block."""
+"""Corner-aligned hypercolumns: taps by hand, rotated pictures, and block-wise centring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypercolumns: by hand on a small picture, projected without being built, and the same in a tile."""
+"""Hypercolumns: by hand on a small picture, projected without being built, and equal in tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contrast: unmoved by a turn of the colours, by hand on two places, and differentiable."""
+"""Contrast loss: by hand at two positions, invariant to swapped colours, and differentiable."""
 
 from __future__ import annotations
 

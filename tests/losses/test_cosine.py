@@ -1,4 +1,4 @@
-"""Distances from chosen rows: by hand, in blocks, their slope, and steady where there is no direction."""
+"""Chosen cosine distances: against NumPy, in blocks, their gradient, and zero rows."""
 
 from __future__ import annotations
 

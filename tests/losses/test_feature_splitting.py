@@ -1,4 +1,4 @@
-"""Feature splitting: nearest features by brute force, the places that are drawn, the program's slip."""
+"""Feature splitting: nearest features by brute force, sampled positions, and the `stale` option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matting loss: its value and its held gradient, on pictures as bad as they come."""
+"""The matting loss: its value, its clamped gradient, and extreme pictures."""
 
 from __future__ import annotations
 

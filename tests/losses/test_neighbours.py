@@ -1,4 +1,4 @@
-"""Likeness to hypercolumns: against NumPy in float64, its gradient, and swapping by hand."""
+"""Neighbour loss: against NumPy in float64, its gradient, and swapping by hand."""
 
 from __future__ import annotations
 

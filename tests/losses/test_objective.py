@@ -1,4 +1,4 @@
-"""The objective: terms by name, weights, and nothing computed that does not count."""
+"""The objective: named terms, weights, and no computation for disabled terms."""
 
 from __future__ import annotations
 

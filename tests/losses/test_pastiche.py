@@ -1,4 +1,4 @@
-"""The losses of feed-forward painters: zero at their targets, each picture by itself, closed forms."""
+"""The losses of one-pass networks: zero at their targets, per-picture means, closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Style losses against slow float64 versions, closed forms and what must not change them."""
+"""Style losses against slow float64 versions, closed forms and invariants."""
 
 from __future__ import annotations
 

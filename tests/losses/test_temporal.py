@@ -1,4 +1,4 @@
-"""The temporal loss: motion that is known, smooth, and drawn from the caller's generator alone."""
+"""The temporal loss: known, smooth motion drawn only from the caller's generator."""
 
 from __future__ import annotations
 

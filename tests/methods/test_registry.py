@@ -1,4 +1,4 @@
-"""The registry: a file in a folder is a method, and a broken one is a sentence."""
+"""The registry: each file in a folder is a method, and a broken file is one clear error."""
 
 from __future__ import annotations
 

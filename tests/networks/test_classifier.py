@@ -1,4 +1,4 @@
-"""The classifier's body: folding batch norm changes nothing, and the encoder that ships is it."""
+"""The classifier: folding batch norm preserves outputs, and the default layout is the bundled encoder's."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def network() -> Classifier:
 @pytest.mark.parametrize("shape", [(32, 32), (19, 27), (1, 1)])
 def test_folded_features_match_the_network(network: Classifier, shape: tuple[int, int]) -> None:
     state = fold(network)
-    eyes = from_official(recognise(state), state)
-    assert eyes.plan.widths == WIDTHS
-    assert eyes.plan.convs == DEPTHS
+    encoder = from_official(recognise(state), state)
+    assert encoder.plan.widths == WIDTHS
+    assert encoder.plan.convs == DEPTHS
     image = torch.rand(2, 3, *shape)
-    found = eyes(image, [tap for tap in eyes.taps if tap.startswith("relu")])
+    found = encoder(image, [tap for tap in encoder.taps if tap.startswith("relu")])
     with torch.no_grad():
         features = (image - MEAN) / DEVIATION
         for number in range(1, len(WIDTHS) + 1):

@@ -1,4 +1,4 @@
-"""Conditional instance normalisation: its moments, sizes of every kind, and shapes read off a state dict."""
+"""Conditional instance normalisation: moments, sizes, and layouts inferred from a state dict."""
 
 from __future__ import annotations
 

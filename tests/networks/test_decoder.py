@@ -1,4 +1,4 @@
-"""Decoders that mirror an encoder: sizes read off the tensors, any picture's size, flat stays flat."""
+"""Decoders that mirror an encoder: inferred sizes, any picture size, and no borders in flat areas."""
 
 from __future__ import annotations
 

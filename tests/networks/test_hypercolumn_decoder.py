@@ -1,4 +1,4 @@
-"""The decoder: sizes out of its tensors, four times the size of its input, and local."""
+"""The hypercolumn decoder: sizes inferred from tensors, four times the input size, and local."""
 
 from __future__ import annotations
 

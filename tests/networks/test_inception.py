@@ -1,4 +1,4 @@
-"""The trunk of Inception: sizes of TF-slim, the smallest picture, and no more."""
+"""The trunk of Inception: output sizes of TF-slim, and the smallest picture."""
 
 from __future__ import annotations
 

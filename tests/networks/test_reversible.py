@@ -1,4 +1,4 @@
-"""The reversible network: nothing is lost, sizes are read off the weights, callers' tensors stay whole."""
+"""The reversible network: exact inversion, sizes inferred from weights, and unmodified inputs."""
 
 from __future__ import annotations
 

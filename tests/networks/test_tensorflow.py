@@ -1,4 +1,4 @@
-"""TensorFlow's conventions: paddings against plain loops, batch norm folded away, names turned round."""
+"""TensorFlow's conventions: padding against plain loops, folded batch norm, and converted names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doubling and convolving at once, against one after the other."""
+"""Fused upsampling and convolution against the separate steps."""
 
 from __future__ import annotations
 

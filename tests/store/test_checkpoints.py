@@ -1,4 +1,4 @@
-"""Checkpoints of every make are read, and everything else is refused with its own sentence."""
+"""Checkpoints in every format are read, and everything else is rejected with a specific error."""
 
 from __future__ import annotations
 

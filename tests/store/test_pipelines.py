@@ -1,4 +1,4 @@
-"""Records of several files and folders of the user's own: declared, added, fingerprinted, measured."""
+"""Records with several files and the user's own folders: declared, added, fingerprinted, measured."""
 
 from __future__ import annotations
 

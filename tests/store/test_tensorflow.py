@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints are read as they are written: here by a small writer after the format's texts."""
+"""TensorFlow checkpoints, written by a small writer that follows the format's documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights store without a network: records, where files lie, adding, verifying, fingerprints."""
+"""The weights store without a network: records, paths, adding, verifying, fingerprints."""
 
 from __future__ import annotations
 

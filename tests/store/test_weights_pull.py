@@ -1,4 +1,4 @@
-"""Pulling weights from a real HTTP server that behaves in every way that servers do."""
+"""Pulling weights from a real HTTP server with many kinds of behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several networks and optimisers in a step: a throw-away GAN with a critic, penalty, average and pool."""
+"""Several networks and optimisers per step: a small GAN with a critic, penalty, average and pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: every value comes back as it was, nothing is pickled, and earlier ones still load."""
+"""Checkpoints: values survive unchanged, nothing is pickled, and earlier formats load."""
 
 from __future__ import annotations
 

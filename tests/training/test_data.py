@@ -1,4 +1,4 @@
-"""Training pictures: shards that are whole or refused, and crops that the generator alone decides."""
+"""Training pictures: valid and damaged shards, and crops that depend only on the generator."""
 
 from __future__ import annotations
 

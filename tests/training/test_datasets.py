@@ -1,4 +1,4 @@
-"""Data sets: declared by kind, checked before the run, decoded when needed, drawn by step and row alone."""
+"""Data sets: declared by kind, checked before the run, decoded on demand, drawn by step and row."""
 
 from __future__ import annotations
 

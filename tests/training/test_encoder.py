@@ -1,4 +1,4 @@
-"""The encoder's trainer: it learns, it ships what it judged, and other code loads it."""
+"""The encoder's training: it learns, exports the evaluated network, and the export loads."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def test_the_export_matches_the_evaluated_network(settings: Settings, tmp_path: 
     run.go()
     path = tmp_path / "encoder.safetensors"
     run.export(path)
-    eyes = features.load(path)
-    assert eyes.plan.widths == (4, 6, 8)
-    assert eyes.plan.convs == (1, 1, 1)
+    encoder = features.load(path)
+    assert encoder.plan.widths == (4, 6, 8)
+    assert encoder.plan.convs == (1, 1, 1)
     facts = metadata(path)
     assert facts["network"] == "encoder"
     assert json.loads(facts["scores"]).keys() == {"top1_48", "top1_64", "top1_96"}
@@ -124,9 +124,9 @@ def test_the_export_matches_the_evaluated_network(settings: Settings, tmp_path: 
     judged = task.calibrated(run.averages["network"].module, batches=100)
     image = torch.rand(1, 3, 24, 24, generator=generator())
     expected = judged.convs["conv1_1"]((image - MEAN) / DEVIATION)
-    assert torch.allclose(eyes(image, ["relu1_1"])["relu1_1"], expected, atol=1e-2, rtol=1e-2)
+    assert torch.allclose(encoder(image, ["relu1_1"])["relu1_1"], expected, atol=1e-2, rtol=1e-2)
     expected = judged.convs["conv2_1"](F.max_pool2d(expected, 2, ceil_mode=True))
-    assert torch.allclose(eyes(image, ["relu2_1"])["relu2_1"], expected, atol=2e-2, rtol=2e-2)
+    assert torch.allclose(encoder(image, ["relu2_1"])["relu2_1"], expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("field", ["photos", "validation"])

@@ -1,4 +1,4 @@
-"""The training loop: stopped and resumed runs end with the same bits, and nothing poisons the weights."""
+"""The training loop: resumed runs are bit-identical, and non-finite values never reach the weights."""
 
 from __future__ import annotations
 

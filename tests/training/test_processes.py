@@ -1,4 +1,4 @@
-"""Two processes of a run on the CPU make the steps of one process with the same batch."""
+"""Two CPU processes give the same steps as one process with the same batch."""
 
 from __future__ import annotations
 

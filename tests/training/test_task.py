@@ -1,4 +1,4 @@
-"""Training of a method: held-back pictures are never learnt from, previews are painted, resume is exact."""
+"""Training of a method: held-out pictures are never trained on, previews are written, resuming is exact."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ register(
         paper=_VGG_PAPER,
         normalisation=_IMAGENET,
         converter="features",
-        note="The classifier, nine tenths of the file, is left out of what is stored.",
+        note="The classifier (nine tenths of the file) is not stored.",
     )
 )
 
@@ -46,7 +46,7 @@ register(
         paper=_VGG_PAPER,
         normalisation=_IMAGENET,
         converter="features",
-        note="The classifier, nine tenths of the file, is left out of what is stored.",
+        note="The classifier (nine tenths of the file) is not stored.",
     )
 )
 

@@ -1,4 +1,4 @@
-"""The ends of the scales: the photo as it is, the painting cut to its frame."""
+"""The baselines: the unchanged photo, and the painting cropped to the photo's frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Analogies: the paper's uses by one call."""
+"""Analogies: every use in the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour: six ways behind one knob."""
+"""Colour: the six colour transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Efros-Leung: what leads, how small it grows, and that a stop still gives a whole picture."""
+"""Efros-Leung: guidance, size of the grown picture, and stopping."""
 
 from __future__ import annotations
 

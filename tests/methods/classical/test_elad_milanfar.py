@@ -1,4 +1,4 @@
-"""Elad-Milanfar: what is kept of the photo, what comes of the style, and bad settings."""
+"""Elad-Milanfar: weight of the photo, colours of the style, and invalid settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters: every look, at any size, of any exposure, and what the knobs say they do."""
+"""Filters: every look, at any size and exposure, and the effect of each knob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quilting: what leads, and the passes' sizes."""
+"""Quilting: guidance, and block sizes of the passes."""
 
 from __future__ import annotations
 

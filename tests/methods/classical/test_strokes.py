@@ -106,7 +106,7 @@ def test_exports(photo: np.ndarray, tmp_path: Path, suffix: str) -> None:
         (
             {"svg": "strokes.png"},
             UsageError,
-            "svg = 'strokes.png' has no extension that can be written: use .svg",
+            "svg = 'strokes.png' does not have a supported extension: use .svg",
         ),
         ({"timelapse": "film.mp4"}, UsageError, "use .gif or .webp"),
         ({"svg": "nowhere/strokes.svg"}, OutputError, "the folder 'nowhere' does not exist"),

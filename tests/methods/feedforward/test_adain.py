@@ -1,4 +1,4 @@
-"""AdaIN: strength and styles, odd pictures, and a training that learns."""
+"""AdaIN: strength, styles, unusual pictures, and training."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def test_decoder_input_has_the_styles_moments(files: dict[str, str], monkeypatch
     monkeypatch.setattr(Decoder, "forward", watch)
     style = random(40, 56, seed=1)
     Adain().decoded(job(random(64, 48), style), parse(Adain.Knobs, files))
-    eyes = VGG(TINY, padding="replicate", seed=3)
+    encoder = VGG(TINY, padding="replicate", seed=3)
     assert got.keys() == {"relu4_1", "relu3_1", "relu2_1"}
-    for tap, wanted in eyes(style, list(got)).items():
+    for tap, wanted in encoder(style, list(got)).items():
         found, target = (channel_moments(one, unbiased=True) for one in (got[tap], wanted))
         torch.testing.assert_close(found[0], target[0], atol=1e-4, rtol=1e-4)
         # A channel that is silent in the content has nothing to stretch.
-        heard = channel_moments(eyes(random(64, 48), [tap])[tap], unbiased=True)[1] > 0.02
+        heard = channel_moments(encoder(random(64, 48), [tap])[tap], unbiased=True)[1] > 0.02
         torch.testing.assert_close(found[1][heard], target[1][heard], atol=1e-3, rtol=1e-3)
 
 
@@ -154,7 +154,7 @@ def test_mismatched_weights_and_encoder_are_an_error(
 ) -> None:
     path = tmp_path / "other.safetensors"
     save_file(Decoder(DecoderPlan((4, 4, 4, 4), (1, 1, 1, 1))).state_dict(), path)
-    with pytest.raises(WeightsError, match=r"needs 4 channels at relu4_1 .* gives 16"):
+    with pytest.raises(WeightsError, match=r"needs 4 channels at relu4_1, .* has 16"):
         make(weights=str(path))
     with pytest.raises(WeightsError, match="do not fit the decoder"):
         make(weights=files["encoder"])

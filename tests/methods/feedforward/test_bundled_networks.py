@@ -1,4 +1,4 @@
-"""The networks that ship: a picture in its own style comes back, a style arrives, and the photo stays."""
+"""The bundled networks: a picture in its own style is reproduced, and style and content are balanced."""
 
 from __future__ import annotations
 

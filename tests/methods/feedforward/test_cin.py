@@ -1,4 +1,4 @@
-"""CIN: styles by number or by their picture, mixed by shares; training on a handful of paintings."""
+"""CIN: styles by number or picture, mixed by shares, and training on a few paintings."""
 
 from __future__ import annotations
 

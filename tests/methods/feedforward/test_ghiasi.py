@@ -1,4 +1,4 @@
-"""Ghiasi: vectors are mixed, led towards the photo's own, kept and used again, by both predictors."""
+"""Ghiasi: style vectors are mixed, interpolated, saved and reused, with both predictors."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_the_recipe_names_what_was_used(
 
 
 def test_a_mismatched_encoder_is_an_error(make: Make) -> None:
-    with pytest.raises(WeightsError, match=r"96 statistics, and encoder\.atelier has 960: name the encoder"):
+    with pytest.raises(WeightsError, match=r"96 statistics, and encoder\.atelier has 960: use the encoder"):
         make(encoder="encoder.atelier")
 
 

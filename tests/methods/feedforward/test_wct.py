@@ -1,4 +1,4 @@
-"""WCT: levels, strength and styles, odd pictures, and decoders that learn to reconstruct."""
+"""WCT: levels, strength, styles, unusual pictures, and training of the decoders."""
 
 from __future__ import annotations
 
@@ -207,11 +207,11 @@ def test_published_losses_are_sums_of_squares(files: dict[str, str]) -> None:
     )
     network = method.network(training)
     terms = method.losses(network, batch(), training)
-    eyes = method._encoder(training, torch.device("cpu"))
+    encoder = method._encoder(training, torch.device("cpu"))
     pictures = torch.cat([batch().photos, batch().paintings])
-    seen = eyes(pictures, ["relu3_1"])
+    seen = encoder(pictures, ["relu3_1"])
     made = network(seen)[3]
-    apart = eyes(made, ["relu3_1"])["relu3_1"] - seen["relu3_1"]
+    apart = encoder(made, ["relu3_1"])["relu3_1"] - seen["relu3_1"]
     torch.testing.assert_close(terms["pixels"] * pictures.numel(), (made - pictures).square().sum())
     torch.testing.assert_close(terms["features"] * pictures.numel(), 2 * apart.square().sum())
 

@@ -1,4 +1,4 @@
-"""Coarse to fine: the sizes in order, events that count through, starts, and the best at a stop."""
+"""Coarse to fine: order of sizes, event numbers, initial pictures, and stopping."""
 
 from __future__ import annotations
 

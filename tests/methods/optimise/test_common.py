@@ -1,4 +1,4 @@
-"""What the iterating methods share: which styles count, how much, and at what size."""
+"""Shared code of the optimising methods: weights and sizes of the styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deep image analogy: what it finds again, what it blends, and what its knobs refuse."""
+"""Deep image analogy: matching, blending, and invalid settings."""
 
 from __future__ import annotations
 

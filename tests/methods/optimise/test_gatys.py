@@ -1,4 +1,4 @@
-"""Gatys: every knob does what its sentence says."""
+"""Gatys: the effect of every knob."""
 
 from __future__ import annotations
 

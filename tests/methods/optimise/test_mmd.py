@@ -1,4 +1,4 @@
-"""MMD: kernels fall, fuse and refuse what they should."""
+"""MMD: losses fall, kernels combine, and invalid settings are errors."""
 
 from __future__ import annotations
 

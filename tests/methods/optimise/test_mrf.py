@@ -1,4 +1,4 @@
-"""MRF: copies of the style, matching, and what the knobs do."""
+"""MRF: copies of the style, matching, and the effect of the knobs."""
 
 from __future__ import annotations
 

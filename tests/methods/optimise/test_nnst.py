@@ -1,4 +1,4 @@
-"""NNST: it nears what it chose, tiles are the whole, controls, starts, odd sizes, all with tiny networks."""
+"""NNST with tiny networks: matching, tiles, controls, initial pictures, unusual sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published pyramid has no filter: it merges exactly, rounds down, and ends where a side is too short."""
+"""The published pyramid: exact merging, floored sizes, and its depth for short sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STROTSS: draws, regions, sizes and what the knobs do; the numbers are in the parity test."""
+"""STROTSS: sampling, regions, sizes, and knobs; reference numbers are in tests/parity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texture: the sample's statistics from noise, at any size, and without a seam."""
+"""Texture: the sample's statistics from noise, at any size, and seamless."""
 
 from __future__ import annotations
 
