@@ -195,7 +195,7 @@ TABLE = [
     Row("photo-missing", "stylize nosuch.xyz -s style.png -o out.png", INPUT, "'nosuch.xyz' does not exist"),
     Row("photo-near", "stylize phto.png -s style.png -o out.png", INPUT, "did you mean 'photo.png'?"),
     Row("photo-empty", PAIR, INPUT, "'photo.png' is empty", _put("photo.png", b"")),
-    Row("photo-cut", "stylize a.jpg -s style.png", INPUT, "is truncated", _cut(0.5, "photo.png", "a.jpg")),
+    Row("photo-cut", "stylize a.jpg -s style.png", INPUT, "cut short", _cut(0.5, "photo.png", "a.jpg")),
     Row("photo-text", "stylize a.jpg -s style.png", INPUT, "is not a picture", _put("a.jpg", "dear diary")),
     Row("photo-folder", "stylize . -s style.png -o out.png", INPUT, "is a folder: give a picture file"),
     Row("photo-html", PAIR, INPUT, "give a JPEG, PNG", _put("photo.png", "<!doctype html><p>Sign in")),

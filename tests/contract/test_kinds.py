@@ -177,7 +177,7 @@ def test_a_method_that_reads_words(add: Add, photo: Floats) -> None:
     [
         ({}, "words needs a style: give --text WORDS"),
         ({"style": np.zeros((4, 4, 3))}, "words does not take a style picture: it takes a style in words"),
-        ({"text": ["a", "b", "c"]}, "words takes at most 2 styles, and 3 were given"),
+        ({"text": ["a", "b", "c"]}, "words takes at most 2 styles, but 3 were given"),
         ({"text": " "}, "a style in words is empty"),
     ],
 )

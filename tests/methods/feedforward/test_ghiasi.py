@@ -253,7 +253,7 @@ def test_the_recipe_names_what_was_used(
 
 
 def test_a_mismatched_encoder_is_an_error(make: Make) -> None:
-    with pytest.raises(WeightsError, match=r"96 statistics, and encoder\.atelier has 960: use the encoder"):
+    with pytest.raises(WeightsError, match=r"96 statistics, but encoder\.atelier has 960: use the encoder"):
         make(encoder="encoder.atelier")
 
 
