@@ -306,7 +306,7 @@ def test_replay_finds_what_moved_along(made: Path, tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").rename(folder / f"{name}.png")
     assert np.array_equal(atelier.replay(folder / "made.png").pixels, expected)
     (folder / "photo.png").rename(folder / "other.png")
-    with pytest.raises(InputError, match=r"photo\.png' is missing: name it with --content"):
+    with pytest.raises(InputError, match=r"photo\.png' is missing: specify it with --content"):
         atelier.replay(folder / "made.png")
     again = atelier.replay(folder / "made.png", content=folder / "other.png")
     assert np.array_equal(again.pixels, expected)
@@ -322,9 +322,9 @@ def test_replay_refuses_another_picture(made: Path, photo: Floats) -> None:
 def test_replay_needs_inputs_from_memory_again(photo: Floats, painting: Floats, tmp_path: Path) -> None:
     result = shift(photo, painting)
     write(result, tmp_path / "made.png")
-    with pytest.raises(InputError, match="was not a file: give it again"):
+    with pytest.raises(InputError, match="was not a file: pass it again"):
         atelier.replay(tmp_path / "made.png")
-    with pytest.raises(InputError, match="what was given for an input that was not a file is not"):
+    with pytest.raises(InputError, match="the value passed for an input that was not a file is not"):
         atelier.replay(tmp_path / "made.png", content=painting, style=painting)
     assert np.array_equal(
         atelier.replay(tmp_path / "made.png", content=photo, style=painting).pixels, result.pixels
@@ -344,10 +344,10 @@ def test_replay_needs_a_recipe(tmp_path: Path, photo: Floats) -> None:
     [
         ({"method": "unknown"}, "there is no method 'unknown'"),
         ({"method": 3}, "cannot be read (method: "),
-        ({"knobs": {"method": "gatys"}}, "'method' in a wrong place"),
-        ({"knobs": {"content": "/etc/passwd"}}, "'content' in a wrong place"),
-        ({"knobs": {"seed": 1}}, "'seed' in a wrong place"),
-        ({"controls": {"progress": 1}}, "'progress' in a wrong place"),
+        ({"knobs": {"method": "gatys"}}, "'method' in the wrong place"),
+        ({"knobs": {"content": "/etc/passwd"}}, "'content' in the wrong place"),
+        ({"knobs": {"seed": 1}}, "'seed' in the wrong place"),
+        ({"controls": {"progress": 1}}, "'progress' in the wrong place"),
         ({"controls": {"size": "big"}}, "size = 'big' is not allowed"),
         ({"knobs": {"surprise": 1}}, "has no knob 'surprise'"),
         ({"content": {"name": "x" * 5000, "sha256": ""}}, "is missing"),

@@ -306,7 +306,7 @@ TABLE = [
     Row("encoder-text", f"{PAIR} --encoder e.pth", WEIGHTS, "is not a checkpoint", _put("e.pth", "hello")),
     Row(
         "encoder-cut",
-        *(f"{PAIR} --encoder tiny.safetensors", WEIGHTS, "is cut short"),
+        *(f"{PAIR} --encoder tiny.safetensors", WEIGHTS, "is truncated"),
         _cut(0.7, "tiny.safetensors", "tiny.safetensors"),
     ),
     Row(
@@ -323,7 +323,7 @@ TABLE = [
         "conv2_1.weight has shape",
         _wrong_shape,
     ),
-    Row("encoder-hostile", f"{PAIR} --encoder enc.pth", WEIGHTS, "so it is refused", _pickle_bomb),
+    Row("encoder-hostile", f"{PAIR} --encoder enc.pth", WEIGHTS, "so it is rejected", _pickle_bomb),
     Row("encoder-html", f"{PAIR} --encoder e.pth", WEIGHTS, "is a web page", _put("e.pth", "<html>Log in")),
     Row(
         "encoder-lfs",

@@ -104,7 +104,7 @@ def test_help_of_generate_lists_the_methods_that_need_no_photo(run: Any) -> None
         ("stylize photo.png -m noise", "noise makes pictures without a photo: use generate"),
         ("generate", "METHOD is missing: see 'atelier generate --help'"),
         ("generate txture", "there is no method 'txture': did you mean 'texture'?"),
-        ("generate gatys", "gatys restyles a photo"),
+        ("generate gatys", "gatys needs a photo"),
         ("generate noise photo.png", "unexpected argument photo.png: generate takes a METHOD and no photo"),
         ("generate noise -s style.png", "noise does not take a style picture: it takes no style"),
         ("generate noise --strength 0.5", "it needs a photo: use 'atelier stylize'"),

@@ -184,7 +184,7 @@ def test_an_empty_folder_is_said_before_anything_is_built(run: Any, folder: Path
     (folder / "nothing").mkdir()
     shown = run("train adain --photos nothing --paintings a.npz")
     assert shown.code == 7
-    assert shown.err.startswith("atelier: no pictures below nothing: allowed are .bmp")
+    assert shown.err.startswith("atelier: no pictures below nothing: use .bmp")
     assert not (folder / "runs").exists()
 
 

@@ -177,7 +177,7 @@ def test_a_method_that_reads_words(add: Add, photo: Floats) -> None:
     [
         ({}, "words needs a style: give --text WORDS"),
         ({"style": np.zeros((4, 4, 3))}, "words does not take a style picture: it takes a style in words"),
-        ({"text": ["a", "b", "c"]}, "words takes at most 2 styles, and 3 were given"),
+        ({"text": ["a", "b", "c"]}, "words takes at most 2 styles, but 3 were given"),
         ({"text": " "}, "a style in words is empty"),
     ],
 )
@@ -250,7 +250,7 @@ def test_methods_that_copy_a_sample_also_grow_it_without_a_photo(method: str, tm
 
 
 def test_a_method_for_photos_does_not_generate(painting: Floats, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(atelier.UsageError, match="colour restyles a photo: use stylize"):
+    with pytest.raises(atelier.UsageError, match="colour needs a photo: use stylize"):
         atelier.generate("colour", painting)
     assert cli.main(["generate", "texture", "--size", "12y"]) == 2
     assert "size 12y is not a size" in capsys.readouterr().err
@@ -299,7 +299,7 @@ def test_file_knobs_are_opened_and_artifacts_returned(add: Add, photo: Floats, t
 def test_an_artifact_is_refused_before_the_work(add: Add, photo: Floats, tmp_path: Path) -> None:
     add(FILES)
     settings = {"method": "files", "other": np.zeros((4, 4, 3))}
-    with pytest.raises(atelier.UsageError, match=r"note = 'note\.doc' has no extension that can be written"):
+    with pytest.raises(atelier.UsageError, match=r"note = 'note\.doc' does not have a supported extension"):
         atelier.stylize(photo, note="note.doc", **settings)
     with pytest.raises(atelier.OutputError, match="does not exist: create it"):
         atelier.stylize(photo, note=str(tmp_path / "none" / "note.txt"), **settings)

@@ -1,4 +1,4 @@
-"""The encoder that ships: whole, small, and with eyes for style."""
+"""The bundled encoder: intact, small, and sensitive to style."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def encoder() -> vgg.VGG:
     return vgg.load(NAME)
 
 
-def test_it_is_half_precision_and_under_eight_megabytes() -> None:
+def test_bundled_encoder_is_half_precision_and_under_eight_megabytes() -> None:
     assert weights.locate(NAME).stat().st_size < 8e6
     assert {tensor.dtype for tensor in weights.load(NAME).values()} == {torch.float16}
 
 
-def test_it_has_the_plan_and_says_how_it_was_made(encoder: vgg.VGG) -> None:
+def test_bundled_encoder_has_the_default_plan_and_training_facts(encoder: vgg.VGG) -> None:
     assert (encoder.plan.widths, encoder.plan.convs) == (vgg.ENCODER.widths, vgg.ENCODER.convs)
     facts = weights.metadata(NAME)
     assert json.loads(facts["scores"])["top1_64"] > 0.5
     assert json.loads(facts["training"])["settings"]["seed"] == 0
 
 
-def test_no_channel_is_dead_and_none_runs_away(encoder: vgg.VGG) -> None:
+def test_no_channel_is_dead_or_exploding(encoder: vgg.VGG) -> None:
     pictures = [Picture.of(load()).resized(256).tensor() for load in examples.photos().values()]
     for tap in TAPS:
         strongest = torch.stack([encoder(picture, [tap])[tap].amax((0, 2, 3)) for picture in pictures]).amax(
@@ -44,7 +44,7 @@ def test_no_channel_is_dead_and_none_runs_away(encoder: vgg.VGG) -> None:
         assert strongest.max() < 200, tap
 
 
-def test_two_halves_of_one_style_are_nearer_than_two_styles(encoder: vgg.VGG) -> None:
+def test_halves_of_one_style_are_closer_than_two_styles(encoder: vgg.VGG) -> None:
     """The statistics of relu3_1 tell styles apart: what every loss here rests on."""
     halves = {}
     for name in ("nocturne", "woodcut", "etching", "stained_glass", "ink", "garden"):
@@ -60,7 +60,7 @@ def _style(encoder: vgg.VGG, picture: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, deviation], 1)
 
 
-def test_half_precision_computes_the_same_features(encoder: vgg.VGG) -> None:
+def test_half_precision_features_match_float32(encoder: vgg.VGG) -> None:
     picture = Picture.of(examples.photo("astronaut")).resized(128).tensor()
     exact = encoder(picture, TAPS)
     quick = vgg.load(NAME).prepare(dtype=torch.bfloat16)(picture, TAPS)

@@ -1,4 +1,4 @@
-"""Corner-aligned hypercolumns: each tap by hand, turned pictures, and the mean that goes block by block."""
+"""Corner-aligned hypercolumns: taps by hand, rotated pictures, and block-wise centring."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_each_tap_by_hand(columns: CornerColumns) -> None:
     assert torch.allclose(joined[0, :8, 1, 1], left + (29 / 6 - 4) * (right - left), atol=1e-6)
 
 
-def test_turned_pictures_lie_below(columns: CornerColumns) -> None:
+def test_rotated_maps_are_stacked_below(columns: CornerColumns) -> None:
     image = picture(16, 24)
     joined = columns(image, rotated=True)
     assert joined.shape == (1, 128, 16, 6)
@@ -44,7 +44,7 @@ def test_turned_pictures_lie_below(columns: CornerColumns) -> None:
     assert [tuple(one.shape[2:]) for one in maps[:3]] == [(64, 24), (64, 24), (32, 12)]
 
 
-def test_a_picture_of_a_pixel(columns: CornerColumns) -> None:
+def test_a_one_pixel_picture(columns: CornerColumns) -> None:
     assert columns(picture(1, 2)).shape == (1, 128, 1, 1)
 
 
@@ -62,5 +62,5 @@ def test_neighbours_are_nearest_after_centring_each_block() -> None:
     assert not torch.equal(index, neighbours(queries, style)[0])
 
 
-def test_rows_go_row_by_row() -> None:
+def test_rows_are_in_row_major_order() -> None:
     assert rows(torch.arange(12.0).view(1, 2, 2, 3)).tolist() == [[i, i + 6] for i in range(6)]

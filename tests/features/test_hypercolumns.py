@@ -1,4 +1,4 @@
-"""Hypercolumns: by hand on a small picture, projected without being built, and the same in a tile."""
+"""Hypercolumns: by hand on a small picture, projected without being built, and equal in tiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def test_all_relus_of_four_stages(columns: Hypercolumns) -> None:
+def test_default_taps_are_all_relus_of_four_stages(columns: Hypercolumns) -> None:
     assert columns.taps[0] == "relu1_1"
     assert columns.taps[-1] == "relu4_3"
     assert columns.channels == sum(columns.widths) == 2 * 8 + 2 * 8 + 3 * 16 + 3 * 16
@@ -44,7 +44,7 @@ def test_each_tap_by_hand(columns: Hypercolumns) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70))
-def test_any_size_and_its_projection(height: int, width: int) -> None:
+def test_projection_matches_the_hypercolumns_at_any_size(height: int, width: int) -> None:
     columns = Hypercolumns(VGG(TINY, padding="replicate"))
     image = picture(height, width)
     joined = columns(image)
@@ -55,7 +55,7 @@ def test_any_size_and_its_projection(height: int, width: int) -> None:
     assert torch.allclose(projected, expected, atol=1e-3 * float(expected.abs().max()))
 
 
-def test_a_tile_sees_what_the_whole_sees(columns: Hypercolumns) -> None:
+def test_tiles_match_the_whole_picture(columns: Hypercolumns) -> None:
     image = picture(208, 240, 3)
     whole = columns(image)
     tile = columns(image[..., 48:208, 64:240])
@@ -72,7 +72,7 @@ def test_norms_are_mean_lengths(columns: Hypercolumns) -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (37, 21), (1, 1)])
-def test_a_sample_of_everything_is_everything(columns: Hypercolumns, shape: tuple[int, int]) -> None:
+def test_a_full_sample_is_all_hypercolumns(columns: Hypercolumns, shape: tuple[int, int]) -> None:
     found, scale = columns.encoder(picture(*shape), columns.taps), torch.arange(1.0, 11.0)
     joined = columns.join(found, scale)[0].flatten(1).T
     rows = columns.sample(found, scale, 10_000)

@@ -21,7 +21,7 @@ def test_mean_squared_difference() -> None:
     assert ContentLoss(a)(a).item() == 0
 
 
-def test_relative_is_one_for_nothing_and_knows_no_unit() -> None:
+def test_relative_loss_is_one_for_zero_features_and_scale_invariant() -> None:
     a, b = features(0), features(1)
     loss = ContentLoss(a, relative=True)
     assert loss(torch.zeros_like(a)).item() == pytest.approx(1)
@@ -46,6 +46,6 @@ def test_the_target_is_a_constant() -> None:
     )
 
 
-def test_another_shape_is_refused() -> None:
+def test_a_different_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 5, 4\).*\(1, 3, 5, 4\)"):
         ContentLoss(features(0))(features(0, channels=2))

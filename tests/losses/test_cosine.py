@@ -1,4 +1,4 @@
-"""Distances from chosen rows: by hand, in blocks, their slope, and steady where there is no direction."""
+"""Chosen cosine distances: against NumPy, in blocks, their gradient, and zero rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_against_numpy_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_match_numpy_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosine, "_ROWS", 3)
     rows, table, gain, centre = drawn(11, 6), unit(drawn(4, 6, seed=1)), drawn(6, seed=2), drawn(6, seed=3)
     index = torch.tensor([0, 3, 3, 1, 2, 2, 0, 1, 3, 0, 2])
@@ -28,14 +28,14 @@ def test_against_numpy_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_its_slope(plain: bool) -> None:
+def test_gradient(plain: bool) -> None:
     rows, table = drawn(5, 4).requires_grad_(), unit(drawn(3, 4, seed=1))
     index = torch.tensor([2, 0, 1, 1, 2])
     more = {} if plain else {"gain": drawn(4, seed=2), "centre": drawn(4, seed=3)}
     assert torch.autograd.gradcheck(lambda x: chosen_distances(x, table, index, **more), (rows,))
 
 
-def test_a_row_without_direction_has_a_finite_slope() -> None:
+def test_a_zero_row_has_a_finite_gradient() -> None:
     rows = torch.zeros((2, 3), requires_grad=True)
     distance = chosen_distances(rows, torch.eye(3), torch.tensor([0, 1]))
     assert distance.tolist() == [1, 1]
@@ -43,7 +43,7 @@ def test_a_row_without_direction_has_a_finite_slope() -> None:
     assert torch.equal(slope, -1e4 * torch.eye(3)[:2])
 
 
-def test_half_precision_sums_in_full() -> None:
+def test_half_precision_accumulates_in_float32() -> None:
     rows, table = drawn(300, 900).bfloat16(), unit(drawn(300, 900, seed=1)).bfloat16()
     index = torch.arange(300)
     found = chosen_distances(rows, table, index)

@@ -1,4 +1,4 @@
-"""Feature splitting: nearest features by brute force, the places that are drawn, the program's slip."""
+"""Feature splitting: nearest features by brute force, sampled positions, and the `stale` option."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_rows(features: Tensor) -> Tensor:
     return features[0].flatten(1).T
 
 
-def test_nearest_distance_and_its_slope() -> None:
+def test_nearest_distance_and_its_gradient() -> None:
     rows, others = drawn(7, 5), drawn(9, 5, seed=1)
     assert nearest_distance(rows, others).item() == pytest.approx(by_hand(rows, others), abs=1e-12)
     assert torch.autograd.gradcheck(lambda x: nearest_distance(x, others), (rows.requires_grad_(),))
@@ -45,7 +45,7 @@ def test_large_layers_are_sampled_where_drawn() -> None:
     assert terms.tolist() == pytest.approx([some, by_hand(as_rows(found[..., :64]), as_rows(style))])
 
 
-def test_the_slip_reads_the_values_before() -> None:
+def test_stale_reuses_the_previous_layers_values() -> None:
     found, style, narrow = drawn(1, 4, 65, 6), drawn(1, 4, 9, 9, seed=1), drawn(1, 6, 3, 3, seed=2)
     maps, styles = [found, narrow], [style, narrow.flip(1)]
     stale = SplittingLoss(styles, lambda step: (0, 0), stale=True)(maps)
@@ -61,7 +61,7 @@ def test_the_slip_reads_the_values_before() -> None:
     assert odd.isfinite().all()
 
 
-def test_a_short_side_is_never_left_empty() -> None:
+def test_sampling_never_leaves_a_short_side_empty() -> None:
     found = drawn(1, 2, 3, 700)
     terms = SplittingLoss([found], lambda step: (step - 1, step - 1))([found])
     assert terms.isfinite().all()

@@ -59,21 +59,21 @@ def build(request: pytest.FixtureRequest) -> Any:
     return LOSSES[request.param]
 
 
-def test_the_linear_kernel_by_its_definition() -> None:
+def test_linear_kernel_matches_its_definition() -> None:
     style, image = features(0, 5, 4), features(1, 3, 6)
     expected = slow(np.dot, positions(image), positions(style), unbiased=False)
     assert LinearKernelLoss(style)(image).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.7])
-def test_the_polynomial_kernel_by_its_definition(offset: float) -> None:
+def test_polynomial_kernel_matches_its_definition(offset: float) -> None:
     style, image = features(0, 5, 4), features(1, 3, 6)
     expected = slow(lambda x, y: (x @ y + offset) ** 2, positions(image), positions(style), unbiased=False)
     assert PolynomialKernelLoss(style, offset=offset)(image).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("bandwidth", [0.5, 1.0, 3.0])
-def test_the_gaussian_kernel_by_its_definition(bandwidth: float) -> None:
+def test_gaussian_kernel_matches_its_definition(bandwidth: float) -> None:
     style, image = features(0, 5, 4), features(1, 3, 6)
     x, y = positions(image), positions(style)
     square = bandwidth * np.mean([np.sum((p - q) ** 2) for p in y for q in y])
@@ -82,7 +82,7 @@ def test_the_gaussian_kernel_by_its_definition(bandwidth: float) -> None:
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_degree_two_is_gram_matching() -> None:
+def test_degree_two_equals_the_gram_loss() -> None:
     # Li et al. 2017, eq. 9 to 11: Gatys' loss is MMD^2 of (x.y)^2 over 4 N^2.
     style, image = features(0, 20, 16, channels=12).double(), features(1, 18, 22, channels=12).double()
     image.requires_grad_()
@@ -93,7 +93,7 @@ def test_degree_two_is_gram_matching() -> None:
     assert (slopes[0] - slopes[1]).abs().max() < 1e-5 * slopes[1].abs().max()
 
 
-def test_degree_two_relative_is_gram_relative() -> None:
+def test_relative_degree_two_equals_the_relative_gram_loss() -> None:
     style, image = features(0), features(1)
     mmd = PolynomialKernelLoss(style, relative=True)(image).item()
     assert mmd == pytest.approx(GramLoss(style, scale="relative")(image).item(), rel=1e-5)
@@ -110,7 +110,7 @@ def test_both_estimators_agree_on_average() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["full", "linear"])
-def test_unbiased_at_the_same_distribution(estimator: Any) -> None:
+def test_gaussian_estimate_is_unbiased_for_equal_distributions(estimator: Any) -> None:
     style, image = features(0, 30, 30), features(0, 60, 15)
     order = torch.randperm(900, generator=torch.Generator().manual_seed(3))
     image = style.flatten(2)[..., order].view(1, 5, 60, 15)
@@ -120,7 +120,7 @@ def test_unbiased_at_the_same_distribution(estimator: Any) -> None:
     assert abs(draws.mean()) < 4 * draws.std() / 200**0.5
 
 
-def test_fresh_draws_or_the_same_ones() -> None:
+def test_fresh_draws_new_positions_on_each_call() -> None:
     style, image = features(0, 30, 30), features(1, 30, 30)
     fresh = GaussianKernelLoss(style, samples=50)
     fixed = GaussianKernelLoss(style, samples=50, fresh=False)
@@ -135,14 +135,14 @@ def test_gradient(build: Any) -> None:
     assert torch.autograd.gradcheck(build(target), (moved.requires_grad_(),))
 
 
-def test_nothing_at_the_target_and_something_elsewhere() -> None:
+def test_loss_is_zero_only_at_the_target() -> None:
     target, other = features(0), features(1)
     for loss in (LinearKernelLoss(target), PolynomialKernelLoss(target, offset=1.0)):
         assert abs(loss(target).item()) < 1e-6 * loss(other).item()
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_relative_is_one_for_nothing_and_knows_no_unit(name: str) -> None:
+def test_relative_loss_is_one_for_zero_features_and_scale_invariant(name: str) -> None:
     build, target, other = LOSSES[name], features(0), features(1)
     loss = build(target, relative=True)
     assert loss(torch.zeros_like(other)).item() == pytest.approx(1, rel=0.05)
@@ -162,7 +162,7 @@ def test_flat_and_tiny_features_are_finite(build: Any, shape: tuple[int, int]) -
         assert slope.isfinite().all()
 
 
-def test_bfloat16_is_near(build: Any) -> None:
+def test_bfloat16_is_close_to_float32(build: Any) -> None:
     target, other = features(0, 32, 24, channels=16), features(1, 20, 28, channels=16)
     exact, half = build(target)(other), build(target.bfloat16())(other.bfloat16())
     assert half.dtype == torch.float32
@@ -190,15 +190,15 @@ def test_a_descent_on_the_kernel_finds_the_distribution() -> None:
     assert (found[40:] - 1).abs().max() < 0.2
 
 
-def test_what_is_not_allowed() -> None:
+def test_invalid_arguments_are_errors() -> None:
     with pytest.raises(UsageError, match="no estimator 'ful': did you mean 'full'"):
         GaussianKernelLoss(features(0), estimator="ful")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="one picture at a time"):
+    with pytest.raises(ValueError, match="a batch of one picture"):
         GaussianKernelLoss(features(0).expand(2, -1, -1, -1))
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_positions_of_no_weight_do_not_count(name: str) -> None:
+def test_positions_without_weight_are_ignored(name: str) -> None:
     target, found = features(1), features(2)
     weight = torch.zeros(1, 1, 9, 7)
     weight[..., :4] = 1

@@ -1,4 +1,4 @@
-"""The matting loss: its value and its held gradient, on pictures as bad as they come."""
+"""The matting loss: its value, its clamped gradient, and extreme pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def slope(loss: MattingLoss, values: Tensor) -> Tensor:
     return values.grad
 
 
-def test_value_and_gradient_are_the_laplacians() -> None:
+def test_value_and_gradient_match_the_laplacian() -> None:
     content, made = picture(batch=2), picture(batch=2, seed=1)
     laplacian = MattingLaplacian(content)
     loss = MattingLoss(content, weight=0.1, limit=1e9)
@@ -32,7 +32,7 @@ def test_value_and_gradient_are_the_laplacians() -> None:
     )
 
 
-def test_the_gradient_of_one_picture_is_the_losss() -> None:
+def test_gradient_matches_the_central_difference() -> None:
     content, made = picture(), picture(seed=1)
     loss = MattingLoss(content, limit=1e9)
     step = torch.zeros_like(made)
@@ -42,20 +42,20 @@ def test_the_gradient_of_one_picture_is_the_losss() -> None:
     assert slope(loss, made)[0, 1, 3, 4].item() == pytest.approx(difference.item(), rel=1e-4)
 
 
-def test_the_gradient_is_held() -> None:
+def test_gradient_entries_are_clamped() -> None:
     found = slope(MattingLoss(picture(), weight=2), picture(seed=1))
     assert found.abs().max() == pytest.approx(0.05)
     assert (found.abs() < 0.0499).any()
 
 
-def test_its_own_content_is_free() -> None:
+def test_the_content_itself_has_zero_loss() -> None:
     content = picture()
     assert MattingLoss(content, weight=1500)(0.5 * content + 0.2).item() < 1e-4
 
 
 @pytest.mark.parametrize("content", [torch.full((1, 3, 8, 9), 0.5), torch.zeros(1, 3, 8, 9), picture()])
 @pytest.mark.parametrize("value", [0.0, 1e6, 1e30, float("inf"), float("nan")])
-def test_the_gradient_is_finite_whatever_comes(content: Tensor, value: float) -> None:
+def test_gradient_is_finite_for_any_input(content: Tensor, value: float) -> None:
     made = picture(seed=1) * 0 + 0.5
     made[0, 0, 4, 4] = value
     assert slope(MattingLoss(content, weight=1500), made).isfinite().all()

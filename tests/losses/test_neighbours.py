@@ -1,4 +1,4 @@
-"""Likeness to hypercolumns: against NumPy in float64, its gradient, and swapping by hand."""
+"""Neighbour loss: against NumPy in float64, its gradient, and swapping by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rows(columns: torch.Tensor) -> np.ndarray:
     return columns[0].flatten(1).T.numpy()
 
 
-def test_by_hand() -> None:
+def test_distances_by_hand() -> None:
     style, target, painted = maps(1, 6, 3, 4), maps(1, 6, 2, 5, seed=1), maps(1, 6, 2, 5, seed=2)
     loss = losses.NeighbourLoss(target, style)
     centre = rows(style).mean(0)
@@ -33,27 +33,27 @@ def test_by_hand() -> None:
     assert float(loss.near(loss.towards(painted))) == pytest.approx(1 - nearest.mean(), abs=1e-9)
 
 
-def test_nothing_to_do_at_the_target_and_near_every_style() -> None:
+def test_loss_is_zero_at_the_target_and_for_style_columns() -> None:
     style = maps(2, 5, 4, 4)
     loss = losses.NeighbourLoss(style[:, :, :2], style)
     assert float(loss(style[:, :, :2])) == pytest.approx(0, abs=1e-9)
     assert float(loss.near(loss.towards(style.flip(-1)))) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_gradient() -> None:
+def test_gradient() -> None:
     loss = losses.NeighbourLoss(maps(1, 4, 2, 2), maps(1, 4, 3, 3, seed=1))
     painted = maps(1, 4, 2, 2, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(loss, painted)
     assert torch.autograd.gradcheck(lambda one: loss.near(loss.towards(one)), painted)
 
 
-def test_swapping_by_hand() -> None:
+def test_swap_by_hand() -> None:
     queries, style = maps(1, 5, 3, 3), maps(1, 5, 4, 2, seed=1)
     a, b = (rows(one) - rows(one).mean(0) for one in (queries, style))
     chosen = (a @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T).argmax(1)
     assert np.array_equal(rows(losses.swap(queries, style)), rows(style)[chosen])
 
 
-def test_a_picture_is_swapped_for_itself() -> None:
+def test_swapping_a_picture_with_itself_changes_nothing() -> None:
     style = maps(2, 6, 4, 5)
     assert torch.equal(losses.swap(style, style), style)

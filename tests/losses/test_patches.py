@@ -51,13 +51,13 @@ def slow_energy(picture: Tensor, styles: list[Tensor], size: int, stride: int) -
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (2, 3), (1, 1)])
-def test_the_energy_by_its_definition(size: int, stride: int) -> None:
+def test_energy_matches_its_definition(size: int, stride: int) -> None:
     picture, styles = features(0), [features(1, 6, 8), features(2, 5, 5)]
     expected = slow_energy(picture, styles, size, stride)
     assert PatchLoss(styles, size=size, stride=stride)(picture).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_relative_knows_no_unit() -> None:
+def test_relative_loss_is_scale_invariant() -> None:
     picture, style = features(0), features(1)
     mean = style.square().mean().item()
     expected = slow_energy(picture, [style], 3, 1) / mean
@@ -73,7 +73,7 @@ def test_relative_knows_no_unit() -> None:
     stride=st.integers(1, 3),
     seed=st.integers(0, 9),
 )
-def test_blocks_of_any_size_find_the_same(
+def test_block_size_does_not_change_matches(
     sides: tuple[int, int, int, int], size: int, stride: int, seed: int
 ) -> None:
     queries = Patches.of([features(seed, *sides[:2])], [None], size, stride)
@@ -85,7 +85,7 @@ def test_blocks_of_any_size_find_the_same(
     assert whole.tolist() == exact
 
 
-def test_the_match_does_not_care_how_strong_a_patch_is() -> None:
+def test_matches_are_independent_of_patch_norm() -> None:
     picture, style = features(0), features(1)
     one, other = PatchLoss([style]), PatchLoss([style])
     one.match(picture)
@@ -95,7 +95,7 @@ def test_the_match_does_not_care_how_strong_a_patch_is() -> None:
     assert torch.allclose(one.matched.mean, other.matched.mean)
 
 
-def test_patches_of_the_style_itself_cost_nothing() -> None:
+def test_style_patches_have_zero_loss() -> None:
     style = features(1, 9, 8)
     assert PatchLoss([style])(style).item() == pytest.approx(0, abs=1e-15)
     # A cut of it is made of its patches too; turned upside down it is not.
@@ -108,7 +108,7 @@ def test_a_copy_adds_its_patches() -> None:
     assert PatchLoss([style, style.flip(2)])(style.flip(2)).item() == pytest.approx(0, abs=1e-15)
 
 
-def test_masked_patches_are_never_taken() -> None:
+def test_masked_patches_are_never_matched() -> None:
     style, mask = features(1, 9, 8), torch.ones(1, 1, 9, 8)
     mask[..., 4:] = 0
     inside, whole = PatchLoss([style], masks=[mask]), PatchLoss([style[..., :4]])
@@ -122,14 +122,14 @@ def test_gradient_at_fixed_matches() -> None:
     assert torch.autograd.gradcheck(loss, (features(0, 5, 4).requires_grad_(),))
 
 
-def test_matches_are_renewed_when_asked() -> None:
+def test_matches_are_renewed_at_the_interval() -> None:
     loss, other = PatchLoss([features(1)], every=2), features(5)
     found = [loss(values).item() for values in (features(0), other, other)]
     assert found[2] == pytest.approx(PatchLoss([features(1)])(other).item())
     assert found[1] != found[2]
 
 
-def test_descending_brings_patches_of_the_style() -> None:
+def test_descent_converges_to_style_patches() -> None:
     style, values = features(1, 8, 8).float(), features(0, 8, 8).float().requires_grad_()
     loss = PatchLoss([style], every=5)
     optimiser = torch.optim.Adam([values], lr=0.03)
@@ -144,7 +144,7 @@ def test_descending_brings_patches_of_the_style() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2)])
-def test_less_than_a_patch(shape: tuple[int, int]) -> None:
+def test_maps_smaller_than_a_patch(shape: tuple[int, int]) -> None:
     small = features(0, *shape).requires_grad_()
     for target in (features(1), features(1, *shape)):
         loss = PatchLoss([target])(small)
@@ -152,7 +152,7 @@ def test_less_than_a_patch(shape: tuple[int, int]) -> None:
         assert torch.autograd.grad(loss, small)[0].isfinite().all()
 
 
-def test_bfloat16_is_near() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     picture, style = features(0, 12, 12, 16).float(), features(1, 12, 12, 16).float()
     half = PatchLoss([style.bfloat16()])(picture.bfloat16())
     assert half.dtype == torch.float32

@@ -15,7 +15,7 @@ NORMS: list[Norm] = ["absolute", "isotropic", "squared"]
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("size", [(4, 5), (1, 5), (1, 1)])
-def test_a_constant_has_none_and_no_gradient(norm: Norm, size: tuple[int, int]) -> None:
+def test_a_constant_image_has_zero_loss_and_gradient(norm: Norm, size: tuple[int, int]) -> None:
     image = torch.full((1, 3, *size), 0.3, requires_grad=True)
     loss = TotalVariation(norm)(image)
     loss.backward()
@@ -25,7 +25,7 @@ def test_a_constant_has_none_and_no_gradient(norm: Norm, size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("absolute", 7.0), ("isotropic", 5.0), ("squared", 25.0)])
-def test_a_slope_of_three_across_and_four_down(norm: Norm, expected: float) -> None:
+def test_norms_of_a_3_4_slope(norm: Norm, expected: float) -> None:
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
     image = (3 * columns + 4 * rows)[None, None]
     inside = TotalVariation(norm)(image).item() * 40 * 50
@@ -33,7 +33,7 @@ def test_a_slope_of_three_across_and_four_down(norm: Norm, expected: float) -> N
     assert inside == pytest.approx(39 * 49 * expected + 49 * last[0] + 39 * last[1], rel=1e-5)
 
 
-def test_a_single_pixel() -> None:
+def test_a_one_pixel_image_has_zero_loss() -> None:
     image = torch.zeros(1, 1, 5, 5)
     image[..., 2, 2] = 1
     assert TotalVariation("absolute")(image).item() * 25 == pytest.approx(4)
@@ -50,12 +50,12 @@ def test_gradient_and_half_precision(norm: Norm) -> None:
     assert half.item() == pytest.approx(TotalVariation(norm)(image).item(), rel=0.02)
 
 
-def test_an_unknown_norm() -> None:
+def test_an_unknown_norm_is_an_error() -> None:
     with pytest.raises(UsageError, match="no norm 'square': did you mean 'squared'"):
         TotalVariation("square")  # type: ignore[arg-type]
 
 
-def test_a_grid_is_found_and_a_texture_is_not() -> None:
+def test_lattice_loss_detects_a_grid_but_not_texture() -> None:
     generator = torch.Generator().manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(96), torch.arange(80), indexing="ij")
     flat, slope = torch.full((96, 80), 0.5), (rows + 2 * columns) / 400
@@ -72,7 +72,7 @@ def test_a_grid_is_found_and_a_texture_is_not() -> None:
     assert of(slope + noise + grid) > 0.9 * of(flat + grid)
 
 
-def test_the_gradient_of_the_grid_and_small_images() -> None:
+def test_lattice_loss_gradient_and_small_images() -> None:
     image = torch.rand((1, 2, 9, 8), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(LatticeLoss(cells=2), (image.requires_grad_(),))
     assert LatticeLoss()(torch.rand(1, 3, 5, 4)).isfinite()

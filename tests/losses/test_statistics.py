@@ -1,4 +1,4 @@
-"""Style losses against slow float64 versions, closed forms and what must not change them."""
+"""Style losses against slow float64 versions, closed forms and invariants."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def build(request: pytest.FixtureRequest) -> Build:
     return LOSSES[request.param]
 
 
-def test_nothing_at_the_target_and_something_elsewhere(build: Build) -> None:
+def test_loss_is_zero_only_at_the_target(build: Build) -> None:
     target, other = features(0), features(1)
     loss = build(target)
     assert abs(loss(target).item()) < 1e-6 * loss(other).item()
     assert loss(other).item() > 0
 
 
-def test_another_size_and_order_of_the_same_positions(build: Build) -> None:
+def test_loss_ignores_position_order_and_count(build: Build) -> None:
     target, other = features(0, 12, 10), features(1)
     order = torch.randperm(120, generator=torch.Generator().manual_seed(3))
     shuffled = target.flatten(2)[..., order].view(1, 5, 8, 15)
@@ -86,7 +86,7 @@ def test_a_flat_style_is_finite(build: Build) -> None:
     assert moved.grad.isfinite().all()
 
 
-def test_bfloat16_is_near(build: Build) -> None:
+def test_bfloat16_is_close_to_float32(build: Build) -> None:
     target, other = features(0, 64, 48, channels=16), features(1, 40, 56, channels=16)
     exact, half = build(target)(other), build(target.bfloat16())(other.bfloat16())
     assert half.dtype == torch.float32
@@ -94,14 +94,14 @@ def test_bfloat16_is_near(build: Build) -> None:
     assert build(target.bfloat16())(target.bfloat16()).item() < 1e-5 * exact.item()
 
 
-def test_a_region_counts_alone(build: Any) -> None:
+def test_weights_restrict_the_loss_to_a_region(build: Any) -> None:
     target, other, inside = features(0), features(1), torch.zeros(1, 1, 9, 7)
     inside[..., 2:6, 1:5] = 1
     cut = build(target[..., 2:6, 1:5])(other[..., 2:6, 1:5]).item()
     assert build(target, weight=inside)(other, weight=inside).item() == pytest.approx(cut, rel=1e-4)
 
 
-def test_a_descent_step_helps(build: Build) -> None:
+def test_a_gradient_step_lowers_the_loss(build: Build) -> None:
     target, moved = features(0), features(1).requires_grad_()
     loss = build(target)
     before = loss(moved)
@@ -111,7 +111,7 @@ def test_a_descent_step_helps(build: Build) -> None:
 
 
 @pytest.mark.parametrize("name", ["gram relative", "moments relative", "wasserstein relative"])
-def test_relative_is_one_for_nothing_and_knows_no_unit(name: str) -> None:
+def test_relative_loss_is_one_for_zero_features_and_scale_invariant(name: str) -> None:
     target, other = features(0), features(1)
     assert LOSSES[name](target)(torch.zeros_like(other)).item() == pytest.approx(1, rel=0.02)
     large = LOSSES[name](100 * target)(100 * other).item()
@@ -141,7 +141,7 @@ def test_moment_loss_is_equation_12() -> None:
     assert MomentLoss(style)(image).item() == pytest.approx(means + deviations, rel=1e-4)
 
 
-def test_wasserstein_loss_is_scipys() -> None:
+def test_wasserstein_loss_matches_scipy() -> None:
     style, image = features(0), features(1)
     a, b = positions(style), positions(image)
     s, t = np.cov(a, ddof=0), np.cov(b, ddof=0)
@@ -160,7 +160,7 @@ def test_wasserstein_between_axis_aligned_gaussians() -> None:
     assert WassersteinLoss(corners)(corners * scale + shift).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_wasserstein_of_a_line_is_the_difference_along_it() -> None:
+def test_wasserstein_of_degenerate_gaussians_on_a_line() -> None:
     # Both covariances have rank one along the same direction: deviations subtract.
     along = torch.linspace(-1, 1, 50).view(1, 1, 5, 10).expand(1, 3, 5, 10)
     variance = 3 * along[:, :1].var(correction=0).item()
@@ -181,6 +181,6 @@ def test_the_target_is_a_constant(build: Build) -> None:
     assert source.grad is None
 
 
-def test_an_unknown_scale() -> None:
+def test_an_unknown_scale_is_an_error() -> None:
     with pytest.raises(UsageError, match="no scale 'publish': did you mean 'published'"):
         GramLoss(features(0), scale="publish")  # type: ignore[arg-type]

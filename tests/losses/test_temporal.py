@@ -1,4 +1,4 @@
-"""The temporal loss: motion that is known, smooth, and drawn from the caller's generator alone."""
+"""The temporal loss: known, smooth motion drawn only from the caller's generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("shift", [-3, 2, 30])
-def test_a_shift_moves_everything(shift: int) -> None:
+def test_warp_by_a_shift(shift: int) -> None:
     # A ramp of 101 columns shows where each pixel came from, to half a pixel and the enlargement by 1/100.
     ramp = torch.arange(101.0).expand(1, 1, 5, 101)
     flow = torch.zeros(1, 2, 5, 101)
@@ -29,23 +29,23 @@ def test_a_shift_moves_everything(shift: int) -> None:
     assert torch.equal(turned.mT, warp(ramp, flow))
 
 
-def test_the_nearest_pixel_is_taken() -> None:
+def test_warp_takes_the_nearest_pixel() -> None:
     moved = warp(frames(), random_flow((12, 10), seeded()))
     assert torch.isin(moved, frames()).all()
 
 
-def test_a_still_picture_of_one_pixel() -> None:
+def test_warp_of_a_single_pixel() -> None:
     frame = frames(1, 1)
     assert torch.equal(warp(frame, torch.zeros(1, 2, 1, 1)), frame)
 
 
-def test_pictures_that_move_alike_cost_nothing() -> None:
+def test_matching_motion_has_zero_loss() -> None:
     first, flow = frames(batch=2), random_flow((12, 10), seeded())
     assert TemporalLoss(flow)(first, warp(first, flow)).item() == 0
     assert TemporalLoss(flow)(first, warp(first, flow) + 0.25).item() == pytest.approx(0.25)
 
 
-def test_its_gradient_reaches_both_frames() -> None:
+def test_gradient_reaches_both_frames() -> None:
     first, second = (frames().requires_grad_() for _ in range(2))
     TemporalLoss(torch.full((1, 2, 12, 10), 2.0))(first, second).backward()
     assert first.grad is not None
@@ -64,7 +64,7 @@ def test_motion_is_smooth_and_bounded(size: tuple[int, int]) -> None:
             assert flow.diff(dim=axis).abs().max() < 1
 
 
-def test_motions_differ_and_return() -> None:
+def test_random_flow_varies_and_is_reproducible() -> None:
     one, same, other = (random_flow((120, 120), seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert (one - other).abs().max() > 1

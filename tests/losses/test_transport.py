@@ -51,14 +51,14 @@ def build(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize(("count", "others"), [(12, 7), (4, 15), (1, 3)])
-def test_transport_by_its_definition(count: int, others: int) -> None:
+def test_transport_matches_its_definition(count: int, others: int) -> None:
     x, y = columns(0, count), columns(1, others)
     costs = np.array([[cosine(p, q) for q in y.numpy()] for p in x.numpy()])
     assert TransportLoss(y)(x).item() == pytest.approx(slow_relaxed(costs), rel=1e-12)
 
 
 @pytest.mark.parametrize(("count", "others"), [(12, 7), (4, 15)])
-def test_palette_by_its_definition(count: int, others: int) -> None:
+def test_palette_matches_its_definition(count: int, others: int) -> None:
     x, y = columns(0, count, 3), columns(1, others, 3)
     axes = np.array([[1, 1, 1], [-1, 1.3660254038, -0.3660254038], [-1, -0.3660254038, 1.3660254038]])
     a, b = x.numpy() @ axes.T / 3**0.5, y.numpy() @ axes.T / 3**0.5
@@ -66,7 +66,7 @@ def test_palette_by_its_definition(count: int, others: int) -> None:
     assert PaletteLoss(y)(x).item() == pytest.approx(slow_relaxed(costs), rel=1e-7)
 
 
-def test_moments_by_their_definition() -> None:
+def test_moments_match_their_definition() -> None:
     x, y = columns(0), columns(1, 9)
     a, b = x.numpy(), y.numpy()
     spread = np.abs(np.cov(a.T, ddof=0) - np.cov(b.T, ddof=0)).mean()
@@ -74,7 +74,7 @@ def test_moments_by_their_definition() -> None:
     assert ColumnMomentLoss(y)(x).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_self_similarity_by_its_definition() -> None:
+def test_self_similarity_matches_its_definition() -> None:
     x, c = columns(0), columns(1)
 
     def shares(values: Floats) -> Floats:
@@ -90,7 +90,7 @@ def test_gradient(build: Any) -> None:
     assert torch.autograd.gradcheck(build(columns(1, 6, 3)), (moved,))
 
 
-def test_nothing_at_the_target_in_any_order(build: Any) -> None:
+def test_loss_is_zero_at_the_target_in_any_order(build: Any) -> None:
     target = columns(0, 20, 3)
     order = torch.arange(20) if build is SelfSimilarityLoss else torch.arange(19, -1, -1)
     nothing = 1e-12 if build is not PaletteLoss else (1e-5 / 3) ** 0.5 + 1e-12
@@ -98,7 +98,7 @@ def test_nothing_at_the_target_in_any_order(build: Any) -> None:
     assert build(target)(columns(1, 20, 3)).item() > 0.01
 
 
-def test_self_similarity_does_not_care_what_things_are() -> None:
+def test_self_similarity_ignores_appearance() -> None:
     # A rotation of feature space keeps every angle, and so the content.
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64))
     content = columns(0)
@@ -106,7 +106,7 @@ def test_self_similarity_does_not_care_what_things_are() -> None:
     assert SelfSimilarityLoss(content)(3 * content).item() < 1e-12
 
 
-def test_a_flat_content_asks_for_nothing() -> None:
+def test_a_flat_content_has_zero_self_similarity_loss() -> None:
     flat = torch.full((9, 4), 0.3) + 1e-8 * torch.rand(9, 4)
     moved = columns(0, 9, 4).float().requires_grad_()
     loss = SelfSimilarityLoss(flat)(moved)
@@ -114,7 +114,7 @@ def test_a_flat_content_asks_for_nothing() -> None:
     assert slope.abs().max() < 1e-5
 
 
-def test_transport_goes_both_ways() -> None:
+def test_transport_is_symmetric() -> None:
     # All of the picture on one style column is cheap there, but the other style column is far from all.
     style = torch.eye(2, dtype=torch.float64)
     alike = style[:1].expand(5, -1)
@@ -122,7 +122,7 @@ def test_transport_goes_both_ways() -> None:
     assert TransportLoss(alike)(style).item() == pytest.approx(0.5)
 
 
-def test_relaxed_takes_the_dearer_direction() -> None:
+def test_relaxed_distance_takes_the_larger_direction() -> None:
     costs = torch.tensor([[1.0, 5.0, 2.0], [4.0, 3.0, 9.0]])
     chosen: list[tuple[list[int], list[int]]] = []
 
@@ -136,7 +136,7 @@ def test_relaxed_takes_the_dearer_direction() -> None:
     assert chosen == [([0, 1], [0, 1])]
 
 
-def test_a_black_pixel_breaks_nothing(build: Any) -> None:
+def test_a_black_pixel_has_finite_gradients(build: Any) -> None:
     black = torch.cat([torch.zeros(2, 3), columns(0, 4, 3).float()]).requires_grad_()
     for target in (columns(1, 6, 3).float(), torch.zeros(6, 3)):
         loss = build(target)(black)
@@ -146,13 +146,13 @@ def test_a_black_pixel_breaks_nothing(build: Any) -> None:
         assert slope.abs().max() < 100
 
 
-def test_one_column_alone(build: Any) -> None:
+def test_a_single_column(build: Any) -> None:
     one = columns(0, 1, 3).requires_grad_()
     loss = build(columns(1, 1, 3))(one)
     assert torch.autograd.grad(loss, one)[0].isfinite().all()
 
 
-def test_nearest_columns_may_be_searched_in_half_precision() -> None:
+def test_half_precision_search_gives_exact_distances() -> None:
     x, y = columns(0, 60, 40).float(), columns(1, 80, 40).float()
     exact = TransportLoss(y)(x).item()
     half = TransportLoss(y, dtype=torch.bfloat16)(x).item()
@@ -160,12 +160,12 @@ def test_nearest_columns_may_be_searched_in_half_precision() -> None:
     assert half == pytest.approx(exact, rel=0.02)
 
 
-def test_the_palette_sees_greys_as_one_axis() -> None:
+def test_palette_maps_greys_to_the_first_axis() -> None:
     greys = torch.linspace(0, 1, 5)[:, None].expand(-1, 3)
     assert rotated(greys)[:, 1:].abs().max() < 1e-6
     assert rotated(greys)[:, 0].tolist() == pytest.approx((greys[:, 0] * 3**0.5).tolist())
 
 
-def test_unit_length() -> None:
+def test_unit_normalises_columns() -> None:
     assert unit(columns(0)).square().sum(1).tolist() == pytest.approx([1.0] * 12)
     assert unit(torch.zeros(2, 3)).abs().max() == 0

@@ -1,4 +1,4 @@
-"""The registry: a file in a folder is a method, and a broken one is a sentence."""
+"""The registry: each file in a folder is a method, and a broken file is one clear error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
     registry.list_methods.cache_clear()
 
 
-def test_what_comes_with_the_package() -> None:
+def test_package_methods_are_listed() -> None:
     assert "gatys" in registry.list_methods()
     assert list(registry.list_methods()) == sorted(registry.list_methods())
     assert registry.find("gatys").family() == "optimise"
@@ -113,7 +113,7 @@ def test_shared_controls_work_for_it(add: Add, photo: Floats, painting: Floats) 
     assert np.allclose(both, 0.25 * full + 0.75 * other, atol=1e-6)
 
 
-def test_styles_one_after_the_other_count_on(add: Add, photo: Floats, painting: Floats) -> None:
+def test_progress_counts_on_over_several_styles(add: Add, photo: Floats, painting: Floats) -> None:
     add("half.py", HALF)
     seen: list[tuple[int, int]] = []
     atelier.stylize(
@@ -122,14 +122,14 @@ def test_styles_one_after_the_other_count_on(add: Add, photo: Floats, painting: 
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
-def test_a_second_method_of_the_name_is_an_error(add: Add) -> None:
+def test_a_duplicate_name_is_an_error(add: Add) -> None:
     add("half.py", HALF)
     add("other.py", HALF)
     with pytest.raises(AtelierError, match=r"two methods are called 'half': .*half and .*other; rename one"):
         registry.list_methods()
 
 
-def test_a_name_of_the_package_is_taken_too(add: Add) -> None:
+def test_a_package_name_cannot_be_reused(add: Add) -> None:
     add("half.py", HALF.replace('"half"', '"gatys"'))
     with pytest.raises(
         AtelierError, match=r"two methods are called 'gatys': atelier\.methods\.optimise\.gatys"
@@ -145,7 +145,7 @@ def test_a_name_of_the_package_is_taken_too(add: Add) -> None:
         ("raise ValueError('one\\ntwo')", "ValueError: one two"),
     ],
 )
-def test_a_broken_file_is_one_sentence(add: Add, code: str, reason: str) -> None:
+def test_a_broken_file_is_an_error(add: Add, code: str, reason: str) -> None:
     path = add("broken.py", code)
     with pytest.raises(AtelierError) as caught:
         registry.list_methods()
@@ -155,13 +155,13 @@ def test_a_broken_file_is_one_sentence(add: Add, code: str, reason: str) -> None
 
 
 @pytest.mark.parametrize("needed", ["name", "paper"])
-def test_a_method_that_forgets_something(add: Add, needed: str) -> None:
+def test_a_method_without_required_attributes_is_an_error(add: Add, needed: str) -> None:
     add("half.py", HALF.replace(f"    {needed} =", f"    {needed}_of_old ="))
-    with pytest.raises(AtelierError, match=rf"the method Half in .*half\.py declares no '{needed}'"):
+    with pytest.raises(AtelierError, match=rf"the method Half in .*half\.py has no '{needed}'"):
         registry.list_methods()
 
 
-def test_bases_and_imports_are_no_methods(add: Add) -> None:
+def test_base_classes_and_imports_are_not_methods(add: Add) -> None:
     add("_shared.py", "raise RuntimeError('not a method file')")
     add("half.py", HALF.replace("class Half", "class _Base(Method):\n    pass\n\n\nclass Half"))
     add("notes.txt", "not Python")
@@ -176,13 +176,13 @@ def _packaged() -> set[str]:
     }
 
 
-def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, add: Add, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(monkeypatch: pytest.MonkeyPatch, add: Add, tmp_path: Path) -> None:
     monkeypatch.setenv("ATELIER_METHODS", str(tmp_path / "gone"))
     with pytest.raises(AtelierError, match=r"ATELIER_METHODS names '.*gone', which is not a folder"):
         registry.list_methods()
 
 
-def test_unknown_names_get_the_nearest() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(UsageError, match="there is no method 'gatis': did you mean 'gatys'"):
         registry.find("gatis")
     with pytest.raises(UsageError, match="gatys has no quality 'god': did you mean 'good'"):

@@ -1,4 +1,4 @@
-"""The classifier's body: folding batch norm changes nothing, and the encoder that ships is it."""
+"""The classifier: folding batch norm preserves outputs, and the default layout is the bundled encoder's."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def network() -> Classifier:
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (19, 27), (1, 1)])
-def test_folded_features_are_those_of_the_network(network: Classifier, shape: tuple[int, int]) -> None:
+def test_folded_features_match_the_network(network: Classifier, shape: tuple[int, int]) -> None:
     state = fold(network)
-    eyes = from_official(recognise(state), state)
-    assert eyes.plan.widths == WIDTHS
-    assert eyes.plan.convs == DEPTHS
+    encoder = from_official(recognise(state), state)
+    assert encoder.plan.widths == WIDTHS
+    assert encoder.plan.convs == DEPTHS
     image = torch.rand(2, 3, *shape)
-    found = eyes(image, [tap for tap in eyes.taps if tap.startswith("relu")])
+    found = encoder(image, [tap for tap in encoder.taps if tap.startswith("relu")])
     with torch.no_grad():
         features = (image - MEAN) / DEVIATION
         for number in range(1, len(WIDTHS) + 1):
@@ -46,7 +46,7 @@ def test_folded_features_are_those_of_the_network(network: Classifier, shape: tu
                 assert (found[f"relu{number}_{index}"] - features).abs().max() < 1e-5
 
 
-def test_folded_tensors_are_float32_and_free(network: Classifier) -> None:
+def test_folded_tensors_are_float32_and_detached(network: Classifier) -> None:
     state = fold(network)
     assert len(state) == 2 * sum(DEPTHS)
     for value in state.values():
@@ -65,7 +65,7 @@ def test_both_heads_at_any_size(network: Classifier, shape: tuple[int, int]) -> 
     assert torch.isfinite(styles).all()
 
 
-def test_without_a_style_head() -> None:
+def test_network_without_a_style_head() -> None:
     network = Classifier(widths=(4, 4), depths=(1, 1), objects=7)
     objects, styles = network(torch.rand(2, 3, 16, 16))
     assert objects.shape == (2, 7)
@@ -81,7 +81,7 @@ def test_flat_pictures_have_finite_gradients(network: Classifier) -> None:
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
-def test_the_default_body_is_the_encoder_that_ships() -> None:
+def test_default_layout_matches_the_bundled_encoder() -> None:
     network = Classifier()
     plan = recognise({name: value for name, value in fold(network).items() if name[:7] != "conv5_2"})
     assert plan.name == "encoder"
@@ -89,7 +89,7 @@ def test_the_default_body_is_the_encoder_that_ships() -> None:
     assert plan.convs == (2, 2, 3, 3, 1)
 
 
-def test_a_seed_decides_the_weights() -> None:
+def test_the_seed_determines_the_weights() -> None:
     made = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

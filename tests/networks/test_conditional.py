@@ -1,4 +1,4 @@
-"""Conditional instance normalisation: its moments, sizes of every kind, and shapes read off a state dict."""
+"""Conditional instance normalisation: moments, sizes, and layouts inferred from a state dict."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pastiche() -> Pastiche:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_moments_are_those_asked_for(batch: int) -> None:
+def test_normalise_sets_the_requested_moments(batch: int) -> None:
     torch.manual_seed(0)
     features = 100 + 7 * torch.rand(batch, 4, 9, 8)
     shift, scale = torch.rand(batch, 4), torch.rand(batch, 4) + 0.5
@@ -52,7 +52,7 @@ def test_moments_are_those_asked_for(batch: int) -> None:
     assert (variance.sqrt() - scale).abs().max() < 1e-3
 
 
-def test_the_short_way_is_the_long_way() -> None:
+def test_single_picture_path_matches_the_general_path() -> None:
     torch.manual_seed(0)
     features = torch.rand(2, 4, 9, 8).to(memory_format=torch.channels_last)
     shift, scale = torch.rand(2, 4), torch.rand(2, 4)
@@ -61,7 +61,7 @@ def test_the_short_way_is_the_long_way() -> None:
     assert (both - torch.cat(each)).abs().max() < 1e-5
 
 
-def test_epsilon_is_the_published_one() -> None:
+def test_epsilon_matches_the_published_value() -> None:
     features = torch.tensor([[[[0.0, 0.01]]]])  # variance 2.5e-5
     found = normalise(features, torch.zeros(1, 1), torch.ones(1, 1))
     assert found.flatten().tolist() == pytest.approx([-0.005 / 3.5e-5**0.5, 0.005 / 3.5e-5**0.5], rel=1e-4)
@@ -75,7 +75,7 @@ def test_a_single_position_becomes_the_shift(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_its_gradient(batch: int) -> None:
+def test_normalise_gradient(batch: int) -> None:
     torch.manual_seed(0)
     inputs = [torch.rand(batch, 2, 3, 3), torch.rand(batch, 2), torch.rand(batch, 2)]
     exact = [one.double().requires_grad_() for one in inputs]
@@ -90,7 +90,7 @@ def test_its_gradient(batch: int) -> None:
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
 @settings(max_examples=15, deadline=None)
-def test_any_size(height: int, width: int) -> None:
+def test_output_size_matches_input_for_any_size(height: int, width: int) -> None:
     torch.manual_seed(0)
     network = Transformer((4, 4, 4), 1).eval()
     style = torch.zeros(1, sum(network.channels)), torch.ones(1, sum(network.channels))
@@ -101,7 +101,7 @@ def test_any_size(height: int, width: int) -> None:
     assert 0 <= made.min() <= made.max() <= 1
 
 
-def test_layers_that_have_a_style() -> None:
+def test_channels_list_the_conditioned_layers() -> None:
     assert Transformer().channels == (*[128] * 10, 64, 32, 3)
     assert Transformer(everywhere=True).channels == (32, 64, 128, *[128] * 10, 64, 32, 3)
     assert Transformer((4, 5, 6), 1).channels == (6, 6, 5, 4, 3)
@@ -138,7 +138,7 @@ def test_one_style_for_a_batch() -> None:
 # networks
 
 
-def test_rows_are_mixed_linearly() -> None:
+def test_style_rows_are_mixed_linearly() -> None:
     network, image = pastiche().eval(), torch.rand(1, 3, 12, 12)
     shares = torch.tensor([[0.2, 0.0, 0.8]])
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_new_styles_start_from_the_mean_of_the_old() -> None:
     assert network.scale.requires_grad
 
 
-def test_the_style_that_looks_most_alike() -> None:
+def test_nearest_selects_the_most_similar_style() -> None:
     network = pastiche()
     looks = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     network.learn(looks)
@@ -171,13 +171,13 @@ def test_the_style_that_looks_most_alike() -> None:
 
 
 @pytest.mark.parametrize("looks", [torch.ones(1, 2), torch.ones(3, 2)])
-def test_one_style_and_equal_ones(looks: Tensor) -> None:
+def test_nearest_with_one_style_or_equal_styles(looks: Tensor) -> None:
     network = pastiche()
     network.learn(looks)
     assert network.nearest(torch.zeros(2))[0].tolist() == pytest.approx([1 / len(looks)] * len(looks))
 
 
-def test_statistics_are_made_even() -> None:
+def test_statistics_are_standardised() -> None:
     torch.manual_seed(0)
     part = Statistics(4, 8).train()
     levels = torch.tensor([1e-3, 1.0, 30.0, 1000.0])
@@ -199,7 +199,7 @@ def test_a_flat_black_style_stays_finite() -> None:
 
 @pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("kind", ["statistics", "inception", "pastiche"])
-def test_shapes_are_read_off_the_state_dict(kind: str, prepared: bool) -> None:
+def test_sizes_are_inferred_from_the_state_dict(kind: str, prepared: bool) -> None:
     torch.manual_seed(0)
     load: Any = load_arbitrary
     if kind == "pastiche":
@@ -223,7 +223,7 @@ def test_shapes_are_read_off_the_state_dict(kind: str, prepared: bool) -> None:
     assert apart < 5e-3  # stored in half precision
 
 
-def test_loading_leaves_the_tensors_alone() -> None:
+def test_loading_does_not_modify_the_callers_tensors() -> None:
     state = arbitrary().state_dict()
     before = {name: value.clone() for name, value in state.items()}
     load_arbitrary(state).prepare(CPU, torch.bfloat16)
@@ -240,13 +240,13 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda state: {}, "are not those of a network with conditional instance normalisation"),
         (lambda state: {"conv1_1.weight": torch.ones(3)}, "transformer.contract.conv1.weight is missing"),
         (lambda state: without(state, "shift.bias"), "1 of 48 tensors are missing .shift.bias"),
-        (lambda state: state | {"more": torch.ones(1)}, "1 of 49 tensors are left over .more"),
+        (lambda state: state | {"more": torch.ones(1)}, "1 of 49 tensors are unexpected .more"),
         (lambda state: state | {"scale.bias": torch.ones(3)}, "scale.bias is .3,. instead of"),
         (lambda state: state | {"bottleneck.weight": torch.ones(())}, "bottleneck.weight is missing"),
         (lambda state: without(state, "predictor.hidden.weight"), "Conv2d_1a_3x3.weight is missing"),
     ],
 )
-def test_other_weights_are_refused(change: Any, sentence: str) -> None:
+def test_invalid_weights_are_errors(change: Any, sentence: str) -> None:
     state = dict(arbitrary(blocks=2).state_dict())
     count = len(state)
     with pytest.raises(WeightsError, match=sentence.replace("48", str(count)).replace("49", str(count + 1))):

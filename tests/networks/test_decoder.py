@@ -1,4 +1,4 @@
-"""Decoders that mirror an encoder: sizes read off the tensors, any picture's size, flat stays flat."""
+"""Decoders that mirror an encoder: inferred sizes, any picture size, and no borders in flat areas."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def flat(plan: DecoderPlan, height: int = 3, width: int = 5) -> dict[str, Tensor
     }
 
 
-def test_the_published_positions() -> None:
+def test_official_names_match_the_published_positions() -> None:
     # As they stand in the files: naoto0804's decoder.pth and feature_invertor_conv5_1.t7.
     adain, wct = (DecoderPlan.of(VGG19, stage).official_names() for stage in (4, 5))
     assert [int(key.split(".")[0]) for key in adain][::2] == [1, 5, 8, 11, 14, 18, 21, 25, 28]
@@ -56,7 +56,7 @@ def test_the_published_positions() -> None:
     assert adain["14.bias"] == "conv3_1.bias"
 
 
-def test_the_bundled_one_is_slim() -> None:
+def test_decoder_for_the_bundled_encoder_is_small() -> None:
     network = Decoder(DecoderPlan.of(ENCODER, 4, skips=2, blocks=2))
     sizes = {name: tuple(part.shape[:2]) for name, part in network.state_dict().items() if part.ndim == 4}
     assert sizes["conv4_1.weight"] == (128, 256)
@@ -69,7 +69,7 @@ def test_the_bundled_one_is_slim() -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_sizes_are_read_off_the_tensors(plan: DecoderPlan) -> None:
+def test_sizes_are_inferred_from_the_tensors(plan: DecoderPlan) -> None:
     state = mirror(plan).state_dict()
     assert recognise(state) == plan
     again = from_state({name: part.half() for name, part in state.items()})
@@ -77,7 +77,7 @@ def test_sizes_are_read_off_the_tensors(plan: DecoderPlan) -> None:
     assert again.state_dict().keys() == state.keys()
 
 
-def test_loading_draws_nothing_and_needs_no_gradient() -> None:
+def test_loading_keeps_the_global_random_state_and_freezes_weights() -> None:
     state, before = mirror(SLIM).state_dict(), torch.get_rng_state()
     loaded = from_state(state).prepare("cpu", torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
@@ -85,14 +85,14 @@ def test_loading_draws_nothing_and_needs_no_gradient() -> None:
     torch.testing.assert_close(loaded(flat(SLIM)), mirror(SLIM)(flat(SLIM)))
 
 
-def test_only_published_sizes_grow_by_nearest_neighbours() -> None:
+def test_only_published_sizes_use_nearest_upsampling() -> None:
     assert DecoderPlan.of(VGG19, 4).enlarging == "nearest"
     assert DecoderPlan.of(ENCODER, 4).enlarging == "bilinear"
 
 
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), plan=st.sampled_from(PLANS[:4]))
-def test_any_size_comes_back_a_little_larger(height: int, width: int, plan: DecoderPlan) -> None:
+def test_output_covers_the_input_for_any_size(height: int, width: int, plan: DecoderPlan) -> None:
     found = mirror(plan)(EYES(torch.rand(1, 3, height, width), plan.taps))
     above, left = (a - b for a, b in zip(found.shape[-2:], (height, width), strict=True))
     assert found.shape[:2] == (1, 3)
@@ -111,7 +111,7 @@ def test_flat_features_make_a_flat_picture_without_a_frame(plan: DecoderPlan) ->
 
 @pytest.mark.parametrize("padding", ["replicate", "reflect", "zeros"])
 @pytest.mark.parametrize("plan", [DecoderPlan.of(VGG19, 3), DecoderPlan.of(VGG19, 3, skips=1, blocks=1)])
-def test_doubling_and_convolving_at_once_is_the_same(plan: DecoderPlan, padding: str) -> None:
+def test_fused_upsampling_matches_separate_steps(plan: DecoderPlan, padding: str) -> None:
     # A frozen mirror does so; one in training does one after the other.
     features = {
         tap: torch.rand(2, width, 3 << n, 5 << n)
@@ -123,7 +123,7 @@ def test_doubling_and_convolving_at_once_is_the_same(plan: DecoderPlan, padding:
     torch.testing.assert_close(network(features), plain, atol=1e-4, rtol=1e-4)
 
 
-def test_skips_carry_detail_and_blocks_count() -> None:
+def test_skips_carry_detail_and_blocks_change_the_result() -> None:
     features, network = flat(SLIM), mirror(SLIM)
     plain = network(features)
     for tap in SLIM.taps[1:]:
@@ -143,7 +143,7 @@ def test_half_precision_keeps_a_quarter_of_a_shade(value: float) -> None:
     assert (found - value).abs().max() <= 0.25 / 255
 
 
-def test_half_precision_is_near() -> None:
+def test_half_precision_is_close_to_float32() -> None:
     features = EYES(torch.rand(1, 3, 24, 40), SLIM.taps)
     plain = mirror(SLIM)(features)
     found = mirror(SLIM).prepare("cpu", torch.bfloat16)(
@@ -174,7 +174,7 @@ def renamed(state: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor
     return {name.replace(old, new): part for name, part in state.items()}
 
 
-def test_an_encoder_is_no_decoder() -> None:
+def test_encoder_weights_are_an_error() -> None:
     with pytest.raises(WeightsError, match="do not fit the decoder"):
         from_state(EYES.state_dict())
 
@@ -188,29 +188,29 @@ def test_an_encoder_is_no_decoder() -> None:
         ("block1.first", "block1.third", "block"),
     ],
 )
-def test_wrong_names(old: str, new: str, message: str) -> None:
+def test_unexpected_tensor_names_are_errors(old: str, new: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         from_state(renamed(mirror(SLIM).state_dict(), old, new))
 
 
-def test_nothing_is_no_decoder() -> None:
+def test_an_empty_state_is_an_error() -> None:
     with pytest.raises(WeightsError, match="0 tensors"):
         from_state({})
     with pytest.raises(WeightsError, match="several levels"):
         levels_from_state(mirror(SLIM).state_dict())
 
 
-def test_a_level_under_a_wrong_number() -> None:
+def test_a_level_with_a_wrong_number_is_an_error() -> None:
     state = renamed(Decoders([DecoderPlan.of(TINY, 2)]).state_dict(), "level2", "level3")
     with pytest.raises(WeightsError, match="level3 holds the decoder of relu2_1"):
         levels_from_state(state)
 
 
-def test_what_does_not_belong_together() -> None:
+def test_a_mismatched_encoder_is_an_error() -> None:
     check_fit(SLIM, EYES)
-    with pytest.raises(WeightsError, match=r"needs 256 channels at relu4_1 .* gives 16 channels"):
+    with pytest.raises(WeightsError, match=r"needs 256 channels at relu4_1, .* has 16"):
         check_fit(DecoderPlan.of(ENCODER, 4), EYES)
-    with pytest.raises(WeightsError, match="gives nothing"):
+    with pytest.raises(WeightsError, match="has no such tap"):
         check_fit(DecoderPlan.of(TINY, 5), VGG(replace(TINY, widths=TINY.widths[:4], convs=TINY.convs[:4])))
 
 
@@ -218,15 +218,15 @@ def test_what_does_not_belong_together() -> None:
     ("arguments", "message"),
     [
         ({"stage": 6}, "no stage 6"),
-        ({"skips": 4}, "no 4 skips"),
+        ({"skips": 4}, "cannot have 4 skip connections"),
         ({"blocks": 1}, "need a skip"),
     ],
 )
-def test_plans_that_cannot_be(arguments: dict[str, int], message: str) -> None:
+def test_invalid_plans_are_errors(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         DecoderPlan.of(TINY, **{"stage": 4, **arguments})
 
 
-def test_a_padding_that_is_not_there() -> None:
+def test_an_unknown_padding_is_an_error() -> None:
     with pytest.raises(UsageError, match="did you mean 'reflect'"):
         Decoder(SLIM, padding="reflct")

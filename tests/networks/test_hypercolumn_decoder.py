@@ -1,4 +1,4 @@
-"""The decoder: sizes out of its tensors, four times the size of its input, and local."""
+"""The hypercolumn decoder: sizes inferred from tensors, four times the input size, and local."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def tiny() -> HypercolumnDecoder:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (16, 5)])
-def test_a_picture_of_four_times_the_size(shape: tuple[int, int]) -> None:
+def test_output_is_four_times_the_input_size(shape: tuple[int, int]) -> None:
     network = tiny()
     columns, guidance = torch.rand(2, 20, *shape), torch.randn(2, 12, *shape)
     picture = network(network.value(columns), guidance)
     assert picture.shape == (2, 3, 4 * shape[0], 4 * shape[1])
 
 
-def test_it_is_rebuilt_from_its_tensors() -> None:
+def test_of_rebuilds_the_decoder_from_its_tensors() -> None:
     network = tiny()
     network.scale.copy_(torch.arange(1.0, 5.0))
     again = HypercolumnDecoder.of(network.state_dict()).eval()
@@ -32,14 +32,14 @@ def test_it_is_rebuilt_from_its_tensors() -> None:
 
 
 @pytest.mark.parametrize("lost", ["value.weight", "blocks.1.first.bias", "scale", "last.weight"])
-def test_a_missing_tensor_is_told(lost: str) -> None:
+def test_a_missing_tensor_is_an_error(lost: str) -> None:
     state = tiny().state_dict()
     del state[lost]
     with pytest.raises(WeightsError, match="train nnst-d"):
         HypercolumnDecoder.of(state)
 
 
-def test_a_place_is_painted_from_its_surroundings() -> None:
+def test_output_depends_only_on_local_input() -> None:
     network = tiny()
     values, guidance = torch.rand(1, 16, 30, 30), torch.randn(1, 12, 30, 30)
     before = network(values, guidance)

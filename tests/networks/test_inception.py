@@ -1,4 +1,4 @@
-"""The trunk of Inception: sizes of TF-slim, the smallest picture, and no more."""
+"""The trunk of Inception: output sizes of TF-slim, and the smallest picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def positions(side: int) -> int:
 
 
 @pytest.mark.parametrize("shape", [(SMALLEST, SMALLEST), (SMALLEST, 96), (75, 60), (112, 59)])
-def test_shapes(trunk: Trunk, shape: tuple[int, int]) -> None:
+def test_output_shapes(trunk: Trunk, shape: tuple[int, int]) -> None:
     with torch.no_grad():
         found = trunk(torch.rand(2, 3, *shape))
     assert found.shape == (2, 48, positions(shape[0]), positions(shape[1]))
@@ -36,21 +36,23 @@ def test_shapes(trunk: Trunk, shape: tuple[int, int]) -> None:
     assert found.max() <= 6
 
 
-def test_the_smallest_picture(trunk: Trunk) -> None:
+def test_a_picture_below_the_smallest_size_is_an_error(trunk: Trunk) -> None:
     assert positions(SMALLEST) == 1
     assert positions(SMALLEST - 1) < 1
-    with pytest.raises(InputError, match=f"50x{SMALLEST - 1} px is too small for Inception, which needs 43"):
+    with pytest.raises(
+        InputError, match=f"50x{SMALLEST - 1} px is too small for Inception, which needs at least 43"
+    ):
         trunk(torch.rand(1, 3, SMALLEST - 1, 50))
 
 
-def test_the_published_size() -> None:
+def test_the_full_trunk_has_the_published_layers() -> None:
     with torch.device("meta"):
         whole = Trunk()
     assert whole.outputs == 768
     assert len([name for name in whole.state_dict() if name.endswith("weight")]) == 70
 
 
-def test_average_pooling_leaves_the_border_out() -> None:
+def test_average_pooling_excludes_the_border() -> None:
     torch.manual_seed(0)
     trunk = Trunk(thin=16).eval()
     block = trunk.get_submodule("Mixed_5b")
@@ -62,7 +64,7 @@ def test_average_pooling_leaves_the_border_out() -> None:
         assert (flat - flat[..., 2:3, 2:3]).abs().max() < 1e-5
 
 
-def test_nothing_is_drawn_nor_imported_on_meta() -> None:
+def test_meta_device_keeps_random_state_and_imports() -> None:
     before, modules = torch.get_rng_state(), set(sys.modules)
     with torch.device("meta"):
         Trunk(thin=16)

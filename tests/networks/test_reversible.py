@@ -1,4 +1,4 @@
-"""The reversible network: nothing is lost, sizes are read off the weights, callers' tensors stay whole."""
+"""The reversible network: exact inversion, sizes inferred from weights, and unmodified inputs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def loud(plan: Plan, seed: int = 1) -> Reversible:
     batch=st.integers(1, 2),
 )
 @settings(max_examples=12, deadline=None)
-def test_there_and_back_is_the_picture(plan: Plan, height: int, width: int, batch: int) -> None:
+def test_inverse_restores_the_picture(plan: Plan, height: int, width: int, batch: int) -> None:
     content = picture(plan.multiple * height, plan.multiple * width, batch=batch)
     network = loud(plan)
     with torch.inference_mode():
@@ -70,7 +70,7 @@ def test_there_and_back_is_the_picture(plan: Plan, height: int, width: int, batc
     assert back.shape == content.shape
 
 
-def test_squeeze_is_as_published() -> None:
+def test_squeeze_matches_the_published_order() -> None:
     pixels = torch.arange(2 * 2 * 4.0).view(1, 2, 2, 4)  # channel 0 holds 0 to 7, channel 1 holds 8 to 15
     found = squeeze(pixels)
     # Left position: pixels (0, 0), (0, 1), (1, 0), (1, 1), each with both channels.
@@ -80,7 +80,7 @@ def test_squeeze_is_as_published() -> None:
 
 
 @every_plan
-def test_the_callers_tensors_are_left_alone(plan: Plan) -> None:
+def test_the_callers_tensors_are_not_modified(plan: Plan) -> None:
     network, content = loud(plan), picture(2 * plan.multiple, 2 * plan.multiple)
     with torch.inference_mode():
         before = content.clone()
@@ -93,7 +93,7 @@ def test_the_callers_tensors_are_left_alone(plan: Plan) -> None:
 
 
 @every_plan
-def test_in_place_or_not_is_the_same(plan: Plan) -> None:
+def test_in_place_and_autograd_paths_agree(plan: Plan) -> None:
     network, content = loud(plan), picture(12, 16).requires_grad_()
     features = network(content)
     back = network(1.5 * features, inverse=True)
@@ -113,14 +113,14 @@ def test_gradients() -> None:
 
 
 @pytest.mark.parametrize("size", [(10, 12), (12, 10), (4, 8), (8, 4)])
-def test_sides_that_do_not_fit(size: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match=rf"multiples of 4 and at least 8, not {size[1]}x{size[0]} px"):
+def test_invalid_sides_are_errors(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=rf"multiples of 4 and at least 8 px, got {size[1]}x{size[0]} px"):
         Reversible(TINY)(picture(*size))
 
 
 @given(height=st.integers(1, 30), width=st.integers(1, 30))
 @settings(max_examples=20, deadline=None)
-def test_padding_makes_them_fit(height: int, width: int) -> None:
+def test_padding_gives_valid_sides(height: int, width: int) -> None:
     content = picture(height, width)
     padded = TINY.padded(content)
     assert all(side % 4 == 0 and side >= 8 for side in padded.shape[-2:])
@@ -153,7 +153,7 @@ def test_borders_are_reflected_in_both_precisions() -> None:
 
 
 @every_plan
-def test_sizes_are_read_off_the_weights(plan: Plan) -> None:
+def test_sizes_are_inferred_from_the_weights(plan: Plan) -> None:
     network = loud(plan)
     state = {
         name: value.half() if value.is_floating_point() else value
@@ -169,7 +169,7 @@ def test_sizes_are_read_off_the_weights(plan: Plan) -> None:
         torch.testing.assert_close(again(content), network(content), atol=0.02, rtol=0.02)
 
 
-def test_the_published_sizes() -> None:
+def test_published_sizes_are_recognised() -> None:
     assert (
         recognise({name: torch.zeros(()).expand(shape) for name, shape in PHOTO.shapes().items()}, spread=2)
         == PHOTO
@@ -190,14 +190,14 @@ def multiplications(plan: Plan) -> float:
     return total
 
 
-def test_slim_is_a_fraction_of_the_published() -> None:
+def test_slim_plan_costs_a_fraction_of_the_published() -> None:
     assert multiplications(PHOTO) == pytest.approx(305e3, rel=0.01)
     assert multiplications(SLIM) < multiplications(PHOTO) / 5
     count = sum(math.prod(shape) for shape in SLIM.shapes().values())
     assert 2 * count < 2.5e6  # bytes in float16
 
 
-def test_a_seed_makes_the_same_network_and_leaves_the_world_alone() -> None:
+def test_the_seed_determines_the_weights_and_keeps_the_global_state() -> None:
     before = torch.get_rng_state()
     first, same, other = (Reversible(TINY, seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
@@ -206,7 +206,7 @@ def test_a_seed_makes_the_same_network_and_leaves_the_world_alone() -> None:
     assert first["stack.0.conv.1.bias"].abs().max() == 0
 
 
-def test_loaded_under_inference_mode_it_can_still_be_trained() -> None:
+def test_a_network_loaded_in_inference_mode_is_trainable() -> None:
     state = Reversible(TINY).state_dict()
     with torch.inference_mode():
         network = from_state(state)
@@ -228,13 +228,13 @@ def changed(**more: Tensor | None) -> dict[str, Tensor]:
             r"1 tensors are not those of a reversible.*photo_image\.pt",
         ),
         (changed(spread=None), "do not say whether they are photorealistic or artistic"),
-        (changed(spread=torch.tensor(3)), "do not fit 3 unsqueezes of 3 groups"),
+        (changed(spread=torch.tensor(3)), "does not fit 3 unsqueezes and 3 groups"),
         (changed(stack__1__conv__4__bias=None), r"1 of .* tensors are missing \(stack\.1\.conv\.4\.bias\)"),
-        (changed(more=torch.zeros(1)), r"1 of .* left over \(more\)"),
+        (changed(more=torch.zeros(1)), r"1 of .* unexpected \(more\)"),
         (changed(stack__2__conv__7__weight=torch.zeros(63, 8, 3, 3)), "four times as many"),
-        (changed(stack__0__conv__4__weight=torch.zeros(2, 2, 5, 5)), "have another shape"),
+        (changed(stack__0__conv__4__weight=torch.zeros(2, 2, 5, 5)), "differ in shape"),
     ],
 )
-def test_other_weights_are_refused(state: dict[str, Tensor], message: str) -> None:
+def test_invalid_weights_are_errors(state: dict[str, Tensor], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         from_state(state)

@@ -1,4 +1,4 @@
-"""TensorFlow's conventions: paddings against plain loops, batch norm folded away, names turned round."""
+"""TensorFlow's conventions: padding against plain loops, folded batch norm, and converted names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def slow(image: np.ndarray, kernel: np.ndarray, stride: int, mode: str | None) -
         ("valid", None, 2, (3, 3)),
     ],
 )
-def test_padding(padding: Any, mode: str | None, stride: int, kernel: tuple[int, int]) -> None:
+def test_convolution_padding_modes(
+    padding: Any, mode: str | None, stride: int, kernel: tuple[int, int]
+) -> None:
     torch.manual_seed(0)
     layer = Convolution(2, 3, kernel, stride=stride, padding=padding).double()
     image = torch.rand(1, 2, 7, 8, dtype=torch.float64)
@@ -60,7 +62,7 @@ def test_batch_norm_has_no_scale() -> None:
     assert found == pytest.approx([2 / (4 + 1e-3) ** 0.5 + 0.5, 1 / (9 + 1e-3) ** 0.5 + 0.5])
 
 
-def test_batch_norm_learns_its_moments() -> None:
+def test_batch_norm_updates_running_moments() -> None:
     norm, batch = BatchNorm(3).train(), torch.rand(4, 3, 8, 8) + 5
     for _ in range(800):
         made = norm(batch)
@@ -68,7 +70,7 @@ def test_batch_norm_learns_its_moments() -> None:
     assert made.mean((0, 2, 3)).abs().max() < 1e-4
 
 
-def test_folding_keeps_the_numbers() -> None:
+def test_folding_preserves_the_output() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(Convolution(3, 4, (3, 3), norm=True), Convolution(4, 2, (3, 3)))
     for part in network.modules():
@@ -88,7 +90,7 @@ def test_folding_keeps_the_numbers() -> None:
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_names_and_kernels() -> None:
+def test_translate_converts_names_and_kernels() -> None:
     kernel = torch.arange(24.0).view(2, 3, 4, 1)
     found = translate(
         {
@@ -112,7 +114,7 @@ def test_names_and_kernels() -> None:
     assert found["a.b.weight"][0, 2, 1, 0] == kernel[1, 0, 2, 0]
 
 
-def test_vgg_of_tf_slim_sees_the_same() -> None:
+def test_vgg_from_slim_gives_the_same_features() -> None:
     """255 times the picture less a mean, through the kernel as stored, away from the border."""
     torch.manual_seed(0)
     kernel, bias = torch.randn(3, 3, 3, 4), torch.randn(4)
@@ -125,6 +127,8 @@ def test_vgg_of_tf_slim_sees_the_same() -> None:
     assert (made - expected).abs().max() < 1e-3
 
 
-def test_another_file_than_vgg() -> None:
-    with pytest.raises(WeightsError, match=r"these 1 tensors are not the VGG-16 of TF-slim: conv1_1\.bias"):
+def test_other_weights_than_vgg_are_an_error() -> None:
+    with pytest.raises(
+        WeightsError, match=r"these 1 tensors are not those of TF-slim's VGG-16: conv1_1\.bias"
+    ):
         vgg_from_slim({"vgg_19/conv1/conv1_1/weights": torch.ones(3, 3, 3, 4)})

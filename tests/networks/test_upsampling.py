@@ -1,4 +1,4 @@
-"""Doubling and convolving at once, against one after the other."""
+"""Fused upsampling and convolution against the separate steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from atelier.networks.upsampling import Enlarging, upsampled_convolution, upsamp
     [("nearest", "replicate"), ("nearest", "reflect"), ("nearest", "zeros"), ("bilinear", "replicate")],
 )
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7)])
-def test_it_is_one_after_the_other(how: Enlarging, border: str, shape: tuple[int, int]) -> None:
+def test_fused_kernel_matches_upsampling_then_convolution(
+    how: Enlarging, border: str, shape: tuple[int, int]
+) -> None:
     generator = torch.Generator().manual_seed(0)
     state, weight = torch.randn((2, 3, *shape), generator=generator), torch.randn((4, 3, 3, 3))
     bias = torch.randn(4, generator=generator)
@@ -25,6 +27,6 @@ def test_it_is_one_after_the_other(how: Enlarging, border: str, shape: tuple[int
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_kernel_passes_the_gradient_on() -> None:
+def test_gradient_passes_through_the_kernel() -> None:
     weight = torch.rand((2, 3, 3, 3), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda kernel: upsampling_kernel(kernel, "bilinear"), (weight,))

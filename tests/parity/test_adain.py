@@ -131,7 +131,7 @@ def test_another_convention_is_far_outside(files: dict[str, str]) -> None:
 def test_missing_and_left_over_tensors_are_named(files: dict[str, str]) -> None:
     state = load(files["weights"])
     state["99.weight"] = state.pop("14.weight")
-    with pytest.raises(WeightsError, match=r"missing \(conv3_1\.weight\).*left over \(99\.weight\)"):
+    with pytest.raises(WeightsError, match=r"missing \(conv3_1\.weight\).*unexpected \(99\.weight\)"):
         from_state(state)
 
 

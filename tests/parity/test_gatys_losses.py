@@ -29,7 +29,7 @@ CASE = np.load(HERE / "gatys" / "case.npz")
 
 
 @pytest.fixture(scope="module")
-def eyes() -> VGG:
+def encoder() -> VGG:
     filled = fill.fill_state_dict(LAYOUT, LAYOUT["fill_seed"])
     assert fill.state_dict_sha256(filled) == LAYOUT["models"]["vgg19"]["fill_sha256"]
     return from_official(VGG19, {key: torch.from_numpy(value) for key, value in filled.items()})
@@ -39,28 +39,28 @@ def picture(name: str) -> Tensor:
     return torch.from_numpy(CASE[name])
 
 
-def losses(eyes: VGG, image: Tensor) -> tuple[Tensor, Tensor]:
-    style, content = eyes(picture("style"), STYLE), eyes(picture("content"), [CONTENT])
-    features = eyes(image, STYLE)
+def losses(encoder: VGG, image: Tensor) -> tuple[Tensor, Tensor]:
+    style, content = encoder(picture("style"), STYLE), encoder(picture("content"), [CONTENT])
+    features = encoder(image, STYLE)
     of_style = [GramLoss(style[tap])(features[tap]) for tap in STYLE]
     return torch.stack(of_style), ContentLoss(content[CONTENT])(features[CONTENT])
 
 
-def test_losses(eyes: VGG) -> None:
-    style, content = losses(eyes, picture("input"))
+def test_losses(encoder: VGG) -> None:
+    style, content = losses(encoder, picture("input"))
     fill.check(CASE, LAYOUT, "style_losses", style.numpy())
     fill.check(CASE, LAYOUT, "content_losses", content[None].numpy())
 
 
-def test_gradient(eyes: VGG) -> None:
+def test_gradient(encoder: VGG) -> None:
     image = picture("input").requires_grad_()
-    style, content = losses(eyes, image)
+    style, content = losses(encoder, image)
     (1e6 * style.sum() + content).backward()
     assert image.grad is not None
     fill.check(CASE, LAYOUT, "input_grad", image.grad.numpy())
 
 
-def test_gram_matrix(eyes: VGG) -> None:
-    features = eyes(picture("style"), ["conv1_1"])["conv1_1"]
+def test_gram_matrix(encoder: VGG) -> None:
+    features = encoder(picture("style"), ["conv1_1"])["conv1_1"]
     (matrix,) = gram(features) / features.shape[1]
     fill.check(CASE, LAYOUT, "style_gram_conv_1", matrix.numpy())

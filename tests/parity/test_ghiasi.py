@@ -226,7 +226,7 @@ def test_losses_by_the_encoder_that_is_stored(slim: dict[str, Tensor]) -> None:
 def test_a_training_step_has_the_published_losses(judge: Pastiche, monkeypatch: pytest.MonkeyPatch) -> None:
     """The method's own terms, with the published weights, on the recorded pictures."""
     method = Ghiasi()
-    monkeypatch.setattr(method, "_judge", lambda training, device: judge)
+    monkeypatch.setattr(method, "_criterion", lambda training, device: judge)
 
     class Painted(torch.nn.Module):
         def forward(self, photos: Tensor, style: Tensor) -> Tensor:

@@ -87,26 +87,26 @@ def test_every_dress_is_recognised_and_loads(case: Case, dress: Any) -> None:
 
 
 def test_activations(case: Case) -> None:
-    eyes = from_official(case.plan, case.state)
+    encoder = from_official(case.plan, case.state)
     taps = [name for name in case.layout["arrays"] if name.startswith("relu")]
     assert len(taps) == 6
-    for name, value in eyes(case.image, taps).items():
+    for name, value in encoder(case.image, taps).items():
         case.check(name, value)
 
 
 def test_what_the_first_layer_sees(case: Case) -> None:
-    eyes = from_official(case.plan, case.state)
+    encoder = from_official(case.plan, case.state)
     if case.plan.colour:
-        case.check("conv0", eyes(case.image, ["colour"])["colour"])
+        case.check("conv0", encoder(case.image, ["colour"])["colour"])
     else:
-        case.check("normalised", eyes.normalise(case.image))
+        case.check("normalised", encoder.normalise(case.image))
 
 
 @pytest.mark.parametrize(("padding", "pooling"), [("replicate", "max"), (None, "average")])
 def test_another_convention_is_far_outside(case: Case, padding: Any, pooling: Any) -> None:
-    eyes = from_official(case.plan, case.state, padding=padding, pooling=pooling)
+    encoder = from_official(case.plan, case.state, padding=padding, pooling=pooling)
     with pytest.raises(AssertionError, match="relu4_1"):
-        case.check("relu4_1", eyes(case.image, ["relu4_1"])["relu4_1"])
+        case.check("relu4_1", encoder(case.image, ["relu4_1"])["relu4_1"])
 
 
 def test_missing_and_left_over_tensors_are_counted(case: Case) -> None:

@@ -184,5 +184,5 @@ def test_the_converter_keeps_every_tensor_once(file: str) -> None:
 def test_encoders_that_differ_are_refused(file: str) -> None:
     state = load(file)
     state["e3.conv2.weight"] = state["e3.conv2.weight"] + 1
-    with pytest.raises(WeightsError, match=r"e3\.conv2\.weight differs from the other levels"):
+    with pytest.raises(WeightsError, match=r"e3\.conv2\.weight differs between levels"):
         converter("wct")(state)

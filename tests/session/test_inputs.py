@@ -1,4 +1,4 @@
-"""What a run is given: names in receipts, weights of styles, files of knobs."""
+"""Inputs of a run: names in receipts, style weights, and files of knobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of styles: what it keeps is what was made, and no trouble of its own stops the work."""
+"""The cache of styles: entries equal what was computed, and cache failures never stop a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of every make are read, and everything else is refused with its own sentence."""
+"""Checkpoints in every format are read, and everything else is rejected with a specific error."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_code_is_refused_and_never_runs(file: Path, tmp_path: Path, legacy: bool
     content = pickled({**tensors(), "bad": Malicious(victim)}, legacy=legacy)
     assert b"touch" in content
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"holds Python code \((posix|nt)\.system\).* refused: save"):
+    with pytest.raises(WeightsError, match=r"contains Python code \((posix|nt)\.system\).* rejected: save"):
         checkpoints.read_checkpoint(file)
     assert not victim.exists()
 
@@ -140,22 +140,22 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty"),
     "text": (b"not found", "is not a checkpoint"),
     "image": (b"\x89PNG\r\n\x1a\n" + bytes(64), "is not a checkpoint"),
-    "cut zip": (pickled(tensors())[:-5000], "cut short"),
-    "cut legacy pickle": (pickled(tensors(), legacy=True)[:-5000], "cut short"),
-    "cut in the pickle": (pickled(tensors(), legacy=True)[:40], "cut short"),
-    "cut safetensors": (saved_safetensors()[:-100], "cut short"),
-    "cut safetensors header": (saved_safetensors()[:50], "cut short"),
+    "cut zip": (pickled(tensors())[:-5000], "is truncated"),
+    "cut legacy pickle": (pickled(tensors(), legacy=True)[:-5000], "is truncated"),
+    "cut in the pickle": (pickled(tensors(), legacy=True)[:40], "is truncated"),
+    "cut safetensors": (saved_safetensors()[:-100], "is truncated"),
+    "cut safetensors header": (saved_safetensors()[:50], "is truncated"),
     "mad safetensors header": (
         struct.pack("<Q", 20) + b'{"a": what is this? ' + bytes(9),
         "is not a checkpoint",
     ),
     "mad offsets": (struct.pack("<Q", 24) + b'{"a":{"data_offsets":3}}', "is not a checkpoint"),
-    "a document": (other_zip(), "zip archive without a checkpoint"),
+    "a document": (other_zip(), "is a zip archive, not a checkpoint"),
     "torchscript": (script(), "TorchScript"),
-    "no tensors": (pickled({"epoch": 3, "name": "x"}), "holds no tensors"),
-    "a list": (pickled([1, 2]), "holds no tensors"),
-    "claims": (claiming(), "holds far less"),
-    "sparse": (pickled({"a": torch.eye(3).to_sparse()}), "without plain values"),
+    "no tensors": (pickled({"epoch": 3, "name": "x"}), "contains no tensors"),
+    "a list": (pickled([1, 2]), "contains no tensors"),
+    "claims": (claiming(), "is far smaller"),
+    "sparse": (pickled({"a": torch.eye(3).to_sparse()}), "without dense values"),
     "garbage pickle": (b"\x80\x02" + bytes(range(128)), "damaged|more than tensors"),
 }
 
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_named_and_counted() -> None:
         checkpoints.check_state(expected, tensors(), "adain's decoder")
     assert str(caught.value) == (
         "these weights do not fit adain's decoder: 2 of 3 tensors are missing (1.bias, 2.bias); "
-        "1 of 2 tensors are left over (0.bias); 1 of 3 tensors have another shape "
+        "1 of 2 tensors are unexpected (0.bias); 1 of 3 tensors differ in shape "
         "(0.weight is (40, 30, 3, 3) instead of (40, 30, 1, 1)); use weights made for it"
     )
 

@@ -1,4 +1,4 @@
-"""The cache of loaded networks: shared, bounded, and made once."""
+"""The cache of loaded networks: shared, bounded, and filled once."""
 
 from __future__ import annotations
 

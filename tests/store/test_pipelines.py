@@ -1,4 +1,4 @@
-"""Records of several files and folders of the user's own: declared, added, fingerprinted, measured."""
+"""Records with several files and the user's own folders: declared, added, fingerprinted, measured."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_addresses_come_from_the_folder_and_the_revision() -> None:
     ["../a.json", "/a.json", "a//b.json", "u/../a.json", "u\\a.json", ".a.json", "u/.a.json", "", "u/"],
 )
 def test_names_stay_inside_the_folder(name: str) -> None:
-    with pytest.raises(WeightsError, match="relative paths, each once"):
+    with pytest.raises(WeightsError, match="unique relative paths"):
         known(File(name=name))
 
 
 @pytest.mark.parametrize("name", ["run.py", "model.bin", "model.ckpt", "model.pt"])
 def test_a_pipeline_has_no_files_with_code(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"in a pipeline with the endings \.safetensors"):
+    with pytest.raises(WeightsError, match=r"in a pipeline with the extensions \.safetensors"):
         known(File(name=name))
 
 
@@ -145,7 +145,9 @@ def test_a_folder_with_another_file_is_added_by_force_and_stays_unverified(folde
 
 def test_missing_folders_name_the_command() -> None:
     known(File(name="model_index.json"))
-    with pytest.raises(WeightsError, match=r"bring the folder with its 1 file and run `atelier weights add"):
+    with pytest.raises(
+        WeightsError, match=r"copy the folder with its 1 file to this machine and run `atelier weights add"
+    ):
         weights.locate("pipe.test")
 
 
@@ -169,9 +171,9 @@ def test_a_folder_of_something_else(folder: Path, tmp_path: Path) -> None:
 
 
 def test_file_and_folder_are_not_taken_for_each_other(folder: Path) -> None:
-    with pytest.raises(WeightsError, match="is a folder, and one file of weights is needed here"):
+    with pytest.raises(WeightsError, match="is a folder: use a single file of weights"):
         weights.load(folder)
-    with pytest.raises(WeightsError, match="is a file, and a folder of weights"):
+    with pytest.raises(WeightsError, match="is a file: use a folder of weights"):
         weights.folder(folder / "unet" / "model.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints are read as they are written: here by a small writer after the format's texts."""
+"""TensorFlow checkpoints, written by a small writer that follows the format's documentation."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_tar_archive_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "notes.txt", "notes.txt")
-    with pytest.raises(WeightsError, match="holds 0 TensorFlow checkpoints"):
+    with pytest.raises(WeightsError, match="contains 0 TensorFlow checkpoints"):
         checkpoints.read_checkpoint(tmp_path / "all.tar.gz")
 
 
@@ -227,7 +227,7 @@ def test_two_checkpoints_in_an_archive(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         for name in ("a.ckpt", "b.ckpt"):
             archive.add(tmp_path / name, name)
-    with pytest.raises(WeightsError, match="holds 2 TensorFlow checkpoints where one is needed"):
+    with pytest.raises(WeightsError, match="contains 2 TensorFlow checkpoints instead of one"):
         read(tmp_path / "all.tar")
 
 
@@ -237,7 +237,7 @@ def test_two_checkpoints_in_an_archive(tmp_path: Path) -> None:
 def test_a_missing_data_file(tmp_path: Path) -> None:
     bundle(ARRAYS, tmp_path / "model.ckpt")
     (tmp_path / "model.ckpt.data-00000-of-00001").unlink()
-    with pytest.raises(WeightsError, match=r"\.index file with its \.data file beside it"):
+    with pytest.raises(WeightsError, match=r"\.index file next to its \.data file"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -255,7 +255,7 @@ def test_cut_data(tmp_path: Path) -> None:
     bundle(ARRAYS, tmp_path / "model.ckpt")
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match="is not a TensorFlow checkpoint"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -270,7 +270,7 @@ def test_another_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
     assert not is_table(path)
-    with pytest.raises(WeightsError, match="is not a TensorFlow checkpoint"):
+    with pytest.raises(WeightsError, match="not a TensorFlow checkpoint"):
         read(path)
 
 
@@ -310,7 +310,7 @@ def test_a_flip_in_the_values_is_found(tmp_path: Path, where: float) -> None:
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     whole = data.read_bytes()
     data.write_bytes(flipped(whole, round(where * (len(whole) - 1))))
-    with pytest.raises(WeightsError, match="is not a TensorFlow checkpoint, or damaged"):
+    with pytest.raises(WeightsError, match="is damaged or not a TensorFlow checkpoint"):
         read(tmp_path / "model.ckpt.index")
 
 
@@ -319,5 +319,5 @@ def test_a_flip_in_an_older_file_is_found(tmp_path: Path) -> None:
     whole = (tmp_path / "model.ckpt").read_bytes()
     position = whole.index(np.ones(9, np.float32).tobytes()) + 6
     (tmp_path / "model.ckpt").write_bytes(flipped(whole, position))
-    with pytest.raises(WeightsError, match="is not a TensorFlow checkpoint, or damaged"):
+    with pytest.raises(WeightsError, match="is damaged or not a TensorFlow checkpoint"):
         read(tmp_path / "model.ckpt")

@@ -1,4 +1,4 @@
-"""Through the whole library: caches and style files from elsewhere cannot change a picture."""
+"""End to end: foreign caches and style files cannot change a picture."""
 
 from __future__ import annotations
 

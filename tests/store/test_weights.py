@@ -1,4 +1,4 @@
-"""The weights store without a network: records, where files lie, adding, verifying, fingerprints."""
+"""The weights store without a network: records, paths, adding, verifying, fingerprints."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_record_is_usable() -> None:
         assert record.licence
         assert record.paper
         # Elsewhere the note says how to come by them.
-        assert record.sources or record.bundled or re.search("From |bring|atelier train", record.note)
+        assert record.sources or record.bundled or re.search("From |add the|atelier train", record.note)
         assert all(url.startswith("https://") for url in record.sources)
         assert record.sha256 is None or len(bytes.fromhex(record.sha256)) == 32
         checkpoints.converter(record.converter)
@@ -93,7 +93,7 @@ def test_a_second_record_of_one_name_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "../x.y", "Tiny.test", "a/b.c", "", "tiny."])
 def test_a_name_must_be_network_and_tag(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"named network\.tag"):
+    with pytest.raises(WeightsError, match=r"name of the form network\.tag"):
         known(name)
 
 
@@ -128,7 +128,7 @@ def test_weights_without_a_source_cannot_be_pulled() -> None:
         weights.locate("tiny.test")
     assert "pull" not in str(caught.value)
     with pytest.raises(
-        WeightsError, match=r"no address .* bring tiny\.pth \(sha256 beginning with abcd\) .* add"
+        WeightsError, match=r"no download address: copy tiny\.pth \(sha256 beginning with abcd\) .* add"
     ):
         weights.pull("tiny.test")
 
@@ -150,7 +150,7 @@ def test_bundled_weights_lie_in_the_package(
     known("small.atelier", file="small.safetensors", bundled="small.safetensors")
     assert weights.verify("small.atelier") == [("small.atelier", "missing")]
     assert not weights.installed("small.atelier")
-    with pytest.raises(WeightsError, match="come with the package, so install atelier again"):
+    with pytest.raises(WeightsError, match="reinstall atelier, which includes them"):
         weights.locate("small.atelier")
     save_file({"a": torch.ones(3)}, package / "small.safetensors")
     assert weights.verify("small.atelier") == [("small.atelier", "unverified")]
@@ -162,7 +162,7 @@ def test_bundled_weights_lie_in_the_package(
     assert torch.equal(weights.load("small.atelier")["a"], torch.ones(3))
     assert weights.verify("small.atelier") == [("small.atelier", "verified")]
     assert weights.installed("small.atelier")
-    with pytest.raises(WeightsError, match="comes with the package"):
+    with pytest.raises(WeightsError, match="is bundled with the package"):
         weights.add("small.atelier", package / "small.safetensors")
     (package / "small.safetensors").write_bytes(whole[:-2])
     assert weights.verify("small.atelier") == [("small.atelier", "damaged")]
@@ -242,7 +242,7 @@ def test_a_file_without_the_wanted_tensors_is_not_added(tmp_path: Path) -> None:
     known(converter="features")
     bad = tmp_path / "bad.pth"
     torch.save({"classifier.0.weight": torch.ones(2)}, bad)
-    with pytest.raises(WeightsError, match=r"nothing in the file belongs to tiny\.test"):
+    with pytest.raises(WeightsError, match=r"the file has no tensors of tiny\.test"):
         weights.add("tiny.test", bad)
     assert weights.verify("tiny.test") == [("tiny.test", "missing")]
 
@@ -341,5 +341,5 @@ def test_a_home_that_is_a_file(file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("ATELIER_HOME", str(file))
     with pytest.raises(OutputError, match=r"cannot be written .* set ATELIER_HOME"):
         weights.add("tiny.test", file)
-    with pytest.raises(WeightsError, match="are not here"):
+    with pytest.raises(WeightsError, match="are not installed"):
         weights.locate("tiny.test")

@@ -1,4 +1,4 @@
-"""Tiny shards and folders of pictures, and settings with which a run takes a second."""
+"""Tiny shards and folders of pictures, and settings for runs of about a second."""
 
 from __future__ import annotations
 

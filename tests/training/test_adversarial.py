@@ -1,4 +1,4 @@
-"""Several networks and optimisers in a step: a throw-away GAN with a critic, penalty, average and pool."""
+"""Several networks and optimisers per step: a small GAN with a critic, penalty, average and pool."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def assert_same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> 
 
 
 @pytest.mark.parametrize("more", [{}, {"half": True}, {"accumulate": 2}], ids=str)
-def test_a_resumed_run_ends_with_the_same_bits(
+def test_a_resumed_run_is_bit_identical(
     folders: dict[str, Path], tmp_path: Path, more: dict[str, Any]
 ) -> None:
     whole = run_of(task(folders, **more), tmp_path / "whole")
@@ -166,7 +166,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert len(whole.state["pool"].state_dict()["images"]) == 6
 
 
-def test_it_is_the_loop_that_one_would_write_by_hand(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_updates_match_a_handwritten_loop(folders: dict[str, Path], tmp_path: Path) -> None:
     """Against a plain training loop without the package's own: backward, clip, step, in turn."""
     one = task(folders, steps=6, dropout=0.0, penalty=3.0, cooldown=0.0, clip=0.5)
     run = run_of(one, tmp_path / "run")
@@ -197,7 +197,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand(folders: dict[str, Path], t
             assert torch.allclose(run.networks[name].state_dict()[key], value, atol=1e-6), (name, key)
 
 
-def test_an_update_moves_the_weights_of_its_optimiser_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_update_changes_only_its_optimisers_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     one = task(folders)
     run = Run(one, one.settings, tmp_path)
     before = {name: [w.clone() for w in run.networks[name].parameters()] for name in OPTIMISERS}
@@ -227,7 +227,7 @@ def _moved(run: Run, before: Mapping[str, list[Tensor]]) -> list[str]:
     ]
 
 
-def test_terms_are_told_by_optimiser(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_logged_terms_are_prefixed_by_optimiser(folders: dict[str, Path], tmp_path: Path) -> None:
     events: list[Event] = []
     one = task(folders, steps=3, evaluate_every=3)
     Run(one, one.settings, tmp_path).go(Progress(events.append))
@@ -265,22 +265,27 @@ def test_a_step_with_a_bad_update_changes_no_weights(folders: dict[str, Path], t
     assert all(torch.isfinite(value.float()).all() for value in states[2].values())
 
 
-def test_an_unknown_optimiser_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_unknown_optimiser_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     class Lost(Adversarial):
         def updates(self, networks: Mapping[str, Any], *given: Any) -> Iterator[Update]:
             yield Update("critics", {"x": networks["critic"].last.bias.sum()})
 
     one = task(folders, Lost)
-    with pytest.raises(TrainingError, match=r"the optimiser 'critics', which .*: there are critic"):
+    with pytest.raises(
+        TrainingError, match=r"uses an optimiser 'critics' that it does not define: it defines critic"
+    ):
         Run(one, one.settings, tmp_path).go()
 
 
-def test_an_average_of_no_network_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_averaging_an_unknown_network_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     class Lost(Adversarial):
         averaged = ("painter",)
 
     one = task(folders, Lost)
-    with pytest.raises(TrainingError, match="averages 'painter', which is none of generator, critic"):
+    with pytest.raises(
+        TrainingError,
+        match="averages a network 'painter' that it does not build: it builds generator, critic",
+    ):
         Run(one, one.settings, tmp_path)
 
 
@@ -305,7 +310,7 @@ def test_the_average_is_exported_and_previewed(folders: dict[str, Path], tmp_pat
         ((), {"critic.first.weight", "critic.last.bias", "other.weight", "other.bias"}),
     ],
 )
-def test_what_is_exported(averaged: tuple[str, ...], names: set[str]) -> None:
+def test_averaged_or_all_networks_are_exported(averaged: tuple[str, ...], names: set[str]) -> None:
     method = Adversarial()
     method.averaged = averaged  # type: ignore[misc]
     assert method.exported({"critic": Critic(), "other": nn.Linear(1, 1)}).keys() >= names
@@ -333,13 +338,13 @@ def test_a_pool_fills_then_returns_older_pictures_half_of_the_time() -> None:
     assert len(pool.images) == 10
 
 
-def test_a_pool_keeps_nothing_that_is_not_finite() -> None:
+def test_a_pool_rejects_non_finite_pictures() -> None:
     pool, bad = ImagePool(3), random_pictures(2, 0)
     bad[0, 0, 0, 0] = float("inf")
     assert torch.equal(pool.exchange(bad, torch.Generator()), bad)
     assert pool.images == []
 
 
-def test_a_pool_of_size_0_returns_what_it_gets() -> None:
+def test_a_pool_of_size_0_returns_its_input() -> None:
     given = random_pictures(3, 0)
     assert torch.equal(ImagePool(0).exchange(given, torch.Generator()), given)

@@ -1,4 +1,4 @@
-"""Checkpoints: every value comes back as it was, nothing is pickled, and earlier ones still load."""
+"""Checkpoints: values survive unchanged, nothing is pickled, and earlier formats load."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
-def test_every_value_comes_back(tmp_path: Path) -> None:
+def test_values_survive_a_round_trip(tmp_path: Path) -> None:
     base = torch.arange(12.0).view(3, 4)
     state = {
         "transposed": base.T,
@@ -50,18 +50,18 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ({"pool": object()}, "cannot keep state/pool, a object"),
-        ({"pool": [torch.nn.Linear(1, 1)]}, "cannot keep state/pool/0, a Linear"),
+        ({"pool": object()}, "cannot store state/pool, a object"),
+        ({"pool": [torch.nn.Linear(1, 1)]}, "cannot store state/pool/0, a Linear"),
         ({(1, 2): 3}, r"the key \(1, 2\) is neither text nor an integer"),
     ],
 )
-def test_a_value_that_cannot_be_kept_is_one_sentence(tmp_path: Path, value: Any, sentence: str) -> None:
+def test_an_unsupported_value_is_an_error(tmp_path: Path, value: Any, sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         checkpoint.write(tmp_path / "one.safetensors", value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_newest_two_are_kept_with_the_parts_of_other_processes(tmp_path: Path) -> None:
+def test_prune_keeps_the_newest_two_with_all_process_files(tmp_path: Path) -> None:
     for step in (2, 4, 10):
         for process in (0, 1):
             checkpoint.write(checkpoint.path_of(tmp_path, step, process), {"step": step})

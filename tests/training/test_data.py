@@ -1,4 +1,4 @@
-"""Training pictures: shards that are whole or refused, and crops that the generator alone decides."""
+"""Training pictures: valid and damaged shards, and crops that depend only on the generator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_a_shard_comes_back(tmp_path: Path) -> None:
+def test_a_shard_survives_a_round_trip(tmp_path: Path) -> None:
     given = [stripes(index % 2, index) for index in range(5)]
     found, labels = data.read_shard(write_shard(tmp_path / "a.npz", given, [0, 1, 0, 1, 0]))
     assert labels is not None
@@ -66,18 +66,21 @@ def spoil(path: Path, **arrays: Any) -> Path:
         (lambda path: path.unlink(), "is not a shard"),
         (lambda path: np.savez(path, other=np.zeros(3)), "is not a shard"),
         (lambda path: np.savez(path, jpeg=np.array([{}]), offset=np.arange(2)), "is not a shard"),
-        (lambda path: spoil(path, jpeg=np.zeros(9)), "'jpeg' must be bytes"),
-        (lambda path: spoil(path, offset=np.array(3)), "'jpeg' must be bytes"),
-        (lambda path: spoil(path, offset=np.array([0])), "'jpeg' must be bytes"),
+        (lambda path: spoil(path, jpeg=np.zeros(9)), "'jpeg' must hold bytes"),
+        (lambda path: spoil(path, offset=np.array(3)), "'jpeg' must hold bytes"),
+        (lambda path: spoil(path, offset=np.array([0])), "'jpeg' must hold bytes"),
         (lambda path: spoil(path, offset=np.array([0, 5, 10**9])), "is damaged"),
         (lambda path: spoil(path, offset=np.array([0, 5, 5])), "is damaged"),
         (lambda path: spoil(path, offset=np.array([-4, 5, 9])), "is damaged"),
         (lambda path: spoil(path, label=np.zeros(5, int)), "has 5 labels for 2 pictures"),
         (lambda path: spoil(path, label=np.array([0, -1])), "has 2 labels for 2 pictures"),
-        (lambda path: spoil(path, offset=np.array([0, 9, 12])), "picture 0 of .* is not a picture"),
+        (
+            lambda path: spoil(path, offset=np.array([0, 9, 12])),
+            "picture 0 of .* cannot be decoded as a picture",
+        ),
     ],
 )
-def test_damaged_shards_are_one_sentence(tmp_path: Path, change: Any, sentence: str) -> None:
+def test_damaged_shards_are_errors(tmp_path: Path, change: Any, sentence: str) -> None:
     path = write_shard(tmp_path / "a.npz", [stripes(0, 1), stripes(1, 2)], [0, 1])
     change(path)
     with pytest.raises(TrainingError, match=sentence) as caught:
@@ -85,13 +88,13 @@ def test_damaged_shards_are_one_sentence(tmp_path: Path, change: Any, sentence: 
     assert "\n" not in str(caught.value)
 
 
-def test_an_array_file_is_no_shard(tmp_path: Path) -> None:
+def test_an_npy_file_is_not_a_shard(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(4))
     with pytest.raises(TrainingError, match="is not a shard"):
         data.read_shard(tmp_path / "a.npy")
 
 
-def test_shards_for_a_classifier(tmp_path: Path) -> None:
+def test_classifier_shards_need_labels_and_one_size(tmp_path: Path) -> None:
     plain = write_shard(tmp_path / "plain.npz", [stripes(0, 1)], None)
     small = write_shard(tmp_path / "small.npz", [stripes(0, 1)], [0])
     large = write_shard(tmp_path / "large.npz", [stripes(0, 1, (40, 40))], [0])
@@ -99,11 +102,11 @@ def test_shards_for_a_classifier(tmp_path: Path) -> None:
         data.read_shards([plain])
     with pytest.raises(TrainingError, match="several sizes"):
         data.read_shards([small, large])
-    with pytest.raises(TrainingError, match="no shards of labelled pictures"):
+    with pytest.raises(TrainingError, match="no shards given"):
         data.read_shards([])
 
 
-def test_a_pattern_that_names_nothing(tmp_path: Path) -> None:
+def test_a_pattern_without_matches_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no training data at '.*gone"):
         data.expand([str(tmp_path / "gone-*.npz")])
 
@@ -116,15 +119,15 @@ def test_a_folder_is_read_in_order(paintings: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture"])
-def test_damaged_folders(tmp_path: Path, content: bytes) -> None:
+def test_damaged_folders_are_errors(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(TrainingError, match="no pictures below"):
         data.read_folder(tmp_path)
     (tmp_path / "bad.jpg").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"bad\.jpg is not a picture that can be decoded"):
+    with pytest.raises(TrainingError, match=r"bad\.jpg cannot be decoded as a picture"):
         data.read_folder(tmp_path)
 
 
-def test_styles_are_folders_and_photographs(paintings: Path, shards: Path, tmp_path: Path) -> None:
+def test_style_classes_are_folders_and_photographs(paintings: Path, shards: Path, tmp_path: Path) -> None:
     styles = data.read_styles(paintings, [shards / "valid.npz"], short_side=32)
     assert styles.classes == 3
     assert styles.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 10
@@ -132,11 +135,11 @@ def test_styles_are_folders_and_photographs(paintings: Path, shards: Path, tmp_p
     assert data.read_styles(paintings, [paintings / "down"], short_side=32).labels.tolist()[-3:] == [2] * 3
     assert data.read_styles(paintings, [], short_side=32).classes == 2
     for folder in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(TrainingError, match="needs one sub-folder of pictures per style"):
+        with pytest.raises(TrainingError, match="must contain one subfolder of pictures for each style"):
             data.read_styles(folder, [], short_side=32)
 
 
-def test_crops_depend_on_the_generator_alone() -> None:
+def test_crops_depend_only_on_the_generator() -> None:
     some = [stripes(0, 1, (40, 60)), stripes(1, 2, (33, 20))]
     first, again, other = (data.random_crops(some, [0, 1, 1], 16, 0.3, generator(seed)) for seed in (1, 1, 2))
     assert first.shape == (3, 3, 16, 16)
@@ -168,12 +171,12 @@ def test_whole_pictures_are_only_flipped() -> None:
     assert crops.float().mean().item() == pytest.approx(picture.mean(), rel=0.1)
 
 
-def test_no_jitter_changes_nothing() -> None:
+def test_zero_jitter_changes_nothing() -> None:
     images = torch.rand(4, 3, 8, 8)
     assert torch.allclose(data.jitter(images, 0.0, 0.0, generator()), images, atol=1e-6)
 
 
-def test_jitter_stays_in_range_and_repeats() -> None:
+def test_jitter_stays_in_range_and_is_reproducible() -> None:
     images = torch.rand(16, 3, 8, 8)
     first, again, other = (data.jitter(images, 0.8, 0.5, generator(seed)) for seed in (4, 4, 5))
     assert torch.equal(first, again)
@@ -184,7 +187,7 @@ def test_jitter_stays_in_range_and_repeats() -> None:
     assert not torch.allclose(same[0], same[1], atol=1e-3)
 
 
-def test_blur_softens_its_share() -> None:
+def test_blur_affects_its_fraction_of_the_batch() -> None:
     images = (torch.arange(64).view(8, 8) % 2).float().expand(10, 3, 8, 8)
     soft = data.jitter(images, 0.0, 1.0, generator())
     assert (soft.std((1, 2, 3)) < 0.3 * images.std((1, 2, 3))).all()

@@ -1,4 +1,4 @@
-"""Data sets: declared by kind, checked before the run, decoded when needed, drawn by step and row alone."""
+"""Data sets: declared by kind, checked before the run, decoded on demand, drawn by step and row."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_pairs_are_drawn_independently(folders: dict[str, Path]) -> None:
     assert len({(round(a), round(b)) for a, b in pairs}) > 15  # of 25
 
 
-def test_domains(folders: dict[str, Path]) -> None:
+def test_each_domain_is_its_own_stream(folders: dict[str, Path]) -> None:
     found = batch(read("domains", a=(str(folders["dark"]),), b=(str(folders["middle"]),)))
     assert found.keys() == {"a", "b"}
     assert (greys(found["a"]), greys(found["b"])) == (five("dark"), five("middle"))
 
 
-def test_a_labelled_domain_is_as_likely_as_any_other(folders: dict[str, Path]) -> None:
+def test_labelled_domains_are_equally_likely(folders: dict[str, Path]) -> None:
     for index in range(1, 5):
         (folders["dark"] / f"{index}.png").unlink()
     data = read("labelled", domain=tuple(f"{name}={path}" for name, path in folders.items()))
@@ -107,31 +107,31 @@ def test_captioned_pictures_are_neither_mirrored_nor_stretched(tmp_path: Path) -
         assert (found[0, row]["pictures"].int() - expected).abs().max() <= 1
 
 
-def test_one_style_may_be_a_single_painting(folders: dict[str, Path]) -> None:
+def test_one_style_accepts_a_single_file(folders: dict[str, Path]) -> None:
     style = folders["light"] / "3.png"
     data = read("one_style", photos=(str(folders["dark"]),), style=str(style), style_side=66)
     (picture,) = data.info.styles
     assert picture.shape == (1, 3, 48, 66)
     assert picture.mean().item() == pytest.approx(223 / 255, abs=1e-3)
     assert batch(data).keys() == {"photos"}
-    with pytest.raises(TrainingError, match="light holds 5 pictures: this method learns one style"):
+    with pytest.raises(TrainingError, match="light has 5 pictures: this method learns a single style"):
         read("one_style", photos=(str(folders["dark"]),), style=str(folders["light"]))
 
 
-def test_styles_are_numbered_in_their_order(folders: dict[str, Path]) -> None:
+def test_styles_are_numbered_in_order(folders: dict[str, Path]) -> None:
     names = (str(folders["light"]), str(folders["dark"] / "2.png"))
     data = read("styles", photos=(str(folders["dark"]),), paintings=names)
     found = [round(style.mean().item() * 255) for style in data.info.styles]
     assert found == [220, 221, 222, 223, 224, 42]
 
 
-def test_what_is_held_back_keeps_its_caption(folders: dict[str, Path]) -> None:
+def test_held_out_pictures_keep_their_captions(folders: dict[str, Path]) -> None:
     data = read("captioned", pictures=(str(folders["dark"]),), held_back=2)
     learn, judge = data.learn[0].sources[0], data.judge[0].sources[0]
     assert (len(learn.entries), len(judge.entries)) == (3, 2)
     for source in (learn, judge):
         assert [f"dark picture {entry.path.stem}" for entry in source.entries] == list(source.captions)
-    assert str(data) == "3 pictures; 2 held back for evaluation"
+    assert str(data) == "3 pictures; 2 held out for evaluation"
 
 
 # what is refused
@@ -141,15 +141,15 @@ def test_what_is_held_back_keeps_its_caption(folders: dict[str, Path]) -> None:
     ("kind", "given", "sentence"),
     [
         ("domains", {"a": ("{gone}",), "b": ("{dark}",)}, "no training data at '.*gone'"),
-        ("domains", {"a": ("{empty}",), "b": ("{dark}",)}, r"no pictures below .*empty: allowed are \.bmp"),
-        ("labelled", {"domain": ("{dark}",)}, "is not a domain: give a name and a folder"),
-        ("labelled", {"domain": ("a={dark}",)}, "one domain is too few: give at least two"),
-        ("labelled", {"domain": ("a={dark}", "a={light}")}, "two domains are called 'a'"),
+        ("domains", {"a": ("{empty}",), "b": ("{dark}",)}, r"no pictures below .*empty: use \.bmp"),
+        ("labelled", {"domain": ("{dark}",)}, "is not a domain: use NAME=FOLDER"),
+        ("labelled", {"domain": ("a={dark}",)}, "at least two domains are needed"),
+        ("labelled", {"domain": ("a={dark}", "a={light}")}, "two domains are named 'a'"),
         ("labelled", {"domain": ("a={dark}", "b={empty}")}, "no pictures below .*empty"),
         (
             "labelled",
             {"domain": ("a={dark}", "b={light}"), "held_back": 5},
-            "5 pictures are too few with 5",
+            "5 pictures are too few to hold out 5",
         ),
         ("captioned", {"pictures": ("{shard}",)}, r"s\.npz is a shard, which has no captions"),
         ("styles", {"photos": ("{dark}",), "paintings": ("{empty}",)}, "no style pictures at .*empty"),
@@ -166,7 +166,7 @@ def test_what_is_held_back_keeps_its_caption(folders: dict[str, Path]) -> None:
         ),
     ],
 )
-def test_wrong_data_is_one_sentence_before_the_run(
+def test_invalid_data_is_an_error_before_the_run(
     folders: dict[str, Path], tmp_path: Path, kind: str, given: dict[str, Any], sentence: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -194,12 +194,14 @@ def test_wrong_data_is_one_sentence_before_the_run(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, r"2\.png needs a caption in 2\.txt, which cannot be read \(No such file"),
-        (b"\xff\xfe\x00", r"needs a caption in 2\.txt, which cannot be read \(it is not UTF-8\)"),
+        (None, r"2\.png needs a caption in 2\.txt, but that file cannot be read \(No such file"),
+        (b"\xff\xfe\x00", r"needs a caption in 2\.txt, but that file cannot be read \(it is not UTF-8\)"),
         (b" \n", r"the caption .*2\.txt is empty"),
     ],
 )
-def test_a_caption_that_is_missing(folders: dict[str, Path], content: bytes | None, sentence: str) -> None:
+def test_a_missing_caption_is_an_error(
+    folders: dict[str, Path], content: bytes | None, sentence: str
+) -> None:
     path = folders["dark"] / "2.txt"
     path.unlink()
     if content is not None:
@@ -211,7 +213,7 @@ def test_a_caption_that_is_missing(folders: dict[str, Path], content: bytes | No
 # drawing
 
 
-def test_a_row_depends_on_seed_step_and_row_alone(folders: dict[str, Path]) -> None:
+def test_a_row_depends_only_on_seed_step_and_row(folders: dict[str, Path]) -> None:
     data = read("pairs", photos=(str(folders["dark"]),), paintings=(str(folders["light"]),))
     one, other = draws(data), draws(data)
     first = [one[3, row]["photos"] for row in range(20)]
@@ -222,7 +224,7 @@ def test_a_row_depends_on_seed_step_and_row_alone(folders: dict[str, Path]) -> N
         assert not all(torch.equal(changed[step, row]["photos"], first[row]) for row in range(20))
 
 
-def test_a_shard_and_its_pictures_as_files_are_the_same(tmp_path: Path) -> None:
+def test_a_shard_equals_its_pictures_as_files(tmp_path: Path) -> None:
     import cv2
 
     some = [pictures.stripes(index % 2, index) for index in range(4)]
@@ -237,7 +239,7 @@ def test_a_shard_and_its_pictures_as_files_are_the_same(tmp_path: Path) -> None:
     assert torch.equal(*found)
 
 
-def test_parts_of_a_step_are_its_rows_in_turn() -> None:
+def test_parts_of_a_step_interleave_its_rows() -> None:
     whole = list(datasets.Keys(2, 4, 6, [(0, 1)]))
     assert whole == [[(step, row) for row in range(6)] for step in (2, 3)]
     parts = list(datasets.Keys(2, 4, 6, [(1, 3), (2, 3)]))
@@ -245,9 +247,7 @@ def test_parts_of_a_step_are_its_rows_in_turn() -> None:
     assert len(datasets.Keys(2, 4, 6, [(1, 3), (2, 3)])) == 4
 
 
-def test_decoded_pictures_stay_within_the_cache(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_stays_within_its_budget(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     entries = datasets.entries([str(folders["dark"])])
     read_file, opened = datasets.data.read_file, list[str]()
 
@@ -270,7 +270,7 @@ def test_decoded_pictures_stay_within_the_cache(
     assert opened == ["0", "1", "2", "3", "1"]
 
 
-def test_a_cache_of_nothing_decodes_every_time(folders: dict[str, Path]) -> None:
+def test_a_zero_cache_decodes_every_time(folders: dict[str, Path]) -> None:
     data = read("domains", a=(str(folders["dark"]),), b=(str(folders["light"]),))
     kept, none = draws(data), draws(data, budget=0)
     for row in range(10):
@@ -278,7 +278,7 @@ def test_a_cache_of_nothing_decodes_every_time(folders: dict[str, Path]) -> None
     assert none.decoder.used == 0
 
 
-def test_a_worker_gets_no_decoded_pictures(folders: dict[str, Path]) -> None:
+def test_a_worker_starts_with_an_empty_cache(folders: dict[str, Path]) -> None:
     data = read("domains", a=(str(folders["dark"]),), b=(str(folders["light"]),))
     full = draws(data)
     first = full[0, 0]["a"]

@@ -1,4 +1,4 @@
-"""The encoder's trainer: it learns, it ships what it judged, and other code loads it."""
+"""The encoder's training: it learns, exports the evaluated network, and the export loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_it_learns_two_classes(settings: Settings, tmp_path: Path) -> None:
+def test_training_learns_two_classes(settings: Settings, tmp_path: Path) -> None:
     chosen = settings(steps=60, batch=12, average=0.9, warmup=5)
     events: list[Event] = []
     run = Run(EncoderTask(chosen), chosen, tmp_path)
@@ -39,7 +39,7 @@ def test_it_learns_two_classes(settings: Settings, tmp_path: Path) -> None:
     assert max(scores.values()) >= 0.9
 
 
-def test_a_batch_is_decided_by_step_and_generator(settings: Settings) -> None:
+def test_a_batch_depends_only_on_step_and_generator(settings: Settings) -> None:
     task = EncoderTask(settings())
     first, again = (task.batch(3, generator(7)) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
@@ -58,7 +58,9 @@ def test_late_batches_are_larger(settings: Settings) -> None:
     assert task.batch(0, generator())[0].shape[-1] in (16, 20)
 
 
-def test_the_style_head_gets_its_share(settings: Settings, paintings: Path, shards: Path) -> None:
+def test_the_style_head_gets_its_fraction_of_the_batch(
+    settings: Settings, paintings: Path, shards: Path
+) -> None:
     chosen = settings(paintings=str(paintings), scenes=(str(shards / "valid.npz"),), style_share=0.5)
     task = EncoderTask(chosen)
     images, objects, styles = task.batch(0, generator())
@@ -80,14 +82,14 @@ def test_the_style_head_gets_its_share(settings: Settings, paintings: Path, shar
     assert network.styles.weight.grad.abs().sum() > 0
 
 
-def test_norms_and_biases_do_not_decay(settings: Settings) -> None:
+def test_norms_and_biases_have_no_weight_decay(settings: Settings) -> None:
     task = EncoderTask(settings(decay=0.01))
     network = task.build()
     for group in task.optimiser(network).param_groups:
         assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] == 0.01}
 
 
-def test_calibration_leaves_the_network_alone(settings: Settings) -> None:
+def test_calibration_does_not_modify_the_network(settings: Settings) -> None:
     task = EncoderTask(settings())
     network = task.build()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -103,16 +105,16 @@ def test_calibration_leaves_the_network_alone(settings: Settings) -> None:
     assert torch.allclose(first.running_mean, torch.stack(means).mean(0), atol=1e-5)
 
 
-def test_the_export_is_the_network_that_was_judged(settings: Settings, tmp_path: Path) -> None:
+def test_the_export_matches_the_evaluated_network(settings: Settings, tmp_path: Path) -> None:
     chosen = settings(steps=3)
     task = EncoderTask(chosen)
     run = Run(task, chosen, tmp_path / "run")
     run.go()
     path = tmp_path / "encoder.safetensors"
     run.export(path)
-    eyes = features.load(path)
-    assert eyes.plan.widths == (4, 6, 8)
-    assert eyes.plan.convs == (1, 1, 1)
+    encoder = features.load(path)
+    assert encoder.plan.widths == (4, 6, 8)
+    assert encoder.plan.convs == (1, 1, 1)
     facts = metadata(path)
     assert facts["network"] == "encoder"
     assert json.loads(facts["scores"]).keys() == {"top1_48", "top1_64", "top1_96"}
@@ -122,17 +124,17 @@ def test_the_export_is_the_network_that_was_judged(settings: Settings, tmp_path:
     judged = task.calibrated(run.averages["network"].module, batches=100)
     image = torch.rand(1, 3, 24, 24, generator=generator())
     expected = judged.convs["conv1_1"]((image - MEAN) / DEVIATION)
-    assert torch.allclose(eyes(image, ["relu1_1"])["relu1_1"], expected, atol=1e-2, rtol=1e-2)
+    assert torch.allclose(encoder(image, ["relu1_1"])["relu1_1"], expected, atol=1e-2, rtol=1e-2)
     expected = judged.convs["conv2_1"](F.max_pool2d(expected, 2, ceil_mode=True))
-    assert torch.allclose(eyes(image, ["relu2_1"])["relu2_1"], expected, atol=2e-2, rtol=2e-2)
+    assert torch.allclose(encoder(image, ["relu2_1"])["relu2_1"], expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("field", ["photos", "validation"])
-def test_data_that_is_not_there(settings: Settings, tmp_path: Path, field: str) -> None:
+def test_missing_data_is_an_error(settings: Settings, tmp_path: Path, field: str) -> None:
     with pytest.raises(TrainingError, match="no training data at"):
         EncoderTask(settings(**{field: (str(tmp_path / "gone.npz"),)}))
 
 
-def test_paintings_that_are_not_there(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="needs one sub-folder"):
+def test_missing_paintings_are_an_error(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="must contain one subfolder"):
         EncoderTask(settings(paintings=str(tmp_path / "gone")))

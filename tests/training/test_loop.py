@@ -1,4 +1,4 @@
-"""The training loop: stopped and resumed runs end with the same bits, and nothing poisons the weights."""
+"""The training loop: resumed runs are bit-identical, and non-finite values never reach the weights."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def until(step: int) -> Progress:
     ("step", "factor"),
     [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (80, 1.0), (81, 19 / 20), (90, 0.5), (99, 1 / 20)],
 )
-def test_the_rate_rises_stays_and_falls(step: int, factor: float) -> None:
+def test_learning_rate_warms_up_stays_and_cools_down(step: int, factor: float) -> None:
     settings = Settings(steps=100, warmup=10, cooldown=0.2)
     assert rate(step, settings) == pytest.approx(factor)
 
 
-def test_the_rate_without_its_ends() -> None:
+def test_learning_rate_without_warmup_or_cooldown() -> None:
     settings = Settings(steps=10, warmup=0, cooldown=0)
     assert {rate(step, settings) for step in range(10)} == {1.0}
     assert rate(5, Settings(steps=10, warmup=0, cooldown=1)) == pytest.approx(0.5)
@@ -69,7 +69,7 @@ def test_the_rate_without_its_ends() -> None:
 
 
 @pytest.mark.parametrize(("paintings_too", "half"), [(False, False), (True, False), (True, True)])
-def test_a_resumed_run_ends_with_the_same_bits(
+def test_a_resumed_run_is_bit_identical(
     settings: Make, paintings: Path, tmp_path: Path, paintings_too: bool, half: bool
 ) -> None:
     chosen = settings(half=half, **({"paintings": str(paintings)} if paintings_too else {}))
@@ -88,7 +88,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert_same_bits(tensors(whole), tensors(second))
 
 
-def test_evaluation_and_saving_change_nothing(settings: Make, tmp_path: Path) -> None:
+def test_evaluation_and_saving_do_not_affect_training(settings: Make, tmp_path: Path) -> None:
     runs = []
     for every in (1000, 2):
         chosen = settings(evaluate_every=every, save_every=every)
@@ -97,7 +97,7 @@ def test_evaluation_and_saving_change_nothing(settings: Make, tmp_path: Path) ->
     assert_same_bits(*(tensors(run) for run in runs))
 
 
-def test_another_seed_is_another_run(settings: Make, tmp_path: Path) -> None:
+def test_the_seed_changes_the_run(settings: Make, tmp_path: Path) -> None:
     found = []
     for seed in (0, 1):
         chosen = settings(seed=seed, steps=2)
@@ -118,7 +118,7 @@ def test_two_checkpoints_are_kept(settings: Make, tmp_path: Path) -> None:
     assert checkpoint.read(run.checkpoints()[-1])["settings"]["batch"] == 6
 
 
-def test_more_steps_for_a_finished_run(settings: Make, tmp_path: Path) -> None:
+def test_a_finished_run_continues_with_more_steps(settings: Make, tmp_path: Path) -> None:
     chosen = settings(steps=2)
     Run(EncoderTask(chosen), chosen, tmp_path).go()
     longer = settings(steps=4)
@@ -144,7 +144,7 @@ def test_a_damaged_newest_checkpoint_falls_back(settings: Make, tmp_path: Path, 
     assert_same_bits(tensors(whole), tensors(run))
 
 
-def test_checkpoints_that_are_all_damaged(settings: Make, tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_are_an_error(settings: Make, tmp_path: Path) -> None:
     chosen = settings()
     torch.save([1, 2], tmp_path / "checkpoint-0000003.pt")
     (tmp_path / "checkpoint-0000004.pt").write_bytes(b"text")
@@ -178,15 +178,15 @@ def test_a_checkpoint_of_the_first_version_resumes(settings: Make, tmp_path: Pat
     assert_same_bits(tensors(whole), tensors(run))
 
 
-def test_a_checkpoint_of_other_settings(settings: Make, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_an_error(settings: Make, tmp_path: Path) -> None:
     chosen, other = settings(steps=1), settings(steps=1, widths=(4, 6, 10))
     Run(EncoderTask(chosen), chosen, tmp_path).go()
-    with pytest.raises(TrainingError, match="use the settings it was started with") as caught:
+    with pytest.raises(TrainingError, match="use the settings of the original run") as caught:
         Run(EncoderTask(other), other, tmp_path).resume()
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_cannot_be(settings: Make, tmp_path: Path) -> None:
+def test_an_uncreatable_folder_is_an_error(settings: Make, tmp_path: Path) -> None:
     chosen = settings()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"the run's folder .*file cannot be created"):
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be(settings: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("device", "kind"), [("gpu", UsageError), ("cuda:77", ResourceError)])
-def test_a_device_that_is_not_there(settings: Make, tmp_path: Path, device: str, kind: Any) -> None:
+def test_an_unavailable_device_is_an_error(settings: Make, tmp_path: Path, device: str, kind: Any) -> None:
     chosen = settings(device=device)
     with pytest.raises(kind, match=device):
         Run(EncoderTask(chosen), chosen, tmp_path)
@@ -260,7 +260,7 @@ def plain(**changes: Any) -> Settings:
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-def test_a_bad_step_is_left_out(tmp_path: Path, gradient: bool) -> None:
+def test_a_non_finite_step_is_skipped(tmp_path: Path, gradient: bool) -> None:
     states: list[dict[str, Tensor]] = []
     losses: list[float] = []
 
@@ -277,7 +277,7 @@ def test_a_bad_step_is_left_out(tmp_path: Path, gradient: bool) -> None:
     assert all(torch.isfinite(value).all() for value in tensors(run).values())
 
 
-def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
+def test_too_many_non_finite_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     run = Run(Risky(set(range(3, 99))), plain(steps=99, save_every=1), tmp_path)
     with pytest.raises(
         TrainingError, match=r"was not finite for 11 steps up to step 14.*smaller learning rate"
@@ -290,7 +290,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     assert again.go()
 
 
-def test_bad_steps_with_good_ones_between_go_on(tmp_path: Path) -> None:
+def test_isolated_non_finite_steps_do_not_end_the_run(tmp_path: Path) -> None:
     run = Run(Risky({step for step in range(40) if step % 8}), plain(steps=40), tmp_path)
     assert run.go()
 
@@ -298,7 +298,7 @@ def test_bad_steps_with_good_ones_between_go_on(tmp_path: Path) -> None:
 # the log and the rest
 
 
-def test_the_log(tmp_path: Path) -> None:
+def test_log_lines_hold_steps_and_losses(tmp_path: Path) -> None:
     run = Run(Risky(set()), plain(steps=45, evaluate_every=30), tmp_path)
     run.go()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -339,7 +339,7 @@ def test_the_average_lags_behind_the_weights(
     assert float(tensors(run)["average.module.weight"]) == pytest.approx(average, rel=1e-5)
 
 
-def test_the_memory_of_weights_gradients_moments_and_averages(tmp_path: Path) -> None:
+def test_memory_counts_weights_gradients_moments_and_averages(tmp_path: Path) -> None:
     # Three numbers of 4 bytes: once as weights, gradients and average, twice as Adam's moments.
     assert Run(Risky(set()), plain(), tmp_path).memory() == 3 * 4 * 5
 
@@ -350,7 +350,7 @@ def test_a_stop_writes_a_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in run.checkpoints()] == ["checkpoint-0000002.safetensors"]
 
 
-def test_the_export_gets_the_facts(tmp_path: Path) -> None:
+def test_the_export_receives_the_facts(tmp_path: Path) -> None:
     run = Run(Risky(set()), plain(seed=4), tmp_path / "run")
     run.go()
     run.export(tmp_path / "facts.json")

@@ -1,4 +1,4 @@
-"""Two processes of a run on the CPU make the steps of one process with the same batch."""
+"""Two CPU processes give the same steps as one process with the same batch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_processes_make_the_steps_of_one(one: Path, two: Path) -> None:
+def test_two_processes_match_one_process(one: Path, two: Path) -> None:
     alone = load_file(one / "pair-0.safetensors")
     both = [load_file(two / f"pair-{rank}.safetensors") for rank in (0, 1)]
     assert alone.keys() == both[0].keys() == both[1].keys()
@@ -130,14 +130,14 @@ def test_two_processes_stop_together_and_resume_with_their_own_pools(two: Path) 
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
-def test_what_splits_the_weights_is_refused(kind: str) -> None:
+def test_sharded_modes_are_an_error(kind: str) -> None:
     accelerator = SimpleNamespace(distributed_type=DistributedType(kind))
-    with pytest.raises(script.TrainingError, match=f"training does not support {kind} of Accelerate"):
+    with pytest.raises(script.TrainingError, match=f"training does not support Accelerate's {kind} mode"):
         Processes(accelerator)
 
 
-def test_one_process_cannot_resume_the_pools_of_two(data: Path, two: Path) -> None:
+def test_resuming_pools_with_fewer_processes_is_an_error(data: Path, two: Path) -> None:
     one = script.task(script.Pooled, data)
     run = script.Run(one, one.settings, two / "whole")
-    with pytest.raises(script.TrainingError, match="was written by 2 processes, each with a state"):
+    with pytest.raises(script.TrainingError, match="holds the states of 2 processes"):
         run.resume()

@@ -1,4 +1,4 @@
-"""Training of a method: held-back pictures are never learnt from, previews are painted, resume is exact."""
+"""Training of a method: held-out pictures are never trained on, previews are written, resuming is exact."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def trained(one: MethodTask, folder: Path, steps: int | None = None) -> Run:
     return run
 
 
-def test_settings_hold_the_runs_and_the_methods_own() -> None:
+def test_settings_combine_the_run_and_the_method() -> None:
     fields = settings_of(Tint).model_fields
     assert {"photos", "paintings", "steps", "learning_rate", "pull"} <= fields.keys()
     assert fields["crop"].default == 16  # the method's default, not that of all runs
@@ -83,7 +83,7 @@ def test_settings_hold_the_runs_and_the_methods_own() -> None:
         settings_of(registry.find("gatys"))
 
 
-def test_what_is_held_back_is_never_learnt(folders: dict[str, Path]) -> None:
+def test_held_out_pictures_are_never_trained_on(folders: dict[str, Path]) -> None:
     one = task(folders)
     for learn, judge in zip(one.data.learn, one.data.judge, strict=True):
         learnt, judged = ({entry.path for entry in part.sources[0].entries} for part in (learn, judge))
@@ -91,7 +91,7 @@ def test_what_is_held_back_is_never_learnt(folders: dict[str, Path]) -> None:
         assert learnt | judged == set(folders[learn.name].iterdir())
 
 
-def test_it_learns_what_leads_from_photos_to_paintings(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_training_learns_the_map_from_photos_to_paintings(folders: dict[str, Path], tmp_path: Path) -> None:
     run = trained(task(folders, steps=150, learning_rate=0.02), tmp_path / "run")
     colour = run.judged["network"].colour
     assert torch.allclose(colour, torch.full_like(colour, 80 / 255), atol=0.03)
@@ -99,9 +99,7 @@ def test_it_learns_what_leads_from_photos_to_paintings(folders: dict[str, Path],
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_resumed_run_ends_with_the_same_bits(
-    folders: dict[str, Path], tmp_path: Path, accumulate: int
-) -> None:
+def test_a_resumed_run_is_bit_identical(folders: dict[str, Path], tmp_path: Path, accumulate: int) -> None:
     more = {"accumulate": accumulate}
     whole = trained(task(folders, **more), tmp_path / "whole").networks["network"].colour
     trained(task(folders, **more), tmp_path / "parts", steps=17)
@@ -117,7 +115,7 @@ def test_worker_processes_draw_the_same_pictures(folders: dict[str, Path], tmp_p
     assert torch.equal(*found)
 
 
-def test_accumulated_parts_make_the_same_step(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_accumulation_gives_the_same_step(folders: dict[str, Path], tmp_path: Path) -> None:
     found = []
     for accumulate in (1, 2, 4):
         one = task(folders, accumulate=accumulate, steps=10)
@@ -126,13 +124,13 @@ def test_accumulated_parts_make_the_same_step(folders: dict[str, Path], tmp_path
     assert torch.allclose(found[0], found[2], rtol=1e-5)
 
 
-def test_a_batch_that_cannot_be_split_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_indivisible_batch_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     one = task(folders, accumulate=3)
     with pytest.raises(TrainingError, match=r"batch = 4 cannot be split evenly .*: choose a multiple of 3"):
         Run(one, one.settings, tmp_path / "run")
 
 
-def test_a_picture_damaged_during_the_run_is_one_sentence(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_picture_damaged_during_the_run_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     for workers in (0, 1):
         one = task(folders, workers=workers)
         for file in folders["photos"].iterdir():
@@ -140,7 +138,7 @@ def test_a_picture_damaged_during_the_run_is_one_sentence(folders: dict[str, Pat
         one = task(folders, workers=workers, cache=0)
         for file in folders["photos"].iterdir():
             file.write_bytes(file.read_bytes()[:50])
-        with pytest.raises(TrainingError, match=r"^\S+\.png is not a picture that can be decoded") as caught:
+        with pytest.raises(TrainingError, match=r"^\S+\.png cannot be decoded as a picture") as caught:
             trained(one, tmp_path / f"run{workers}")
         assert "\n" not in str(caught.value)
 
@@ -157,14 +155,14 @@ def test_the_sheet_shows_photo_painting_and_result(folders: dict[str, Path], tmp
     assert made > photo + 20
 
 
-def test_an_odd_sheet_and_too_few_pictures_are_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(TrainingError, match="the sheet has 1 pictures: give pairs, a photo and a painting"):
+def test_an_odd_sheet_and_too_few_pictures_are_errors(folders: dict[str, Path]) -> None:
+    with pytest.raises(TrainingError, match="the sheet has 1 pictures: list them in pairs"):
         task(folders, sheet=(str(folders["photos"] / "0.png"),))
-    with pytest.raises(TrainingError, match="9 pictures are too few with 9 held back"):
+    with pytest.raises(TrainingError, match="9 pictures are too few to hold out 9"):
         task(folders, held_back=9)
 
 
-def test_the_export_names_its_recipe_without_folders(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_export_metadata_has_no_folder_names(folders: dict[str, Path], tmp_path: Path) -> None:
     from safetensors import safe_open
 
     one = task(folders)

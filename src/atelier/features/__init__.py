@@ -1,4 +1,4 @@
-"""Frozen networks that look at pictures: what methods, losses and metrics compare."""
+"""Frozen feature extractors shared by methods, losses and metrics."""
 
 import lazy_loader as _lazy
 

@@ -1,6 +1,6 @@
-"""Columns: the features of many layers at single places of a picture, one vector for each place.
+"""Feature columns: the features of several layers at single positions of a picture, one vector per position.
 
-Kolkin, Salavon & Shakhnarovich 2019, section 2.1, as their code reads them.
+Kolkin, Salavon & Shakhnarovich 2019, section 2.1, as implemented in their code.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from atelier.features.vgg import VGG
 def layers(encoder: VGG, picture: Tensor, taps: Sequence[str]) -> list[Tensor]:
     """The picture (1, 3, H, W) and its features at `taps`, (1, C, H', W') each, in the encoder's dtype.
 
-    A pooling that would leave nothing of a side is left out, and the network goes on at the same size: at
-    64 px a picture that is five times as long as wide has too few pixels for VGG-16's fifth stage.
+    A pooling layer that would reduce a side to nothing is skipped, and the next layers run at the same size.
+    For example, at 64 px a picture with an aspect ratio of 5:1 is too small for VGG-16's fifth stage.
     """
-    encoder.smallest_side(taps)  # raises for a tap that is not there
+    encoder.smallest_side(taps)  # raises UsageError for an unknown tap
     found: dict[str, Tensor] = {}
     values = encoder.normalise(picture)
     for step in encoder.taps[: max(map(encoder.taps.index, taps)) + 1]:
@@ -33,11 +33,11 @@ def layers(encoder: VGG, picture: Tensor, taps: Sequence[str]) -> list[Tensor]:
 
 
 def columns(found: Sequence[Tensor], places: Tensor, *, smooth: bool) -> Tensor:
-    """The features of all layers at `places` (N, 2), rows and columns of the first: (N, C).
+    """The features (N, C) of all layers at `places` (N, 2), given as row and column in the first layer.
 
-    Wherever a layer has fewer rows than the one before, the places are halved. `smooth` interpolates between
-    the four positions around them; else the one above and to the left is taken. The result has the picture's
-    dtype, and float32 for a picture in half precision.
+    The coordinates are halved wherever a layer has fewer rows than the one before. `smooth` interpolates
+    bilinearly; otherwise coordinates are rounded down. The result has the picture's dtype, or float32 for a
+    picture in half precision.
     """
     row, column = places.to(found[0].device, _exact(found[0])).unbind(1)
     parts, rows = [], found[0].shape[2]

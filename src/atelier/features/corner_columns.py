@@ -1,7 +1,7 @@
-"""Hypercolumns as the authors of NNST compute them: aligned by their corners, on a quarter of the size.
+"""Hypercolumns as computed by the authors of NNST: corner-aligned resizing to a quarter of the size.
 
-Kolkin et al. 2022, and their program. `hypercolumns.py` is the same idea with local operations, so that
-tiles see what the whole sees; this room keeps the published numbers.
+Kolkin et al. 2022, and their published code. `hypercolumns.py` uses local operations instead, so that tiles
+match the whole picture; this module reproduces the published numbers.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from atelier.maths.neighbours import nearest
 
 
 class CornerColumns:
-    """What `encoder` sees at all ReLUs of its first four stages.
+    """Hypercolumns of `encoder` at `taps` (default: all ReLUs of its first four stages).
 
-    `rotated` adds what is seen of the picture turned by quarters, upright and below: (1, C, 4 H, W).
+    With `rotated`, the features of the picture rotated by 90, 180 and 270 degrees are turned back to the
+    orientation of the map and stacked below the original: (1, C, 4 H, W).
     """
 
     def __init__(self, encoder: VGG, taps: Sequence[str] = ()) -> None:
         self.encoder, self.taps = encoder, Hypercolumns(encoder, taps).taps
 
     def __call__(self, picture: Tensor, *, rotated: bool = False) -> Tensor:
-        """(1, D, H // 4, W // 4) of a picture (1, 3, H, W), at least 1 a side; taps over their channels."""
+        """Hypercolumns (1, D, H // 4, W // 4), at least 1 x 1, of a picture (1, 3, H, W).
+
+        Each tap is divided by its number of channels.
+        """
         return _below(self._joined(one) for one in _turned(picture, rotated))
 
     def maps(self, picture: Tensor, *, rotated: bool = False) -> list[Tensor]:
-        """The features at each tap, at their own resolution and not divided."""
+        """The features at each tap, at their own resolution and without division."""
         seen = [self.encoder(one, self.taps) for one in _turned(picture, rotated)]
         return [_below(found[tap] for found in seen) for tap in self.taps]
 
@@ -47,9 +51,10 @@ def rows(columns: Tensor) -> Tensor:
 
 
 def neighbours(queries: Tensor, style: Tensor, *, block: int | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest row of the style's (M, D) for each query (N, D), both centred, and its cosine distance.
+    """The index (N,) and cosine distance (N,) of the nearest `style` row (M, D) to each query (N, D).
 
-    (N,) each. The program takes the queries' mean block by block, and so does this: the choice depends on it.
+    Both sides are centred. As in the published code, the mean of the queries is taken block by block, which
+    affects the matches.
     """
     block = block or max(1, (1 << 14) // max(1, len(style) // (1 << 14)))
     keys = F.normalize(style - style.mean(0), dim=1)
@@ -66,7 +71,7 @@ def _resized(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _turned(picture: Tensor, rotated: bool) -> Iterator[Tensor]:
-    """The picture; with `rotated`, also turned by one, two and three quarters."""
+    """The picture; with `rotated`, also the picture rotated by 90, 180 and 270 degrees."""
     yield picture
     if rotated:
         yield picture.flip(2).mT
@@ -75,5 +80,5 @@ def _turned(picture: Tensor, rotated: bool) -> Iterator[Tensor]:
 
 
 def _below(maps: Iterator[Tensor]) -> Tensor:
-    """Maps (1, C, H, W) one below the other; every second one lies on its side and is put upright."""
+    """Maps (1, C, H, W) stacked vertically. Every second map is transposed, and is transposed back."""
     return torch.cat([one.mT if index % 2 else one for index, one in enumerate(maps)], 2)

@@ -1,7 +1,7 @@
-"""Hypercolumns: every ReLU of an encoder side by side, on one grid of a quarter of the picture's size.
+"""Hypercolumns: the outputs of an encoder's ReLUs, concatenated on a grid of a quarter of the picture's size.
 
-Hariharan et al. 2015; as style transfer uses them, Kolkin et al. 2022, section 3.2. Resizing and 1x1
-convolutions are linear and can change places, so `project` never builds the wide maps it projects.
+Hariharan et al. 2015; for style transfer, Kolkin et al. 2022, section 3.2. Resizing commutes with 1x1
+convolutions, so `project` never builds the wide maps that it projects.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from atelier.features.vgg import VGG
 from atelier.maths.visible import weight_at
 
 GRID_STAGE = 3
-#: Pixels of the picture to a cell of the grid.
+#: The side of a grid cell in pixels.
 CELL = 1 << GRID_STAGE - 1
 
 
 class Hypercolumns:
-    """The hypercolumns that `encoder` sees at `taps` (none: all ReLUs of its first four stages).
+    """The hypercolumns of `encoder` at `taps` (default: all ReLUs of its first four stages).
 
-    The grid is that of the third stage, ceil(H / 4) x ceil(W / 4): earlier taps are averaged, later ones
-    enlarged bilinearly. All operations are local and start at multiples of 4 px, so a tile that begins at a
-    multiple of 8 px has the hypercolumns of the whole, but for a margin.
+    The grid is that of the third stage, ceil(H / 4) x ceil(W / 4). Earlier taps are average-pooled, later
+    ones upsampled bilinearly. All operations are local and aligned to multiples of 4 px, so a tile that
+    starts at a multiple of 8 px has the same hypercolumns as the whole picture, except near its borders.
     """
 
     def __init__(self, encoder: VGG, taps: Sequence[str] = ()) -> None:
@@ -39,13 +39,13 @@ class Hypercolumns:
         self.channels = sum(self.widths)
 
     def __call__(self, image: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(B, D, ceil(H / 4), ceil(W / 4)) of images (B, 3, H, W); each tap is divided by its `scale`."""
+        """Hypercolumns (B, D, ceil(H / 4), ceil(W / 4)) of images (B, 3, H, W); `scale` divides each tap."""
         return self.join(self.encoder(image, self.taps), scale)
 
     def join(
         self, found: Mapping[str, Tensor], scale: Tensor | None = None, taps: Sequence[str] = ()
     ) -> Tensor:
-        """The hypercolumns out of the encoder's features at `taps` (none: all of them)."""
+        """The hypercolumns built from the encoder's features at `taps` (default: all of them)."""
         size = found[self._grid_tap()].shape[-2:]
         parts = [self.gridded(tap, found[tap], size) for tap in taps or self.taps]
         if scale is not None:
@@ -53,25 +53,25 @@ class Hypercolumns:
         return torch.cat(parts, 1)
 
     def project(self, found: Mapping[str, Tensor], weight: Tensor) -> Tensor:
-        """`weight` (P, D) times the hypercolumns, (B, P, h, w), float32; scales belong into the weight."""
+        """`weight` (P, D) times the hypercolumns: (B, P, h, w), float32. Fold any scales into the weight."""
         size = found[self._grid_tap()].shape[-2:]
         parts = dict(zip(self.taps, torch.split(weight, list(self.widths), dim=1), strict=True))
         total: Tensor | None = None
         for stage in sorted({self._stage(tap) for tap in self.taps}):
             taps = [tap for tap in self.taps if self._stage(tap) == stage]
-            # On the smaller of the two grids: before it where the grid is coarser, and after it where finer.
+            # Project at the lower resolution: after pooling early stages, before upsampling late ones.
             maps = [self.gridded(tap, found[tap], size) if stage < GRID_STAGE else found[tap] for tap in taps]
             kernel = torch.cat([parts[tap] for tap in taps], 1)[:, :, None, None]
             features = F.conv2d(torch.cat(maps, 1), kernel.to(maps[0].dtype))
             if stage > GRID_STAGE:
                 features = self.gridded(taps[0], features, size)
-            # In half precision the sum would be rounded at each of its terms.
+            # In half precision, each addition would round the sum.
             total = features.float() if total is None else total + features
         assert total is not None
         return total
 
     def sample(self, found: Mapping[str, Tensor], scale: Tensor, rows: int) -> Tensor:
-        """About `rows` hypercolumns of one image (N, D), float32, out of bands all over it."""
+        """About `rows` hypercolumns (N, D) of one image, float32, from evenly spaced horizontal bands."""
         band = 1 << self._stage(self.taps[-1]) - 1
         height, width = found[self.taps[0]].shape[-2:]
         bands, columns = -(-height // band), -(-width // CELL)
@@ -81,14 +81,14 @@ class Hypercolumns:
         return torch.cat(parts).float()
 
     def _band(self, found: Mapping[str, Tensor], start: int, height: int) -> dict[str, Tensor]:
-        """The features of `height` rows of the picture, from the row `start` on."""
+        """The features of `height` rows of the picture, beginning at row `start`."""
         steps = {tap: self._stage(tap) - 1 for tap in self.taps}
         return {tap: found[tap][..., start >> n : (start + height) >> n, :] for tap, n in steps.items()}
 
     def norms(self, found: Mapping[str, Tensor], seen: Tensor | None = None) -> Tensor:
-        """The mean length of each tap's feature vectors, (T,): what `scale` divides by.
+        """The mean norm of each tap's feature vectors, (T,), for use as `scale`.
 
-        Of a picture with an alpha `seen` (1, 1, H, W), those of its visible part.
+        With an alpha channel `seen` (1, 1, H, W), only the visible part counts.
         """
         lengths = [found[tap].float().norm(dim=1) for tap in self.taps]
         weights = [weight_at(seen, (one.shape[-2], one.shape[-1])) for one in lengths]
@@ -106,7 +106,7 @@ class Hypercolumns:
         return self.encoder.scale(tap).bit_length()
 
     def gridded(self, tap: str, features: Tensor, size: torch.Size) -> Tensor:
-        """One tap's features on the grid, whose `size` is that of the third stage."""
+        """One tap's features, resampled to the grid of the third stage, of size `size`."""
         steps = GRID_STAGE - self._stage(tap)
         if steps > 0:
             side = 1 << steps

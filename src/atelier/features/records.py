@@ -1,4 +1,4 @@
-"""The encoders whose weights are known: published ones and the one that the package brings along."""
+"""Weights records of the known encoders: the published ones, and the one bundled with the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ register(
         paper="VGG-style classifier trained with `atelier train encoder`; see its model card",
         normalisation=_IMAGENET,
         bundled="encoder.safetensors",
-        note="Comes with the package; 3x3 convolutions with batch norm folded in, taps to relu5_1.",
+        note="Bundled with the package; 3x3 convolutions with batch norm folded in, taps up to relu5_1.",
     )
 )
 
@@ -31,7 +31,7 @@ register(
         paper=_VGG_PAPER,
         normalisation=_IMAGENET,
         converter="features",
-        note="The classifier, nine tenths of the file, is left out of what is stored.",
+        note="The classifier (nine tenths of the file) is not stored.",
     )
 )
 
@@ -46,7 +46,7 @@ register(
         paper=_VGG_PAPER,
         normalisation=_IMAGENET,
         converter="features",
-        note="The classifier, nine tenths of the file, is left out of what is stored.",
+        note="The classifier (nine tenths of the file) is not stored.",
     )
 )
 
@@ -59,6 +59,6 @@ register(
         bytes=80_102_481,
         licence="MIT (naoto0804/pytorch-AdaIN)",
         paper="Huang and Belongie 2017, Arbitrary Style Transfer in Real-time, arXiv:1703.06868",
-        note="VGG-19 with normalised activations; its first 1x1 convolution takes the place of mean and std.",
+        note="VGG-19 with normalised activations; its first 1x1 convolution replaces mean and std.",
     )
 )

@@ -1,8 +1,8 @@
-"""VGG-like encoders: stages of 3x3 convolutions and ReLUs, a 2x2 pooling after each.
+"""VGG-like encoders: stages of 3x3 convolutions and ReLUs, with a 2x2 pooling after each stage.
 
 One class serves torchvision's VGG-16 and VGG-19 (Simonyan & Zisserman 2015), the `vgg_normalised`
-network of AdaIN, WCT and CAP-VSTNet, and the encoder that atelier brings along; a `Plan` says how
-they differ. A tap names a place inside: `conv4_2` (before the ReLU), `relu3_1`, `pool3`, `colour`.
+network of AdaIN, WCT and CAP-VSTNet, and the encoder bundled with atelier; a `Plan` describes how they
+differ. A tap names a layer output: `conv4_2` (before the ReLU), `relu3_1`, `pool3`, `colour`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of a VGG-like encoder and what it expects of its input.
+    """The layout of a VGG-like encoder and the input it expects.
 
-    `widths` and `convs` count the channels and the convolutions of each stage; `ceil_pool` keeps an
-    odd last row or column when pooling; `mean` and `std` normalise RGB in 0..1 (None: as it is);
-    `colour` puts a learned 1x1 convolution in front.
+    `widths` and `convs` give the number of channels and of convolutions in each stage. `ceil_pool` keeps
+    an odd last row or column when pooling. `mean` and `std` normalise RGB in 0..1 (None: no
+    normalisation). `colour` puts a learned 1x1 convolution first.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Plan:
     colour: bool = False
 
     def layers(self) -> Iterator[tuple[str, int, int]]:
-        """Name, input and output channels of each 3x3 convolution, in order."""
+        """The name, input channels and output channels of each 3x3 convolution, in order."""
         channels = 3
         for stage, (width, count) in enumerate(zip(self.widths, self.convs, strict=True), start=1):
             for position in range(1, count + 1):
@@ -64,7 +64,7 @@ class Plan:
         return tuple(names)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The parameters under atelier's names, with their shapes."""
+        """The shapes of the parameters, by atelier's names."""
         sizes: dict[str, tuple[int, ...]] = {}
         if self.colour:
             sizes |= {"colour.weight": (3, 3, 1, 1), "colour.bias": (3,)}
@@ -73,8 +73,8 @@ class Plan:
         return sizes
 
     def official_names(self) -> dict[str, str]:
-        """Position in the published `nn.Sequential` (`"28.weight"`) to atelier's name."""
-        # With a colour layer the published network pads in a layer of its own: pad, conv, ReLU.
+        """Map names in the published `nn.Sequential` (`"28.weight"`) to atelier's names."""
+        # With a colour layer, padding is a separate layer in the published network: pad, conv, ReLU.
         lead = 1 if self.colour else 0
         position, names = lead, {"0": "colour"} if self.colour else {}
         for stage, count in enumerate(self.convs, start=1):
@@ -99,7 +99,7 @@ TINY = Plan("tiny", (8, 8, 16, 16, 16), (2, 2, 3, 3, 1))
 
 
 class VGG(nn.Module):
-    """A frozen VGG-like encoder, filled with random weights from `seed` (None: left unfilled).
+    """A frozen VGG-like encoder with random weights from `seed` (None: uninitialised weights).
 
     >>> encoder = VGG(TINY)
     >>> {name: tuple(tap.shape) for name, tap in encoder(torch.rand(1, 3, 9, 16), ["relu2_1"]).items()}
@@ -137,7 +137,7 @@ class VGG(nn.Module):
         """The features of `image` (B, 3, H, W), RGB in 0..1, at `taps`, in the dtype of the weights.
 
         Layers after the deepest tap are not computed. Raises `UsageError` for an unknown tap and
-        `InputError` for a picture that is too small to reach it.
+        `InputError` for a picture that is too small for the deepest tap.
         """
         wanted = self._check_taps(taps)
         steps = self.taps[: max(self.taps.index(tap) for tap in wanted) + 1]
@@ -150,17 +150,17 @@ class VGG(nn.Module):
         return {tap: found[tap] for tap in wanted}
 
     def normalise(self, image: Tensor) -> Tensor:
-        """What the first layer sees of `image` (B, 3, H, W), RGB in 0..1."""
-        # In half precision a shade of 1/255 would be lost here, before the network has seen it.
+        """The input of the first layer for `image` (B, 3, H, W), RGB in 0..1."""
+        # In half precision, a difference of 1/255 would be lost here, before the first layer.
         image = image.to(torch.promote_types(torch.float32, self.dtype))
         if self.plan.mean is not None:
             image = (image - self.mean) / self.std
         return image.to(self.dtype, memory_format=torch.channels_last) if not self.plan.colour else image
 
     def advance(self, features: Tensor, step: str, *, keep: bool) -> Tensor:
-        """The output (B, C', H', W') of one of `taps` from that of the one before it, (B, C, H, W).
+        """The output (B, C', H', W') of the layer `step` for the previous layer's output (B, C, H, W).
 
-        Without `keep` a ReLU overwrites `features`.
+        A ReLU overwrites `features` unless `keep` is set.
         """
         if step == "colour":
             bias = self.get_parameter("colour.bias").to(features.dtype)
@@ -174,31 +174,31 @@ class VGG(nn.Module):
         return pool(features, 2, ceil_mode=self.plan.ceil_pool)
 
     def prepare(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move to `device` and compute in `dtype`; normalisation and colour stay in float32."""
+        """Move to `device` and convert the convolutions to `dtype`; normalisation and colour stay float32."""
         self.to(device=device)
         for name, _, _ in self.plan.layers():
             self.get_submodule(name).to(dtype=dtype or self.dtype)
         return self
 
     def channels(self, tap: str) -> int:
-        """How many channels `tap` has."""
+        """The number of channels of `tap`."""
         (tap,) = self._check_taps([tap])
         return 3 if tap == "colour" else self.plan.widths[_stage(tap) - 1]
 
     def scale(self, tap: str) -> int:
-        """How many pixels of the picture lie under the side of one position of `tap`."""
+        """The stride of `tap`: the number of picture pixels along the side of one position."""
         (tap,) = self._check_taps([tap])
         stage = 1 if tap == "colour" else _stage(tap)
         return 1 << (stage if tap.startswith("pool") else stage - 1)
 
     def smallest_side(self, taps: Sequence[str]) -> int:
-        """The fewest pixels that a picture's side may have for `taps`."""
+        """The smallest side, in pixels, of a picture that reaches all of `taps`."""
         wanted = self._check_taps(taps)
         return self._smallest(self.taps[: max(self.taps.index(tap) for tap in wanted) + 1])
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the convolutions compute in."""
+        """The dtype of the convolutions."""
         return self._weight("conv1_1").dtype
 
     def _weight(self, name: str) -> Tensor:
@@ -223,13 +223,14 @@ class VGG(nn.Module):
 
     def _check_image(self, image: Tensor, steps: Sequence[str]) -> None:
         if image.ndim != 4 or image.shape[1] != 3:
-            raise InputError(f"an encoder takes RGB of shape (B, 3, H, W), not {tuple(image.shape)}")
+            raise InputError(f"an encoder expects RGB of shape (B, 3, H, W), got {tuple(image.shape)}")
         height, width = image.shape[-2:]
         need = self._smallest(steps)
         if min(height, width) < need:
             raise InputError(
                 f"A picture of {width}x{height} px is too small for {steps[-1]} of {self.plan.name} with "
-                f"{self.padding} padding, which needs {need} px a side: enlarge it or use an earlier layer"
+                f"{self.padding} padding, which needs at least {need} px a side: "
+                "enlarge the picture or use an earlier layer"
             )
 
     def _smallest(self, steps: Sequence[str]) -> int:
@@ -255,7 +256,7 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _unfilled(before: int, after: int, kernel: int) -> nn.Conv2d:
-    # The usual constructor would draw from the global random state, which belongs to the caller.
+    # The plain constructor would advance the caller's global random state.
     return nn.Conv2d(before, after, kernel, device="meta").to_empty(device="cpu")
 
 
@@ -269,9 +270,9 @@ def load(
     padding: Padding | None = None,
     pooling: Pooling | None = None,
 ) -> VGG:
-    """The encoder called `name` in the weights store, or in the file of that path.
+    """Load the encoder called `name` from the weights store, or from a file if `name` is a path.
 
-    Raises `WeightsError` where there is none, or where the tensors are not a VGG's.
+    Raises `WeightsError` if the weights are not found or are not those of a VGG.
     """
     from atelier.store.weights import load as read
 
@@ -282,8 +283,8 @@ def load(
         raise WeightsError(f"{name}: {error}") from error
 
 
-# A network may be loaded inside a method that runs under inference mode, and be kept for one that
-# differentiates through it: tensors born in inference mode would refuse that.
+# The network may be loaded by a method that runs in inference mode and cached for one that needs gradients.
+# Tensors created in inference mode do not support autograd.
 @torch.inference_mode(False)
 def from_official(
     plan: Plan,
@@ -292,10 +293,10 @@ def from_official(
     padding: Padding | None = None,
     pooling: Pooling | None = None,
 ) -> VGG:
-    """The encoder of `plan` holding `state`, whose names are atelier's or the published file's.
+    """Build the encoder of `plan` from `state`, which uses atelier's names or those of the published file.
 
-    `features.` prefixes may be stripped and `classifier.` tensors are ignored. Raises `WeightsError`
-    for a tensor that is missing, left over or of another shape.
+    The prefix `features.` is optional, and `classifier.` tensors are ignored. Raises `WeightsError` for
+    missing tensors, unexpected tensors or wrong shapes.
     """
     named = _own_names(plan, state)
     _check_names(plan, named)
@@ -305,17 +306,17 @@ def from_official(
 
 
 def recognise(state: Mapping[str, Tensor]) -> Plan:
-    """The plan that the names and shapes of `state` belong to. Raises `WeightsError` if none."""
+    """Infer the plan from the names and shapes in `state`. Raises `WeightsError` if none fits."""
     names = set(_features_of(state))
     if "conv1_1.weight" in names:
         return _plan_of_own(state)
     for plan in (VGG_NORMALISED, VGG19, VGG16):
-        # Most names are enough: what is missing or left over then gets its exact message.
+        # Most names suffice: the exact check later names any missing or unexpected tensors.
         if len(names & plan.official_names().keys()) > 0.8 * len(plan.official_names()):
             return plan
     raise WeightsError(
-        f"these {len(state)} tensors (first: {_some(state)}) are not those of a VGG-like encoder; allowed: "
-        "torchvision's vgg16 or vgg19, vgg_normalised, or an encoder that atelier trained"
+        f"these {len(state)} tensors (first: {_some(state)}) are not those of a VGG-like encoder; use "
+        "torchvision's vgg16 or vgg19, vgg_normalised, or an encoder trained with atelier"
     )
 
 
@@ -342,18 +343,18 @@ def _check_names(plan: Plan, named: Mapping[str, Tensor]) -> None:
     if missing or extra:
         raise WeightsError(
             f"the weights do not fit {plan.name}: {len(missing)} tensors are missing ({_some(missing)}) "
-            f"and {len(extra)} are left over ({_some(extra)}); use the original published file"
+            f"and {len(extra)} are unexpected ({_some(extra)}); use the original published file"
         )
     for name, shape in shapes.items():
         if tuple(named[name].shape) != shape:
             raise WeightsError(
-                f"the weights do not fit {plan.name}: {name} has shape {tuple(named[name].shape)} "
-                f"where {shape} is needed; use the original published file"
+                f"the weights do not fit {plan.name}: {name} has shape {tuple(named[name].shape)}, "
+                f"expected {shape}; use the original published file"
             )
 
 
 def _plan_of_own(state: Mapping[str, Tensor]) -> Plan:
-    """Widths and counts are read off the tensors, so that an encoder of any size loads."""
+    """Infer the widths and counts from the tensors, so that encoders of any size load."""
     counts: dict[int, int] = {}
     widths: dict[int, int] = {}
     for key, tensor in state.items():
@@ -363,7 +364,7 @@ def _plan_of_own(state: Mapping[str, Tensor]) -> Plan:
             widths[stage] = tensor.shape[0]
     stages = range(1, max(counts) + 1)
     if missing := [f"conv{stage}_1.weight" for stage in stages if stage not in counts]:
-        raise WeightsError(f"the weights lack a whole stage of the encoder ({_some(missing)})")
+        raise WeightsError(f"the weights lack an entire stage of the encoder ({_some(missing)})")
     read = (tuple(widths[stage] for stage in stages), tuple(counts[stage] for stage in stages))
     if "colour.weight" in state:
         return replace(VGG_NORMALISED, widths=read[0], convs=read[1])

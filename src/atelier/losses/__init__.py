@@ -1,4 +1,4 @@
-"""What an image should share with its content and its style: each loss is 0 where it does."""
+"""Losses that compare an image with its content and its style. A perfect match has loss 0."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""Content: the same features at the same places."""
+"""Content loss: compares features position by position."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 
 
 class ContentLoss:
-    """Mean squared difference from the features (B, C, H, W) of the content.
+    """Mean squared difference from the content's features (B, C, H, W).
 
-    Gatys et al. 2016, eq. 1, as a mean. With `relative` it is divided by what all-zero features would
-    cost, so that layers and encoders compare. Raises ValueError for features of another shape.
+    Gatys et al. 2016, eq. 1, as a mean. `relative` divides by the loss of all-zero features, which makes
+    layers and encoders comparable. Raises ValueError if the shapes differ.
 
     >>> ContentLoss(torch.zeros(1, 1, 2, 2))(torch.full((1, 1, 2, 2), 3.0)).item()
     9.0
@@ -29,31 +29,31 @@ class ContentLoss:
         if features.shape != self.target.shape:
             raise ValueError(
                 f"the features have shape {tuple(features.shape)}, "
-                f"and the content target {tuple(self.target.shape)}"
+                f"but the content target has shape {tuple(self.target.shape)}"
             )
-        apart: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
-        return apart / self.unit
+        difference: Tensor = _MeanSquare.apply(features, self.target)  # type: ignore[no-untyped-call]
+        return difference / self.unit
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Mean of (features - target)^2, the difference in float32.
+    """Mean of (features - target)^2, with the difference in float32.
 
-    `mse_loss` would hand its gradient on in NCHW, and every layer behind it would reorder: a fifth of an
-    iteration with VGG-19.
+    `mse_loss` returns its gradient in NCHW layout, so every layer below converts it: a fifth of the time of
+    an iteration with VGG-19.
     """
 
     @staticmethod
     def forward(context: Any, features: Tensor, target: Tensor) -> Tensor:
-        apart = _exact(features) - target
-        context.save_for_backward(apart)
+        difference = _exact(features) - target
+        context.save_for_backward(difference)
         context.dtype = features.dtype
-        return apart.square().mean()
+        return difference.square().mean()
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (apart,) = context.saved_tensors
-        return (apart * (gradient * (2 / apart.numel()))).to(context.dtype), None
+        (difference,) = context.saved_tensors
+        return (difference * (gradient * (2 / difference.numel()))).to(context.dtype), None
 
 
 def _exact(features: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Contrast: places whose colours differ in the photo differ as much in the picture.
+"""Contrast loss: keeps the colour differences between positions of the content.
 
-The content loss of the program of Kolkin et al. 2022 (NNST), which the paper does not describe.
+The content loss in the published code of Kolkin et al. 2022 (NNST). The paper does not describe it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _SIDE = 32
 
 
 class ContrastLoss:
-    """Mean absolute difference between two pictures' (1, 3, H, W) tables of colour distances.
+    """Mean absolute difference between the pairwise colour distances of two pictures (1, 3, H, W).
 
-    Both are looked at on one grid, about 32 places along the longer side of `content`. Colours may turn into
-    any others as long as their distances stay.
+    Both pictures are resized to a grid of about 32 positions along the longer side of `content`. Colours may
+    change freely as long as the distances between them stay the same.
     """
 
     def __init__(self, content: Tensor) -> None:
@@ -28,9 +28,9 @@ class ContrastLoss:
         return (self.distances(picture) - self.target).abs().mean()
 
     def distances(self, picture: Tensor) -> Tensor:
-        """The distance between the colours of each two places, (N, N)."""
+        """The colour distance (N, N) between each pair of positions."""
         small = F.interpolate(picture, self.size, mode="bilinear", align_corners=True)
         colours = small[0].flatten(1).T
         squares = colours.square().sum(1)
-        apart = squares[:, None] + squares[None] - 2 * colours @ colours.T
-        return apart.clamp(min=1e-8).sqrt()
+        difference = squares[:, None] + squares[None] - 2 * colours @ colours.T
+        return difference.clamp(min=1e-8).sqrt()

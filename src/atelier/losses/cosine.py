@@ -1,7 +1,7 @@
-"""Cosine distance of many rows from those that were chosen for them, in blocks that stay in the cache.
+"""Cosine distance between rows and their chosen matches, computed in blocks that fit in the CPU cache.
 
-Kolkin et al. 2022, equations 3 and 5. Hypercolumns are wide: written with the usual operators, each step
-would read and write them a dozen times, which costs more than the network that makes them.
+Kolkin et al. 2022, equations 3 and 5. Hypercolumns are wide: with separate tensor operations, each step
+reads and writes them a dozen times, which costs more than the network that computes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ROWS = 512
-#: Shorter rows count as if they were so long: they have no direction to speak of.
+#: The smallest norm that rows are divided by: shorter rows have no meaningful direction.
 _SHORTEST = 1e-4
 
 
@@ -22,8 +22,8 @@ def chosen_distances(
 ) -> Tensor:
     """1 - cosine between `gain` x row - `centre` and the chosen row of `table`, (N,), in float32 or better.
 
-    `rows` (N, D); `table` (M, D), whose rows have length 1; `index` (N,) chooses among them; `gain` and
-    `centre` (D,). Differentiable by `rows` alone.
+    `rows` are (N, D). `table` (M, D) has rows of length 1, from which `index` (N,) chooses. `gain` and
+    `centre` are (D,). Only `rows` gets a gradient.
 
     >>> chosen_distances(torch.tensor([[0.0, 3.0]]), torch.eye(2), torch.tensor([0])).item()
     1.0
@@ -40,7 +40,7 @@ def centred(rows: Tensor, gain: Tensor | None, centre: Tensor | None) -> Tensor:
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows (N, D) of length 1 in place of any length."""
+    """Rows (N, D) normalised to length 1."""
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=_exact(rows))
     return rows / lengths.clamp(min=_SHORTEST).to(rows.dtype)
 
@@ -70,7 +70,7 @@ class _Distances(torch.autograd.Function):
     def backward(context: Any, slope: Tensor) -> Any:
         kept, table, index, lengths, cosines = context.saved_tensors
         towards = (-slope / lengths).to(kept.dtype)[:, None]
-        # A row that counts as longer than it is can still turn, but it does not change its length.
+        # Below the smallest norm the divisor is constant, so the term from the row's length vanishes.
         along = torch.where(lengths > _SHORTEST, slope * cosines / lengths.square(), 0.0)
         along = along.to(kept.dtype)[:, None]
         gradient = torch.empty_like(kept)

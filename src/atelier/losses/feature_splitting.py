@@ -1,7 +1,7 @@
-"""Feature splitting: each layer's features move to the nearest of the style's, layer by layer.
+"""Feature splitting: each layer's features are matched to their nearest style features independently.
 
-Kolkin et al. 2022, section 3.4: the last stage of NNST. The hypercolumns' stages keep what belongs together;
-this one lets every layer choose for itself and brings the finest details.
+Kolkin et al. 2022, section 3.4: the last stage of NNST. Matching whole hypercolumns keeps the layers
+consistent with each other; matching each layer separately adds the finest details.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from torch import Tensor
 
 from atelier.maths.neighbours import nearest
 
-#: About so many rows or columns of each layer are compared.
+#: The approximate number of rows or columns of each layer that are compared.
 _SIDE = 64
 
 Draw = Callable[[int], tuple[int, int]]
 
 
 class SplittingLoss:
-    """The terms of many layers' maps (1, C, H, W): mean cosine distance to the nearest of the style's.
+    """Mean cosine distance to the nearest style features, for each of several feature maps (1, C, H, W).
 
-    Of a layer that is longer than 64 positions every t-th row and column is compared, t = side // 64, from
-    the first ones that `draw(t)` says. Both sides are centred, and the nearest are searched anew each time.
+    If the longer side of a map exceeds 64 positions, only every t-th row and column is compared, with
+    t = side // 64; `draw(t)` chooses the first row and column. Both sides are centred, and the nearest style
+    features are searched for on every call.
 
-    `stale` repeats a slip of the authors' program, which its pictures of up to 520 px have: for a layer of at
-    most 64 positions the values that were compared last are read as if they were this layer's.
+    `stale` reproduces a bug of the authors' code, which affects its pictures of up to 520 px: a layer of at
+    most 64 positions is compared using the values of the last subsampled layer instead of its own.
     """
 
     def __init__(self, style: Sequence[Tensor], draw: Draw, *, stale: bool = False) -> None:
         self.style, self.draw, self.stale = [one.detach() for one in style], draw, stale
 
     def __call__(self, maps: Sequence[Tensor]) -> Tensor:
-        """(L,), one term for each layer."""
+        """One term for each layer, (L,)."""
         terms, last = [], None
         for found, wanted in zip(maps, self.style, strict=True):
             side = max(found.shape[-2:])
@@ -51,14 +52,14 @@ class SplittingLoss:
 
     @staticmethod
     def _stale(last: Tensor | None, channels: int) -> Tensor | None:
-        """The map that was compared last as rows of so many channels; None where that cannot be."""
+        """The last subsampled map as rows of `channels` values; None if its size does not allow that."""
         if last is None or last.numel() % channels:
             return None
         return last.contiguous().view(channels, -1).T
 
 
 def nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
-    """Mean over `rows` (N, C) of the smallest cosine distance to `others` (M, C), each side centred."""
+    """Mean over `rows` (N, C) of the smallest cosine distance to `others` (M, C), both sides centred."""
     others = F.normalize(others - others.mean(0), dim=1)
     rows = F.normalize(rows - rows.mean(0), dim=1)
     with torch.no_grad():
@@ -67,7 +68,7 @@ def nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def _every(features: Tensor, step: int, first: tuple[int, int]) -> Tensor:
-    """Every `step`-th row and column; where the first would lie outside, the last there is."""
+    """Every `step`-th row and column from `first`, which is clamped to the map."""
     row, column = (min(one, side - 1) for one, side in zip(first, features.shape[-2:], strict=True))
     return features[..., row::step, column::step]
 

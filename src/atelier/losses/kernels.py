@@ -1,10 +1,10 @@
 """Maximum mean discrepancy: style as a distribution of features, compared through a kernel.
 
-Li et al. 2017, "Demystifying Neural Style Transfer": with k a kernel, X the picture's features and Y the
-style's, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). Matching Gram matrices is the kernel (x.y)^2,
-matching means is x.y. Each loss takes features (B, C, H, W) of any height and width, and a weight map
-(B, 1, H, W), 0..1, for the target and for the picture, where only a part counts; `relative` divides by what
-all-zero features would cost, so that layers, encoders and kernels compare.
+Li et al. 2017, "Demystifying Neural Style Transfer": for a kernel k, picture features x and style features
+y, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). Matching Gram matrices is the kernel (x.y)^2; matching
+means is the kernel x.y. Each loss takes features (B, C, H, W) of any height and width and, for the target
+and the picture, an optional weight map (B, 1, H, W) in 0..1. `relative` divides by the loss of all-zero
+features, which makes layers, encoders and kernels comparable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ESTIMATORS = ("full", "linear")
 
 
 class LinearKernelLoss:
-    """MMD^2 of the kernel x.y: squared distance between the mean features, the mean over the batch."""
+    """MMD^2 of the kernel x.y: squared distance between the mean features, averaged over the batch."""
 
     def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
         self.target = _means(target.detach(), weight)
@@ -36,10 +36,10 @@ class LinearKernelLoss:
 
 
 class PolynomialKernelLoss:
-    """MMD^2 of the kernel (x.y + offset)^2 over all pairs of positions, the mean over the batch.
+    """MMD^2 of the kernel (x.y + offset)^2 over all pairs of positions, averaged over the batch.
 
     With offset 0 it is the sum of squared differences of Gram matrices (Li et al. 2017, eq. 9 to 11); an
-    offset c adds 2c times the linear kernel. The average over all pairs factorises, so no pair is formed.
+    offset c adds 2c times the linear kernel. The average factorises, so pairs are never built explicitly.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class PolynomialKernelLoss:
 class GaussianKernelLoss:
     """Unbiased estimate of MMD^2 of the kernel exp(-|x - y|^2 / (2 s^2)), for one picture (1, C, H, W).
 
-    s^2 is `bandwidth` times the mean squared distance between two positions of the target. "full" averages
-    over all pairs among `samples` positions of either side, "linear" over as many quadruples as `samples`
-    allow (Gretton et al. 2012, lemmas 6 and 14), which is cheaper a position and noisier. The positions are
-    drawn from `seed`; with `fresh`, anew at every call, else once for each number of positions. Near the
-    target the estimate is below 0 half of the time. Of a weight map only those positions are drawn that have
-    at least half of the weight.
+    s^2 is `bandwidth` times the mean squared distance between two positions of the target. The "full"
+    estimator averages over all pairs among `samples` positions of each side. The "linear" estimator averages
+    over as many quadruples as `samples` allow (Gretton et al. 2012, lemmas 6 and 14): it costs less per
+    position and is noisier. Positions are drawn from `seed`: new ones on every call with `fresh`, otherwise
+    the same ones for a given number of positions. Near the target the estimate is negative half of the time.
+    With a weight map, only positions of weight 0.5 or more are drawn.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GaussianKernelLoss:
         self.estimator, self.samples, self.fresh, self.seed = estimator, samples, fresh, seed
         self.generator = torch.Generator().manual_seed(seed)
         self.target = _positions(target.detach(), weight)
-        # The positions as a map of one column, for the moments.
+        # As a map one column wide, which is what the moments take.
         self.square = bandwidth * _spread(
             target.detach() if weight is None else self.target.T[None, ..., None]
         )
@@ -132,9 +132,9 @@ class GaussianKernelLoss:
         return (-(first - second).square().sum(1) / (2 * self.square)).exp().mean()
 
     def _kernel(self, first: Tensor, second: Tensor) -> Tensor:
-        """k of each of N positions with each of M, (N, M)."""
+        """The kernel matrix (N, M) of N and M positions."""
         lengths = first.square().sum(1)[:, None] + second.square().sum(1)
-        # Rounding may make the distance of a position to itself negative.
+        # Rounding can make the distance from a position to itself negative.
         distance = (lengths - 2 * first @ second.T).clamp(min=0)
         return (-distance / (2 * self.square)).exp()
 
@@ -144,14 +144,14 @@ def _means(features: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def _squares(values: Tensor) -> Tensor:
-    """The sum of squares of each of a batch, their mean."""
+    """The sum of squares of each batch element, averaged over the batch."""
     return values.square().flatten(1).sum(1).mean()
 
 
 def _positions(features: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Features (1, C, H, W) as one vector for each position that counts, (N, C), in float32 or better."""
+    """The vectors (N, C) of features (1, C, H, W) at positions with weight, in float32 or better."""
     if len(features) != 1:
-        raise ValueError(f"the Gaussian kernel takes one picture at a time, not {len(features)}")
+        raise ValueError(f"the Gaussian kernel loss expects a batch of one picture, got {len(features)}")
     vectors = features[0].flatten(1).T.to(torch.promote_types(features.dtype, torch.float32))
     if weight is None:
         return vectors
@@ -163,7 +163,7 @@ def _spread(features: Tensor) -> Tensor:
     """The mean squared distance between two positions: twice the trace of the covariance."""
     _, deviation = channel_moments(features, eps=0.0)
     mean_square = features.to(torch.promote_types(features.dtype, torch.float32)).square().mean((2, 3)).sum()
-    # A flat style has no spread; its features' size then says what near means.
+    # A flat style has no spread; fall back on the scale of its features.
     return torch.maximum(2 * deviation.square().sum(), 1e-4 * mean_square).clamp(min=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Matting: within every small window the picture is a linear function of the content's colours."""
+"""Matting loss: within each small window, the picture is a linear function of the content's colours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from atelier.maths.matting import MattingLaplacian
 
 
 class MattingLoss:
-    """The matting Laplacian's energy of a picture (B, 3, H, W) given its content, times `weight`.
+    """The matting Laplacian energy of a picture (B, 3, H, W) given its content, times `weight`.
 
-    Wen, Gao & Zou 2023 (eq. 7): the sum over the channels of v'Mv / (H W), the mean over the batch. As in
-    their code the gradient is that of each picture alone, not of the mean, and each of its entries is held
-    within `limit`, for an edge in a flat area would outweigh everything else. Where the picture is not
-    finite, or so large that its energy is not, the gradient is zero.
+    Wen, Gao & Zou 2023 (eq. 7): the sum over channels of v'Mv / (H W), averaged over the batch. As in their
+    code, the gradient is that of each picture, not divided by the batch size. Its entries are clamped to
+    +-`limit`, because an edge in a flat area would otherwise outweigh everything else. Where the picture or
+    its energy is not finite, the gradient is zero.
 
     >>> content = torch.rand(1, 3, 8, 8)
     >>> bool(MattingLoss(content)(1 - content) < 1e-5)

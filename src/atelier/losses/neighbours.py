@@ -1,6 +1,6 @@
-"""Likeness to hypercolumns: to the ones that were chosen for each place, and to any of the style's.
+"""Cosine distance to style hypercolumns: to the one chosen for each position, and to the nearest one.
 
-Kolkin et al. 2022, equations 3 and 5: cosine distances, after both sides were centred by the style's mean.
+Kolkin et al. 2022, equations 3 and 5. Both sides are centred by subtracting the style's mean.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 class NeighbourLoss:
-    """Mean cosine distance from targets (B, D, h, w) at the same places, both centred by the style's mean.
+    """Mean cosine distance to `target` (B, D, h, w), position by position, after centring.
 
-    `style` are the style's hypercolumns (B, D, h', w'). `near` is the mean distance from the nearest of
-    them, wherever it is; it looks at every third place, which is enough for a mean.
+    `style` (B, D, h', w') holds the style's hypercolumns; both sides are centred by their mean. `near` is
+    the mean distance to the nearest style hypercolumn at any position. It samples every third position,
+    which is enough to estimate a mean.
     """
 
     def __init__(self, target: Tensor, style: Tensor) -> None:
@@ -25,20 +26,23 @@ class NeighbourLoss:
         return self.match(self.towards(columns))
 
     def towards(self, columns: Tensor) -> Tensor:
-        """The directions (B, h w, D) of hypercolumns (B, D, h, w) from the style's mean."""
+        """Unit vectors (B, h w, D) from the style's mean to the hypercolumns (B, D, h, w)."""
         return directions(columns, self.centre)
 
     def match(self, painted: Tensor) -> Tensor:
-        """1 - cosine to the target, for directions (B, h w, D)."""
+        """Mean of 1 - cosine to the target, for unit vectors (B, h w, D)."""
         return 1 - (painted * self.target).sum(2, dtype=self.centre.dtype).mean()
 
     def near(self, painted: Tensor) -> Tensor:
-        """1 - the highest cosine to any of the style's, for directions (B, h w, D)."""
+        """Mean of 1 - the highest cosine to any style hypercolumn, for unit vectors (B, h w, D)."""
         return 1 - (painted[:, ::3] @ self.style.mT).amax(2).to(self.centre.dtype).mean()
 
 
 def swap(queries: Tensor, style: Tensor) -> Tensor:
-    """For each query (B, D, h, w) the style's hypercolumn (B, D, h', w') of highest cosine, both centred."""
+    """Replace each query (B, D, h, w) by the `style` hypercolumn (B, D, h', w') with the highest cosine.
+
+    Each side is centred by its own mean before the comparison.
+    """
     likeness = directions(queries, mean(queries)) @ directions(style, mean(style)).mT
     index, columns = likeness.argmax(2), places(style)
     swapped = torch.stack([one[chosen] for one, chosen in zip(columns, index, strict=True)])
@@ -46,18 +50,18 @@ def swap(queries: Tensor, style: Tensor) -> Tensor:
 
 
 def places(columns: Tensor) -> Tensor:
-    """(B, D, h, w) as (B, h w, D): a view where they are channels-last."""
+    """(B, D, h, w) as (B, h w, D): a view if the input is channels-last."""
     return columns.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def mean(columns: Tensor) -> Tensor:
-    """(B, 1, D) of (B, D, h, w), in float32 or better."""
+    """The mean over positions, (B, 1, D) from (B, D, h, w), in float32 or better."""
     exact = torch.promote_types(columns.dtype, torch.float32)
     return places(columns).mean(1, keepdim=True, dtype=exact)
 
 
 def directions(columns: Tensor, centre: Tensor) -> Tensor:
-    """Hypercolumns (B, D, h, w) from `centre` (B, 1, D), of length 1: (B, h w, D)."""
+    """Unit vectors (B, h w, D) from `centre` (B, 1, D) to hypercolumns (B, D, h, w)."""
     centred = places(columns) - centre.to(columns.dtype)
     length: Tensor = torch.linalg.vector_norm(centred, dim=2, keepdim=True)
     return centred / length.clamp(min=1e-6).to(centred.dtype)

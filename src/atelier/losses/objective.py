@@ -1,4 +1,4 @@
-"""An objective: weighted losses at an encoder's taps, summed by name, and smoothness of the picture."""
+"""The objective of an optimisation: weighted losses at an encoder's taps, and smoothness of the picture."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
 
 @dataclass(frozen=True)
 class Term:
-    """A loss of one tap's features (1, C, H, W), and what it is multiplied by.
+    """A loss on one tap's features (1, C, H, W), and its weight.
 
-    A `statistic` is a loss over all positions that also takes a weight map (1, 1, H, W).
+    A loss with `statistic` set pools over all positions and also takes a weight map (1, 1, H, W).
     """
 
     tap: str
@@ -33,12 +33,11 @@ class Term:
 
 
 class Objective:
-    """The terms of a picture (1, 3, H, W) by name, as a descent minimises them.
+    """The named loss terms of a picture (1, 3, H, W), to be minimised.
 
-    `terms` are summed under each name; those of weight 0 are not computed. `smoothness` weighs the
-    squared total variation, under its own name where it is above 0; with `wrap`, the picture's opposite
-    borders are neighbours. `seen` is the picture's alpha (1, 1, H, W): hidden places do not count in
-    statistics.
+    The `terms` under each name are summed; terms of weight 0 are not computed. A `smoothness` above 0 adds
+    a term of that name: the squared total variation times this weight. With `wrap`, opposite borders of the
+    picture count as neighbours. `seen` is the picture's alpha (1, 1, H, W): statistics ignore hidden pixels.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Objective:
 
     def __call__(self, picture: Tensor) -> dict[str, Tensor]:
         found = self.encoder(picture, self.taps) if self.taps else {}
-        # Without any term the sum still has to be a tensor that can be differentiated.
+        # With no terms, the sum must still be a differentiable tensor.
         nothing = 0.0 * picture.sum()
         values = {
             name: sum((term.weight * self._loss(term, found[term.tap]) for term in some), start=nothing)
@@ -77,14 +76,16 @@ class Objective:
 def content_terms(
     encoder: VGG, content: Tensor, taps: Sequence[str], weight: float, *, scale: Scale = "relative"
 ) -> list[Term]:
-    """The content loss at each of `taps`; they share `weight`.
+    """The content loss at each of `taps`, with `weight` divided equally among them.
 
-    By `scale` it is relative to the content's own size, the mean square as the tutorial has it, or half the
-    sum of squares at each tap as published (Gatys et al. 2016, eq. 1). Raises UsageError where there is no
-    tap.
+    `scale` is "relative" to divide by the content's mean square, "tutorial" for the plain mean square, or
+    "published" for half the sum of squares at each tap, with the full weight (Gatys et al. 2016, eq. 1).
+    Raises UsageError if `taps` is empty.
     """
     if not taps:
-        raise UsageError("content_layers needs at least one tap; content_weight 0 leaves the content out")
+        raise UsageError(
+            "content_layers needs at least one tap; set content_weight to 0 to disable the content loss"
+        )
     terms = []
     for tap, features in encoder(content, taps).items():
         share = features.numel() / 2 if scale == "published" else 1 / len(taps)
@@ -101,9 +102,9 @@ def statistics_terms(
     scale: Scale = "relative",
     seen: Tensor | None = None,
 ) -> list[Term]:
-    """The loss that `kind` names of a style (1, 3, H, W), at each tap of `shares` by its share.
+    """The loss `kind` for a style (1, 3, H, W): one term for each tap in `shares`, weighted by its share.
 
-    `seen` is the style's alpha (1, 1, H, W): only what is visible counts.
+    `seen` is the style's alpha (1, 1, H, W): only visible pixels count.
     """
     found = encoder(style, list(shares))
     return [
@@ -115,9 +116,10 @@ def statistics_terms(
 def statistics_loss(
     kind: Statistics, target: Tensor, *, scale: Scale = "relative", seen: Tensor | None = None
 ) -> Any:
-    """The loss of one tap's style features (1, C, H, W) that `kind` names.
+    """The loss `kind` for the style's features (1, C, H, W) at one tap.
 
-    `scale` is that of the Gram losses; the others are relative or not. `seen` is the style's alpha.
+    `scale` is that of `GramLoss`; the other losses only distinguish "relative" from the rest. `seen` is the
+    style's alpha (1, 1, H, W).
     """
     weight = weight_at(seen, (target.shape[-2], target.shape[-1]))
     if kind == "moments":

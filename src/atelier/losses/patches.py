@@ -1,8 +1,8 @@
-"""Style as patches: every patch of the picture's features should be one of the style's.
+"""Patch-based style loss: each patch of the picture's features should match a patch of the style's features.
 
-Li & Wand 2016, "Combining Markov Random Fields and Convolutional Neural Networks for Image Synthesis". The
-patches' neighbourhoods overlap, so that what they agree on is coherent. Matching is exact and runs in blocks:
-its memory does not grow with the pictures.
+Li & Wand 2016, "Combining Markov Random Fields and Convolutional Neural Networks for Image Synthesis".
+Patches overlap, which keeps the result coherent. Matching is exact and runs in blocks, so its memory use
+does not grow with the pictures.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class Matched:
-    """What a picture's features should be after matching.
+    """The target that matching produces for a picture's features.
 
-    `mean` (1, C, H, W) is the average of the matched patches that cover a position, `cover` (H, W) their
-    number, `scatter` the sum of squares by which they differ from that average: it stays, whatever the
-    picture does. `entries` counts the values of all patches.
+    `mean` (1, C, H, W) is the average of the matched patches that cover each position, and `cover` (H, W)
+    is their number. `scatter` is the sum of squared differences from that average, which does not depend on
+    the picture. `entries` is the number of values in all patches.
     """
 
     mean: Tensor
@@ -35,10 +35,11 @@ class Matched:
 class PatchLoss:
     """The MRF energy (eq. 2): mean squared difference between patches and their matches in the style.
 
-    `targets` are features (1, C, H, W) of the style and its copies, rotated or scaled; `masks` (1, 1, H, W),
-    0 or 1, leave out what is not of the style. Patches have `size` positions a side and start `stride` apart,
-    on both sides. The match is the patch of highest normalised cross-correlation (eq. 3), searched in `dtype`
-    anew at every `every`-th call, beginning with the first. `relative` divides by the style's mean square.
+    `targets` are features (1, C, H, W) of the style and of its rotated or scaled copies. `masks`
+    (1, 1, H, W), 0 or 1, exclude positions that do not belong to the style. Patches are `size` x `size` and
+    are taken every `stride` positions, in the picture and in the style. The match is the patch with the
+    highest normalised cross-correlation (eq. 3). It is searched for in `dtype` on the first call and then on
+    every `every`-th call. `relative` divides by the style's mean square.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class PatchLoss:
             self.match(features)
         self.calls += 1
         assert self.matched is not None
-        apart = _exact(_padded(features, self.size)) - self.matched.mean
-        energy = (apart.square().sum((0, 1)) * self.matched.cover).sum() + self.matched.scatter
+        difference = _exact(_padded(features, self.size)) - self.matched.mean
+        energy = (difference.square().sum((0, 1)) * self.matched.cover).sum() + self.matched.scatter
         return energy / self.matched.entries / self.unit
 
     @torch.no_grad()
@@ -96,10 +97,10 @@ class PatchLoss:
 
 
 class Patches:
-    """All patches of some feature maps of one width C, without a copy of any.
+    """All `size` x `size` patches of several feature maps with C channels, without copying them.
 
-    `vectors` (N, C) holds the positions of all maps, `corners` (P,) where the patches begin in it, `widths`
-    (P,) how long a row is there; `size` positions a side.
+    `vectors` (N, C) holds the positions of all maps. For each patch, `corners` (P,) is the index of its
+    top-left position in `vectors`, and `widths` (P,) is the row length of its map.
     """
 
     def __init__(self, vectors: Tensor, corners: Tensor, widths: Tensor, size: int) -> None:
@@ -107,7 +108,7 @@ class Patches:
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], masks: Sequence[Tensor | None], size: int, stride: int) -> Patches:
-        """The patches of maps (1, C, H, W) that start `stride` apart and lie inside the masks throughout."""
+        """The patches of maps (1, C, H, W), taken every `stride` positions, that lie inside the masks."""
         corners, widths, before = [], [], 0
         for values, mask in zip(maps, masks, strict=True):
             height, width = values.shape[-2:]
@@ -127,12 +128,12 @@ class Patches:
 
     @property
     def offsets(self) -> Sequence[int]:
-        """How far each position of a patch lies behind its corner, for patches of one map."""
+        """The offset of each position of a patch from its corner, for patches of a single map."""
         width = int(self.widths[0])
         return [row * width + column for row in range(self.size) for column in range(self.size)]
 
     def offsets_at(self, chosen: Tensor) -> Sequence[Tensor]:
-        """For each position in a patch, the indices into `vectors` of the `chosen` patches (K,)."""
+        """For each position in a patch, its indices into `vectors` for the `chosen` patches (K,)."""
         corners, widths = self.corners[chosen], self.widths[chosen]
         return [corners + row * widths + column for row in range(self.size) for column in range(self.size)]
 
@@ -143,10 +144,10 @@ class Patches:
 
 
 def nearest_patches(queries: Patches, keys: Patches, dtype: torch.dtype, *, block: int = _BLOCK) -> Tensor:
-    """For each query the key of highest normalised cross-correlation, (P,): an exact search in blocks.
+    """For each query, the index (P,) of the key with the highest normalised cross-correlation.
 
-    The query's own length does not change which key is best, so only the keys are normalised. Memory is that
-    of two blocks of patches and of their products.
+    The search is exact and runs in blocks; memory is two blocks of patches and their products. The norm of a
+    query does not affect which key wins, so only the keys are normalised.
     """
     best = queries.vectors.new_full(
         (len(queries),), -torch.inf, dtype=torch.promote_types(dtype, torch.float32)
@@ -167,7 +168,7 @@ def nearest_patches(queries: Patches, keys: Patches, dtype: torch.dtype, *, bloc
 
 
 def _starts(side: int, size: int, stride: int) -> Tensor:
-    """Where patches begin along a side; the last one always reaches its end."""
+    """The start of each patch along a side; the last patch always reaches the end."""
     starts = torch.arange(0, side - size + 1, stride)
     if starts[-1] != side - size:
         starts = torch.cat([starts, torch.tensor([side - size])])
@@ -175,13 +176,13 @@ def _starts(side: int, size: int, stride: int) -> Tensor:
 
 
 def _padded(values: Tensor, size: int) -> Tensor:
-    """Values (1, C, H, W), repeated at the end of a side that is shorter than a patch."""
+    """Values (1, C, H, W), with replicate padding at the end of any side shorter than a patch."""
     down, right = (max(0, size - side) for side in values.shape[-2:])
     return F.pad(values, (0, right, 0, down), mode="replicate") if down or right else values
 
 
 def _mean_square(target: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean square of features (1, C, H, W), of those inside the mask where it hides some."""
+    """The mean square of features (1, C, H, W), inside the mask if there is one."""
     square = _exact(target).square()
     if mask is None or bool((mask == 1).all()):
         return square.mean().clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""Smoothness: neighbouring pixels alike, and no grid woven into them."""
+"""Smoothness losses: total variation, and a penalty on periodic grid artefacts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NORMS = ("absolute", "isotropic", "squared")
 
 
 class TotalVariation:
-    """The mean over an image (B, C, H, W) of its differences to the right (dx) and downwards (dy).
+    """Mean difference between neighbouring pixels, dx horizontally and dy vertically, of (B, C, H, W).
 
-    `absolute` |dx| + |dy| and `isotropic` sqrt(dx^2 + dy^2) (Rudin, Osher & Fatemi 1992) keep edges;
-    `squared` dx^2 + dy^2 (Mahendran & Vedaldi 2015 with beta 2) blurs them and punishes single pixels.
+    `absolute`, |dx| + |dy|, and `isotropic`, sqrt(dx^2 + dy^2) (Rudin, Osher & Fatemi 1992), keep edges.
+    `squared`, dx^2 + dy^2 (Mahendran & Vedaldi 2015 with beta 2), blurs edges and penalises isolated pixels.
 
     >>> TotalVariation("squared")(torch.tensor([[[[0.0, 1.0]]]])).item()
     0.5
@@ -32,7 +32,7 @@ class TotalVariation:
 
     def __call__(self, image: Tensor) -> Tensor:
         image = image.to(torch.promote_types(image.dtype, torch.float32))
-        # The last row and column are their own neighbours: all differences keep the image's shape.
+        # Pad with zero differences at the last row and column, so that dx and dy keep the image's shape.
         dx = F.pad(image[..., 1:] - image[..., :-1], (0, 1))
         dy = F.pad(image[..., 1:, :] - image[..., :-1, :], (0, 0, 0, 1))
         if self.norm == "absolute":
@@ -40,16 +40,17 @@ class TotalVariation:
         squares = dx.square() + dy.square()
         if self.norm == "squared":
             return squares.mean()
-        # The root has no gradient at 0, where flat areas are.
+        # sqrt has no gradient at 0, which is the value in flat areas.
         return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0).mean()
 
 
 class LatticeLoss:
-    """How strongly an image (B, C, H, W) repeats itself every `period` pixels, in units of its values.
+    """Strength of a pattern that repeats every `period` pixels in an image (B, C, H, W), in pixel values.
 
-    A decoder that enlarges in steps weaves such a grid into flat areas. In windows of `cells` periods, the
-    details (what a blur of the period takes away) are averaged over the places that lie alike in their
-    periods: a grid stays, a texture of the picture's own does not. The root of the mean square of the rest.
+    Decoders with upsampling steps produce such a grid in flat areas. The details (the image minus a blur of
+    one period) are averaged, within windows of `cells` periods, over pixels at the same phase of the period.
+    A grid survives the averaging and natural texture does not. The loss is the root mean square of the
+    averages.
     """
 
     def __init__(self, period: int = 4, *, cells: int = 8) -> None:

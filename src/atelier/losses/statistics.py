@@ -1,8 +1,8 @@
-"""Style as statistics of the features over all positions: where things are does not count.
+"""Style as statistics of the features over all positions, independent of spatial layout.
 
-Each loss takes features (B, C, H, W) of any height and width, and a weight map (B, 1, H, W), 0..1, for
-the target and for the picture, where only a region counts. `relative` divides by what all-zero features
-would cost, so that layers, encoders and losses compare: 1 is no style at all.
+Each loss takes features (B, C, H, W) of any height and width and, for the target and the picture, an
+optional weight map (B, 1, H, W) in 0..1 that selects a region. `relative` divides by the loss of all-zero
+features, which makes layers, encoders and losses comparable: a value of 1 means no style at all.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _SCALES = ("tutorial", "published", "relative")
 
 
 class GramLoss:
-    """Squared difference of Gram matrices (Gatys et al. 2016); `centred` ones are covariances.
+    """Squared difference of Gram matrices (Gatys et al. 2016), or of covariances with `centred`.
 
-    With G the Gram matrix divided by the number of positions, and N channels, `scale` "tutorial" is the
-    mean of (G - G*)^2 / N^2 over the entries, as in PyTorch's neural style tutorial; "published" is the sum
-    of (G - G*)^2 / (4 N^2), eq. 4 of the paper; "relative" the sum of (G - G*)^2 over that of G*^2.
+    G is the Gram matrix divided by the number of positions, and N the number of channels. `scale` is
+    "tutorial" for the mean of (G - G*)^2 / N^2 over the entries, as in PyTorch's neural style tutorial;
+    "published" for the sum of (G - G*)^2 / (4 N^2), eq. 4 of the paper; or "relative" for the sum of
+    (G - G*)^2 divided by the sum of G*^2.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class GramLoss:
         self.centred = centred
         self.target = gram(target.detach(), centred=centred, weight=weight)
         if scale == "relative":
-            # A flat style has no covariance at all; its loss must not become rounding over rounding.
+            # A flat style has zero covariance: without this floor the loss divides rounding by rounding.
             whole = gram(target.detach(), weight=weight).square().mean()
             self.unit = _positive(torch.maximum(self.target.square().mean(), 1e-4 * whole))
         else:
@@ -54,9 +55,9 @@ class GramLoss:
 
 
 class MomentLoss:
-    """Squared differences of the channels' means and of their standard deviations, each averaged.
+    """Mean squared difference of the channel means plus that of the channel standard deviations.
 
-    Huang & Belongie 2017, eq. 12, with the mean over channels and the unbiased variance of their code.
+    Huang & Belongie 2017, eq. 12, averaged over channels and with the unbiased variance, as in their code.
     """
 
     def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
@@ -65,15 +66,15 @@ class MomentLoss:
 
     def __call__(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         mean, deviation = channel_moments(features, unbiased=True, weight=weight)
-        apart = (mean - self.mean).square().mean() + (deviation - self.deviation).square().mean()
-        return apart / self.unit
+        loss = (mean - self.mean).square().mean() + (deviation - self.deviation).square().mean()
+        return loss / self.unit
 
 
 class WassersteinLoss:
     """Squared 2-Wasserstein distance between Gaussians with the features' means and covariances.
 
-    |m - m*|^2 + tr(S + S* - 2 (S*^1/2 S S*^1/2)^1/2) (Dowson & Landau 1982), the mean over the batch. Fewer
-    positions than channels are fine.
+    |m - m*|^2 + tr(S + S* - 2 (S*^1/2 S S*^1/2)^1/2) (Dowson & Landau 1982), averaged over the batch. There
+    may be fewer positions than channels.
     """
 
     def __init__(self, target: Tensor, *, relative: bool = False, weight: Tensor | None = None) -> None:
@@ -93,8 +94,8 @@ class WassersteinLoss:
 
 def _gaussian(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     mean, covariance = mean_and_covariance(features, weight=weight)
-    # The root of a product of covariances squares their condition: float32 would lose every channel below
-    # 1/200 of the strongest. Apple's GPU has neither float64 nor the decomposition.
+    # The product of covariances squares their condition number: in float32 every channel below 1/200 of the
+    # strongest would be lost. MPS supports neither float64 nor the decomposition.
     device = "cpu" if features.device.type == "mps" else features.device
     return mean.to(device).double(), covariance.to(device).double()
 

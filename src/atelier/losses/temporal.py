@@ -1,8 +1,8 @@
-"""Temporal: what moves in the content moves the same way in the picture.
+"""Temporal loss: motion in the content produces the same motion in the stylised frames.
 
-Wang et al. 2020 (Consistent Video Style Transfer via Compound Regularization) make the second frame from
-the first, by a smooth random motion and a little noise, so that the motion is known and no video is needed;
-Wen, Gao & Zou 2023 train their video networks so.
+Wang et al. 2020 (Consistent Video Style Transfer via Compound Regularization) derive the second frame from
+the first with a smooth random motion and a little noise. The motion is then known, and training needs no
+video. Wen, Gao & Zou 2023 train their video networks this way.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Deviation of the motion in pixels, on a grid of one point per so many pixels.
+#: Standard deviation of the motion in pixels, and the spacing in pixels of the grid on which it is drawn.
 MOTION, GRID = 8.0, 100
-#: The largest shift of everything, in whole pixels along each axis.
+#: The largest global shift, in whole pixels along each axis.
 SHIFT = 10
-#: The smallest deviation of the second frame's noise; the largest is twice that.
+#: The smallest standard deviation of the second frame's noise; the largest is twice that.
 NOISE = 1e-3
 
 
 class TemporalLoss:
-    """Mean absolute difference between the first frame, moved, and the second, both (B, C, H, W).
+    """Mean absolute difference between the warped first frame and the second frame, both (B, C, H, W).
 
-    `flow` (B or 1, 2, H, W) is the motion in pixels, along the columns and along the rows.
+    `flow` (B or 1, 2, H, W) is the motion in pixels: horizontal in channel 0, vertical in channel 1.
 
     >>> frame = torch.rand(1, 3, 8, 8)
     >>> still = torch.zeros(1, 2, 8, 8)
@@ -38,11 +38,11 @@ class TemporalLoss:
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Frames (B, C, H, W) read at (column - flow_0, row - flow_1), the nearest pixel, borders repeated.
+    """Sample frames (B, C, H, W) at (column - flow_0, row - flow_1): nearest pixel, replicated borders.
 
-    As published: positions are scaled as if the corners' centres were the frame's edges, and read as if
-    they were not, so that the whole frame is enlarged by 1 / (W - 1), less than a pixel. Both frames of
-    the loss are, so nothing is lost.
+    As in the published code, positions are normalised as for `align_corners=True` but sampled with
+    `align_corners=False`. This enlarges the whole frame by 1 / (W - 1), less than a pixel. Both frames of
+    the loss are enlarged alike, so the comparison is unaffected.
     """
     height, width = frames.shape[-2:]
     columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -65,14 +65,14 @@ def random_flow(size: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 
 def second_frame(frames: Tensor, flow: Tensor, generator: torch.Generator) -> Tensor:
-    """What `frames` (B, C, H, W) look like after the motion, with a little noise."""
+    """`frames` (B, C, H, W) after the motion, with a little noise."""
     deviation = NOISE * (1 + torch.rand((), generator=generator))
     noise = deviation * torch.randn(frames.shape, generator=generator)
     return warp(frames, flow.to(frames.device)) + noise.to(frames.device)
 
 
 def _blurred(flow: Tensor, length: int, axis: int) -> Tensor:
-    """The mean over `length` neighbours along an axis, borders repeated; running sums, as it is long."""
+    """Mean over `length` neighbours along an axis with replicated borders, by running sums for speed."""
     before = length // 2
     first, last = flow.narrow(axis, 0, 1), flow.narrow(axis, -1, 1)
     repeated = [first] * (before + 1) + [flow] + [last] * (length - 1 - before)

@@ -1,7 +1,7 @@
-"""Style as a set of feature columns to be moved, content as how columns resemble each other.
+"""Style as optimal transport between feature columns, content as self-similarity of the columns.
 
 Kolkin, Salavon & Shakhnarovich 2019, "Style Transfer by Relaxed Optimal Transport and Self-Similarity", as
-its published code computes it. Columns are (N, C): one vector of features for each of N places, in any order.
+computed by its published code. Columns are (N, C): one feature vector for each of N positions, in any order.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Greys on the first axis, opponent colours on the other two, which vanish for greys; rows have length 1.
+# The first axis is grey; the other two are opponent colours, which are zero for greys. Rows have length 1.
 _ROOT = 3**-0.5
 _HIGH, _LOW = (1 + _ROOT) / 2, (1 - _ROOT) / 2
 PALETTE = ((_ROOT, _ROOT, _ROOT), (-_ROOT, _HIGH, -_LOW), (-_ROOT, -_LOW, _HIGH))
 
 
 class TransportLoss:
-    """Relaxed earth mover's distance to the style's columns under the cosine distance (eq. 5 to 7).
+    """Relaxed earth mover's distance to the style's columns, with cosine distance as cost (eq. 5 to 7).
 
-    Each column goes to its nearest one of the other side, at no limit of capacity; of both directions the
-    dearer counts. Nearest columns are searched in `dtype`; the distance to them is exact.
+    Each column is matched to its nearest column on the other side, without capacity limits. The loss is the
+    larger of the two directions. The search for nearest columns runs in `dtype`; the distance is exact.
     """
 
     def __init__(self, target: Tensor, *, dtype: torch.dtype | None = None) -> None:
@@ -37,9 +37,9 @@ class TransportLoss:
 
 
 class PaletteLoss:
-    """Relaxed earth mover's distance between colours (N, 3), RGB in 0..1: cosine and Euclidean distance.
+    """Relaxed earth mover's distance between colours (N, 3), RGB in 0..1: cosine plus Euclidean distance.
 
-    The paper has the Euclidean distance alone. The colours are rotated first, so that greys lie on an axis.
+    The paper uses the Euclidean distance only. Colours are rotated first, so that greys lie on an axis.
     """
 
     def __init__(self, target: Tensor) -> None:
@@ -52,13 +52,13 @@ class PaletteLoss:
         return relaxed(costs, lambda i, j: self._cost(found[i], self.target[j]))
 
     def _cost(self, first: Tensor, second: Tensor) -> Tensor:
-        """The cost of each of N pairs, (N,)."""
+        """The cost (N,) of N pairs of colours."""
         square = first.square().sum(1) + second.square().sum(1) - 2 * (first * second).sum(1)
         return 1 - (unit(first) * unit(second)).sum(1) + _near(square)
 
 
 class ColumnMomentLoss:
-    """Mean absolute difference of the means, and of all entries of the covariances (eq. 8)."""
+    """Mean absolute difference of the means plus that of all covariance entries (eq. 8)."""
 
     def __init__(self, target: Tensor) -> None:
         self.mean, self.covariance = _moments(target.detach())
@@ -69,10 +69,10 @@ class ColumnMomentLoss:
 
 
 class SelfSimilarityLoss:
-    """How much the distances among the columns differ from those among the content's (eq. 9).
+    """Difference between the pairwise distances of the columns and those of the content's columns (eq. 9).
 
-    Both are cosine distances between all pairs, each column of the matrix divided by its sum: what is alike
-    in the content stays alike, whatever it turns into.
+    Both are matrices of cosine distances, with each matrix column divided by its sum. The loss keeps regions
+    similar to each other if they are similar in the content, and does not constrain their appearance.
     """
 
     def __init__(self, target: Tensor) -> None:
@@ -83,22 +83,22 @@ class SelfSimilarityLoss:
 
 
 def relaxed(costs: Tensor, cost: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The relaxed earth mover's distance of the constant `costs` (N, M), differentiable through `cost`.
+    """The relaxed earth mover's distance for constant `costs` (N, M), differentiable through `cost`.
 
-    `cost` gives the costs of pairs (rows i, columns j). Only the cheapest of each row or column enter the
-    distance, so only those need a gradient.
+    `cost` returns the costs of the pairs (row i, column j). Only the smallest cost of each row or column
+    enters the distance, so only those pairs need a gradient.
     """
     rows, columns = (torch.arange(size, device=costs.device) for size in costs.shape)
     if costs.amin(1).float().mean() >= costs.amin(0).float().mean():
         return cost(rows, costs.argmin(1)).mean()
-    # The search along the last dimension takes a tenth of the time.
+    # Searching along the last dimension takes a tenth of the time.
     return cost(costs.T.contiguous().argmin(1), columns).mean()
 
 
 def unit(columns: Tensor) -> Tensor:
-    """Columns (N, C) at length 1; one without length stays zero and has no gradient.
+    """Columns (N, C) normalised to length 1. A zero column stays zero and gets no gradient.
 
-    Without that a black pixel would make the palette's cosine, and then the picture, not a number.
+    Otherwise a black pixel would turn the palette's cosine, and then the picture, into NaN.
     """
     square = columns.square().sum(1, keepdim=True)
     some = square > torch.finfo(columns.dtype).tiny
@@ -106,17 +106,17 @@ def unit(columns: Tensor) -> Tensor:
 
 
 def rotated(colours: Tensor) -> Tensor:
-    """RGB colours (N, 3) on the palette's axes: lightness and two opponent colours."""
+    """RGB colours (N, 3) rotated to the palette's axes: lightness and two opponent colours."""
     return colours @ colours.new_tensor(PALETTE).T
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """|x - y|^2 for each of N columns and each of M, (N, M); rounding may make it slightly negative."""
+    """|x - y|^2 between N and M columns, (N, M); rounding can make it slightly negative."""
     return first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
 
 
 def _near(square: Tensor) -> Tensor:
-    """The Euclidean part of the palette's cost; no gradient below 1e-5, where the root has none."""
+    """The Euclidean part of the palette's cost. Below 1e-5 the gradient is 0, because sqrt has none at 0."""
     return (square.clamp(1e-5, 1e5) / 3).sqrt()
 
 
@@ -130,6 +130,6 @@ def _similarity(columns: Tensor) -> Tensor:
     normal = unit(columns)
     distances = 1 - normal @ normal.T
     sums = distances.sum(0, keepdim=True)
-    # Where nothing is unlike the place, as in a flat picture, the distances are rounding.
+    # Where a column equals all others, as in a flat picture, the distances are only rounding errors.
     some = sums > 8 * torch.finfo(distances.dtype).eps * len(columns)
     return torch.where(some, distances / torch.where(some, sums, 1.0), 0.0)

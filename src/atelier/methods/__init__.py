@@ -1,1 +1,1 @@
-"""One paper, one file: a file in a family's folder is a method."""
+"""Methods, one file per paper. Each file in a family's folder defines a method."""

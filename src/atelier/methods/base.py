@@ -68,7 +68,7 @@ class Styles:
 
 @dataclass(frozen=True)
 class Context:
-    """What is the same for all pictures of a run.
+    """The settings shared by all pictures of a run.
 
     `size` is the long side in pixels and `dtype` the precision of networks. `files` holds the opened files
     of the file knobs: a Picture, a NumPy array, or a tuple of them.
@@ -185,7 +185,7 @@ class Job:
 
     @property
     def context(self) -> Context:
-        """What stays the same over all pictures, as `prepare` takes it."""
+        """The settings shared by all pictures, as `prepare` takes them."""
         return Context(self.device, self.dtype, self.seed, max(self.content.shape[-2:]), self.files)
 
     @property
@@ -266,5 +266,5 @@ class Method(Trainable):
 
     @classmethod
     def summary(cls) -> str:
-        """The one sentence that lists show."""
+        """The one-sentence description for lists."""
         return first_paragraph(cls)

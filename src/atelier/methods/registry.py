@@ -57,7 +57,7 @@ def knobs_for(method: type[Method], quality: str, chosen: Mapping[str, Any]) -> 
 
 
 def _declared(module: ModuleType) -> Iterator[type[Method]]:
-    """The method classes of a file; one whose name starts with _ is a base of others."""
+    """The method classes of a file. Classes whose name starts with _ are base classes and are skipped."""
     for value in vars(module).values():
         if not (
             isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
@@ -67,10 +67,10 @@ def _declared(module: ModuleType) -> Iterator[type[Method]]:
             continue
         for needed in ("name", "paper", "Knobs"):
             if not hasattr(value, needed):
-                raise AtelierError(f"the method {value.__name__} in {module.__file__} declares no '{needed}'")
+                raise AtelierError(f"the method {value.__name__} in {module.__file__} has no '{needed}'")
         if value.transfer is Method.transfer and value.prepare is Method.prepare:
             raise AtelierError(
-                f"the method {value.__name__} in {module.__file__} has no transfer and no prepare"
+                f"the method {value.__name__} in {module.__file__} has neither transfer nor prepare"
             )
         yield value
 

@@ -1,4 +1,4 @@
-"""What a trainable method declares: its data, networks, optimisers and the updates of one step.
+"""The interface of trainable methods: their data, networks, optimisers, and the updates of one step.
 
 A method with one network declares `Training`, `network` and `losses`. One with several networks
 (adversarial training, for instance) overrides `networks`, `optimisers` and `updates`.
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 #: The kinds of training data, and the items of their batches:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
-#: one_style: as styles, with exactly one;
+#: one_style: as styles, with exactly one style;
 #: domains: `a` and `b`, from two folders;
-#: labelled: `pictures` and `domain`, the number of the folder that each is from;
-#: captioned: `pictures` and `captions`, the text of the .txt file beside each.
+#: labelled: `pictures`, and `domain`, the index of each picture's folder;
+#: captioned: `pictures`, and `captions` from .txt files of the same name.
 DataKind = Literal["pairs", "styles", "one_style", "domains", "labelled", "captioned"]
 
 
@@ -96,7 +96,7 @@ class Update:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method knows about the data before it builds its networks.
+    """Facts on the data that a method needs to build its networks.
 
     `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains.
     """
@@ -211,7 +211,7 @@ class Trainable:
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 
-    # judging, exporting, painting
+    # evaluation, export, painting
 
     def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
         """Scores of the averaged networks on a held-out batch; by default, a single network's losses."""

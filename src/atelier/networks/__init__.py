@@ -1,4 +1,4 @@
-"""Trainable bodies, each buildable tiny from a seed."""
+"""Trainable networks. Each can be built in a tiny version from a seed."""
 
 import lazy_loader as _lazy
 

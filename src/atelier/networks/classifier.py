@@ -1,8 +1,8 @@
-"""The body that the bundled encoder is trained in: VGG with batch norm and two heads.
+"""The classifier that the bundled encoder is trained as: a VGG with batch norm and two heads.
 
-One head names the object, the other tells kinds of painting (and photographs) apart, so that
-colour and texture stay in the features although no object class needs them. What ships is the
-convolutions alone, with batch norm folded in (`fold`).
+One head classifies objects. The other classifies kinds of painting (and photographs), which keeps colour
+and texture in the features although object classes do not need them. Only the convolutions are shipped,
+with batch norm folded in (`fold`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class ConvNorm(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """A VGG of `widths` and `depths` (convolutions per stage), 2x2 max pooling between the stages.
+    """A VGG with `widths` channels and `depths` convolutions per stage, and 2x2 max pooling between stages.
 
-    Input (B, 3, H, W), normalised by the ImageNet mean and deviation; any size from 1 px.
+    The input is (B, 3, H, W), normalised by the ImageNet mean and standard deviation, of any size.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
                 inputs = width
         self.stages = len(widths)
         self.objects = nn.Linear(2 * inputs, objects)
-        # Style is read two stages earlier as well: it lives in strokes more than in things.
+        # The style head also reads features from two stages earlier, which hold more texture than objects.
         self.style_stage = max(1, self.stages - 2)
         self.styles = nn.Linear(2 * widths[self.style_stage - 1] + 2 * inputs, styles) if styles else None
 
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
         return (conv for name, conv in self.convs.items() if name.startswith(f"conv{number}_"))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Object logits (B, objects) and style logits (B, styles), or None without that head."""
+        """Object logits (B, objects) and style logits (B, styles), or None if there is no style head."""
         early = image
         for number in range(1, self.stages + 1):
             if number > 1:
@@ -77,7 +77,7 @@ def _pool(features: Tensor) -> Tensor:
 
 
 def _spread(features: Tensor) -> Tensor:
-    """Mean and deviation over positions, (B, 2C): what style transfer calls the style."""
+    """Mean and standard deviation over positions, (B, 2C), the style statistics of style transfer."""
     variance, mean = torch.var_mean(features.float(), (2, 3), correction=0)
     return torch.cat([mean, (variance + 1e-5).sqrt()], 1)
 

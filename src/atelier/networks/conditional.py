@@ -1,9 +1,10 @@
-"""The transformer with conditional instance normalisation, and what tells it the style.
+"""Image transformation networks with conditional instance normalisation.
 
-One network paints in many styles when a style is nothing but the shift and the scale after each instance
+One network renders many styles by representing a style as the shifts and scales after each instance
 normalisation (Dumoulin, Shlens & Kudlur 2017). `Pastiche` has a row of them for each style that it was
-trained on; `Arbitrary` predicts them from a picture of any style (Ghiasi et al. 2017), by way of a short
-vector that can be kept and mixed. Sizes are read off the state dict: published, lighter and slim ones load.
+trained on. `Arbitrary` predicts them from a picture of any style (Ghiasi et al. 2017) through a short style
+vector that can be stored and mixed. Sizes are inferred from the state dict, so published, lighter and slim
+networks load.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ Norms = Iterator[tuple[Tensor, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
 
 _EPS = 1e-5
-# The widest padding, 4 px, mirrors: it needs a pixel more than that.
+# The widest reflect padding is 4 px, which needs at least 5 px.
 _SMALLEST = 5
 
 
 def normalise(features: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Features (B, C, H, W) with the mean `shift` and the deviation `scale`, both (B, C), in each channel.
+    """Conditional instance normalisation of features (B, C, H, W); `shift` and `scale` are (B, C).
 
-    Moments are those of each picture, the variance's epsilon 1e-5, in float32 (Dumoulin et al. 2017, eq. 5).
+    Moments are taken per picture and channel in float32, with epsilon 1e-5 (Dumoulin et al. 2017, eq. 5).
 
     >>> normalise(torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 1), torch.ones(1, 1) * 3).round().flatten()
     tensor([-2.,  4.])
     """
     if features.shape[0] == 1 and features.shape[2:].numel() > 1:
-        # Over one picture batch norm is instance norm, and its kernels know channels-last and half precision.
+        # For one picture, batch norm equals instance norm, and supports channels-last and half precision.
         return F.batch_norm(features, None, None, scale[0], shift[0], training=True, eps=_EPS)
     exact = features.float()
     variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
@@ -49,10 +50,11 @@ def normalise(features: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """Down to a quarter, residual blocks, and up again: the painter.
+    """The transformation network: downsampling to a quarter, residual blocks, and upsampling.
 
-    `widths` are the channels at full, half and quarter size. With `everywhere` the style governs every
-    layer (Dumoulin et al.), else the first three have batch norm and no style (Ghiasi et al.).
+    `widths` are the channels at full, half and quarter resolution. With `everywhere`, the style conditions
+    every layer (Dumoulin et al.). Otherwise the first three layers have unconditional batch norm (Ghiasi et
+    al.).
     """
 
     def __init__(self, widths: Widths = (32, 64, 128), blocks: int = 5, *, everywhere: bool = False) -> None:
@@ -77,14 +79,14 @@ class Transformer(nn.Module):
         styled = (*self.contract.values(),) if everywhere else ()
         styled += tuple(conv for block in self.residual.values() for conv in block.children())
         styled += tuple(block.get_submodule("conv") for block in self.expand.values())
-        #: Channels of each layer that the style governs, in the order of computation.
+        #: The channels of each conditioned layer, in the order of computation.
         self.channels: tuple[int, ...] = tuple(conv.get_parameter("weight").shape[0] for conv in styled)
         self.everywhere = everywhere
 
     def forward(self, image: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """The painted `image` (B, 3, H, W), RGB in 0..1 as it is given, of any size.
+        """Stylise `image` (B, 3, H, W) of any size. Input and output are RGB in 0..1.
 
-        `shift` and `scale` (B or 1, sum of `channels`) are the style.
+        `shift` and `scale` (B or 1, sum of `channels`) define the style.
         """
         height, width = image.shape[-2:]
         spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
@@ -100,7 +102,7 @@ class Transformer(nn.Module):
             features = normalise(up.get_submodule("conv")(features), *next(norms))
             if name != "conv3":
                 features = features.relu_()
-        # Odd sides come out a little larger, grown at the far edges.
+        # Sides that are not multiples of 4 come out slightly larger; crop the excess.
         return torch.sigmoid(features[..., :height, :width].float())
 
     def _norms(self, batch: int, shift: Tensor, scale: Tensor) -> Norms:
@@ -129,10 +131,10 @@ def _residual(block: nn.Module, features: Tensor, norms: Norms) -> Tensor:
 
 
 class Pastiche(nn.Module):
-    """A painter of the styles that it was trained on: a row of shifts and of scales for each.
+    """A network for the styles that it was trained on, with a row of shifts and scales for each style.
 
-    `looks` (styles, `traits`) describe the styles' pictures, so that one can be told by its picture; those
-    of published networks are not known.
+    `looks` (styles, `traits`) are descriptors of the style pictures, used to recognise a style from its
+    picture. Published networks have none.
     """
 
     looks: Tensor
@@ -148,13 +150,13 @@ class Pastiche(nn.Module):
 
     @property
     def styles(self) -> int:
-        """How many styles there are."""
+        """The number of styles."""
         return len(self.shift)
 
     def learn(self, looks: Tensor) -> None:
-        """Make place for new styles that look so, (styles, traits), in place of the old.
+        """Replace the styles by new ones with descriptors `looks` (styles, traits).
 
-        Each starts from their mean: a transformer that is trained already learns a style quickly.
+        Each new style starts from the mean of the old ones: a trained transformer learns a style quickly.
         """
         self.looks = looks
         for name in ("shift", "scale"):
@@ -162,17 +164,17 @@ class Pastiche(nn.Module):
             self.register_parameter(name, nn.Parameter(mean.repeat(len(looks), 1)))
 
     def nearest(self, look: Tensor) -> Tensor:
-        """The shares (1, styles) of the styles most like `look` (traits): one, or a few in between."""
-        apart = torch.linalg.vector_norm(self.looks.float() - look, dim=1)
-        if len(apart) == 1:
-            return torch.ones_like(apart)[None]
+        """Mixing weights (1, styles) of the styles closest to the descriptor `look` (traits,)."""
+        distance = torch.linalg.vector_norm(self.looks.float() - look, dim=1)
+        if len(distance) == 1:
+            return torch.ones_like(distance)[None]
         between = torch.cdist(self.looks.float(), self.looks.float())
         between.fill_diagonal_(torch.inf)
         reach = between.amin(1).median().clamp(min=1e-4) / 4
-        return torch.softmax(-(apart / reach).square(), 0)[None]
+        return torch.softmax(-(distance / reach).square(), 0)[None]
 
     def forward(self, image: Tensor, shares: Tensor) -> Tensor:
-        """The painted `image` (B, 3, H, W), RGB in 0..1; `shares` (B or 1, styles) mixes the styles' rows."""
+        """Stylise `image` (B, 3, H, W), RGB in 0..1; `shares` (B or 1, styles) mixes the styles."""
         painted: Tensor = self.transformer(image, shares @ self.shift, shares @ self.scale)
         return painted
 
@@ -183,9 +185,9 @@ class Pastiche(nn.Module):
 
 
 class Statistics(nn.Module):
-    """A style seen by an encoder: the logarithms of its channels' moments, standardised, and a hidden layer.
+    """A style predictor: the logarithms of an encoder's channel moments, standardised, and a hidden layer.
 
-    The evenness is that of all styles seen in training, not of a batch: a handful of styles says little.
+    Standardisation uses running statistics of the training styles, because a batch holds too few styles.
     """
 
     mean: Tensor
@@ -201,15 +203,15 @@ class Statistics(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, moments: Tensor) -> Tensor:
-        """Moments (B, inputs), none negative, to (B, outputs)."""
+        """Non-negative moments (B, inputs) to (B, outputs)."""
         levels = (moments.float() + 1e-3).log()
         if self.training:
             self._learn(levels.detach())
-        even = (levels - self.mean) / (self.variance + 1e-3).sqrt()
-        return F.relu(self.hidden(even))
+        standardised = (levels - self.mean) / (self.variance + 1e-3).sqrt()
+        return F.relu(self.hidden(standardised))
 
     def _learn(self, levels: Tensor) -> None:
-        """Running moments: all that was seen at first, then the last thousand batches or so."""
+        """Update the running moments: a plain average at first, then over about the last thousand batches."""
         share = 1 / min(int(self.seen) + 1, 1000)
         self.mean.lerp_(levels.mean(0), share)
         self.variance.lerp_((levels - self.mean).square().mean(0), share)
@@ -217,9 +219,9 @@ class Statistics(nn.Module):
 
 
 class Arbitrary(nn.Module):
-    """A painter of any style: a predictor of the style's vector, and the shifts and scales made of it.
+    """A network for any style: a predictor computes a style vector, which gives the shifts and scales.
 
-    `predictor` is Inception's trunk, which sees a picture (B, 3, H, W), or `Statistics`, which sees an
+    `predictor` is Inception's trunk, which takes a picture (B, 3, H, W), or `Statistics`, which takes an
     encoder's moments (B, N).
     """
 
@@ -241,7 +243,7 @@ class Arbitrary(nn.Module):
         nn.init.ones_(self.scale.bias)
 
     def vector(self, seen: Tensor, alpha: Tensor | None = None) -> Tensor:
-        """The style's vector (B, V) of what its predictor sees; `alpha` (1, 1, H, W) is that of a picture."""
+        """The style vector (B, V) from the predictor's input; `alpha` (1, 1, H, W) is a picture's alpha."""
         if isinstance(self.predictor, inception.Trunk):
             found = self.predictor(seen).float()
             weight = weight_at(alpha, (found.shape[-2], found.shape[-1]))
@@ -255,12 +257,12 @@ class Arbitrary(nn.Module):
         return made
 
     def paint(self, image: Tensor, vector: Tensor) -> Tensor:
-        """The painted `image` (B, 3, H, W), RGB in 0..1, in the style of `vector` (B or 1, V)."""
+        """Stylise `image` (B, 3, H, W), RGB in 0..1, with the style `vector` (B or 1, V)."""
         painted: Tensor = self.transformer(image, self.shift(vector), self.scale(vector))
         return painted
 
     def forward(self, image: Tensor, seen: Tensor) -> Tensor:
-        """The painted `image` in the style of what the predictor sees."""
+        """Stylise `image` with the style that the predictor computes from `seen`."""
         return self.paint(image, self.vector(seen))
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
@@ -271,14 +273,14 @@ class Arbitrary(nn.Module):
 
 @torch.inference_mode(False)
 def load_arbitrary(state: Mapping[str, Tensor]) -> Arbitrary:
-    """The network of Ghiasi et al. that `state` is of: published, lighter or slim, in either naming.
+    """Build the network of Ghiasi et al. from `state`: published, lighter or slim, with either naming.
 
-    Raises `WeightsError` where a tensor is missing, left over or of another shape.
+    Raises `WeightsError` for missing tensors, unexpected tensors or wrong shapes.
     """
     own = arbitrary_from_tensorflow(state)
     widths, blocks = _sizes(own)
     vector = _rows(own, "bottleneck.weight")
-    # On the meta device nothing is drawn: the global random state belongs to the caller.
+    # On the meta device, initialisation does not advance the caller's global random state.
     with torch.device("meta"):
         network = Arbitrary(_predictor(own), vector=vector, widths=widths, blocks=blocks)
     return _filled(network, own, "the style network of Ghiasi et al.")
@@ -286,9 +288,9 @@ def load_arbitrary(state: Mapping[str, Tensor]) -> Arbitrary:
 
 @torch.inference_mode(False)
 def load_pastiche(state: Mapping[str, Tensor]) -> Pastiche:
-    """The network of Dumoulin et al. that `state` is of, in either naming.
+    """Build the network of Dumoulin et al. from `state`, with either naming.
 
-    Raises `WeightsError` where a tensor is missing, left over or of another shape.
+    Raises `WeightsError` for missing tensors, unexpected tensors or wrong shapes.
     """
     own = pastiche_from_tensorflow(state)
     widths, blocks = _sizes(own)
@@ -300,9 +302,9 @@ def load_pastiche(state: Mapping[str, Tensor]) -> Pastiche:
 
 
 def arbitrary_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published variables of Ghiasi et al. under the names here; own names stay as they are.
+    """Rename the published variables of Ghiasi et al. to atelier's names; those are kept if present.
 
-    What else the checkpoint holds (steps, slots of the optimiser, deeper layers, VGG) is left out.
+    Other contents of the checkpoint (step, optimiser slots, deeper layers, VGG) are dropped.
     """
     if not any(name.startswith("transformer/") for name in state):
         return dict(state)
@@ -322,7 +324,7 @@ def arbitrary_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pastiche_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published variables of Dumoulin et al. under the names here; own names stay as they are."""
+    """Rename the published variables of Dumoulin et al. to atelier's names; those are kept if present."""
     if not any(name.startswith("transformer/") for name in state):
         return dict(state)
     kernels = {name: value for name, value in state.items() if re.fullmatch("transformer/.*/weights", name)}
@@ -333,14 +335,14 @@ def pastiche_from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_used(name: str) -> bool:
-    """Whether a variable is a weight of what is computed: no slot, and nothing behind Mixed_6e."""
+    """Whether a variable is a weight in use: not an optimiser slot, and not after Mixed_6e."""
     return re.search(r"/(weights|biases|beta|moving_mean|moving_variance)$", name) is not None and (
         re.search(r"InceptionV3/(Mixed_7|AuxLogits|Logits)", name) is None
     )
 
 
 def _layers(state: Mapping[str, Tensor], *, everywhere: bool) -> list[str]:
-    """TensorFlow's names of the layers that the style governs, in the order of computation."""
+    """TensorFlow's names of the conditioned layers, in the order of computation."""
     blocks = max((int(n) for n in re.findall(r"/residual(\d+)/", " ".join(state))), default=0)
     names = [f"contract/conv{index}" for index in (1, 2, 3)] if everywhere else []
     names += [f"residual/residual{block}/conv{index}" for block in range(1, blocks + 1) for index in (1, 2)]
@@ -349,14 +351,14 @@ def _layers(state: Mapping[str, Tensor], *, everywhere: bool) -> list[str]:
 
 
 def _joined(state: Mapping[str, Tensor], layers: list[str], part: str, name: str) -> dict[str, Tensor]:
-    """One tensor `name` of the layers' own, side by side."""
+    """One tensor called `name`, concatenated from the tensors of all layers."""
     names = [f"{layer}/{part}" for layer in layers]
     if missing := [name for name in names if name not in state]:
         raise WeightsError(
             f"{len(missing)} of the network's {len(names)} variables */{part} are missing (first: "
             f"{missing[0]}): use the original published checkpoint"
         )
-    # A linear layer was stored as a convolution of 1 x 1; its output comes first here.
+    # Linear layers are stored as 1x1 convolutions with the output channels last.
     parts = [state[name][0, 0].T if state[name].ndim == 4 else state[name] for name in names]
     return {name: torch.cat(parts, 0 if name.endswith(("weight", "bias")) else 1)}
 
@@ -388,7 +390,7 @@ def _predictor(state: Mapping[str, Tensor]) -> inception.Trunk | Statistics:
 def _filled(network: Network, state: Mapping[str, Tensor], what: str) -> Network:
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     check_state(shapes, state, what)
-    # The caller's tensors are copied: preparing the network must not change them.
+    # Copy the caller's tensors, because preparing the network modifies them.
     own = {
         name: value.clone().float() if value.is_floating_point() else value.clone()
         for name, value in state.items()

@@ -1,10 +1,10 @@
-"""Decoders that undo a VGG-like encoder, layer by layer, from the first ReLU of a stage to the picture.
+"""Decoders that mirror a VGG-like encoder, layer by layer, from the first ReLU of a stage to the picture.
 
-The mirror of `conv3_2` is called `conv3_2` too and has its sizes turned round. So one class holds the
-published decoders of AdaIN (Huang & Belongie 2017, from relu4_1) and of WCT (Li et al. 2017, from relu1_1 to
-relu5_1), which mirror VGG-19, and slim ones for any other encoder. Beyond the papers a mirror may have skips,
-which let the features of earlier stages pass round the bottleneck, and residual blocks where the first of
-them joins.
+The mirror of `conv3_2` is also called `conv3_2`, with input and output channels swapped. One class serves
+the published decoders of AdaIN (Huang & Belongie 2017, from relu4_1) and of WCT (Li et al. 2017, from relu1_1
+to relu5_1), which mirror VGG-19, and slim decoders for any other encoder. As an extension to the papers, a
+decoder can have skip connections from earlier stages of the encoder, and residual blocks after the first
+skip connection.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PADDINGS = ("replicate", "reflect", "zeros")
 
 @dataclass(frozen=True)
 class DecoderPlan:
-    """The sizes of a mirror: channels and convolutions of the encoder's stages up to the mirrored one.
+    """The layout of a decoder: channels and convolutions of the encoder's stages, up to the decoded stage.
 
-    `skips` counts the stages below the deepest whose features join on the way up, `blocks` the residual
-    blocks where the first of them does.
+    `skips` is the number of stages below the deepest that have a skip connection. `blocks` is the number of
+    residual blocks after the first skip connection.
     """
 
     widths: tuple[int, ...]
@@ -42,64 +42,64 @@ class DecoderPlan:
     def __post_init__(self) -> None:
         if not 0 <= self.skips < len(self.widths):
             raise UsageError(
-                f"A decoder of {len(self.widths)} stages has no {self.skips} skips: "
-                f"allowed are 0 to {len(self.widths) - 1}."
+                f"A decoder with {len(self.widths)} stages cannot have {self.skips} skip connections: "
+                f"use 0 to {len(self.widths) - 1}."
             )
         if self.blocks and not self.skips:
             raise UsageError(
-                f"{self.blocks} blocks need a skip to join at: ask for one skip, or for no blocks"
+                f"{self.blocks} blocks need a skip connection: set skips to 1 or more, or blocks to 0"
             )
 
     @classmethod
     def of(cls, encoder: Plan, stage: int = 4, *, skips: int = 0, blocks: int = 0) -> Self:
-        """The mirror of `encoder` from the first ReLU of `stage`. Raises UsageError where it has none."""
+        """The mirror of `encoder` from the first ReLU of `stage`. Raises UsageError for an unknown stage."""
         if not 1 <= stage <= len(encoder.widths):
-            raise UsageError(f"{encoder.name} has no stage {stage}: allowed are 1 to {len(encoder.widths)}.")
+            raise UsageError(f"{encoder.name} has no stage {stage}: use 1 to {len(encoder.widths)}.")
         return cls(encoder.widths[:stage], (*encoder.convs[: stage - 1], 1), skips, blocks)
 
     @property
     def stage(self) -> int:
-        """The stage whose first ReLU is undone."""
+        """The stage whose first ReLU the decoder takes as input."""
         return len(self.widths)
 
     @property
     def joins(self) -> tuple[int, ...]:
-        """The stages of the skips, in the order of computation."""
+        """The stages with a skip connection, in the order of computation."""
         return tuple(range(self.stage - 1, self.stage - 1 - self.skips, -1))
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The encoder's taps that the mirror needs, deepest first."""
+        """The encoder's taps that the decoder needs, deepest first."""
         return tuple(f"relu{stage}_1" for stage in (self.stage, *self.joins))
 
     @property
     def enlarging(self) -> str:
-        """How the picture grows: by nearest neighbours in the published sizes, else bilinearly.
+        """The upsampling mode: nearest for the published sizes, otherwise bilinear.
 
-        Nearest neighbours leave a fine hatch in flat areas.
+        Nearest-neighbour upsampling produces a fine hatch pattern in flat areas.
         """
         return "nearest" if self.widths == VGG19.widths[: self.stage] else "bilinear"
 
     def layers(self) -> Iterator[tuple[int, int, int, int]]:
-        """Stage, number in the stage, input and output channels of each convolution, in order."""
+        """Stage, number within the stage, input and output channels of each convolution, in order."""
         for stage in range(self.stage, 0, -1):
             width, below = self.widths[stage - 1], self.widths[stage - 2] if stage > 1 else 3
             for number in range(self.convs[stage - 1], 0, -1):
                 yield stage, number, width, width if number > 1 else below
 
     def official_names(self) -> dict[str, str]:
-        """Position in the published `nn.Sequential` (`"5.weight"`) to atelier's name."""
+        """Map names in the published `nn.Sequential` (`"5.weight"`) to atelier's names."""
         position, names = 1, {}
         for stage, number, _, _ in self.layers():
             for part in ("weight", "bias"):
                 names[f"{position}.{part}"] = f"conv{stage}_{number}.{part}"
-            # Padding, convolution, ReLU; and one enlargement after each stage.
+            # Padding, convolution, ReLU; plus an upsampling layer after each stage.
             position += 4 if number == 1 else 3
         return names
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside the way straight through (He et al. 2016)."""
+    """A residual block: two 3x3 convolutions and an identity shortcut (He et al. 2016)."""
 
     def __init__(self, width: int, padding: str) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder of `plan`, new from torch's global seed; `padding` is the border of its convolutions.
+    """The decoder of `plan`, initialised from torch's global seed, with `padding` in its convolutions.
 
     >>> from atelier.features.vgg import TINY
     >>> decoder = Decoder(DecoderPlan.of(TINY, 2))
@@ -135,9 +135,9 @@ class Decoder(nn.Module):
             self.add_module(f"block{index}", Block(plan.widths[-2], padding))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The picture (B, 3, H, W), float32 and not clamped, of the features at `plan.taps`.
+        """The picture (B, 3, H, W), float32 and unclamped, from the features at `plan.taps`.
 
-        It is up to 2^(stage - 1) - 1 pixels larger each way than the picture that the encoder saw: crop it.
+        It can be up to 2^(stage - 1) - 1 pixels larger on each side than the encoder's input; crop it.
         """
         state = features[self.plan.taps[0]]
         for stage, number, _, _ in self.plan.layers():
@@ -153,7 +153,7 @@ class Decoder(nn.Module):
         return self._picture(state)
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Frozen on `device`, in `dtype` and channels-last."""
+        """Freeze the decoder and move it to `device` and `dtype`, in channels-last layout."""
         self.requires_grad_(False).eval()
         colour = self._part("conv1_1").bias
         assert colour is not None
@@ -161,13 +161,13 @@ class Decoder(nn.Module):
         exact_weights = {name: self._part(name).weight.detach().float() for name in self._nearest()}
         kernels = {name: upsampling_kernel(weight, "nearest") for name, weight in exact_weights.items()}
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The last bias is a colour, and half precision has not enough of them.
+        # The last bias is a colour; half precision would quantise it visibly.
         self._part("conv1_1").bias = nn.Parameter(exact, requires_grad=False)
         self._growing = {name: kernel.to(device, dtype) for name, kernel in kernels.items()}
         return self
 
     def fill(self, seed: int) -> Self:
-        """Weights of He et al. 2015 from `seed`, with pictures round mid-grey: lively without training."""
+        """Initialise the weights from `seed` (He et al. 2015), scaled for outputs around mid-grey."""
         generator = torch.Generator().manual_seed(seed)
         for part in self.parameters():
             if part.ndim == 1:
@@ -187,11 +187,11 @@ class Decoder(nn.Module):
         return part
 
     def _enters(self, stage: int, number: int) -> bool:
-        """Whether the picture has doubled before this convolution."""
+        """Whether upsampling precedes this convolution."""
         return stage < self.plan.stage and number == self.plan.convs[stage - 1]
 
     def _nearest(self) -> Iterator[str]:
-        """The convolutions that take what nearest neighbours have doubled, and nothing else."""
+        """The convolutions whose only input is a map from nearest-neighbour upsampling."""
         if self.plan.enlarging == "nearest":
             for stage, number, _, _ in self.plan.layers():
                 if self._enters(stage, number) and stage not in self.plan.joins and (stage, number) != (1, 1):
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
 
     def _picture(self, state: Tensor) -> Tensor:
         conv = self._part("conv1_1")
-        # In half precision numbers are finest round zero, so zero is mid-grey until the last moment.
+        # Half precision is most accurate around zero, so mid-grey is represented by zero until the end.
         assert conv.bias is not None
         shift = conv.bias - 0.5
         grey = _convolve(state, conv, self.padding, bias=shift.to(state.dtype))
@@ -223,7 +223,7 @@ class Decoder(nn.Module):
 
 
 class Decoders(nn.Module):
-    """Several mirrors of one encoder, one for each depth; the submodule `level3` undoes relu3_1."""
+    """Several decoders of one encoder, one for each depth; the submodule `level3` decodes relu3_1."""
 
     def __init__(self, plans: Sequence[DecoderPlan], *, padding: str = "replicate") -> None:
         super().__init__()
@@ -232,30 +232,30 @@ class Decoders(nn.Module):
             self.add_module(f"level{plan.stage}", Decoder(plan, padding=padding))
 
     def level(self, number: int) -> Decoder:
-        """The mirror of relu`number`_1."""
+        """The decoder of relu`number`_1."""
         mirror = self.get_submodule(f"level{number}")
         assert isinstance(mirror, Decoder)
         return mirror
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Each as `Decoder.prepare` does."""
+        """Call `Decoder.prepare` on each level."""
         for number in self.levels:
             self.level(number).prepare(device, dtype)
         return self
 
     def fill(self, seed: int) -> Self:
-        """Each as `Decoder.fill` does."""
+        """Call `Decoder.fill` on each level."""
         for number in self.levels:
             self.level(number).fill(seed)
         return self
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        """The picture of each level by its number, each from its own tap."""
+        """The picture of each level, by level number, from the level's own tap."""
         return {number: self.level(number)(features) for number in self.levels}
 
 
 def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
-    """The plan that the names and shapes of `state` belong to. Raises WeightsError if none."""
+    """Infer the plan from the names and shapes in `state`. Raises WeightsError if none fits."""
     names = {name.removeprefix("decoder.") for name in state}
     if all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in names):
         plans = [DecoderPlan.of(VGG19, stage) for stage in range(1, 6)]
@@ -266,7 +266,7 @@ def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
     if not widths or len(widths) != max(widths):
         raise WeightsError(
             f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a "
-            "decoder that mirrors an encoder; allowed: AdaIN's published decoder.pth, or one of atelier's"
+            "decoder that mirrors an encoder; use AdaIN's published decoder.pth or a decoder from atelier"
         )
     stages = range(1, len(widths) + 1)
     return DecoderPlan(
@@ -278,14 +278,14 @@ def recognise(state: Mapping[str, Tensor]) -> DecoderPlan:
 
 
 def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Decoder:
-    """The mirror that holds `state`, whose names are atelier's or the published file's.
+    """Build a decoder from `state`, which uses atelier's names or those of the published file.
 
-    Raises WeightsError for a tensor that is missing, left over or of another shape.
+    Raises WeightsError for missing tensors, unexpected tensors or wrong shapes.
     """
     plan = recognise(state)
     official = plan.official_names()
     named = {official.get(name.removeprefix("decoder."), name): tensor for name, tensor in state.items()}
-    # On no device: the usual constructor would draw from the global random state, the caller's.
+    # On the meta device: the plain constructor would advance the caller's global random state.
     with torch.device("meta"):
         mirror = Decoder(plan, padding=padding)
     check_state({name: part.shape for name, part in mirror.state_dict().items()}, named, "the decoder")
@@ -294,7 +294,7 @@ def from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> De
 
 
 def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate") -> Decoders:
-    """The mirrors of all levels in `state`, whose names begin with `level1.` to `level5.`.
+    """Build the decoders of all levels in `state`, whose names begin with `level1.` to `level5.`.
 
     Raises WeightsError as `from_state` does.
     """
@@ -304,8 +304,8 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
             parts.setdefault(int(found[1]), {})[found[2]] = tensor
     if not parts or sum(map(len, parts.values())) != len(state):
         raise WeightsError(
-            f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not the decoders of "
-            "several levels: take those of WCT"
+            f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a set of "
+            "decoders at several levels: use the decoders of WCT"
         )
     mirrors = Decoders(())
     mirrors.levels = tuple(sorted(parts, reverse=True))
@@ -313,25 +313,25 @@ def levels_from_state(state: Mapping[str, Tensor], *, padding: str = "replicate"
         mirror = from_state(parts[number], padding=padding)
         if mirror.plan.stage != number:
             raise WeightsError(
-                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: correct its names"
+                f"level{number} holds the decoder of relu{mirror.plan.stage}_1: correct the tensor names"
             )
         mirrors.add_module(f"level{number}", mirror)
     return mirrors
 
 
 def check_fit(plan: DecoderPlan, encoder: VGG) -> None:
-    """Nothing where `plan` mirrors `encoder`, else WeightsError."""
+    """Raise WeightsError unless `plan` mirrors `encoder`."""
     for tap, width in zip(plan.taps, plan.widths[::-1], strict=False):
         if tap not in encoder.taps or encoder.channels(tap) != width:
-            there = f"{encoder.channels(tap)} channels" if tap in encoder.taps else "nothing"
+            there = f"has {encoder.channels(tap)}" if tap in encoder.taps else "has no such tap"
             raise WeightsError(
-                f"the decoder needs {width} channels at {tap} and the encoder ({encoder.plan.name}) gives "
+                f"the decoder needs {width} channels at {tap}, but the encoder ({encoder.plan.name}) "
                 f"{there}: use a decoder that was trained for this encoder"
             )
 
 
 def _sizes(state: Mapping[str, Tensor]) -> tuple[dict[int, int], dict[int, int]]:
-    """Channels and number of convolutions by stage, read off the tensors."""
+    """Channels and number of convolutions by stage, inferred from the tensors."""
     widths: dict[int, int] = {}
     convs: dict[int, int] = {}
     for name, tensor in state.items():
@@ -343,7 +343,7 @@ def _sizes(state: Mapping[str, Tensor]) -> tuple[dict[int, int], dict[int, int]]
 
 
 def _convolve(state: Tensor, conv: nn.Conv2d, padding: str, *, bias: Tensor | None = None) -> Tensor:
-    """A 3x3 convolution that keeps the size, with its own bias or another."""
+    """A 3x3 convolution that keeps the size; `bias` replaces the layer's own bias."""
     bias = conv.bias if bias is None else bias
     if padding == "zeros":
         return F.conv2d(state, conv.weight, bias, padding=1)

@@ -1,7 +1,7 @@
-"""The decoder of NNST-D: it paints a picture from hypercolumns that were chosen among the style's.
+"""The decoder of NNST-D: reconstructs a picture from hypercolumns selected from the style.
 
-After Kolkin et al. 2022, section 4, and much smaller: the hypercolumn is first projected, and a second
-input, the content's normalised features, tells it where the edges lie.
+Based on Kolkin et al. 2022, section 4, but much smaller: hypercolumns are projected to fewer channels first,
+and the content's normalised features are a second input that carries the positions of edges.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from atelier.networks.upsampling import upsampled_convolution, upsampling_kernel
 class HypercolumnDecoder(nn.Module):
     """Values (B, V, h, w) and guidance (B, G, h, w) to a picture (B, 3, 4h, 4w), about 0..1, unclamped.
 
-    `dims` are the channels of a hypercolumn, `guides` those of the guidance. The first layers, `value` and
-    `guide`, are 1x1, so that a style's candidates pass through `value` once, whoever chooses them later;
-    `scale` (T,) is what each tap of the hypercolumn is divided by.
+    `dims` and `guides` are the channels of a hypercolumn and of the guidance. The first layers, `value` and
+    `guide`, are 1x1 convolutions, so `value` can be applied once to all of a style's hypercolumns, before
+    matching. `scale` (T,) holds the divisor of each tap of the hypercolumn.
     """
 
     scale: Tensor
-    #: The taps that are the guidance, side by side.
+    #: The taps that are concatenated to form the guidance.
     guides = ("relu3_1", "relu3_3", "relu4_3")
 
     def __init__(
@@ -41,7 +41,7 @@ class HypercolumnDecoder(nn.Module):
         self.last = _conv(width // 4, 3)
 
     def forward(self, values: Tensor, guidance: Tensor) -> Tensor:
-        """The picture; `values` have passed through `value`, `guidance` is as the encoder sees it."""
+        """The picture. `values` are outputs of `value`; `guidance` are raw features of the encoder."""
         joined = torch.cat([values.relu(), self.guide(guidance).relu()], 1)
         features = self.join(joined).relu()
         for block in self.blocks:
@@ -53,7 +53,7 @@ class HypercolumnDecoder(nn.Module):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Self:
-        """The decoder that `state` belongs to, of the sizes of its tensors, holding them."""
+        """Build a decoder from `state`, with sizes inferred from its tensors."""
         try:
             width, dims = state["value.weight"].shape[:2]
             guide_width, guides = state["guide.weight"].shape[:2]
@@ -66,7 +66,7 @@ class HypercolumnDecoder(nn.Module):
             made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise WeightsError(
-                "these weights are not a decoder of hypercolumns: use those of 'atelier train nnst-d'"
+                "these weights are not those of a hypercolumn decoder: train one with 'atelier train nnst-d'"
             ) from error
         return made
 
@@ -84,7 +84,7 @@ class Residual(nn.Module):
 
 
 class Doubled(nn.Sequential):
-    """Twice the size, then two convolutions and ReLUs; the names of its weights are those of three layers."""
+    """Upsampling to twice the size, then two convolutions with ReLUs."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(_conv(inputs, outputs), nn.ReLU(True), _conv(outputs, outputs))
@@ -92,7 +92,7 @@ class Doubled(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         first, second = self[0], self[2]
         assert isinstance(first, nn.Conv2d)
-        # Enlarging by repetition would weave a fine hatch into flat areas.
+        # Nearest-neighbour upsampling would produce a fine hatch pattern in flat areas.
         kernel = upsampling_kernel(first.weight.float(), "bilinear").to(features.dtype)
         larger: Tensor = second(upsampled_convolution(features, kernel, first.bias).relu()).relu()
         return larger

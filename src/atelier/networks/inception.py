@@ -1,7 +1,7 @@
-"""The trunk of Inception-v3 (Szegedy et al. 2016) up to Mixed_6e, as Ghiasi et al. see a style with it.
+"""The trunk of Inception-v3 (Szegedy et al. 2016) up to Mixed_6e, which Ghiasi et al. use to encode styles.
 
-Names are those of TF-slim, oddities included: in Mixed_6a the layers called 1x1 have 3x3 kernels. This
-differs from Inception-v3 as it is known: activations stop at 6 (ReLU6), as in the published style network.
+Layer names are those of TF-slim, oddities included: in Mixed_6a the layers named 1x1 have 3x3 kernels.
+Unlike the standard Inception-v3, activations are capped at 6 (ReLU6), as in the published style network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from atelier.networks.tensorflow import Convolution, Padding
 
 Branch = tuple[tuple[str, int], ...]
 
-#: The fewest pixels that a picture's side may have: every convolution and pooling gets one position out.
+#: The smallest side of a picture, in pixels, for which every convolution and pooling has an output.
 SMALLEST = 43
 _STEM: Branch = (
     ("Conv2d_1a_3x3", 32),
@@ -65,7 +65,7 @@ _MIXED: dict[str, tuple[Branch, ...]] = {
 
 
 class Trunk(nn.Module):
-    """Inception-v3 up to Mixed_6e with `thin` times fewer channels, new from torch's global seed.
+    """Inception-v3 up to Mixed_6e with `thin` times fewer channels, initialised from torch's global seed.
 
     >>> Trunk(thin=16).eval()(torch.rand(1, 3, 43, 59)).shape
     torch.Size([1, 48, 1, 2])
@@ -84,15 +84,15 @@ class Trunk(nn.Module):
         self.outputs = inputs
 
     def forward(self, image: Tensor) -> Tensor:
-        """Features (B, 768 / thin, h, w) of `image` (B, 3, H, W), RGB in 0..1, `SMALLEST` px a side or more.
+        """Features (B, 768 / thin, h, w) of `image` (B, 3, H, W), RGB in 0..1.
 
-        Raises `InputError` for a smaller one.
+        Raises `InputError` if a side is shorter than `SMALLEST` px.
         """
         if min(image.shape[-2:]) < SMALLEST:
             height, width = image.shape[-2:]
             raise InputError(
-                f"A picture of {width}x{height} px is too small for Inception, which needs {SMALLEST} px a "
-                "side: enlarge it"
+                f"A picture of {width}x{height} px is too small for Inception, which needs at least "
+                f"{SMALLEST} px a side: enlarge the picture"
             )
         dtype = self.get_submodule("Conv2d_1a_3x3").get_parameter("weight").dtype
         features = image.to(dtype, memory_format=torch.channels_last)
@@ -106,7 +106,10 @@ class Trunk(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches of convolutions side by side, one with averages; the halving one keeps maxima instead."""
+    """An Inception block: parallel branches of convolutions, and one with average pooling.
+
+    A block that halves the resolution uses max pooling instead.
+    """
 
     def __init__(self, inputs: int, branches: Iterable[Branch], thin: int) -> None:
         super().__init__()
@@ -123,7 +126,7 @@ class Mixed(nn.Module):
             self.outputs += inputs
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H, W), or half the height and width."""
+        """(B, inputs, H, W) to (B, outputs, H, W), or to half the height and width."""
         found = []
         for name, branch in self.named_children():
             part = features
@@ -138,7 +141,7 @@ class Mixed(nn.Module):
 
 
 def _unit(name: str, inputs: int, outputs: int) -> Convolution:
-    """The convolution that a name of TF-slim stands for."""
+    """The convolution described by a layer name of TF-slim."""
     if name == "Conv2d_1a_1x1":
         return Convolution(inputs, outputs, (3, 3), stride=2, padding="valid", norm=True)
     height, width = (int(side) for side in name.rsplit("_", 1)[1].split("x"))

@@ -1,9 +1,9 @@
-"""The reversible residual network of CAP-VSTNet: pictures to features and back, with nothing lost.
+"""The reversible residual network of CAP-VSTNet: maps pictures to features and back without loss.
 
-Wen, Gao & Zou 2023 (section 3.1). A block maps two halves (x1, x2) to (x2, x1 + F(x2)), which is undone by
-subtracting F(x2) again, whatever F is. Between the groups of blocks 2 x 2 pixels become four channels
-(squeeze); the picture's three channels are filled up with zeros first (injective padding); two more blocks
-and the inverse of the squeeze leave few channels at a high resolution (channel refinement).
+Wen, Gao & Zou 2023 (section 3.1). A block maps two halves (x1, x2) to (x2, x1 + F(x2)), which is inverted by
+subtracting F(x2), for any F. Between groups of blocks, 2 x 2 pixels become four channels (squeeze). At the
+input, the picture's three channels are padded with zero channels (injective padding). At the end, two more
+blocks and the inverse of the squeeze give few channels at a high resolution (channel refinement).
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from torch import Tensor, nn
 from atelier.core.errors import InputError, WeightsError
 from atelier.store.checkpoints import check_state
 
-# Positions of the three convolutions in the published `nn.Sequential`; padding and ReLUs lie between.
+# Positions of the three convolutions in the published `nn.Sequential`; the others are padding and ReLUs.
 _CONVS = ("1", "4", "7")
-#: What a state dict calls the number of unsqueezes at the end; published files do not have it.
+#: The state dict's key for the number of unsqueezes at the end; published files lack it.
 SPREAD = "spread"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of a reversible network.
+    """The layout of a reversible network.
 
     `channels`, `inner` and `blocks` give, for each group, the channels of one half, the width inside a
-    block, and the number of blocks; each group after the first has half the resolution and four times the
-    channels. `hidden` counts the channels of one half of the features, which are unsqueezed `spread` times.
+    block, and the number of blocks. Each group after the first has half the resolution and four times the
+    channels. `hidden` is the number of channels of one half of the features, which are unsqueezed `spread`
+    times.
     """
 
     channels: tuple[int, ...] = (16, 64, 256)
@@ -46,21 +47,21 @@ class Plan:
 
     @property
     def multiple(self) -> int:
-        """What a picture's sides must be multiples of."""
+        """The number that both sides of a picture must be multiples of."""
         return int(2 ** (len(self.channels) - 1))
 
     @property
     def width(self) -> int:
-        """The channels of the features."""
+        """The number of channels of the features."""
         return 2 * self.hidden
 
     def inside(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the features that a picture of `size` has of itself, not of its padding."""
+        """Height and width of the features of a picture of `size`, excluding those of its padding."""
         scale = self.multiple >> self.spread
         return -(-size[0] // scale), -(-size[1] // scale)
 
     def padded(self, planes: Tensor) -> Tensor:
-        """Planes (B, C, H, W) with sides that the network takes: the last row and column are repeated."""
+        """Planes (B, C, H, W) padded to a valid size by repeating the last row and column."""
         height, width = (
             max(2 * self.multiple, -(-side // self.multiple) * self.multiple) for side in planes.shape[-2:]
         )
@@ -68,7 +69,7 @@ class Plan:
         return F.pad(planes, more, mode="replicate") if any(more) else planes
 
     def sizes(self) -> Iterator[tuple[str, int, int, int]]:
-        """Name of each block, its input channels, inner width and output channels, in order."""
+        """The name, input channels, inner width and output channels of each block, in order."""
         position, before = 0, self.channels[0]
         for after, inner, count in zip(self.channels, self.inner, self.blocks, strict=True):
             for _ in range(count):
@@ -79,7 +80,7 @@ class Plan:
             yield f"channel_reduction.block_list.{index}", refined, self.hidden_inner, refined
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The parameters under their published names, with their shapes."""
+        """The shapes of the parameters, by their published names."""
         found: dict[str, tuple[int, ...]] = {}
         for name, before, inner, after in self.sizes():
             for position, inputs, outputs in _widths(before, inner, after):
@@ -90,7 +91,7 @@ class Plan:
 
 PHOTO = Plan()
 ART = Plan(hidden=64, spread=1)
-#: Half of the published width and half of its depth: a sixth of the work.
+#: Half of the published width and half of the published depth: a sixth of the computation.
 SLIM = Plan(
     channels=(8, 32, 128), inner=(4, 8, 32), blocks=(3, 5, 7), hidden=8, hidden_inner=32, refining=2, spread=2
 )
@@ -100,7 +101,7 @@ TINY = Plan(
 
 
 class Block(nn.Module):
-    """(x1, x2) to (x2, x1 + F(x2)); where the channels grow, both halves are squeezed on the way."""
+    """(x1, x2) to (x2, x1 + F(x2)). If the number of channels grows, both halves are squeezed first."""
 
     def __init__(self, before: int, inner: int, after: int) -> None:
         super().__init__()
@@ -119,14 +120,14 @@ class Block(nn.Module):
         return second, _moved(first, change, 1)
 
     def inverse(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """The halves that `forward` took, from those that it gave."""
+        """The inputs of `forward`, from its outputs."""
         if self.stride == 2:
             first = unsqueeze(first)
         second = _moved(second, self.residual(first), -1)
         return (unsqueeze(second) if self.stride == 2 else second), first
 
     def residual(self, half: Tensor) -> Tensor:
-        """F: three 3x3 convolutions with reflected borders, in the dtype of the weights."""
+        """F: three 3x3 convolutions with reflect padding, in the dtype of the weights."""
         first, *others = self.conv.values()
         features: Tensor = first(_reflected(half, self.dtype))
         for conv in others:
@@ -135,12 +136,12 @@ class Block(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the convolutions compute in."""
+        """The dtype of the convolutions."""
         return self.get_parameter(f"conv.{_CONVS[0]}.weight").dtype
 
 
 class Refinement(nn.Module):
-    """Blocks at the coarsest resolution, between which the features get the channels they end with."""
+    """Channel refinement: further blocks at the coarsest resolution, then unsqueezing of the features."""
 
     def __init__(self, plan: Plan, blocks: list[Block]) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class Refinement(nn.Module):
         return features
 
     def inverse(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The halves that `forward` took."""
+        """The inputs of `forward`, from the features."""
         for _ in range(self.spread):
             features = squeeze(features)
         first, second = _halves(features)
@@ -171,10 +172,10 @@ class Refinement(nn.Module):
 
 
 class Reversible(nn.Module):
-    """The network of `plan`, filled with random weights from `seed` (None: left unfilled).
+    """The network of `plan`, with random weights from `seed` (None: uninitialised weights).
 
-    The two halves stay in float32 whatever the convolutions compute in, for every rounding of theirs would
-    stay in the picture.
+    The two halves stay in float32 whatever the dtype of the convolutions, because each rounding of a half
+    would remain in the picture.
 
     >>> network, picture = Reversible(TINY), torch.rand(1, 3, 8, 12)
     >>> features = network(picture)
@@ -198,9 +199,9 @@ class Reversible(nn.Module):
     def forward(self, tensor: Tensor, *, inverse: bool = False) -> Tensor:
         """The features (B, C, H', W') of pictures (B, 3, H, W); with `inverse`, the pictures of features.
 
-        Both are float32, or float64 where the weights are. H and W are multiples of `plan.multiple`, and at
-        least twice that; else it raises InputError. One method for both, since what wraps a network to
-        train it on several devices only sees calls.
+        The output is float32, or float64 if the weights are. H and W must be multiples of `plan.multiple` and
+        at least twice that. Raises InputError otherwise. Both directions share one method because wrappers
+        for distributed training only intercept calls of the module.
         """
         tensor = tensor.to(torch.promote_types(torch.float32, self.dtype))
         return self._inverse(tensor) if inverse else self._forward(tensor)
@@ -209,8 +210,8 @@ class Reversible(nn.Module):
         step, (height, width) = self.plan.multiple, picture.shape[-2:]
         if height % step or width % step or min(height, width) < 2 * step:
             raise InputError(
-                f"A reversible network takes sides that are multiples of {step} and at least {2 * step}, "
-                f"not {width}x{height} px: pad the picture"
+                f"A reversible network needs sides that are multiples of {step} and at least {2 * step} px, "
+                f"got {width}x{height} px: pad the picture"
             )
         first, second = _halves(_filled(picture, 2 * self.plan.channels[0] - picture.shape[1]))
         for block in self.stack:
@@ -229,19 +230,19 @@ class Reversible(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the convolutions compute in."""
+        """The dtype of the convolutions."""
         return self.get_parameter(f"stack.0.conv.{_CONVS[0]}.weight").dtype
 
     def prepare(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move to `device`, compute in `dtype`, and be ready to be used, not trained."""
+        """Move to `device`, convert to `dtype`, and freeze for inference."""
         return self.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
     @torch.no_grad()
     def start_from_colours(self, gain: float) -> Self:
-        """Make the features little more than the picture, twice: a transfer is one of colours then.
+        """Initialise so that the features are roughly two copies of the picture: a transfer moves colours.
 
-        The second block copies the colours into the half that is empty so far; the residuals of the others
-        are made smaller by `gain`.
+        The second block copies the colours into the half that is still zero. The residuals of the other
+        blocks are scaled by `gain`.
         """
         for name, weight in self.named_parameters():
             if name.endswith(f"conv.{_CONVS[-1]}.weight"):
@@ -253,7 +254,7 @@ class Reversible(nn.Module):
         return self
 
     def _fill(self, seed: int) -> None:
-        # PyTorch's own choice for convolutions, with zero biases, as published.
+        # PyTorch's default for convolutions, but with zero biases, as published.
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             if parameter.ndim == 1:
@@ -263,7 +264,7 @@ class Reversible(nn.Module):
 
 
 def squeeze(features: Tensor) -> Tensor:
-    """(B, C, 2h, 2w) to (B, 4C, h, w): the pixel at (2i + a, 2j + b) goes to channels (2a + b) C onwards."""
+    """(B, C, 2h, 2w) to (B, 4C, h, w): the pixel at (2i + a, 2j + b) goes to the C channels at (2a + b) C."""
     batch, channels, height, width = features.shape
     pixels = features.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
     pixels = pixels.permute(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
@@ -278,14 +279,14 @@ def unsqueeze(features: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
-# A network may be loaded under inference mode and kept for one that differentiates through it.
+# The network may be loaded in inference mode and cached for a method that needs gradients.
 @torch.inference_mode(False)
 def from_state(state: Mapping[str, Tensor], *, spread: int | None = None) -> Reversible:
-    """The network holding `state`, published or atelier's own, of any size.
+    """Build the network from `state`, published or atelier's own, of any size.
 
-    `spread` is needed where the state has none: the published photorealistic (2) and artistic (1)
-    networks have the same names and shapes. Raises `WeightsError` where it is not known, or where the
-    tensors are not such a network's.
+    `spread` is needed if the state does not hold it: the published photorealistic (2) and artistic (1)
+    networks have the same names and shapes. Raises `WeightsError` if it is unknown, or if the tensors do
+    not form a reversible network.
     """
     plan = recognise(state, spread=spread)
     network = Reversible(plan, seed=None)
@@ -296,27 +297,27 @@ def from_state(state: Mapping[str, Tensor], *, spread: int | None = None) -> Rev
 
 
 def recognise(state: Mapping[str, Tensor], *, spread: int | None = None) -> Plan:
-    """The plan that the names and shapes of `state` belong to. Raises `WeightsError` if none."""
+    """Infer the plan from the names and shapes in `state`. Raises `WeightsError` if none fits."""
     stack = _blocks(state, r"stack\.(\d+)")
     refined = _blocks(state, r"channel_reduction\.block_list\.(\d+)")
     if not stack or not refined:
         raise WeightsError(
-            f"these {len(state)} tensors are not those of a reversible network: use one published for "
-            "CAP-VSTNet (photo_image.pt, art_image.pt, ...) or that `atelier train cap_vstnet` made"
+            f"these {len(state)} tensors are not those of a reversible network: use weights published for "
+            "CAP-VSTNet (photo_image.pt, art_image.pt, ...) or made by `atelier train cap_vstnet`"
         )
     if SPREAD in state:
         spread = int(state[SPREAD])
     if spread is None:
         raise WeightsError(
-            "the weights do not say whether they are photorealistic or artistic, for the published files "
+            "the weights do not say whether they are photorealistic or artistic, because the published files "
             "have the same shapes: set the knob network to photo or art"
         )
     channels, inner, blocks = _groups(stack)
     width, hidden_inner = refined[0][1], refined[0][0]
     if not 0 <= spread < len(channels) or width % 4**spread or width < channels[-1]:
         raise WeightsError(
-            f"the last blocks of these weights have {width} channels, which do not fit {spread} unsqueezes "
-            f"of {len(channels)} groups: use the original published file"
+            f"the last blocks of these weights have {width} channels, which does not fit {spread} unsqueezes "
+            f"and {len(channels)} groups: use the original published file"
         )
     return Plan(channels, inner, blocks, width // 4**spread, hidden_inner, len(refined), spread)
 
@@ -331,12 +332,13 @@ def _blocks(state: Mapping[str, Tensor], pattern: str) -> list[tuple[int, int]]:
 
 
 def _groups(stack: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Channels, inner widths and numbers of blocks, by group. A group is what has the same channels."""
+    """Channels, inner widths and numbers of blocks of each group of blocks with the same channels."""
     channels = tuple(dict.fromkeys(after for _, after in stack))
     if any(4 * one != two for one, two in pairwise(channels)):
         raise WeightsError(
-            f"the blocks of these weights have {', '.join(map(str, channels))} channels, and each group of a "
-            "reversible network has four times as many as the one before: use the original published file"
+            f"the blocks of these weights have {', '.join(map(str, channels))} channels, but each group of a "
+            "reversible network must have four times as many as the previous one: use the original published "
+            "file"
         )
     inner = tuple(next(width for width, after in stack if after == one) for one in channels)
     return channels, inner, tuple(sum(after == one for _, after in stack) for one in channels)
@@ -348,26 +350,26 @@ def _widths(before: int, inner: int, after: int) -> Iterator[tuple[str, int, int
 
 
 def _filled(features: Tensor, count: int) -> Tensor:
-    """Injective padding: `count` channels of zeros behind the others."""
+    """Injective padding: append `count` channels of zeros."""
     batch, _, height, width = features.shape
     return torch.cat([features, features.new_zeros((batch, count, height, width))], 1)
 
 
 def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the second half of the channels, each in memory of its own."""
+    """The first and the second half of the channels, as copies."""
     first, second = features.chunk(2, 1)
     return first.clone(memory_format=torch.channels_last), second.clone(memory_format=torch.channels_last)
 
 
 def _moved(half: Tensor, change: Tensor, sign: int) -> Tensor:
-    """half + sign * change, in place where nobody differentiates: the halves belong to the network."""
+    """half + sign * change; in place if no gradient is needed, since the network owns the halves."""
     if half.requires_grad or change.requires_grad:
         return half + sign * change
     return half.add_(change, alpha=sign)
 
 
 def _reflected(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """The features with a reflected border of one pixel, in `dtype`; rounded while they are copied."""
+    """The features in `dtype` with reflect padding of one pixel, converted and padded in one copy."""
     if features.requires_grad or features.dtype == dtype:
         return F.pad(features.to(dtype), (1, 1, 1, 1), mode="reflect")
     batch, channels, height, width = features.shape
@@ -379,5 +381,5 @@ def _reflected(features: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _unfilled(before: int, after: int, stride: int) -> nn.Conv2d:
-    # The usual constructor would draw from the global random state, which belongs to the caller.
+    # The plain constructor would advance the caller's global random state.
     return nn.Conv2d(before, after, 3, stride=stride, device="meta").to_empty(device="cpu")

@@ -1,7 +1,7 @@
 """TensorFlow's conventions: convolutions without bias, batch norm without a scale, kernels (H, W, in, out).
 
-The networks of Dumoulin et al. and Ghiasi et al. were published in it. Their modules here carry its names
-with dots for slashes, so that a checkpoint is translated by a rule and not by a table.
+The networks of Dumoulin et al. and Ghiasi et al. were published for TensorFlow. Modules here use its names,
+with dots instead of slashes, so checkpoints are converted by a rule instead of a table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ENDINGS = {
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with a shift and no scale, as TF-slim has it: epsilon 1e-3."""
+    """Batch norm with a shift and no scale, epsilon 1e-3, as in TF-slim."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -43,17 +43,17 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, C, H, W) by the batch's moments in training, else by the running ones."""
+        """Normalise features (B, C, H, W) by batch statistics in training, by running ones in evaluation."""
         return F.batch_norm(
             features, self.running_mean, self.running_var, None, self.bias, self.training, 0.01, self.eps
         )
 
 
 class Convolution(nn.Module):
-    """A convolution without bias and, with `norm`, the batch norm behind it.
+    """A convolution without bias, followed by batch norm with `norm`.
 
-    `padding` "reflect" mirrors half a kernel on every side; "same" pads with zeros and is for a stride
-    of 1, where TensorFlow's is symmetric; "valid" pads nothing.
+    `padding` is "reflect" to mirror half a kernel on every side; "same" for zero padding, at stride 1 only,
+    where TensorFlow's padding is symmetric; or "valid" for none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Convolution(nn.Module):
         self.bias: nn.Parameter | None = None
         self.norm = BatchNorm(outputs) if norm else None
         self.stride, self.padding = stride, padding
-        # Not the normal one: on the meta device it makes torch import 800 modules, which takes a second.
+        # Not kaiming_normal_: on the meta device it makes torch import 800 modules, which takes a second.
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Convolution(nn.Module):
         return features if self.norm is None else self.norm(features)
 
     def fold(self) -> None:
-        """Take the batch norm into the weights: the same numbers with one pass over the features less."""
+        """Fold the batch norm into the weights, which saves one pass over the features."""
         if self.norm is None:
             return
         scale = (self.norm.running_var + self.norm.eps).rsqrt()
@@ -94,7 +94,7 @@ class Convolution(nn.Module):
 
 
 def fold(network: nn.Module, dtype: torch.dtype) -> None:
-    """Ready every convolution in `network` for use: batch norm folded in, channels last, in `dtype`."""
+    """Prepare every convolution in `network` for inference: folded batch norm, channels-last, `dtype`."""
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, Convolution):
@@ -104,7 +104,7 @@ def fold(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TensorFlow's variables under the names and in the shapes that modules have here.
+    """Convert TensorFlow's variables to the names and shapes of the modules here.
 
     >>> translate({"a/conv/weights": torch.ones(3, 5, 2, 8)})["a.conv.weight"].shape
     torch.Size([8, 2, 3, 5])
@@ -118,17 +118,17 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vgg_from_slim(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TF-slim's VGG-16 as `features.load` takes it: `conv1_1.weight`, ..., for input as torchvision's.
+    """Convert TF-slim's VGG-16 to the names of `features.load`, for input normalised as by torchvision.
 
-    It saw 255 times the picture less a mean, undivided; that goes into the first layer. Only the border of
-    that layer, where zeros then stand for a colour a little off the mean, is not quite the same (3e-4 of
-    the losses of a picture of 48 px).
+    The original network takes pictures in 0..255 minus a mean, without division by a standard deviation. The
+    first layer absorbs the difference. Results differ only at the border of that layer, where zero padding
+    stands for a colour slightly off the mean: by 3e-4 of the losses for a picture of 48 px.
     """
     kept = {name: value for name, value in state.items() if re.match(r"vgg_16/conv\d/conv\d_\d/", name)}
     found = {name.split(".", 2)[2]: value.float() for name, value in translate(kept).items()}
     if missing := {"conv1_1.weight", "conv1_1.bias"} - found.keys():
         raise WeightsError(
-            f"these {len(state)} tensors are not the VGG-16 of TF-slim: {min(missing)} is missing"
+            f"these {len(state)} tensors are not those of TF-slim's VGG-16: {min(missing)} is missing"
         )
     mean, deviation = (torch.tensor(part) for part in (VGG16.mean, VGG16.std))
     kernel = found["conv1_1.weight"]

@@ -1,1 +1,1 @@
-"""A run from start to finish: controls, inputs, the painting, the receipt and its replay."""
+"""A run from start to finish: controls, inputs, stylisation, the receipt and its replay."""

@@ -11,17 +11,17 @@ from atelier.core.errors import OutputError, UsageError
 
 
 def check(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs) -> None:
-    """Raises UsageError for an extension that cannot be written, before any work."""
+    """Raise UsageError for an unsupported extension, before any work."""
     for name, allowed in knob_rules.artifacts_of(kind).items():
         target = str(getattr(knobs, name))
         if target and extension(target) not in allowed:
             raise UsageError(
-                f"{name} = '{target}' has no extension that can be written: use {' or '.join(allowed)}"
+                f"{name} = '{target}' does not have a supported extension: use {' or '.join(allowed)}"
             )
 
 
 def check_folders(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs) -> None:
-    """Raises OutputError where an artifact's folder is missing, before any work."""
+    """Raise OutputError if an artifact's folder is missing, before any work."""
     for name in knob_rules.artifacts_of(kind):
         path = Path(str(getattr(knobs, name)))
         if is_path(str(path)) and not path.parent.is_dir():
@@ -40,7 +40,7 @@ def write(knobs: knob_rules.Knobs, artifacts: Mapping[str, bytes]) -> None:
         path = Path(target)
         if path.exists():
             if not path.is_file() or path.read_bytes() != data:
-                raise OutputError(f"'{path}' exists: choose another name, or move it away")
+                raise OutputError(f"'{path}' already exists: choose another name, or move the file")
             continue
         with atomic(path) as beside:
             beside.write_bytes(data)

@@ -97,9 +97,9 @@ def read(
     own = [*(p.weight for p in pictures), *(t.weight for t in texts), *(t.weight for t in trained)]
     shares = _shares(controls.style_weights, own)
     if regions and controls.style_weights:
-        raise UsageError("style weights cannot be combined with regions, which say where each style goes")
+        raise UsageError("style weights cannot be combined with regions, which assign each style a place")
     if regions and len(regions) != len(pictures):
-        raise UsageError(f"{len(regions)} regions were given for {len(pictures)} styles: give one for each")
+        raise UsageError(f"{len(regions)} regions were given for {len(pictures)} styles: give one per style")
     if kind.takes.mask == "required" and mask is None:
         raise UsageError(f"{kind.name} needs a mask of the part to change: give --mask PICTURE")
     most = controls.max_pixels or MAX_PIXELS
@@ -133,7 +133,7 @@ def with_content(
 def _sorted(
     kind: type[Method], style: Any, text: Any
 ) -> tuple[list[PictureStyle], list[TextStyle], list[TrainedStyle]]:
-    """The styles by kind. A bare string is a path, or a name where a method takes names and no pictures."""
+    """The styles by kind. A string is a path, or a name if the method takes names and no pictures."""
     pictures: list[PictureStyle] = []
     texts = [one if isinstance(one, TextStyle) else TextStyle(str(one)) for one in _several(text)]
     trained: list[TrainedStyle] = []
@@ -172,16 +172,16 @@ def _check_kinds(kind: type[Method], *groups: Sequence[Any]) -> None:
         raise UsageError(f"{kind.name} needs {needed}: give {flags}")
     if takes.most is not None and count > takes.most:
         most = "1 style" if takes.most == 1 else f"{takes.most} styles"
-        raise UsageError(f"{kind.name} takes at most {most}, and {count} were given")
+        raise UsageError(f"{kind.name} takes at most {most}, but {count} were given")
     for one in groups[1]:
         if not one.text.strip():
-            raise UsageError("a style in words is empty: say what the picture should look like")
+            raise UsageError("a style in words is empty: describe what the picture should look like")
 
 
 def _shares(given: Sequence[float], own: Sequence[float]) -> list[float]:
     """The style weights, normalised to sum to 1; `given` replaces the styles' own weights."""
     if given and len(given) != len(own):
-        raise UsageError(f"{len(given)} style weights were given for {len(own)} styles: give one for each")
+        raise UsageError(f"{len(given)} style weights were given for {len(own)} styles: give one per style")
     weights = list(given or own)
     if weights and (min(weights) < 0 or sum(weights) <= 0):
         raise UsageError("style weights must not be negative, and at least one must be above 0")
@@ -207,7 +207,7 @@ def open_files(
 
 
 def _check_words(kind: type[knob_rules.Knobs], knobs: knob_rules.Knobs, memory: Mapping[str, Any]) -> None:
-    """Raises UsageError if a knob takes a keyword or a file and its value is neither."""
+    """Raise UsageError if a knob takes a keyword or a file and its value is neither."""
     for name, words in knob_rules.words_of(kind).items():
         value = str(getattr(knobs, name))
         if name not in memory and value not in words and not Path(value).suffix and not Path(value).exists():

@@ -67,7 +67,7 @@ def _check_names(recipe: recipes.Request, label: str) -> None:
     names = recipe.controls.keys() | recipe.knobs.keys()
     if clash := names & _NAMED or recipe.controls.keys() & recipe.knobs:
         raise InputError(
-            f"the recipe in {label} has '{min(clash)}' in a wrong place: it was not written by atelier"
+            f"the recipe in {label} has '{min(clash)}' in the wrong place: it was not written by atelier"
         )
 
 
@@ -89,7 +89,7 @@ def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) ->
             knobs[name] = finder.files(recipe.files[name], knobs[name], holds)
     for name, sha256 in used.items():
         if weights.fingerprint(weights_at.get(name, name)) != sha256:
-            raise WeightsError(f"'{name}' is not what it was when this picture was made: its hash differs")
+            raise WeightsError(f"'{name}' has changed since this picture was made: its hash differs")
     return knobs
 
 
@@ -122,7 +122,7 @@ class Finder:
             places = self.places(source.name)
         else:
             raise InputError(
-                "an input of this picture was not a file: give it again (content=, style=, mask=)"
+                "an input of this picture was not a file: pass it again (content=, style=, mask=)"
             )
         pictures = [Picture.of(place, max_pixels=self.max_pixels, data=data) for place in places]
         for picture in pictures:
@@ -130,10 +130,10 @@ class Finder:
                 return picture
         if not pictures:
             raise InputError(
-                f"the input '{source.name}' is missing: name it with --content, --style or --mask"
+                f"the input '{source.name}' is missing: specify it with --content, --style or --mask"
             )
-        label = f"'{source.name}'" if source.name else "what was given for an input that was not a file"
-        raise InputError(f"{label} is not the picture that was used (its hash differs): find the original")
+        label = f"'{source.name}'" if source.name else "the value passed for an input that was not a file"
+        raise InputError(f"{label} is not the picture that was used (its hash differs): use the original")
 
     def files(self, sources: Sequence[recipes.Source], value: Any, holds: str) -> Any:
         """The files of a file knob: one path or picture, or a tuple of them."""
@@ -142,7 +142,7 @@ class Finder:
             if holds == "array":
                 places = self.places(source.name)
                 if not places:
-                    raise InputError(f"the file '{source.name}' that this picture was made with is missing")
+                    raise InputError(f"the file '{source.name}' used for this picture is missing")
                 found.append(places[0])
             else:
                 found.append(self.one(source, data=holds == "data"))

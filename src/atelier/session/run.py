@@ -62,7 +62,7 @@ class Setup:
         with cache.offered(offers):
             if native in self.kind.native or inputs.count <= 1:
                 return _offered(self.method.prepare(styles, self.knobs, context), offers)
-            painters = [self.method.prepare(one, self.knobs, context) for one in _apart(styles)]
+            painters = [self.method.prepare(one, self.knobs, context) for one in _singly(styles)]
         shares = [*styles.weights, *styles.text_weights, *styles.trained_weights]
         return _offered(mixed(painters, shares), offers)
 
@@ -226,7 +226,7 @@ def seen_tensor(picture: Picture, device: torch.device) -> tuple[torch.Tensor, t
     return Picture(filled).tensor(device, share=True), _tensor(picture.alpha, device)
 
 
-def _apart(styles: Styles) -> list[Styles]:
+def _singly(styles: Styles) -> list[Styles]:
     """One `Styles` for each style."""
     seen = styles.seen or [None] * len(styles.pictures)
     return [

@@ -1,4 +1,4 @@
-"""Style files: a painting together with the features that a method computes from it."""
+"""Style files: a style picture together with the features that a method computes from it."""
 
 from __future__ import annotations
 

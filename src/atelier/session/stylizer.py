@@ -70,7 +70,7 @@ class Stylizer:
         previous: Anything | None = None,
         flow: torch.Tensor | None = None,
     ) -> Picture:
-        """The content painted in the styles, with a `recipe`.
+        """The stylised content, with a `recipe`.
 
         In a video, `previous` is the result of the previous frame. `flow` (1, 2, H, W) gives, for each pixel
         of this frame, the offset in pixels (right, down) of its position in `previous`.
@@ -102,7 +102,7 @@ class Stylizer:
         """A picture from a method that needs no content. `size` is the side, or (width, height)."""
         takes = self.setup.kind.takes
         if takes.content == "required":
-            raise UsageError(f"{self.setup.kind.name} restyles a photo: use stylize and give it one")
+            raise UsageError(f"{self.setup.kind.name} needs a photo: use stylize")
         if self.setup.controls.colour == "content":
             raise UsageError("there is no content to take colours from: leave out colour='content'")
         inputs = self._read(None, None, ())

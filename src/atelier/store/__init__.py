@@ -1,1 +1,4 @@
-"""Weights: records, downloads, checkpoint formats, installation, the cache of styles; bundled/ is shipped."""
+"""Pretrained weights: records, downloads, checkpoint formats, installation and caches.
+
+The folder `bundled` holds the weights that ship with the package.
+"""

@@ -1,8 +1,9 @@
-"""What a method computed from a style once and may want again: tensors by key, on disk or from a style file.
+"""A cache of tensors that methods compute from styles, by key, on disk or from a style file.
 
-The disk follows the rule of `core.caches`. An entry is used only if it has the layout that the caller
-expects, so one that another version wrote is made again. Keys are always computed here, from the inputs:
-what a style file holds is offered for its own style picture during one call, and never written to the disk.
+The disk cache follows the rules of `core.caches`. An entry is used only if it has the layout that the caller
+expects; otherwise, for example if another version wrote it, it is computed again. Keys are always computed
+here, from the inputs. The entries of a style file are only used for its own style picture, during one call,
+and are never written to the disk cache.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Entry = Mapping[str, "Tensor"]
-#: The shape of each tensor: sizes, or names of sizes, which must agree wherever they appear in one entry.
+#: The shape of each tensor: sizes, or names of sizes. A name must have the same size throughout an entry.
 Layout = Mapping[str, tuple[int | str, ...]]
 
-#: Bytes that the cache may take on the disk; 0 turns it off.
+#: The maximum size of the disk cache in bytes; 0 disables it.
 LIMIT = 512 << 20
 _FORMAT = 2
 
-# Context variables, so that two jobs in two threads of one process do not see each other's entries.
+# Context variables, so that jobs in different threads do not see each other's entries.
 _recordings: ContextVar[tuple[dict[str, Entry], ...]] = ContextVar("recordings", default=())
 _offers: ContextVar[tuple[tuple[str, Mapping[str, Entry]], ...]] = ContextVar("offers", default=())
 
 
 class Key(str):
-    """A key, in hex, which knows the digests of the tensors that it was made of."""
+    """A key in hex, with the digests of the tensors that it was computed from."""
 
     tensors: frozenset[str]
 
 
 def key(*parts: Any) -> Key:
-    """The key of text, numbers, tensors and other keys: the sha256 of all of them."""
+    """The sha256 of text, numbers, tensors and other keys, as a key."""
     digest, tensors = hashlib.sha256(), frozenset[str]()
     for part in parts:
         if hasattr(part, "detach"):
@@ -59,9 +60,9 @@ def key(*parts: Any) -> Key:
 
 
 def remember(name: Key, make: Callable[[], Entry], layout: Layout) -> Entry:
-    """The entry of the key `name`: offered by a style file, from the disk, or made now and written.
+    """The entry for the key `name`: from a style file, from the disk, or computed by `make` and stored.
 
-    An entry that does not have exactly the tensors and shapes of `layout` is made again.
+    An entry that does not have exactly the tensors and shapes of `layout` is computed again.
     """
     entry = _offered(name, layout)
     if entry is None:
@@ -73,7 +74,7 @@ def remember(name: Key, make: Callable[[], Entry], layout: Layout) -> Entry:
 
 @contextlib.contextmanager
 def recording() -> Iterator[dict[str, Entry]]:
-    """Every entry that this thread of work asks for inside the block, by its key."""
+    """Record every entry that is requested inside the block in this context, by key."""
     record: dict[str, Entry] = {}
     token = _recordings.set((*_recordings.get(), record))
     try:
@@ -84,10 +85,10 @@ def recording() -> Iterator[dict[str, Entry]]:
 
 @contextlib.contextmanager
 def offered(styles: Iterable[tuple[Tensor, Mapping[str, Entry]]]) -> Iterator[None]:
-    """Let style files answer inside the block: each style's tensor with the entries from its own file.
+    """Use the entries of style files inside the block. `styles` pairs each style's tensor with its entries.
 
-    An entry counts only for keys made of that one tensor and no other, so a file can change what is seen in
-    its own picture and in no other. Unlike entries on the disk, it may come from other package versions.
+    An entry is used only for keys computed from that one tensor, so a file can affect only the features of
+    its own picture. Unlike entries on the disk, entries may come from other package versions.
     """
     more = [(_digest(tensor), entries) for tensor, entries in styles if entries]
     token = _offers.set((*_offers.get(), *more))
@@ -98,7 +99,7 @@ def offered(styles: Iterable[tuple[Tensor, Mapping[str, Entry]]]) -> Iterator[No
 
 
 def fits(entry: Entry, layout: Layout) -> bool:
-    """Whether `entry` has exactly the tensors of `layout`, each with its shape."""
+    """Whether `entry` has exactly the tensors and shapes of `layout`."""
     if entry.keys() != layout.keys():
         return False
     sizes: dict[str, int] = {}
@@ -153,12 +154,12 @@ def _file(name: Key) -> str:
 
 @lru_cache(maxsize=1)
 def _version() -> str:
-    """Everything besides a key that an entry's values depend on: this format and the packages' versions."""
+    """A hash of what entries depend on besides the key: this format and the package versions."""
     return hashlib.sha256(repr((_FORMAT, sorted(recipe.versions().items()))).encode()).hexdigest()[:16]
 
 
 def _digest(tensor: Tensor) -> str:
-    """The sha256 of a tensor's shape, type and values."""
+    """The sha256 of a tensor's shape, dtype and values."""
     import torch
 
     array = tensor.detach().cpu().contiguous()

@@ -1,7 +1,7 @@
-"""Checkpoint files: recognised by their bytes, read without running code, unwrapped.
+"""Checkpoint files: recognised by their contents, read without running code, and unwrapped.
 
-Most published networks are pickles. They are read with `weights_only=True`, which allows tensors and plain
-containers only. A file that is not a checkpoint is refused with a sentence that says what it is.
+Most published networks are pickles. They are read with `weights_only=True`, which allows only tensors and
+plain containers. For a file that is not a checkpoint, the error message says what it is.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _CONTAINERS = ("state_dict", "model_state_dict", "params_ema", "params", "model"
 _PREFIXES = ("module.", "_orig_mod.")
 _CHECKPOINTS = ("safetensors", "zip", "pickle", "tensorflow", "tar")
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<error")
-# What a tensor claims beyond its stored bytes (a stride of zero repeats one value) is allowed up to here.
+# Allowed excess of the tensors' nominal size over the file size: a stride of zero can repeat one value.
 _SLACK = 64 << 20
 
 _CONVERTERS: dict[str, Converter] = {}
 
 
 def register_converter(name: str, converter: Converter) -> None:
-    """Make `converter`, official tensors in and stored tensors out, known as `name` to the records."""
+    """Register `converter`, a function from published to stored tensors, under `name` for use in records."""
     if name in _CONVERTERS:
         raise WeightsError(f"there is already a converter called '{name}': choose another name")
     _CONVERTERS[name] = converter
@@ -49,7 +49,7 @@ def converter(name: str) -> Converter:
 
 
 def sniff(head: bytes) -> Kind:
-    """What a file that begins with `head` is, whatever its name says.
+    """The kind of a file that begins with `head`, regardless of its name.
 
     >>> sniff(b"<!DOCTYPE html><title>Sign in</title>"), sniff(b"PK" + bytes([3, 4]) + b"archive/data.pkl")
     ('html', 'zip')
@@ -70,8 +70,8 @@ def sniff(head: bytes) -> Kind:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a zip or safetensors file ends too early; an old-style pickle shows it only when read."""
-    import zipfile  # slow to import, and every method's file imports this module
+    """Whether a zip or safetensors file is truncated. An old-style pickle shows this only when read."""
+    import zipfile  # slow to import, and every method imports this module
 
     with path.open("rb") as file:
         kind = sniff(file.read(HEAD))
@@ -83,18 +83,18 @@ def is_cut(path: Path) -> bool:
 
 
 def examine(path: Path) -> Kind:
-    """The kind of the checkpoint at `path`, which is whole as far as its frame tells.
+    """The kind of the checkpoint at `path`. Checks for truncation, but does not read the tensors.
 
-    Raises `WeightsError` for a file that is missing, cut short or no checkpoint at all.
+    Raises `WeightsError` for a file that is missing, truncated or not a checkpoint.
     """
-    # Imported late, as NumPy is: every method's file imports this module.
+    # Imported late because of NumPy: every method imports this module.
     from atelier.store import tensorflow
 
     try:
         with path.open("rb") as file:
             kind = sniff(file.read(HEAD))
         if kind in ("unknown", "safetensors") and tensorflow.is_table(path):
-            return "tensorflow"  # its mark is at the end
+            return "tensorflow"  # its signature is at the end
         cut = is_cut(path)
     except OSError as error:
         raise WeightsError(
@@ -108,11 +108,11 @@ def examine(path: Path) -> Kind:
 
 
 def read_checkpoint(path: Path | str) -> State:
-    """The tensors in `path`: safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar archive.
+    """Read tensors from safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar archive.
 
-    Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers put before every name
-    (`module.`) are removed, and names of nested containers are joined with dots. Raises `WeightsError` for
-    anything else, code in a pickle included.
+    Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers add to every name
+    (`module.`) are removed, and names in nested containers are joined with dots. Raises `WeightsError` for
+    anything else, including code in a pickle.
     """
     path = Path(path)
     kind = examine(path)
@@ -123,14 +123,14 @@ def read_checkpoint(path: Path | str) -> State:
     else:
         state = _read_pickle(path, kind)
     if not state:
-        raise WeightsError(f"{path} holds no tensors: take the file with the network's weights")
+        raise WeightsError(f"{path} contains no tensors: use the file with the network's weights")
     return _without_prefixes(state)
 
 
 def check_state(
     expected: Mapping[str, Sequence[int]], got: Mapping[str, Tensor], what: str = "the network"
 ) -> None:
-    """Nothing if `got` has exactly the names and shapes that are expected, else `WeightsError`."""
+    """Raise `WeightsError` unless `got` has exactly the expected names and shapes."""
     missing = [name for name in expected if name not in got]
     extra = [name for name in got if name not in expected]
     wrong = [
@@ -140,7 +140,7 @@ def check_state(
     ]
     problems = [
         f"{len(names)} of {len(expected if names is not extra else got)} tensors {verb} ({_some(names)})"
-        for names, verb in ((missing, "are missing"), (extra, "are left over"), (wrong, "have another shape"))
+        for names, verb in ((missing, "are missing"), (extra, "are unexpected"), (wrong, "differ in shape"))
         if names
     ]
     if problems:
@@ -148,7 +148,7 @@ def check_state(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, which the one who trained the network wrote; else empty."""
+    """The metadata of a safetensors file; empty for other files."""
     if examine(path) != "safetensors":
         return {}
     return {str(key): str(value) for key, value in (_header(path).get("__metadata__") or {}).items()}
@@ -160,7 +160,7 @@ def read_tensors(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Nothing if the safetensors file is sound, else `WeightsError`; no tensor is read."""
+    """Raise `WeightsError` if the safetensors file is damaged. Reads only the header."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -216,11 +216,11 @@ def _read_pickle(path: Path, kind: Kind) -> State:
         _check_archive(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that torch does not write itself
+            warnings.simplefilter("ignore")  # about pickle protocols that torch does not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_refused_pickle(path, error)) from error
-    except Exception as error:  # damaged pickles raise whatever their bytes happen to spell
+    except Exception as error:  # damaged pickles can raise anything
         raise WeightsError(_unreadable(path, error)) from error
     state = dict(_flatten(_unwrap(content)))
     _check_tensors(path, state)
@@ -235,9 +235,7 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in names:
         raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead")
     if "data.pkl" not in names:
-        raise WeightsError(
-            f"{path} is a zip archive without a checkpoint inside: unpack it and give the file within"
-        )
+        raise WeightsError(f"{path} is a zip archive, not a checkpoint: unpack it and use the file inside")
 
 
 def _unwrap(content: Any) -> Any:
@@ -264,11 +262,11 @@ def _check_tensors(path: Path, state: State) -> None:
 
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise WeightsError(f"{path} holds {name} without plain values: save it as a dense tensor")
+            raise WeightsError(f"{path} contains {name} without dense values: save it as a dense CPU tensor")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > 4 * path.stat().st_size + _SLACK:
         raise WeightsError(
-            f"{path} claims {claimed >> 20} MiB of tensors and holds far less: do not trust it"
+            f"{path} claims {claimed >> 20} MiB of tensors but is far smaller: it is not trustworthy"
         )
 
 
@@ -281,29 +279,29 @@ def _without_prefixes(state: State) -> State:
 
 def _refusal(kind: Kind) -> str:
     if kind == "html":
-        return "is a web page (a login, consent or error page), not weights: fetch the file itself"
+        return "is a web page (a login, consent or error page), not weights: download the file itself"
     if kind == "lfs":
-        return "is a Git LFS pointer, not the weights behind it: run `git lfs pull` where it came from"
+        return "is a Git LFS pointer, not the weights: run `git lfs pull` in the repository it came from"
     if kind == "empty":
-        return "is empty: fetch it again"
+        return "is empty: download it again"
     return (
-        "is not a checkpoint: allowed are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
+        "is not a checkpoint: supported are safetensors (.safetensors), PyTorch files (.pth, .pt, .ckpt) and "
         "TensorFlow checkpoints (.index, .ckpt, .tar.gz)"
     )
 
 
 def _truncated(path: Path) -> str:
-    return f"{path} is cut short, its end is missing: fetch it again"
+    return f"{path} is truncated: download it again"
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is a damaged safetensors file ({error}): fetch it again"
+    return f"{path} is a damaged safetensors file ({error}): download it again"
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, EOFError) or re.search("EOF|truncated|Ran out of input", str(error)):
         return _truncated(path)
-    return f"{path} is damaged or not a checkpoint: fetch it again"
+    return f"{path} is damaged or not a checkpoint: download it again"
 
 
 def _refused_pickle(path: Path, error: Exception) -> str:
@@ -312,8 +310,8 @@ def _refused_pickle(path: Path, error: Exception) -> str:
         return _unreadable(path, error)
     what = f"Python code ({found[1]})" if found else "more than tensors"
     return (
-        f"{path} holds {what}, which could do anything when it is loaded, so it is refused: "
-        "save the network's state_dict alone, best as safetensors"
+        f"{path} contains {what}, which could run anything when loaded, so it is rejected: "
+        "save only the network's state_dict, preferably as safetensors"
     )
 
 

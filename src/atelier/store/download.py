@@ -1,11 +1,11 @@
-"""One file over HTTP, continued where a cut connection left off.
+"""Download of one file over HTTP, resumed after a broken connection.
 
-What has arrived lies in `<file>.part`, and `<file>.part.json` records its address and version, so that a
-later run can continue too. The caller checks whether the bytes are the right ones.
+Partial content is in `<file>.part`, and `<file>.part.json` records its URL and version, so that a later run
+can also resume. The caller verifies the content.
 
-This is own code because pooch (1.9) starts a broken download again from the first byte, and huggingface_hub
-(2.4) downloads by address only from its hub. Neither compares the version before it continues, tries several
-addresses, or refuses a login page before it replaces what has arrived.
+Existing libraries do not cover this: pooch (1.9) restarts a broken download from the first byte, and
+huggingface_hub (2.4) downloads by URL only from its own hub. Neither compares the version before resuming,
+tries several URLs, or rejects a login page before it overwrites partial content.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from atelier.store import checkpoints
 
 Progress = Callable[[int, int | None], object]
 
-TIMEOUT = 30.0  # seconds without a single byte
-PAUSES = (0.5, 1.0, 2.0)  # seconds before each new attempt of those that bring nothing new
+TIMEOUT = 30.0  # seconds without any data
+PAUSES = (0.5, 1.0, 2.0)  # seconds before each retry after an attempt without new data
 _CHUNK = 1 << 18
 _SCHEMES = ("http", "https", "file")
 _WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class SourceError(Exception):
-    """This source does not give the file; the text says why and follows its address in a sentence."""
+    """The source does not provide the file. The message gives the reason, to follow the URL in a sentence."""
 
 
 class CutError(SourceError):
-    """The source broke off; trying again may help."""
+    """The connection was interrupted; a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """The address and version of the file that a `.part` is the beginning of."""
+    """The URL and version of the file that a `.part` file is the beginning of."""
 
     url: str
     validator: str | None = None
@@ -56,11 +56,11 @@ class _Mark:
 def download(url: str, part: Path, progress: Progress | None = None) -> bool:
     """Download the file at `url` to `part`; True if it was assembled from several responses.
 
-    Raises `SourceError` when the source fails, and keeps what has arrived for the next time. Raises
-    `OutputError` when the disk is full.
+    Raises `SourceError` if the source fails, and keeps partial content for the next attempt. Raises
+    `OutputError` if the disk is full.
     """
     if urlsplit(url).scheme not in _SCHEMES:
-        raise SourceError(f"is not an address that can be fetched; allowed: {', '.join(_SCHEMES)}")
+        raise SourceError(f"is not a supported address; supported: {', '.join(_SCHEMES)}")
     best, idle, joined = -1, 0, False
     while True:
         have = _size(part)
@@ -75,7 +75,7 @@ def download(url: str, part: Path, progress: Progress | None = None) -> bool:
 
 
 def discard(part: Path) -> None:
-    """Delete what has arrived in `part`."""
+    """Delete the partial content in `part`."""
     part.unlink(missing_ok=True)
     _mark_path(part).unlink(missing_ok=True)
 
@@ -115,7 +115,7 @@ def _receive(
         raise _start_anew(part)
     first = response.read1(_CHUNK)
     if start == 0:
-        # Before the old part is overwritten: a login page must not replace half a network.
+        # Before the old part is overwritten: a login page must not replace partial content.
         _refuse_page(response, first)
         _write_mark(part, _Mark(url, _validator(response), total))
     _check_room(part, start, total)
@@ -130,13 +130,13 @@ def _receive(
                 progress(done, total)
             chunk = response.read1(_CHUNK)
     if total is not None and done < total:
-        raise CutError(f"broke off after {done} of {total} bytes")
+        raise CutError(f"stopped sending after {done} of {total} bytes")
     if total is None and checkpoints.is_cut(part):
-        raise CutError(f"broke off after {done} bytes")
+        raise CutError(f"stopped sending after {done} bytes")
 
 
 def _position(response: Any) -> tuple[int, int | None]:
-    """Where the response begins in the file, and how long the file is."""
+    """The offset of the response in the file, and the size of the file."""
     length = response.headers.get("Content-Length", "")
     if getattr(response, "status", None) != 206:
         return 0, int(length) if length.isdigit() else None
@@ -146,9 +146,9 @@ def _position(response: Any) -> tuple[int, int | None]:
 
 
 def _start_anew(part: Path) -> CutError:
-    """What has arrived is no part of the file that the source has now, so the download starts again."""
+    """Discard partial content that does not belong to the source's current file, to restart the download."""
     discard(part)
-    return CutError("does not go on where the download stopped")
+    return CutError("does not resume where the download stopped")
 
 
 def _refuse_page(response: Any, first: bytes) -> None:
@@ -161,7 +161,7 @@ def _refuse_page(response: Any, first: bytes) -> None:
 
 
 def _check_room(part: Path, start: int, total: int | None) -> None:
-    """Raises `OutputError` before the first byte arrives, not when the disk is full."""
+    """Raise `OutputError` before the download starts if there is not enough disk space."""
     if total is None:
         return
     free = shutil.disk_usage(part.parent).free
@@ -177,17 +177,16 @@ def _failure(error: OSError | http.client.HTTPException, part: Path) -> Exceptio
         discard(part)
         return OutputError(full_sentence(part))
     if isinstance(error, http.client.HTTPException):
-        return CutError(f"broke off ({type(error).__name__})")
+        return CutError(f"stopped sending ({type(error).__name__})")
     if isinstance(error, urllib.error.URLError):
         reason = error.reason
         text = getattr(reason, "strerror", None) or str(reason)
-        # If something has arrived, a server that has just gone may come back; one that never answered is
-        # given up at once for the next source.
+        # After partial content, the server may come back. If it has never answered, try the next source.
         failure = CutError if _size(part) or isinstance(reason, TimeoutError) else SourceError
         return failure(f"cannot be reached ({text})")
     if getattr(error, "filename", None):
         return OutputError(f"{error.filename} cannot be written ({error.strerror}): check its permissions")
-    return CutError(f"broke off ({error.strerror or str(error) or type(error).__name__})")
+    return CutError(f"stopped sending ({error.strerror or str(error) or type(error).__name__})")
 
 
 def _http_failure(error: urllib.error.HTTPError) -> SourceError:
@@ -201,13 +200,13 @@ class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before, after) == ("https", "http"):
-            raise SourceError(f"leads on to an address that is not safe ({newurl})")
+            raise SourceError(f"redirects to an unsafe address ({newurl})")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _validator(response: Any) -> str | None:
     tag = response.headers.get("ETag")
-    # A weak tag promises the same meaning, not the same bytes.
+    # A weak ETag guarantees equivalent content, not identical bytes.
     chosen = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
     return str(chosen) if chosen else None
 
@@ -224,7 +223,7 @@ def _read_mark(part: Path) -> _Mark | None:
 
 
 def _write_mark(part: Path, mark: _Mark) -> None:
-    # The part first: a new mark must never describe old bytes.
+    # Delete the part first: a new mark must never describe old bytes.
     part.unlink(missing_ok=True)
     _mark_path(part).write_text(json.dumps(asdict(mark)), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The memory that weights take once they are loaded, known before they are."""
+"""The memory use of weights, computed before loading them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def footprint(path: Path, float_bytes: int | None = None) -> int:
-    """Bytes in memory of the weights at `path`, a file or the folder of a pipeline.
+    """The size in memory, in bytes, of the weights at `path`, a file or a pipeline folder.
 
-    Floating-point numbers of safetensors files count as `float_bytes` each where that is given, else as they
-    are stored. Other files count as long as they are. In a folder, a variant such as `model.fp16.safetensors`
-    counts only if its component has no plain file.
+    Floating-point numbers in safetensors files count `float_bytes` each if that is given, otherwise their
+    stored size. Other files count with their file size. In a folder, a variant such as
+    `model.fp16.safetensors` counts only if its component has no plain file.
     """
     if path.is_dir():
         files = [file for file in pipelines.files_in(path).values() if file.suffix == ".safetensors"]
@@ -30,14 +30,14 @@ def footprint(path: Path, float_bytes: int | None = None) -> int:
 
 
 def check(path: Path, what: str, float_bytes: int | None = None, device: torch.device | None = None) -> None:
-    """Raises `ResourceError` if the weights at `path` do not fit into the available memory."""
+    """Raise `ResourceError` if the weights at `path` do not fit into the available memory."""
     needed = footprint(path, float_bytes)
     remedy = "close other programs, or use smaller weights or a machine with more memory"
     memory.check(needed, f"Loading {what}", remedy=remedy, device=device)
 
 
 def _loaded(files: list[Path]) -> list[Path]:
-    """Without the variants of components that also have a plain file."""
+    """The files that are loaded: no variants of components that also have a plain file."""
     plain = {file.parent for file in files if "." not in file.stem}
     return [file for file in files if "." not in file.stem or file.parent not in plain]
 

@@ -1,4 +1,4 @@
-"""Where weights lie on this machine: a folder per record, how files are installed there, and their hashes."""
+"""Installed weights on this machine: the folder of each record, installation of files, and their hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from atelier.store.records import File, Record
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Of installed weights: as published, whole but with no published hash to compare with, absent, changed.
+#: "verified" matches the published hash, "unverified" is intact but has no published hash to match,
+#: "missing" is not installed, "damaged" differs from what was installed.
 Condition = Literal["verified", "unverified", "missing", "damaged"]
 
 PACKAGED = Path(__file__).resolve().parent / "bundled"
@@ -32,7 +33,7 @@ CHECKSUMS = PACKAGED / "SHA256SUMS"
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of the file at `path`, in hex, remembered until the file changes."""
+    """The sha256 of the file at `path`, in hex, cached until the file changes."""
     try:
         status = path.stat()
         return _sha256(path, status.st_mtime_ns, status.st_size, status.st_ino)
@@ -46,19 +47,19 @@ def _sha256(path: Path, changed: int, size: int, inode: int) -> str:
 
 
 def hash_anew(path: Path) -> str:
-    """As `sha256`, but always read from the disk: a disk that loses bits does not change the file's time."""
+    """As `sha256`, but uncached: disk corruption does not change a file's modification time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def combined(hashes: Mapping[str, str]) -> str:
-    """One sha256 for several files: of their sorted names and hashes."""
+    """One sha256 for several files, computed from their sorted names and hashes."""
     lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def bundled_condition(path: Path) -> Condition:
-    """The condition of a file that the package brought, by the package's own list of hashes."""
+    """The condition of a bundled file, checked against the package's list of hashes."""
     try:
         checkpoints.check_safetensors(path)
         known = _checksums().get(path.name)
@@ -77,7 +78,7 @@ def _checksums() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Shelf(ABC):
-    """The place of one record's weights in the cache, `<home>/weights/<name>/`."""
+    """The cache folder for the weights of one record, `<home>/weights/<name>/`."""
 
     record: Record
 
@@ -88,48 +89,48 @@ class Shelf(ABC):
     @property
     @abstractmethod
     def weights(self) -> Path:
-        """What is installed, there or not: a safetensors file, or the folder of a pipeline."""
+        """The path of the installed weights, a safetensors file or a pipeline folder. It need not exist."""
 
     @property
     @abstractmethod
     def sidecar(self) -> Path:
-        """A small JSON file with the sources and the hashes of what is installed."""
+        """The path of a JSON file with the sources and hashes of the installed files."""
 
     @abstractmethod
     def is_installed(self) -> bool:
-        """Whether the weights are there; `condition` says whether they are whole."""
+        """Whether the weights are installed. `condition` also checks that they are intact."""
 
     @abstractmethod
     def condition(self) -> Condition:
-        """Whether the weights are there, whole, and the published ones, by hashing them again."""
+        """Whether the weights are installed, intact and as published; hashes all files."""
 
     @abstractmethod
     def recorded(self) -> Condition:
-        """As `condition`, from what was recorded at installation: nothing is hashed, damage is not seen."""
+        """As `condition`, but from the records of the installation: fast, and does not detect damage."""
 
     @abstractmethod
     def has(self, part: File) -> bool:
-        """Whether an earlier `pull` that did not end has already put this file in place."""
+        """Whether an earlier, unfinished `pull` has already put this file in place."""
 
     @abstractmethod
     def take(self, part: File, source: str) -> None:
-        """Accept a file that has arrived in `part_of(part)`. Raises `WeightsError` if it is of no use."""
+        """Accept the downloaded file in `part_of(part)`. Raises `WeightsError` if it is unusable."""
 
     @abstractmethod
     def finish(self, sources: Mapping[str, str]) -> Path:
-        """Install what has arrived, once every file has; `sources` says where each came from."""
+        """Install the downloaded files once all are complete; `sources` gives the address of each."""
 
     @abstractmethod
     def add(self, files: Mapping[str, Path], source: str) -> Path:
         """Install copies of the user's own `files`, by their published names."""
 
     def part_of(self, part: File) -> Path:
-        """What has arrived of the download of a file."""
+        """The path of a file's partial download."""
         return self.folder / f"{part.name.replace('/', '%2F')}.part"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time; others wait. Raises `OutputError` for a folder that cannot be written."""
+        """Hold the folder's lock; other processes wait. Raises `OutputError` for a read-only folder."""
         from filelock import FileLock
 
         try:
@@ -148,13 +149,13 @@ class Shelf(ABC):
             lock.release()
 
     def _sweep(self) -> None:
-        """Temporary files of a killed run belong to nobody once the lock is ours."""
+        """Delete temporary files of killed runs; under the lock, no other process uses them."""
         for left in self.folder.rglob(".*"):
             if left.is_file():
                 left.unlink(missing_ok=True)
 
     def facts(self) -> dict[str, Any]:
-        """What the sidecar says; empty where there is none that can be read."""
+        """The contents of the sidecar; empty if it is missing or unreadable."""
         try:
             facts = json.loads(self.sidecar.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -169,7 +170,7 @@ class Shelf(ABC):
             temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
     def checked(self, hashes: Mapping[str, str]) -> Condition:
-        """ "verified" if every published file has its published hash, else "unverified"."""
+        """ "verified" if every file has its published hash, otherwise "unverified"."""
         good = all(part.check(hashes.get(part.name, "")) == "verified" for part in self.record.parts)
         return "verified" if good else "unverified"
 
@@ -201,7 +202,7 @@ class TensorShelf(Shelf):
         if not self.is_installed():
             return "missing"
         facts = self.facts()
-        # Sidecars of earlier versions know one file.
+        # Sidecars of earlier versions list one file.
         return self.checked(facts.get("originals", {self.record.file: facts.get("original_sha256", "")}))
 
     def has(self, part: File) -> bool:
@@ -224,15 +225,15 @@ class TensorShelf(Shelf):
         return self.install(files, source)
 
     def install(self, originals: Mapping[str, Path], source: str) -> Path:
-        """Convert `originals`, by published name, and put the result in place, whole or not at all.
+        """Convert `originals`, by published name, and install the result atomically.
 
-        The result depends on the originals alone, so that its hash is the same on every machine.
+        The result depends only on the originals, so its hash is the same on every machine.
         """
         hashes = {name: sha256(path) for name, path in originals.items()}
         original = next(iter(hashes.values())) if self.record.file else combined(hashes)
         with atomic(self.weights) as temporary:
             self._convert(originals, temporary, original)
-            # Written first: if the run ends here, the old weights count as damaged, never as new.
+            # Written first: if the run ends here, the old weights count as damaged instead of up to date.
             self.describe(
                 {
                     "source": source,
@@ -263,7 +264,8 @@ class TensorShelf(Shelf):
             more = checkpoints.read_checkpoint(path)
             if twice := state.keys() & more.keys():
                 raise WeightsError(
-                    f"{name} holds {min(twice)}, which another file of {self.record.name} has too"
+                    f"{name} holds {min(twice)}, which is also in another file of {self.record.name}: "
+                    "use the original published files"
                 )
             state |= more
         return state
@@ -273,19 +275,19 @@ class TensorShelf(Shelf):
 
         if not state:
             raise WeightsError(
-                f"nothing in the file belongs to {self.record.name}: take it as it was published"
+                f"the file has no tensors of {self.record.name}: use the original published file"
             )
-        # A single key, since safetensors writes several in no fixed order.
+        # A single key, because safetensors does not write several in a fixed order.
         facts = json.dumps({"original_sha256": original, "record": self.record.name}, sort_keys=True)
-        save_file(_apart(state), path, metadata={"atelier": facts})
+        save_file(_unshared(state), path, metadata={"atelier": facts})
 
 
-def _apart(state: checkpoints.State) -> checkpoints.State:
-    """Each tensor with memory of its own, as safetensors needs it; tied weights are stored twice."""
-    seen, apart = set[int](), dict[str, "Tensor"]()
+def _unshared(state: checkpoints.State) -> checkpoints.State:
+    """The tensors without shared memory, as safetensors requires; tied weights are stored twice."""
+    seen, unshared = set[int](), dict[str, "Tensor"]()
     for name, tensor in state.items():
         whole = tensor.contiguous()
         memory = whole.untyped_storage().data_ptr()
-        apart[name] = whole.clone() if memory in seen else whole
+        unshared[name] = whole.clone() if memory in seen else whole
         seen.add(memory)
-    return apart
+    return unshared

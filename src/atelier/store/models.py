@@ -1,4 +1,4 @@
-"""Networks that stay loaded: one cache for all methods, bounded in number and in bytes."""
+"""A cache of loaded networks, shared by all methods and bounded in number and size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, ParamSpec, TypeVar, cast
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Entries that are kept at most, and the bytes of their parameters and buffers together.
+#: The maximum number of entries, and the maximum total size of their parameters and buffers in bytes.
 MOST, BYTES = 12, 2 << 30
 
 
 class Models:
-    """Loaded networks by key; those used longest ago go first. Safe in several threads.
+    """A thread-safe, least-recently-used cache of loaded networks.
 
-    A key must name everything that decides the value: file hashes, device, dtype, options. What is kept
-    is shared, so nobody may change it. An entry larger than the bound is made anew each time.
+    A key must include everything that determines the value: file hashes, device, dtype, options. Cached
+    values are shared and must not be modified. A value larger than the limit is not cached.
 
     >>> models = Models()
     >>> models.get("a", lambda: [1]) is models.get("a", lambda: [2])
@@ -33,7 +33,7 @@ class Models:
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made by `make` where it is not kept; two threads make it once."""
+        """The value for `key`, created by `make` if it is not cached. Concurrent calls create it once."""
         with self._lock:
             if (found := self._found(key)) is not None:
                 return cast("T", found)
@@ -51,7 +51,7 @@ class Models:
             return value
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._kept.clear()
 
@@ -72,7 +72,7 @@ class Models:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the tensors in a network, in several, or in an object that holds some as attributes."""
+    """The bytes of all tensors in a network, several networks, or an object with network attributes."""
     if hasattr(value, "parameters") and hasattr(value, "buffers"):
         tensors = {
             id(one): one.numel() * one.element_size() for one in (*value.parameters(), *value.buffers())
@@ -89,9 +89,10 @@ MODELS = Models()
 
 
 def kept(make: Callable[P, T]) -> Callable[P, T]:
-    """Keep what a loading function returns in `MODELS`, by its arguments.
+    """Cache the results of a loading function in `MODELS`, keyed by its arguments.
 
-    Among them should be the fingerprints of the files that it reads, so that a changed file is loaded anew.
+    The arguments should include the fingerprints of the files that it reads, so that changed files are
+    loaded again.
     """
 
     @wraps(make)

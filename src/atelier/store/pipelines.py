@@ -1,7 +1,7 @@
 """Pipelines: folders of weights and settings in the layout of diffusers, installed or the user's own.
 
-Files are kept as they were published. Each is checked and put in place as it arrives, and the sidecar is
-written last, so that a pull that broke off goes on where it stopped and is never taken for an installation.
+Files are stored unchanged. Each file is checked and put in place when its download ends, and the sidecar is
+written last. An interrupted pull can therefore resume, and is never mistaken for an installation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from atelier.store import checkpoints, installation
 from atelier.store.installation import Condition, Shelf
 from atelier.store.records import PIPELINE_SUFFIXES, File
 
-#: One of these says that a folder is a pipeline or one of its components.
+#: A folder with one of these files is a pipeline or a component of one.
 MARKS = ("model_index.json", "config.json")
 
 
 class PipelineShelf(Shelf):
-    """The folder of one revision of a pipeline, each file as published."""
+    """The folder of one revision of a pipeline, with the published files."""
 
     @property
     def weights(self) -> Path:
@@ -89,7 +89,7 @@ class PipelineShelf(Shelf):
         return self.weights / part.name
 
     def _hashes(self) -> dict[str, str]:
-        """The hashes that the files had when they were installed; empty before that."""
+        """The hashes of the files at installation; empty before that."""
         found = self.facts().get("files", {})
         return found if isinstance(found, dict) else {}
 
@@ -101,7 +101,7 @@ class PipelineShelf(Shelf):
 
 
 def _check_form(path: Path, name: str) -> None:
-    """Raises `WeightsError` where a file without a known hash is plainly something else."""
+    """Raise `WeightsError` if the contents of a file do not match its extension."""
     if name.endswith(".safetensors"):
         checkpoints.check_safetensors(path)
     elif name.endswith(".json"):
@@ -112,11 +112,11 @@ def _check_form(path: Path, name: str) -> None:
 
 
 def own_folder(folder: Path) -> Path:
-    """`folder`, if it holds a pipeline or a component of one. Raises `WeightsError` otherwise."""
+    """`folder` if it holds a pipeline or a component of one. Raises `WeightsError` otherwise."""
     if not any((folder / mark).is_file() for mark in MARKS):
         raise WeightsError(
-            f"{folder} is not a folder of weights: it has neither {' nor '.join(MARKS)}; give the folder "
-            "that diffusers' save_pretrained wrote"
+            f"{folder} is not a folder of weights: it has neither {' nor '.join(MARKS)}; use a folder "
+            "written by save_pretrained of diffusers"
         )
     if not any(path.suffix == ".safetensors" for path in files_in(folder).values()):
         raise WeightsError(
@@ -126,7 +126,7 @@ def own_folder(folder: Path) -> Path:
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """The files of a pipeline that can be read from `folder`, by relative name; no hidden ones."""
+    """The files of a pipeline in `folder`, by relative name, without hidden files."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -137,5 +137,5 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """One sha256 for the names and contents of all files that can be read from `folder`."""
+    """One sha256 for the names and contents of all pipeline files in `folder`."""
     return installation.combined({name: installation.sha256(path) for name, path in files_in(folder).items()})

@@ -1,4 +1,4 @@
-"""Fetching a record's files: each from the first source that gives it, checked before it is used."""
+"""Downloading the files of a record: each from the first source that works, and checked before use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from atelier.store.records import File, Record
 
 
 def pull(known: Record, shelf: Shelf, progress: Progress | None) -> Path:
-    """Fetch what is not yet in place and install it; the caller holds the shelf's lock.
+    """Download the missing files and install them. The caller holds the shelf's lock.
 
-    Raises `WeightsError` when no source works, with what has arrived kept for the next time.
+    Raises `WeightsError` if no source works. Partial downloads are kept, so that the next call can resume.
     """
     sources, done = {}, 0
     for part in known.parts:
@@ -27,7 +27,7 @@ def pull(known: Record, shelf: Shelf, progress: Progress | None) -> Path:
             done += part.bytes or 0
     try:
         installed = shelf.finish(sources)
-    except WeightsError:  # files of no use; after any other error the next call goes on from them
+    except WeightsError:  # unusable files; after any other error, the next call continues from them
         _discard(known, shelf)
         raise
     _discard(known, shelf)
@@ -40,14 +40,14 @@ def _discard(known: Record, shelf: Shelf) -> None:
 
 
 def _shifted(progress: Progress | None, known: Record, before: int) -> Progress | None:
-    """`progress` for one of several files: its bytes count on from those `before`."""
+    """`progress` for one of several files, offset by the bytes of the files `before` it."""
     if progress is None or known.file:
         return progress
     return lambda done, _: progress(before + done, known.size)
 
 
 def _bring(known: Record, part: File, shelf: Shelf, progress: Progress | None) -> str:
-    """Fetch one file and hand it to the shelf; the address it came from."""
+    """Download one file and hand it to the shelf. Returns the URL it came from."""
     failures, arrived = [], shelf.part_of(part)
     for url in part.sources:
         try:
@@ -58,14 +58,14 @@ def _bring(known: Record, part: File, shelf: Shelf, progress: Progress | None) -
         except WeightsError as error:
             download.discard(arrived)
             reason = str(error).removesuffix(".").replace(str(arrived), part.name)
-            failures.append(f"{url} sent a file of no use: {reason}")
+            failures.append(f"{url} sent an unusable file: {reason}")
         else:
             return url
     raise WeightsError(_nothing_came(known, failures))
 
 
 def _fetch(part: File, url: str, arrived: Path, progress: Progress | None) -> None:
-    """Download and check the file; one put together from several answers gets a second chance."""
+    """Download and check the file. A file assembled from several responses is retried once."""
     for _ in range(2):
         joined = download.download(url, arrived, progress)
         problem = _mismatch(part, arrived)
@@ -83,16 +83,16 @@ def _mismatch(part: File, arrived: Path) -> str | None:
     if check == "verified":
         return None
     if part.bytes not in (None, size):
-        return f"sent {size} bytes instead of {part.bytes}: the file is cut short or another one"
+        return f"sent {size} bytes instead of {part.bytes}: the file is truncated or a different one"
     if check == "unverified":
         return None
-    return f"sent another file than the published one: sha256 {found}, not {part.hash}"
+    return f"sent a file that is not the published one: sha256 {found}, not {part.hash}"
 
 
 def _nothing_came(known: Record, failures: Sequence[str]) -> str:
     if not failures:
-        return f"no address is known for the weights {known.name}: {known.by_hand}"
+        return f"the weights {known.name} have no download address: {known.by_hand}"
     return (
-        f"the weights {known.name} could not be fetched: {'; '.join(failures)}; try again later (what has "
-        f"arrived is kept), or {known.by_hand}"
+        f"the weights {known.name} could not be downloaded: {'; '.join(failures)}; try again later (partial "
+        f"downloads are kept), or {known.by_hand}"
     )

@@ -1,4 +1,4 @@
-"""Weights records: what is known of a published or bundled network, and how its files are used."""
+"""Weights records: metadata of published and bundled networks, and how to use their files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Literal
 from atelier.core.errors import WeightsError, did_you_mean
 
 Triple = tuple[float, float, float]
-#: What a hash says of a file: it is the published one, nothing is known to compare with, it is another file.
+#: "verified" is the published file, "unverified" has no published hash to compare with, "wrong" differs.
 Check = Literal["verified", "unverified", "wrong"]
 
-#: Files that a pipeline folder may have: weights without code, settings and vocabularies.
+#: Files allowed in a pipeline folder: weights without code, settings and vocabularies.
 PIPELINE_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
@@ -27,8 +27,8 @@ _PART = re.compile(r"[\w+@=-][\w+@=.-]*(/[\w+@=-][\w+@=.-]*)*")
 class File:
     """One published file.
 
-    `name` is its path inside the published folder, with forward slashes; `sources` are the addresses to try
-    in order; `sha256` is its hash, or `sha256_prefix` where only the beginning is known; `bytes` is its size.
+    `name` is the path inside the published folder, with forward slashes. `sources` are the URLs to try, in
+    order. `sha256` is the hash, or `sha256_prefix` if only its beginning is known. `bytes` is the size.
     """
 
     name: str
@@ -39,7 +39,7 @@ class File:
 
     @property
     def hash(self) -> str:
-        """What is known of the file's hash, in words."""
+        """The file's published hash, for messages."""
         if self.sha256 is not None:
             return f"sha256 {self.sha256}"
         if self.sha256_prefix is not None:
@@ -47,7 +47,7 @@ class File:
         return "no published sha256"
 
     def check(self, sha256: str) -> Check:
-        """What the hash `sha256` of a file at hand says; an unknown hash is never taken for checked."""
+        """Compare the hash `sha256` of a file with the published hash, if there is one."""
         known = self.sha256 or self.sha256_prefix
         if known is None:
             return "unverified"
@@ -58,15 +58,15 @@ class File:
 class Record:
     """A published or bundled network and how its files are used.
 
-    `name` is `network.tag`. A network in one file gives `file`, `sources`, `sha256` (or `sha256_prefix`) and
-    `bytes`, with the meaning that they have for `File`. One in several gives `files`; where those have no
-    sources of their own, `sources` are the addresses of the folder. `{revision}` in an address stands for
-    `revision`, the published version.
+    `name` is `network.tag`. A network in one file sets `file`, `sources`, `sha256` (or `sha256_prefix`) and
+    `bytes`, with the same meaning as in `File`. A network in several files sets `files`; for those without
+    sources of their own, `sources` are the URLs of the folder. `{revision}` in a URL stands for `revision`,
+    the published version.
 
     `kind` is "tensors" for files whose tensors are read into one dictionary, or "pipeline" for a folder with
-    sub-folders in the layout of diffusers, which is kept as it was published. `input_range` is what the
-    network's input spans before `normalisation` (mean, standard deviation). `converter` names the function
-    from published to stored tensors. `bundled` is the path inside the package's folder of weights.
+    subfolders in the layout of diffusers, which is stored unchanged. `input_range` is the range of the
+    network's input before `normalisation` (mean, standard deviation). `converter` names the function that
+    converts published tensors to stored tensors. `bundled` is the path inside the package's weights folder.
     """
 
     name: str
@@ -89,34 +89,34 @@ class Record:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise WeightsError(
-                f"a weights record is named network.tag in lower-case letters, not '{self.name}'"
+                f"a weights record must have a lower-case name of the form network.tag, not '{self.name}'"
             )
         if bool(self.file) == bool(self.files):
             raise WeightsError(f"the weights record {self.name} must have either `file` or `files`")
         if self.file != Path(self.file).name:
-            raise WeightsError(f"the weights record {self.name} has '{self.file}' for a bare file name")
+            raise WeightsError(f"the weights record {self.name}: '{self.file}' must be a bare file name")
         self._check_files()
 
     def _check_files(self) -> None:
         names = [one.name for one in self.files]
         if not re.fullmatch(r"[\w.-]*", self.revision):
-            raise WeightsError(f"the weights record {self.name} has '{self.revision}' for a revision")
+            raise WeightsError(f"the weights record {self.name}: '{self.revision}' is not a valid revision")
         wrong = [name for name in names if not _PART.fullmatch(name) or names.count(name) > 1]
         if self.kind == "pipeline":
             wrong += [name for name in names if not name.endswith(PIPELINE_SUFFIXES)]
             if self.file or self.converter != "plain":
                 raise WeightsError(
-                    f"the weights record {self.name} is a pipeline: it has `files` as published"
+                    f"the weights record {self.name} is a pipeline: it must list `files` and no converter"
                 )
         if wrong:
             raise WeightsError(
-                f"the weights record {self.name} has '{wrong[0]}' for a file: allowed are relative paths, "
-                f"each once, in a pipeline with the endings {', '.join(PIPELINE_SUFFIXES)}"
+                f"the weights record {self.name} has an invalid file '{wrong[0]}': use unique relative "
+                f"paths, in a pipeline with the extensions {', '.join(PIPELINE_SUFFIXES)}"
             )
 
     @property
     def parts(self) -> tuple[File, ...]:
-        """The published files, each with its addresses."""
+        """The published files, each with its URLs."""
         if self.file:
             return (
                 File(
@@ -131,23 +131,23 @@ class Record:
 
     @property
     def size(self) -> int | None:
-        """The bytes of all published files; None where one is unknown."""
+        """The total size of the published files in bytes; None if one is unknown."""
         sizes = [part.bytes for part in self.parts]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
     @property
     def what(self) -> str:
-        """The published files in a few words."""
+        """The published files, for messages."""
         count = len(self.files)
         return self.file or f"{count} file{'s' if count > 1 else ''}"
 
     @property
     def by_hand(self) -> str:
-        """How to install the weights without a network, as the end of a sentence."""
+        """How to install the weights without a network connection, as the end of a sentence."""
         add = f"run `atelier weights add {self.name}"
         if self.file:
-            return f"bring {self.file} ({self.parts[0].hash}) and {add} FILE`"
-        return f"bring the folder with its {self.what} and {add} FOLDER`"
+            return f"copy {self.file} ({self.parts[0].hash}) to this machine and {add} FILE`"
+        return f"copy the folder with its {self.what} to this machine and {add} FOLDER`"
 
     def _sources_of(self, part: File) -> tuple[str, ...]:
         return part.sources or tuple(f"{folder.rstrip('/')}/{part.name}" for folder in self.sources)
@@ -160,19 +160,19 @@ _records: dict[str, Record] = {}
 
 
 def register(record: Record) -> Record:
-    """Make `record` known. Raises `WeightsError` for a second one of the same name."""
+    """Register `record`. Raises `WeightsError` if the name is already taken."""
     if record.name in _records:
         raise WeightsError(f"there are two weights records called '{record.name}': rename one of them")
     _records[record.name] = record
     return record
 
 
-#: Called before the first look at the records: each imports files that register some.
+#: Functions that import modules with records. They are called before the first lookup.
 discoverers: list[Callable[[], object]] = []
 
 
 def records() -> tuple[Record, ...]:
-    """Every record, by name."""
+    """All records, sorted by name."""
     _discover()
     return tuple(_records[name] for name in sorted(_records))
 
@@ -187,9 +187,9 @@ def record(name: str) -> Record:
 
 @cache
 def _discover() -> None:
-    """Import the files that register records: each room's `records.py`, and each method's own file."""
-    rooms = Path(__file__).resolve().parent.parent
-    for path in sorted(rooms.glob("*/records.py")):
+    """Import the modules that register records: each package's `records.py`, and each method's module."""
+    packages = Path(__file__).resolve().parent.parent
+    for path in sorted(packages.glob("*/records.py")):
         if path.parent.name != "store":
             import_module(f"atelier.{path.parent.name}.records")
     for discover in discoverers:

@@ -1,8 +1,8 @@
-"""TensorFlow checkpoints, read without TensorFlow: bundles (.index and .data), and the older single files.
+"""A reader for TensorFlow checkpoints, without TensorFlow: bundles (.index and .data) and older single files.
 
-Both are tables of sorted keys in the format of LevelDB, whose values are protocol buffers. In a bundle they
-say where in the data files a variable lies; in the older format they hold its values. Every block of a table
-and every variable of a bundle carries a checksum, a masked CRC-32C, which is verified.
+Both are LevelDB tables with sorted keys and protocol buffers as values. In a bundle, the values give the
+location of each variable in the data files; in the older format, they contain the variable. Every block of a
+table and every variable of a bundle has a checksum, a masked CRC-32C, which is verified.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
-#: TensorFlow's numbers for the types that weights have.
+#: NumPy types of TensorFlow's type numbers, for the types that weights have.
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 _LARGEST = 16 << 30
 _PARTS = (".index", ".data-", ".ckpt")
-# LevelDB rotates and shifts a checksum before storing it, since data may hold checksums itself.
+# LevelDB masks a checksum before storing it (rotate, then add), because data may itself contain checksums.
 _MASK = 0xA282EAD8
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file at `path` ends like a TensorFlow table: a bundle's index or an older single file."""
+    """Whether the file at `path` has the footer of a TensorFlow table: a bundle's index or an older file."""
     with path.open("rb") as file:
         length = file.seek(0, 2)
         file.seek(max(0, length - 8))
@@ -41,32 +41,32 @@ def is_table(path: Path) -> bool:
 
 
 def read(path: Path) -> Arrays:
-    """The variables in a bundle, given by its .index, in an older single file, or in a tar archive of either.
+    """Read the variables of a bundle (by its .index file), an older single file, or a tar archive of either.
 
-    Variables that are not numeric are left out. Raises `WeightsError` for a file that is damaged, which the
-    checksums tell, or that stores variables in slices.
+    Non-numeric variables are skipped. Raises `WeightsError` if the file is damaged, according to its
+    checksums, or stores variables in slices.
     """
     try:
         return _read_table(path) if is_table(path) else _read_archive(path)
     except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
         raise WeightsError(
-            f"{path} is not a TensorFlow checkpoint, or damaged: give the .index file with its .data file "
-            "beside it, the .ckpt file, or the archive as it was published"
+            f"{path} is damaged or not a TensorFlow checkpoint: use an .index file next to its .data file, "
+            "a .ckpt file, or the original published archive"
         ) from error
 
 
 def _read_archive(path: Path) -> Arrays:
-    """The only checkpoint in a tar archive, whatever it is compressed with."""
+    """Read the only checkpoint in a tar archive with any compression."""
     with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
         parts = [one for one in archive if one.isfile() and any(part in one.name for part in _PARTS)]
         if sum(one.size for one in parts) > _LARGEST:
-            raise WeightsError(f"{path} unpacks to more than {_LARGEST >> 30} GiB: do not trust it")
+            raise WeightsError(f"{path} unpacks to more than {_LARGEST >> 30} GiB and is not trustworthy")
         archive.extractall(folder, parts, filter="data")
         tables = [one for one in sorted(Path(folder).rglob("*")) if one.is_file() and is_table(one)]
         if len(tables) != 1:
             raise WeightsError(
-                f"{path} holds {len(tables)} TensorFlow checkpoints where one is needed: unpack it and "
-                "give the .index file of the right one"
+                f"{path} contains {len(tables)} TensorFlow checkpoints instead of one: unpack it and "
+                "use the .index file of the right one"
             )
         return _read_table(tables[0])
 
@@ -74,7 +74,7 @@ def _read_archive(path: Path) -> Arrays:
 def _read_table(path: Path) -> Arrays:
     entries = list(_table(path.read_bytes()))
     header, *rest = entries
-    # What comes first, under the empty key, is a table of contents here and a count of files there.
+    # The first entry has an empty key. It is a table of contents in older files, a header in bundles.
     if any(number == 1 and isinstance(value, bytes) for number, value in _fields(header[1])):
         return _single(path, header[1], [value for _, value in rest])
     prefix = path.with_suffix("")
@@ -85,12 +85,12 @@ def _read_table(path: Path) -> Arrays:
 
 
 def _from_bundle(path: Path, entry: bytes, data: list[npt.NDArray[np.uint8]]) -> npt.NDArray[Any] | None:
-    """The variable that a BundleEntryProto tells of; None where it is text."""
+    """The variable described by a BundleEntryProto; None if it is not numeric."""
     kind = _TYPES.get(_only(entry, 1, 0))
     if kind is None:
         return None
     if _only(entry, 7, None) is not None:
-        raise WeightsError(f"{path} holds variables in slices, which is not supported: save them whole")
+        raise WeightsError(f"{path} stores variables in slices, which is not supported: save them whole")
     start, size = _only(entry, 4, 0), _only(entry, 5, 0)
     stored = data[_only(entry, 3, 0)][start : start + size].tobytes()
     _check(stored, _only(entry, 6, bytes(4)))
@@ -99,27 +99,27 @@ def _from_bundle(path: Path, entry: bytes, data: list[npt.NDArray[np.uint8]]) ->
 
 
 def _single(path: Path, contents: bytes, values: list[bytes]) -> Arrays:
-    """The variables of the older format: shapes in the table of contents, values in the entries."""
+    """The variables in the older format: shapes are in the table of contents, values in the entries."""
     metas = [value for number, value in _fields(_only(contents, 1, b"")) if number == 1]
     shapes = {_only(meta, 1, b""): _shape(_only(meta, 2, b"")) for meta in metas}
     found: Arrays = {}
     for value in values:
         piece = _only(value, 2, b"")
         name, tensor = _only(piece, 1, b""), _only(piece, 3, b"")
-        # TensorProto keeps floats in field 5 and doubles in field 6; whole numbers count steps.
+        # TensorProto has floats in field 5 and doubles in field 6. Integers are only step counters.
         for field, kind in ((5, "<f4"), (6, "<f8")):
             numbers = b"".join(part for number, part in _fields(tensor) if number == field)
             if numbers:
                 if name.decode() in found or len(numbers) != math.prod(shapes[name]) * int(kind[2]):
                     raise WeightsError(
-                        f"{path} holds variables in slices, which is not supported: save them whole"
+                        f"{path} stores variables in slices, which is not supported: save them whole"
                     )
                 found[name.decode()] = np.frombuffer(numbers, kind).reshape(shapes[name]).copy()
     return found
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a LevelDB table: an index of blocks, each of entries that share their beginnings."""
+    """Keys and values of a LevelDB table: an index of blocks, whose entries have prefix-compressed keys."""
     footer = content[-_FOOTER:]
     position = 0
     handles = []
@@ -128,7 +128,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, position = _varint(footer, position)
         handles.append((offset, size))
     metadata, index = handles
-    list(_block(content, *metadata))  # it is empty, but its checksum shows that the footer is right
+    list(_block(content, *metadata))  # empty, but its checksum verifies the footer
     for _, handle in _block(content, *index):
         start, after = _varint(handle, 0)
         yield from _block(content, start, _varint(handle, after)[0])
@@ -137,7 +137,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     block = content[offset : offset + size]
     _check(content[offset : offset + size + 1], content[offset + size + 1 : offset + size + 5])
-    if content[offset + size]:  # some builds of TensorFlow compress, most do not
+    if content[offset + size]:  # some builds of TensorFlow compress blocks
         block = _unsnapped(block)
     (restarts,) = struct.unpack("<I", block[-4:])
     key, position, end = b"", 0, len(block) - 4 * (restarts + 1)
@@ -151,7 +151,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _check(content: bytes, checksum: bytes) -> None:
-    """Raises ValueError where the masked CRC-32C of `content` is not `checksum`, which is little-endian."""
+    """Raise ValueError unless the masked CRC-32C of `content` equals `checksum` (little-endian)."""
     import google_crc32c
 
     plain = google_crc32c.value(content)
@@ -161,7 +161,7 @@ def _check(content: bytes, checksum: bytes) -> None:
 
 
 def _unsnapped(packed: bytes) -> bytes:
-    """The content of a block packed by Snappy: pieces as they are, and copies of what came before."""
+    """Decompress a Snappy block, which consists of literals and copies of earlier output."""
     length, position = _varint(packed, 0)
     content = bytearray()
     while position < len(packed):
@@ -180,7 +180,7 @@ def _unsnapped(packed: bytes) -> bytes:
         position += width
         if not 0 < back <= len(content):
             raise ValueError("not packed by Snappy")
-        for _ in range(size):  # it may copy what it is just writing
+        for _ in range(size):  # byte by byte, because a copy may overlap its own output
             content.append(content[-back])
     if len(content) != length:
         raise ValueError("not packed by Snappy")
@@ -188,7 +188,7 @@ def _unsnapped(packed: bytes) -> bytes:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number in base 128, smallest digit first, and the position behind it."""
+    """A base-128 number with the least significant digit first, and the position after it."""
     value = shift = 0
     while True:
         digit = content[position]
@@ -199,7 +199,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protocol buffer: whole numbers, or bytes."""
+    """The number and value (an integer or bytes) of each field of a protocol buffer."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -217,12 +217,12 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _only(message: bytes, number: int, default: Any) -> Any:
-    """The last value of a field, as protocol buffers have it, or the default."""
+    """The last value of a field, which is the one that counts in protocol buffers, or the default."""
     return dict(_fields(message)).get(number, default)
 
 
 def _shape(message: bytes) -> tuple[int, ...]:
-    """A TensorShapeProto: one message of field 2 for each dimension."""
+    """The shape in a TensorShapeProto, which has one message in field 2 for each dimension."""
     return tuple(_only(value, 1, 0) for number, value in _fields(message) if number == 2)
 
 

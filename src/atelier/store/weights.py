@@ -1,6 +1,6 @@
-"""Pretrained weights: what is known of them, where they are, and how they are fetched on request.
+"""Pretrained weights: find, load, download, install and verify them.
 
-There are three kinds, and callers need not know which: bundled with the package, published and kept in the
+Callers do not need to distinguish the three kinds: bundled with the package, published and installed in the
 cache (`installation.home()`), or the user's own file or folder. Only `pull` downloads anything.
 """
 
@@ -26,23 +26,23 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 
 def where(name: str) -> Path:
-    """The path where the weights called `name` lie or would lie: a file, or the folder of a pipeline."""
+    """The path where the weights called `name` are, or would be, installed: a file or a pipeline folder."""
     known = record(name)
     packaged = _packaged(known)
     return packaged if packaged is not None and packaged.is_file() else shelf_of(known).weights
 
 
 def installed(name: str) -> bool:
-    """Whether the weights called `name` are on this machine; `verify` says whether they are whole."""
+    """Whether the weights called `name` are on this machine. `verify` checks that they are intact."""
     known = record(name)
     packaged = _packaged(known)
     return (packaged is not None and packaged.is_file()) or shelf_of(known).is_installed()
 
 
 def locate(name: str) -> Path:
-    """The file, or the folder of a pipeline, called `name`; nothing is downloaded.
+    """The path of the installed weights called `name`, a file or a pipeline folder. Downloads nothing.
 
-    Raises `WeightsError` where it is missing, with the command that fetches it.
+    Raises `WeightsError` if they are missing, and names the command that downloads them.
     """
     if not installed(name):
         raise WeightsError(_missing(record(name), where(name)))
@@ -50,10 +50,10 @@ def locate(name: str) -> Path:
 
 
 def load(name_or_path: str | Path) -> dict[str, Tensor]:
-    """The tensors of the weights of that name, or in the file of that path, on the CPU.
+    """Load tensors to the CPU, from installed weights by name or from a file by path.
 
-    Raises `WeightsError` where there are none or the file is damaged or holds code, and `ResourceError`
-    where they would not fit into the available memory.
+    Raises `WeightsError` if the weights are missing or damaged or contain code, and `ResourceError` if they
+    do not fit into the available memory.
     """
     path = _file(name_or_path)
     footprint.check(path, str(name_or_path))
@@ -61,26 +61,26 @@ def load(name_or_path: str | Path) -> dict[str, Tensor]:
 
 
 def metadata(name_or_path: str | Path) -> dict[str, str]:
-    """What the maker wrote into the safetensors file beside its tensors; empty for other files."""
+    """The metadata of a safetensors file; empty for other files."""
     return checkpoints.read_metadata(_file(name_or_path))
 
 
 def folder(name_or_path: str | Path) -> Path:
-    """The folder of the pipeline of that name, or the user's own folder at that path.
+    """The folder of the pipeline with that name, or the user's own folder at that path.
 
-    Raises `WeightsError` for weights that are no pipeline, or are not here.
+    Raises `WeightsError` if the weights are missing or are not a pipeline.
     """
     path = _resolve(name_or_path)
     if not path.is_dir():
-        raise WeightsError(f"{path} is a file, and a folder of weights (a pipeline) is needed here")
+        raise WeightsError(f"{path} is a file: use a folder of weights (a pipeline)")
     return path
 
 
 def memory(name_or_path: str | Path, *, float_bytes: int | None = None) -> int:
-    """The bytes that the weights take in memory once loaded.
+    """The size of the weights in memory once loaded, in bytes.
 
-    `float_bytes` is the size of a number where floating-point tensors are converted on loading: 2 for half
-    precision. Files that are not safetensors count as long as they are.
+    Set `float_bytes` to the bytes per number if floating-point tensors are converted on loading, for example
+    2 for half precision. Files that are not safetensors count with their file size.
     """
     return footprint.footprint(_resolve(name_or_path), float_bytes)
 
@@ -88,40 +88,41 @@ def memory(name_or_path: str | Path, *, float_bytes: int | None = None) -> int:
 def check_memory(
     name_or_path: str | Path, *, float_bytes: int | None = None, device: torch.device | None = None
 ) -> None:
-    """Raises `ResourceError` if `memory` bytes are not available, on `device` if it is a CUDA device.
+    """Raise `ResourceError` if `memory` bytes are not available, on `device` if it is a CUDA device.
 
-    For those who load the files themselves, as pipelines do; `load` checks by itself.
+    For callers that load the files themselves, as pipelines do. `load` already checks.
     """
     footprint.check(_resolve(name_or_path), str(name_or_path), float_bytes, device)
 
 
 def fingerprint(name_or_path: str | Path) -> str:
-    """The hash of what would be loaded, for recipes.
+    """The hash of the weights, for recipes.
 
-    For one file its sha256; for a folder, the sha256 of the sorted names and hashes of its files.
+    It is the sha256 of a file, or for a folder the sha256 of the sorted names and hashes of its files.
     """
     path = _resolve(name_or_path).absolute()
     return pipelines.fingerprint(path) if path.is_dir() else installation.sha256(path)
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch the weights called `name`, each file from the first source that gives it; where they now lie.
+    """Download and install the weights called `name`. Returns their path.
 
-    Does nothing where they are already here and whole. `progress` is called with the bytes that have arrived
-    and the bytes in all (None: unknown); what it raises stops the download, which the next call continues.
-    Raises `WeightsError` when no source works, `OutputError` on a full disk.
+    Does nothing if they are already installed and intact. Each file comes from the first source that works.
+    `progress` is called with the bytes downloaded and the total (None: unknown). If it raises an exception,
+    the download stops, and the next call resumes it. Raises `WeightsError` if no source works and
+    `OutputError` if the disk is full.
     """
-    from atelier.store import pulling  # late: every method's file imports this module, and few runs use HTTP
+    from atelier.store import pulling  # late: every method imports this module, but few runs use HTTP
 
     known = record(name)
     packaged = _packaged(known)
     if packaged is not None and packaged.is_file():
         return packaged
     shelf = shelf_of(known)
-    if shelf.condition() in ("verified", "unverified"):  # before the lock, which a read-only cache refuses
+    if shelf.condition() in ("verified", "unverified"):  # before locking, which fails in a read-only cache
         return shelf.weights
     with shelf.locked():
-        # Again: another process may have fetched them while this one waited for the lock.
+        # Check again: another process may have installed them while this one waited for the lock.
         if shelf.condition() in ("verified", "unverified"):
             return shelf.weights
         return pulling.pull(known, shelf, progress)
@@ -130,14 +131,14 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 def add(name: str, path: str | Path, *, force: bool = False) -> Path:
     """Install the user's own copy as the weights called `name`: a file, or a folder for several files.
 
-    Returns the installed file or folder. Raises `WeightsError` for a file that is missing or no checkpoint,
-    or whose hash is not the published one unless `force`.
+    Returns the installed file or folder. Raises `WeightsError` if a file is missing or is not a checkpoint,
+    or, without `force`, if its hash differs from the published one.
     """
     known, path = record(name), Path(path)
     if where(name) == _packaged(known):
         raise WeightsError(
-            f"{name} comes with the package and stays as it is: methods take your own file by its path, "
-            f"as in --encoder {path}"
+            f"{name} is bundled with the package and cannot be replaced: pass your own file to a method by "
+            f"its path, for example --encoder {path}"
         )
     files = _brought(known, path)
     if not force:
@@ -146,7 +147,7 @@ def add(name: str, path: str | Path, *, force: bool = False) -> Path:
             if part.check(found) == "wrong":
                 raise WeightsError(
                     f"{files[part.name]} is not the published {part.name} of {name}: it has sha256 {found}, "
-                    f"not {part.hash}; fetch it again, or add it anyway with --force"
+                    f"not {part.hash}; download it again, or add it anyway with --force"
                 )
     shelf = shelf_of(known)
     with shelf.locked():
@@ -154,17 +155,17 @@ def add(name: str, path: str | Path, *, force: bool = False) -> Path:
 
 
 def verify(name: str | None = None) -> list[tuple[str, Condition]]:
-    """The name and the condition of the weights called `name`, or of all, by hashing them again.
+    """The name and condition of the weights called `name`, or of all weights. Hashes all files.
 
-    "verified" are the published files; "unverified" are whole as they were installed, but no hash of the
-    published files is known, or `add` was forced.
+    "verified" weights are the published files. "unverified" weights are intact since installation, but have
+    no published hash, or were added with `force`.
     """
     chosen: Sequence[Record] = records() if name is None else [record(name)]
     return [(known.name, _condition(known)) for known in chosen]
 
 
 def recorded(name: str) -> Condition:
-    """As `verify` for one name, from what was recorded at installation: quick, but damage is not seen."""
+    """As `verify` for one name, but from the records of the installation: fast, and misses damage."""
     known = record(name)
     packaged = _packaged(known)
     if packaged is not None and packaged.is_file():
@@ -173,18 +174,18 @@ def recorded(name: str) -> Condition:
 
 
 def shelf_of(known: Record) -> Shelf:
-    """The place of a record's weights in the cache."""
+    """The cache folder for the weights of a record."""
     return pipelines.PipelineShelf(known) if known.kind == "pipeline" else TensorShelf(known)
 
 
 def _brought(known: Record, path: Path) -> dict[str, Path]:
-    """The user's files by their published names, each there and of the right form."""
+    """The user's files by their published names, after checking that all exist in the right format."""
     if known.file:
         files = {known.file: path}
     else:
         if not path.is_dir():
             raise WeightsError(
-                f"{path} is not a folder: {known.name} has {known.what}, so give the folder that holds them"
+                f"{path} is not a folder: {known.name} has {known.what}; use the folder that contains them"
             )
         files = {part.name: path / part.name for part in known.parts}
         if absent := [name for name, file in files.items() if not file.is_file()]:
@@ -212,7 +213,7 @@ def _condition(known: Record) -> Condition:
 
 
 def _resolve(name_or_path: str | Path) -> Path:
-    """The file or the folder, which is there and has the right form."""
+    """The path of the file or folder, after checking that it exists in the right format."""
     if not is_path(name_or_path):
         return locate(str(name_or_path))
     path = Path(name_or_path).expanduser()
@@ -220,21 +221,21 @@ def _resolve(name_or_path: str | Path) -> Path:
         return pipelines.own_folder(path)
     if not path.is_file():
         raise WeightsError(
-            f"there is no weights file {path}: check the path, or give the name of known weights"
+            f"there is no weights file {path}: check the path, or use the name of known weights"
         )
     return path
 
 
 def _file(name_or_path: str | Path) -> Path:
-    """The file; a folder has no tensors of its own."""
+    """The path of a single file. Raises `WeightsError` for a folder."""
     path = Path(name_or_path).expanduser() if is_path(name_or_path) else locate(str(name_or_path))
     if path.is_dir():
-        raise WeightsError(f"{path} is a folder, and one file of weights is needed here: give the file")
+        raise WeightsError(f"{path} is a folder: use a single file of weights")
     return _resolve(name_or_path)
 
 
 def is_path(given: str | Path) -> bool:
-    """Whether `given` means a file or folder rather than the name of a record."""
+    """Whether `given` is the path of a file or folder instead of the name of a record."""
     if not isinstance(given, str):
         return True
     if given in (known.name for known in records()):
@@ -245,8 +246,8 @@ def is_path(given: str | Path) -> bool:
 def _missing(known: Record, path: Path) -> str:
     ways = []
     if all(part.sources for part in known.parts):
-        ways.append(f"fetch them with `atelier weights pull {known.name}`")
+        ways.append(f"download them with `atelier weights pull {known.name}`")
     ways.append(known.by_hand)
     if known.bundled is not None:
-        ways = ["they come with the package, so install atelier again", *ways]
-    return f"the weights {known.name} are not here (looked at {path}): {', or '.join(ways)}"
+        ways = ["reinstall atelier, which includes them", *ways]
+    return f"the weights {known.name} are not installed (no {path}): {', or '.join(ways)}"

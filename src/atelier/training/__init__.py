@@ -1,1 +1,1 @@
-"""One loop for every trainer, its checkpoints and its data."""
+"""The training loop shared by all networks, with its checkpoints and data."""

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each; tensors keyed by path, everything else as JSON in its header.
+"""Checkpoints as safetensors files: tensors keyed by path, everything else as JSON in the header.
 
-Nothing is pickled. The state is a tree of dicts, lists and tuples, with tensors, numbers, text and None.
+Nothing is pickled. The state is a tree of dicts, lists and tuples with tensors, numbers, text and None.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first; parts of other processes are not listed."""
+    """The checkpoints in a folder, oldest first, without the files of secondary processes."""
     found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 def path_of(folder: Path, step: int, process: int = 0) -> Path:
-    """Where the checkpoint of a step is: the main process's, or the part of another process."""
+    """The path of a step's checkpoint, for the main process or for the file of a secondary process."""
     part = f"-{process}" if process else ""
     return folder / f"checkpoint-{step:07d}{part}.safetensors"
 
 
 def prune(folder: Path) -> None:
-    """Delete all but the newest two checkpoints, with the parts of other processes."""
+    """Delete all but the newest two checkpoints, including the files of secondary processes."""
     for old in checkpoints(folder)[:-_KEPT]:
         for part in folder.glob(f"{old.stem}-*.safetensors"):
             part.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def prune(folder: Path) -> None:
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state. Raises TrainingError for a value that cannot be kept."""
+    """Write a state. Raises TrainingError for a value of an unsupported type."""
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -55,9 +55,9 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU; also those that earlier versions wrote (`.pt`).
+    """Read the state in a checkpoint, on the CPU. Also reads the `.pt` checkpoints of earlier versions.
 
-    Raises what safetensors and torch raise for files that are damaged; ValueError for other files.
+    Damaged files raise the exceptions of safetensors and torch; other files raise ValueError.
     """
     if path.suffix == ".pt":
         return _earlier(torch.load(path, map_location="cpu", weights_only=True))
@@ -70,11 +70,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _described(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; tensors go to `tensors` under their path. A list stands for what JSON has not."""
+    """`value` as JSON; tensors go to `tensors` by path. Tagged lists encode types that JSON lacks."""
     if isinstance(value, Tensor):
-        while path in tensors:  # two paths may read alike, for keys may hold slashes
+        while path in tensors:  # two paths can coincide, because keys may contain slashes
             path += "+"
-        # A copy: safetensors takes no tensors that share memory, and none that are not contiguous.
+        # A copy: safetensors rejects tensors that share memory or are not contiguous.
         tensors[path] = value.detach().cpu().contiguous().clone()
         return ["tensor", path]
     if isinstance(value, Mapping):
@@ -86,19 +86,19 @@ def _described(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, _PLAIN):
         return value
     raise TrainingError(
-        f"the checkpoint cannot keep {path}, a {type(value).__name__}: "
-        "a state may have tensors, numbers, text, lists and dicts"
+        f"the checkpoint cannot store {path}, a {type(value).__name__}: "
+        "a state can hold tensors, numbers, text, lists and dicts"
     )
 
 
 def _key(key: Any, path: str) -> Any:
     if isinstance(key, str | int):
         return key
-    raise TrainingError(f"the checkpoint cannot keep {path}: the key {key!r} is neither text nor an integer")
+    raise TrainingError(f"the checkpoint cannot store {path}: the key {key!r} is neither text nor an integer")
 
 
 def _rebuilt(described: Any, tensor: Any) -> Any:
-    """What `_described` was given."""
+    """The inverse of `_described`."""
     if not isinstance(described, list):
         return described
     kind, inside = described
@@ -111,7 +111,7 @@ def _rebuilt(described: Any, tensor: Any) -> Any:
 
 
 def _earlier(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint of version 0.1, which had one network and one optimiser."""
+    """Convert a checkpoint of version 0.1, which had one network and one optimiser."""
     return {
         "networks": {"network": state["network"]},
         "averages": {"network": state["average"]},

@@ -1,4 +1,4 @@
-"""Training pictures: shards of JPEG files, folders, and random crops of them.
+"""Training pictures: shards of JPEG files, folders, and random crops.
 
 Every draw depends only on a generator that the caller seeds from the step, so a resumed run sees
 the same pictures as an uninterrupted one.
@@ -28,7 +28,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures as RGB uint8 (H, W, 3), of one size or many, with a class each."""
+    """Pictures as RGB uint8 (H, W, 3), of one size or of several, with class labels."""
 
     pictures: Sequence[Array] | Array
     labels: npt.NDArray[np.int64]
@@ -39,31 +39,31 @@ class Labelled:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """The files that paths and glob patterns match, sorted; TrainingError for a pattern without a match."""
+    """The files that match paths and glob patterns, sorted. Raises TrainingError if one has no match."""
     files: list[Path] = []
     for pattern in patterns:
         found = sorted(Path(name) for name in glob.glob(pattern))  # noqa: PTH207 - patterns may be absolute
         if not found:
             raise TrainingError(
-                f"no training data at '{pattern}': give a shard (.npz), a folder, a picture or a pattern"
+                f"no training data at '{pattern}': use a shard (.npz), a folder, a picture or a glob pattern"
             )
         files += found
     return files
 
 
 def decode(data: Array, where: str) -> Array:
-    """The picture in a file's bytes, RGB uint8. Raises TrainingError, which names `where` it comes from."""
+    """Decode a file's bytes to RGB uint8. Raises TrainingError, naming `where` the bytes come from."""
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:
         picture = None
     if picture is None:
-        raise TrainingError(f"{where} is not a picture that can be decoded: remove or replace it")
+        raise TrainingError(f"{where} cannot be decoded as a picture: remove or replace it")
     return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
 
 
 def shrink(picture: Array, short_side: int | None) -> Array:
-    """A picture whose short side is at most `short_side` pixels."""
+    """The picture, scaled down so that its short side is at most `short_side` pixels."""
     side = min(picture.shape[:2])
     if short_side is None or side <= short_side:
         return picture
@@ -72,18 +72,18 @@ def shrink(picture: Array, short_side: int | None) -> Array:
 
 
 def open_shard(path: Path) -> tuple[Array, list[int], npt.NDArray[np.int64] | None]:
-    """The bytes of a .npz shard's files (`jpeg`), where each starts and the last ends, perhaps labels.
+    """The contents of a .npz shard: the bytes of its files, their N + 1 offsets, and the labels, if any.
 
-    Raises TrainingError for another layout.
+    Raises TrainingError for any other layout.
     """
     try:
-        # Opened here, since NumPy leaves a damaged file open.
+        # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as shard:
             data, offset = shard["jpeg"], shard["offset"].astype(np.int64)
             labels = shard["label"].astype(np.int64) if "label" in shard.files else None
     except _UNREADABLE as error:
         raise TrainingError(
-            f"{path} is not a shard: it needs the arrays 'jpeg' and 'offset' ({error})"
+            f"{path} is not a shard: a shard has the arrays 'jpeg' and 'offset' ({error})"
         ) from error
     _check_shard(path, data, offset, labels)
     return data, offset.tolist(), labels
@@ -92,7 +92,7 @@ def open_shard(path: Path) -> tuple[Array, list[int], npt.NDArray[np.int64] | No
 def read_shard(
     path: Path, *, short_side: int | None = None
 ) -> tuple[list[Array], npt.NDArray[np.int64] | None]:
-    """Pictures and labels of one shard; `short_side` shrinks larger pictures. Raises as `open_shard`."""
+    """The pictures and labels of a shard; `short_side` shrinks larger pictures. Raises as `open_shard`."""
     data, offset, labels = open_shard(path)
     pictures = [
         shrink(decode(data[start:end], f"picture {number} of {path}"), short_side)
@@ -101,7 +101,7 @@ def read_shard(
     return pictures, labels
 
 
-# What NumPy raises for damaged files, other files, and archives of something else.
+# Raised by NumPy for damaged files, other files, and other archives.
 _UNREADABLE = (
     OSError,
     KeyError,
@@ -117,52 +117,53 @@ _UNREADABLE = (
 def _check_shard(
     path: Path, data: Array, offset: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
 ) -> None:
-    """Raises TrainingError unless the arrays of a shard fit each other."""
+    """Raise TrainingError unless the arrays of a shard are consistent."""
     if data.dtype != np.uint8 or data.ndim != 1 or offset.ndim != 1 or len(offset) < 2:
         raise TrainingError(
-            f"{path} is not a shard: 'jpeg' must be bytes, and 'offset' where each picture starts and ends"
+            f"{path} is not a shard: 'jpeg' must hold bytes, and 'offset' the start and end of each picture"
         )
     if offset[0] < 0 or offset[-1] > len(data) or (np.diff(offset) <= 0).any():
-        raise TrainingError(f"{path} is damaged: its offsets do not lie inside its {len(data)} bytes")
+        raise TrainingError(f"{path} is damaged: its offsets do not fit its {len(data)} bytes")
     if labels is not None and (labels.shape != (len(offset) - 1,) or labels.min() < 0):
         raise TrainingError(
-            f"{path} has {labels.size} labels for {len(offset) - 1} pictures: each needs one, counted from 0"
+            f"{path} has {labels.size} labels for {len(offset) - 1} pictures: "
+            "each picture needs one label, counted from 0"
         )
 
 
 def read_shards(paths: Sequence[Path]) -> Labelled:
-    """Labelled shards of pictures that all have one size, as a single array (N, H, W, 3)."""
+    """Read labelled shards of pictures of one size into a single array (N, H, W, 3)."""
     pictures: list[Array] = []
     labels: list[npt.NDArray[np.int64]] = []
     for path in paths:
         some, their = read_shard(path)
         if their is None:
-            raise TrainingError(f"{path} has no labels, which a classifier needs")
+            raise TrainingError(f"{path} has no labels: a classifier needs labelled shards")
         pictures += some
         labels.append(their)
     if not pictures:
-        raise TrainingError("no shards of labelled pictures were given, which a classifier needs")
+        raise TrainingError("no shards given: a classifier needs labelled shards")
     if len({picture.shape for picture in pictures}) != 1:
-        raise TrainingError("these shards hold pictures of several sizes: a classifier needs one size")
+        raise TrainingError("the shards hold pictures of several sizes: a classifier needs a single size")
     joined = np.concatenate(labels)
     return Labelled(np.stack(pictures), joined, int(joined.max()) + 1)
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Every picture file below a folder, sorted. Raises TrainingError where there is none."""
+    """All picture files below a folder, sorted. Raises TrainingError if there are none."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
     if not files:
-        raise TrainingError(f"no pictures below {folder}: allowed are {', '.join(sorted(PICTURES))}")
+        raise TrainingError(f"no pictures below {folder}: use {', '.join(sorted(PICTURES))}")
     return files
 
 
 def read_folder(folder: Path, *, short_side: int | None = None) -> list[Array]:
-    """Every picture below a folder, sorted by path, RGB uint8."""
+    """All pictures below a folder, sorted by path, RGB uint8."""
     return [shrink(read_file(file), short_side) for file in in_folder(folder)]
 
 
 def read_file(file: Path) -> Array:
-    """One picture, RGB uint8. Raises TrainingError where it cannot be read."""
+    """Read a picture as RGB uint8. Raises TrainingError if it cannot be read."""
     return decode(_bytes(file), str(file))
 
 
@@ -174,14 +175,14 @@ def _bytes(file: Path) -> Array:
 
 
 def read_styles(paintings: Path, photos: Sequence[Path], *, short_side: int) -> Labelled:
-    """One class per folder of paintings, and one more for photographs."""
+    """Read one class per folder of paintings, and one more for photographs if there are any."""
     pictures: list[Array] = []
     labels: list[int] = []
     folders = (
         sorted(folder for folder in paintings.iterdir() if folder.is_dir()) if paintings.is_dir() else []
     )
     if not folders:
-        raise TrainingError(f"{paintings} needs one sub-folder of pictures per style")
+        raise TrainingError(f"{paintings} must contain one subfolder of pictures for each style")
     for label, folder in enumerate(folders):
         some = read_folder(folder, short_side=short_side)
         pictures += some
@@ -209,8 +210,9 @@ def random_crops(
 ) -> Tensor:
     """Square crops (B, 3, size, size), uint8, of the pictures at `indices`; `flip` mirrors half of them.
 
-    A crop's side is between `smallest` of the picture's short side and all of it, log-uniform, and its
-    aspect ratio at most `stretch`; resized by area averaging where it shrinks, cubic where it grows.
+    The size of a crop is log-uniform between `smallest` and 1 times the picture's short side, and its aspect
+    ratio is between 1 / `stretch` and `stretch`. Crops are scaled down by area averaging and up by cubic
+    interpolation.
     """
     out = np.empty((len(indices), size, size, 3), np.uint8)
     draws = torch.rand((len(indices), 5), generator=generator).tolist()
@@ -228,9 +230,9 @@ def random_crops(
 
 
 def jitter(images: Tensor, strength: float, blur: float, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, H, W) in 0..1 with brightness, contrast, saturation and colour cast changed.
+    """Randomly change brightness, contrast, saturation and colour cast of images (B, 3, H, W) in 0..1.
 
-    Each factor is within `strength` of 1; a share `blur` of the batch is softened by a 3x3 or 5x5
+    Each factor is within `strength` of 1. A fraction `blur` of the batch is blurred by a 3x3 or 5x5
     binomial kernel, because large pictures are softer than small ones.
     """
     count = images.shape[0]
@@ -248,14 +250,14 @@ def jitter(images: Tensor, strength: float, blur: float, generator: torch.Genera
 
 
 def _blur(images: Tensor) -> Tensor:
-    """(1, 2, 1) / 4 along both axes, by sums: a convolution would run in the network's half precision."""
+    """Filter with (1, 2, 1) / 4 along both axes, by sums: autocast would run a convolution in bfloat16."""
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
     return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
 
 
 def mix(*numbers: int) -> int:
-    """One seed made of several numbers (a 61-bit polynomial hash)."""
+    """Combine several numbers into one seed (a 61-bit polynomial hash)."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number + 1) % (2**61 - 1)

@@ -1,7 +1,7 @@
-"""Data sets of methods: found and checked first, decoded when they are needed.
+"""Data sets for training methods: found and checked up front, decoded on demand.
 
-Each row of a batch is drawn by a generator that is seeded by the step and the row alone. The draws
-depend neither on the number of processes and workers nor on the steps before.
+Each row of a batch is drawn by a generator seeded only by the run's seed, the step and the row. The draws do
+not depend on the number of processes and workers, or on earlier steps.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from atelier.images import READABLE, Picture, fit
 from atelier.methods.trainable import DataInfo
 from atelier.training import data
 
-#: Decoded pictures are shrunk to this short side: crops zoom in on paintings further than on photos.
+#: Decoded pictures are shrunk to this short side. Paintings stay larger: their crops zoom in further.
 _SHORT_SIDE, _PAINTING_SHORT_SIDE = 512, 640
 _MOST_STYLES = 256
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture: a file, or the bytes from `start` to `end` of a shard."""
+    """A picture: a file, or the byte range from `start` to `end` of a shard."""
 
     path: Path
     start: int = 0
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures of one kind, and how crops of them are taken."""
+    """Pictures of one kind, and how to crop them."""
 
     entries: tuple[Entry, ...]
     short_side: int
@@ -54,11 +54,12 @@ class Source:
     captions: tuple[str, ...] = ()
 
     def split(self, held_back: int) -> tuple[Source, Source]:
-        """The pictures to learn from, and `held_back` evenly spaced ones for evaluation."""
+        """The training pictures, and `held_back` evenly spaced pictures for evaluation."""
         count = len(self.entries)
         if count <= held_back:
             raise TrainingError(
-                f"{count} pictures are too few with {held_back} held back: give more, or hold back fewer"
+                f"{count} pictures are too few to hold out {held_back} for evaluation: "
+                "provide more pictures or lower held_back"
             )
         judged = {round(index * count / held_back) for index in range(held_back)}
         return (
@@ -74,14 +75,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """An item of the batch: pictures from one source, or from one of several with a label."""
+    """An item of the batch: pictures from one source, or labelled pictures from several sources."""
 
     name: str
     sources: tuple[Source, ...]
     label: str = ""
 
     def split(self, held_back: int) -> tuple[Stream, Stream]:
-        """The stream to learn from and the one for evaluation."""
+        """The training stream and the evaluation stream."""
         parts = [source.split(held_back) for source in self.sources]
         learn, judge = zip(*parts, strict=True)
         return replace(self, sources=learn), replace(self, sources=judge)
@@ -89,7 +90,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a method learns from, what it is judged by (empty where nothing is held back), and the facts."""
+    """The streams for training and for evaluation (empty if nothing is held out), and facts on the data."""
 
     learn: tuple[Stream, ...]
     judge: tuple[Stream, ...]
@@ -106,14 +107,14 @@ class DataSet:
         if self.info.styles:
             counts.append(f"{len(self.info.styles)} {'style' if len(self.info.styles) == 1 else 'styles'}")
         held = sum(len(source.entries) for stream in self.judge for source in stream.sources)
-        return ", ".join(counts) + (f"; {held} held back for evaluation" if held else "")
+        return ", ".join(counts) + (f"; {held} held out for evaluation" if held else "")
 
 
 # finding and checking
 
 
 def read(kind: str, settings: Any) -> DataSet:
-    """The data set of a kind (see `DataKind`). Raises TrainingError with what is wrong with it."""
+    """Read the data set of a `DataKind`. Raises TrainingError if the data cannot be used."""
     streams, info = _READERS[kind](settings)
     if not settings.held_back:
         return DataSet(streams, (), info)
@@ -140,7 +141,7 @@ def _one_style(settings: Any) -> Read:
     photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
     styles = read_styles((settings.style,), settings.style_side)
     if len(styles) > 1:
-        raise TrainingError(f"{settings.style} holds {len(styles)} pictures: this method learns one style")
+        raise TrainingError(f"{settings.style} has {len(styles)} pictures: this method learns a single style")
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
@@ -155,13 +156,13 @@ def _labelled(settings: Any) -> Read:
         name, equals, folder = given.partition("=")
         if not (name and equals and folder):
             raise TrainingError(
-                f"'{given}' is not a domain: give a name and a folder, as in winter=photos/winter"
+                f"'{given}' is not a domain: use NAME=FOLDER, for example winter=photos/winter"
             )
         if name in folders:
-            raise TrainingError(f"two domains are called '{name}': give each its own name")
+            raise TrainingError(f"two domains are named '{name}': give each domain its own name")
         folders[name] = Path(folder)
     if len(folders) < 2:
-        raise TrainingError("one domain is too few: give at least two, as in --domain NAME=FOLDER")
+        raise TrainingError("at least two domains are needed: repeat --domain NAME=FOLDER for each")
     sources = tuple(Source(entries([str(path)]), _SHORT_SIDE, settings.zoom) for path in folders.values())
     return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
 
@@ -169,9 +170,9 @@ def _labelled(settings: Any) -> Read:
 def _captioned(settings: Any) -> Read:
     found = entries(settings.pictures)
     if shards := [entry.path for entry in found if entry.end is not None]:
-        raise TrainingError(f"{shards[0]} is a shard, which has no captions: give a folder of pictures")
+        raise TrainingError(f"{shards[0]} is a shard, which has no captions: use a folder of pictures")
     texts = tuple(_caption(entry.path) for entry in found)
-    # The caption describes the whole picture: no distortion, and the full short side by default.
+    # The caption describes the whole picture, so crops keep the aspect ratio and, by default, the full side.
     source = Source(found, max(_SHORT_SIDE, settings.crop), settings.zoom, settings.flip, 1.0, texts)
     return (Stream("pictures", (source,)),), DataInfo()
 
@@ -193,15 +194,15 @@ def _caption(picture: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise TrainingError(
-            f"{picture} needs a caption in {path.name}, which cannot be read ({reason})"
+            f"{picture} needs a caption in {path.name}, but that file cannot be read ({reason})"
         ) from None
     if not text:
-        raise TrainingError(f"the caption {path} is empty: describe the picture, or remove both")
+        raise TrainingError(f"the caption {path} is empty: add a description, or remove it and its picture")
     return text
 
 
 def entries(patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """The pictures in shards, folders and files. Raises TrainingError for one whose header is damaged."""
+    """The pictures in shards, folders and files. Raises TrainingError if a picture's header is damaged."""
     found: list[Entry] = []
     for path in data.expand(patterns):
         if path.suffix.lower() == ".npz":
@@ -232,21 +233,21 @@ def _check_header(file: Any, name: str) -> None:
 
 
 def read_styles(names: Sequence[str], long_side: int) -> list[Tensor]:
-    """The style pictures in files and folders, each (1, 3, H, W) in 0..1 with that long side, in order.
+    """The style pictures in files and folders, in order, each (1, 3, H, W) in 0..1 with this long side.
 
-    Raises TrainingError where there are none or more than 256.
+    Raises TrainingError if there are none or more than 256.
     """
     files: list[Path] = []
     for path in data.expand(names):
         below = sorted(path.rglob("*")) if path.is_dir() else [path]
         readable = [one for one in below if one.suffix.lower() in READABLE]
         if not readable:
-            raise TrainingError(f"no style pictures at {path}: allowed are {', '.join(sorted(READABLE))}")
+            raise TrainingError(f"no style pictures at {path}: use {', '.join(sorted(READABLE))}")
         files += readable
     if len(files) > _MOST_STYLES:
         raise TrainingError(
-            f"{len(files)} style pictures are too many, allowed are up to {_MOST_STYLES}: "
-            "for any number of styles, train a method that learns from pairs (ghiasi, adain)"
+            f"{len(files)} style pictures are too many: use at most {_MOST_STYLES}, or train a method for "
+            "arbitrary styles (ghiasi, adain)"
         )
     pictures = [Picture.open(path) for path in files]
     return [one.resized(fit(one.shape, long_side)).tensor() for one in pictures]
@@ -256,7 +257,7 @@ def read_styles(names: Sequence[str], long_side: int) -> list[Tensor]:
 
 
 class Decoder:
-    """Decodes pictures, and keeps up to `budget` bytes of them; the least recently used go first."""
+    """Decodes pictures, with a least-recently-used cache of up to `budget` bytes."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used = budget, 0
@@ -264,7 +265,7 @@ class Decoder:
         self._shards: dict[Path, data.Array] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process fills a cache of its own.
+        # Each worker process fills its own cache.
         return {"budget": self.budget}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -293,7 +294,7 @@ class Decoder:
 
 
 class Draws(Dataset[dict[str, Any]]):
-    """The rows of batches by (step, row): the same key always gives the same crops."""
+    """The rows of batches, indexed by (step, row). The same key always gives the same crops."""
 
     def __init__(self, streams: Sequence[Stream], crop: int, seed: int, decoder: Decoder) -> None:
         self.streams, self.crop, self.seed, self.decoder = tuple(streams), crop, seed, decoder
@@ -306,7 +307,7 @@ class Draws(Dataset[dict[str, Any]]):
         return row
 
     def _drawn(self, stream: Stream, generator: torch.Generator) -> dict[str, Any]:
-        """A crop (3, S, S) uint8, with its label and caption where there are any."""
+        """A crop (3, S, S) uint8, with its label and caption if there are any."""
         number = _random(len(stream.sources), generator)
         source = stream.sources[number]
         index = _random(len(source.entries), generator)
@@ -324,9 +325,9 @@ class Draws(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys (step, row) of each batch to load: of every step from `start` to `end`, its `parts`.
+    """The keys (step, row) of the batches to load: the `parts` of every step from `start` to `end`.
 
-    A part (index, count) has every `count`-th row of the batch, from row `index` on.
+    A part (index, count) holds every `count`-th row of the batch, starting at row `index`.
     """
 
     start: int
@@ -348,7 +349,7 @@ def _random(count: int, generator: torch.Generator) -> int:
 
 
 def reason_of(error: TrainingError) -> str:
-    """The sentence of an error; one from a worker process comes with the traceback there."""
+    """The message of an error, without the traceback that errors from worker processes include."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return first_line(error) if len(lines) < 2 else lines[-1].partition("TrainingError: ")[2] or lines[-1]
 

@@ -2,8 +2,8 @@
 
 Recipe: random crops at mixed sizes (a network trained at one size does poorly at others), colour
 and blur augmentation, label smoothing, SGD; small pictures first, large ones in the cool-down
-(progressive resizing); a second head that classifies kinds of painting. Batch norm's statistics are
-measured anew at many sizes before each evaluation and before batch norm is folded in.
+(progressive resizing); a second head that classifies kinds of painting. Batch norm statistics are
+re-estimated at many sizes before each evaluation and before batch norm is folded in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 
 
 class EncoderTask:
-    """Builds, feeds and judges the classifier. Its small pictures are held in memory as uint8."""
+    """Builds, trains and evaluates the classifier. Its small pictures are kept in memory as uint8."""
 
     name = "encoder"
     averaged = ("network",)
@@ -46,7 +46,7 @@ class EncoderTask:
             self.styles = data.read_styles(Path(settings.paintings), scenes, short_side=256)
 
     def __str__(self) -> str:
-        """What the data sets hold, for the terminal."""
+        """A summary of the data sets, for the terminal."""
         styles = f", {len(self.styles)} pictures of {self.styles.classes} styles" if self.styles else ""
         return f"{len(self.photos)} photos of {self.photos.classes} classes{styles}"
 
@@ -66,7 +66,7 @@ class EncoderTask:
         return {"network": self.optimiser(networks["network"])}
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """SGD with momentum; norms and biases do not decay."""
+        """SGD with momentum, without weight decay on norms and biases."""
         matrices = [p for p in network.parameters() if p.ndim > 1]
         vectors = [p for p in network.parameters() if p.ndim <= 1]
         groups = [
@@ -81,7 +81,7 @@ class EncoderTask:
         return {}
 
     def batches(self, start: int, processes: Processes) -> Iterator[list[Batch]]:
-        """The parts of each step's batch that this process computes: every so many-th picture."""
+        """The parts of each step's batch that this process computes, as strided slices of the batch."""
         count = self.settings.accumulate * processes.count
         parts = [index * processes.count + processes.index for index in range(self.settings.accumulate)]
         for step in range(start, self.settings.steps):
@@ -107,11 +107,11 @@ class EncoderTask:
     def updates(
         self, networks: Mapping[str, nn.Module], batch: Batch, state: Mapping[str, Stateful]
     ) -> Iterator[Update]:
-        """Cross entropy of both heads on one batch of one size."""
+        """Cross entropy of both heads on a batch of pictures of one size."""
         yield Update("network", self.losses(networks["network"], batch))
 
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The weighted cross entropies by head."""
+        """The weighted cross entropy of each head."""
         images, objects, styles = batch["images"], batch["objects"], batch["styles"]
         object_logits, style_logits = network(images.contiguous(memory_format=torch.channels_last))
         count, smoothing = len(objects), self.settings.smoothing
@@ -124,7 +124,7 @@ class EncoderTask:
         return terms
 
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised pictures (B, 3, S, S), photographs first; their objects; the styles of the rest."""
+        """Normalised pictures (B, 3, S, S), photos first; object labels of the photos; styles of the rest."""
         late = rate(max(step, self.settings.warmup), self.settings) < 1
         sizes = self.settings.late_sizes if late else self.settings.sizes
         size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
@@ -132,7 +132,7 @@ class EncoderTask:
         styles = labels[:0]
         if self.styles is not None and step >= self.settings.style_start:
             count = round(self.settings.style_share * self.settings.batch)
-            # Down to a sixth of 256 px: strokes at the size at which a painting is looked at closely.
+            # Down to a sixth of 256 px, to show brush strokes as in a close view of a painting.
             more, styles = self._draw(self.styles, count, size, 1 / 6, generator)
             crops = torch.cat([crops, more])
         images = data.jitter(crops.float() / 255, self.settings.colour, self.settings.blur, generator)
@@ -147,16 +147,16 @@ class EncoderTask:
             source.labels[rows]
         )
 
-    # the judge
+    # evaluation
 
     def evaluate(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Top-1 accuracy on validation pictures at 48, 64 and 96 px, of a copy with fresh statistics."""
+        """Top-1 accuracy on validation pictures at 48, 64 and 96 px, with re-estimated batch norm."""
         judged = self.calibrated(networks["network"])
         return self.accuracy(judged, self.settings.judged)
 
     @torch.inference_mode()
     def accuracy(self, network: nn.Module, count: int) -> dict[str, float]:
-        """Share of the first `count` validation pictures that are classified correctly, by size."""
+        """Top-1 accuracy on the first `count` validation pictures, by picture size."""
         count = min(count, len(self.validation))
         device = next(network.parameters()).device
         right = {48: 0, 64: 0, 96: 0}
@@ -175,12 +175,12 @@ class EncoderTask:
 
     @torch.no_grad()
     def calibrated(self, network: nn.Module, batches: int = 24) -> Classifier:
-        """A copy whose batch norm holds the plain average of the statistics over many sizes."""
+        """A copy with batch norm statistics averaged over batches of many sizes."""
         network = copy.deepcopy(network)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average, not a decaying one
+            norm.momentum = None  # cumulative instead of exponential average
         network.train()
         device = next(network.parameters()).device
         for index in range(batches):
@@ -192,14 +192,14 @@ class EncoderTask:
         return network.eval()
 
     def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
-        """fp16 safetensors of the convolutions up to conv5_1, with the recipe and scores as metadata."""
+        """Write the convolutions up to conv5_1 as fp16 safetensors, with recipe and scores as metadata."""
         import json
 
         from safetensors.torch import save_file
 
         judged = self.calibrated(networks["network"], batches=100)
         scores = self.accuracy(judged, len(self.validation))
-        # The last stage's second convolution serves the classifier alone: no tap reads it.
+        # The last stage's second convolution is only used by the classifier; it has no tap.
         last = f"conv{judged.stages}_"
         state = {
             name: value.half()

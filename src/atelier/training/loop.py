@@ -1,7 +1,7 @@
-"""One training loop for every network: updates, checkpoints, resume, evaluation, averaging.
+"""The training loop for all networks: updates, checkpoints, resuming, evaluation, weight averaging.
 
 The random numbers of step t depend only on the seed and t, and the learning rate only on t and the
-length of the run. A run that is stopped and resumed ends with the same bits as an uninterrupted one.
+length of the run. A run that is stopped and resumed gives bit-identical results to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from atelier.training.settings import Settings, rate
 
 
 class Task(Protocol):
-    """What the loop trains: networks, their optimisers, the updates of a step, and how they are judged."""
+    """What the loop trains: networks, their optimisers, the updates of a step, and their evaluation."""
 
     name: str
 
     @property
     def averaged(self) -> Sequence[str]:
-        """The names of the networks of which a running average is kept."""
+        """The names of the networks whose weights are averaged."""
         ...
 
     def networks(self) -> dict[str, nn.Module]: ...
@@ -54,7 +54,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Previewing(Protocol):
-    """A task that can write a sheet of pictures by its networks."""
+    """A task that can write a preview sheet of pictures made by its networks."""
 
     def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None: ...
 
@@ -62,13 +62,13 @@ class Previewing(Protocol):
 class Run:
     """A training run in a folder: checkpoints, `log.jsonl`, TensorBoard events, previews, the export."""
 
-    # A few bad batches are bad luck; this many in a row are a run that has diverged.
+    # A few bad batches can happen; a run with more than this many in a row has diverged.
     patience = 10
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
         self.task, self.settings, self.folder = task, settings, folder
         _prepare(folder)
-        devices.choose(settings.device)  # a bad one fails now, not an hour later
+        devices.choose(settings.device)  # fail now for an unusable device
         self.accelerator = _accelerator(settings, folder)
         self.processes = Processes(self.accelerator)
         _check_parts(settings, self.processes.count)
@@ -86,7 +86,7 @@ class Run:
         self.seconds = 0.0
 
     def _placed(self, network: nn.Module) -> nn.Module:
-        """The network on the device, computing in the run's precision; gradients are averaged by us."""
+        """The network on the device and in the run's precision. `Processes` averages the gradients."""
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         placed: nn.Module = self.accelerator.prepare_model(network, evaluation_mode=True)
         return placed
@@ -99,15 +99,15 @@ class Run:
 
     @property
     def judged(self) -> dict[str, nn.Module]:
-        """The networks by name, averaged ones by their averages."""
+        """The networks to evaluate, by name: averaged weights where the task asks for them."""
         return self.networks | {name: average.module for name, average in self.averages.items()}
 
     def memory(self) -> int:
-        """Bytes that weights, gradients, optimisers and averages take, activations not counted."""
+        """Bytes of the weights, gradients, optimiser states and averages, without activations."""
         every = [weight for network in self.networks.values() for weight in network.parameters()]
         learnt = [weight for weight in every if weight.requires_grad]
         averaged = sum(_bytes(average.parameters()) for average in self.averages.values())
-        # Gradients, and the two moments of Adam.
+        # The gradients and Adam's two moments.
         return _bytes(every) + averaged + 3 * _bytes(learnt)
 
     # checkpoints
@@ -117,7 +117,7 @@ class Run:
         return checkpoint.checkpoints(self.folder)
 
     def save(self) -> None:
-        """Write a checkpoint beside the others and keep the newest two."""
+        """Write a checkpoint, and keep only the newest two."""
         kept = {name: part.state_dict() for name, part in self.state.items()}
         if not self.processes.main:
             if kept:
@@ -139,7 +139,7 @@ class Run:
         checkpoint.prune(self.folder)
 
     def resume(self) -> bool:
-        """Go on from the newest readable checkpoint; False where there is none."""
+        """Resume from the newest readable checkpoint. Returns False if there is none."""
         found, problem = self.checkpoints(), ""
         for path in reversed(found):
             wrong = False
@@ -152,7 +152,7 @@ class Run:
         if found:
             raise TrainingError(
                 f"no checkpoint in {self.folder} fits this network ({problem}): "
-                "use the settings it was started with, or another folder"
+                "use the settings of the original run, or another folder"
             )
         return False
 
@@ -161,8 +161,8 @@ class Run:
         kept = state["state"]
         if kept and state["processes"] != self.processes.count:
             raise TrainingError(
-                f"{path} was written by {state['processes']} processes, each with a state of its own: "
-                "resume it with as many"
+                f"{path} holds the states of {state['processes']} processes, but this run has "
+                f"{self.processes.count}: resume with {state['processes']} processes"
             )
         if kept and not self.processes.main:
             step = int(state["step"])
@@ -186,7 +186,7 @@ class Run:
     # the loop
 
     def go(self, progress: Progress | None = None) -> bool:
-        """Train to `settings.steps`; False when the listener stopped it. Writes a checkpoint either way."""
+        """Train up to `settings.steps` and save. Returns False if the progress listener stopped the run."""
         progress = progress or Progress()
         self.accelerator.init_trackers(self.task.name)
         try:
@@ -199,7 +199,7 @@ class Run:
         return finished
 
     def close(self) -> None:
-        """Leave the group of processes. With several, nothing more can be trained in this one."""
+        """Leave the process group. With several processes, this one cannot train again afterwards."""
         self.accelerator.end_training()
 
     def _steps(self, batches: Iterator[list[Batch]], progress: Progress) -> bool:
@@ -221,7 +221,7 @@ class Run:
         return not stopped
 
     def _one_step(self, parts: Sequence[Batch]) -> dict[str, float]:
-        """All updates of a step; the rest is left out after one that is not finite."""
+        """All updates of a step. After a non-finite one, the rest are skipped."""
         # For layers that draw from the global generators, such as dropout.
         torch.manual_seed(mix(self.settings.seed, self.step, self.processes.index))
         for name, optimiser in self.optimisers.items():
@@ -241,8 +241,8 @@ class Run:
         return losses
 
     def _update(self, updates: Sequence[Iterator[Update]]) -> dict[str, float]:
-        """One update over all parts of the batch: the losses by name, or nothing where there is none left."""
-        # Batch norm takes its running statistics during the forward pass, finite or not.
+        """One update over all parts of the batch. Returns the losses by name; empty if no update is left."""
+        # Batch norm updates its running statistics in the forward pass, even with non-finite values.
         buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
         before = [buffer.clone() for buffer in buffers]
         name, sums = "", dict[str, Tensor]()
@@ -256,14 +256,14 @@ class Run:
                 name = update.optimiser
                 weights = self._weights(name)
                 self.optimisers[name].zero_grad(set_to_none=True)
-            # Only this optimiser's weights get a gradient: a generator's update leaves the critic alone.
+            # Only this optimiser's weights get gradients: a generator's update does not touch the critic.
             loss.backward(inputs=weights)  # type: ignore[no-untyped-call]
             for key, term in {"loss": loss * len(updates), **update.terms}.items():
                 sums[key] = sums.get(key, 0) + term.detach().float() / len(updates)
         self.processes.average_gradients(weights)
         norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
         found = self._agreed(name, sums, norm)
-        # An update with a gradient that is not finite is left out: it would spoil every weight for good.
+        # Skip an update with a non-finite gradient, which would destroy the weights.
         if math.isfinite(found["loss"]):
             self.optimisers[name].step()
         else:
@@ -274,14 +274,14 @@ class Run:
     def _weights(self, optimiser: str) -> list[nn.Parameter]:
         if optimiser not in self.optimisers:
             raise TrainingError(
-                f"{self.task.name} asks for the optimiser '{optimiser}', which it did not make: "
-                f"there are {', '.join(self.optimisers)}"
+                f"{self.task.name} uses an optimiser '{optimiser}' that it does not define: "
+                f"it defines {', '.join(self.optimisers)}"
             )
         groups = self.optimisers[optimiser].param_groups
         return [weight for group in groups for weight in group["params"] if weight.requires_grad]
 
     def _agreed(self, optimiser: str, sums: Mapping[str, Tensor], norm: Tensor) -> dict[str, float]:
-        """The means over all processes, with the gradient's norm; `loss` is NaN where one is not finite."""
+        """The means over all processes, with the gradient norm. `loss` is NaN if either is not finite."""
         mean = self.processes.mean(torch.stack([*sums.values(), norm.detach().float()])).tolist()
         found = dict(zip([*sums, "gradient"], mean, strict=True))
         if not (math.isfinite(found["loss"]) and math.isfinite(found["gradient"])):
@@ -290,10 +290,10 @@ class Run:
             return found
         return {(key if key == "loss" else f"{optimiser}.{key}"): value for key, value in found.items()}
 
-    # what is written on the way
+    # logs, previews and exports
 
     def _notes(self, losses: Mapping[str, float], *, saving: bool) -> None:
-        """Log, evaluate and save when this step is due."""
+        """Log, evaluate and save if due at this step."""
         due = self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps
         if due:
             losses = {**losses, **self.judge()}
@@ -304,16 +304,16 @@ class Run:
             self.save()
 
     def judge(self) -> dict[str, float]:
-        """The task's own scores of the averaged networks."""
+        """Evaluate the averaged networks with the task's own scores."""
         return self.task.evaluate(self.judged)
 
     def preview(self) -> None:
-        """A sheet of pictures by the averaged networks, for a task that paints."""
+        """Write a preview sheet with the averaged networks, if the task supports it."""
         if self.processes.main and isinstance(self.task, Previewing):
             self.task.preview(self.judged, self.folder / f"sheet-{self.step:07d}.jpg")
 
     def log(self, values: Mapping[str, float]) -> None:
-        """One line in log.jsonl and the same in TensorBoard."""
+        """Write the values to log.jsonl and to TensorBoard."""
         self.accelerator.log(dict(values), step=self.step)
         if self.processes.main:
             line = {
@@ -325,7 +325,7 @@ class Run:
                 file.write(json.dumps(line) + "\n")
 
     def export(self, path: Path) -> None:
-        """Write the averaged networks in the form that the package loads, with the facts of the run."""
+        """Write the averaged networks in the format that the package loads, with facts about the run."""
         if not self.processes.main:
             return
         facts = {"settings": self.settings.model_dump(), "step": self.step, "seconds": round(self.seconds)}
@@ -333,7 +333,7 @@ class Run:
 
 
 def portable(value: Any) -> Any:
-    """The facts without the machine's folders: of a path, only the last part is kept."""
+    """The facts without local folder names: paths are reduced to their last component."""
     if isinstance(value, Mapping):
         return {name: portable(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -341,7 +341,7 @@ def portable(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
-# What safetensors and torch raise for damaged checkpoints, other files, and those of other networks.
+# Raised by safetensors and torch for damaged checkpoints, other files, and checkpoints of other networks.
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -361,7 +361,7 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the run's folder {folder} cannot be created ({error.strerror}): choose another place"
+            f"the run's folder {folder} cannot be created ({error.strerror}): choose another location"
         ) from error
 
 
@@ -382,17 +382,17 @@ def _check_parts(settings: Settings, processes: int) -> None:
     if settings.batch % (parts := processes * settings.accumulate):
         raise TrainingError(
             f"batch = {settings.batch} cannot be split evenly into {processes} processes x "
-            f"{settings.accumulate} accumulated parts: choose a multiple of {parts}"
+            f"{settings.accumulate} accumulation steps: choose a multiple of {parts}"
         )
 
 
 def _average(old: Sequence[Tensor], new: Sequence[Tensor], count: int, decay: float) -> None:
-    """Exponential average in place; the decay grows from small, so that the first weights are forgotten."""
+    """Exponential moving average, in place. The decay starts small, so the first weights are forgotten."""
     torch._foreach_lerp_(list(old), list(new), 1 - min(decay, (1 + count) / (10 + count)))
 
 
 def _match_layout(optimiser: torch.optim.Optimizer) -> None:
-    """Give the optimiser's tensors the memory layout of their weights: another may round differently."""
+    """Give the optimiser's tensors the memory layout of their weights: others can round differently."""
     for weight, state in optimiser.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:

@@ -1,7 +1,7 @@
-"""What the processes of one run share: averaged gradients, buffers and numbers, and a common decision.
+"""Communication between the processes of a run: averages of gradients, buffers and numbers, joint decisions.
 
-Gradients are averaged after the backward pass, not by DistributedDataParallel: that would hide the
-attributes of a network, and it allows neither second derivatives nor several networks in one step.
+Gradients are averaged after the backward pass instead of by DistributedDataParallel, which hides the
+attributes of a network and supports neither second derivatives nor several networks in one step.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _SUPPORTED = {"NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_H
 
 
 class Processes:
-    """The processes of an Accelerate run; with a single one, nothing is exchanged."""
+    """The processes of an Accelerate run. With a single process, all operations are no-ops."""
 
     def __init__(self, accelerator: Any) -> None:
         kind = str(accelerator.distributed_type).rpartition(".")[2]
         if kind not in _SUPPORTED:
             raise TrainingError(
-                f"training does not support {kind} of Accelerate: choose plain multi-GPU or CPU"
+                f"training does not support Accelerate's {kind} mode: choose plain multi-GPU or CPU"
             )
         self._accelerator = accelerator
         self.index: int = accelerator.process_index
@@ -37,15 +37,15 @@ class Processes:
         return self.index == 0
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean of a tensor over all processes; it has no gradient where there are several."""
+        """The mean of a tensor over all processes. With several processes it carries no gradient."""
         if self.count == 1:
             return tensor
-        # A copy, for the reduction works in place.
+        # A copy, because the reduction works in place.
         mean: Tensor = self._accelerator.reduce(tensor.detach().clone(), reduction="mean")
         return mean
 
     def anyone(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether `flag` is set in any process."""
         if self.count == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
@@ -55,7 +55,7 @@ class Processes:
         self._accelerator.wait_for_everyone()
 
     def average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the processes; one that is None everywhere stays None."""
+        """Replace each gradient by its mean over the processes. If it is None everywhere, it stays None."""
         if self.count == 1 or not weights:
             return
         here = torch.tensor([weight.grad is not None for weight in weights], device=self.device)
@@ -72,7 +72,7 @@ class Processes:
                 weight.grad.copy_(value.view_as(weight.grad))
 
     def average_buffers(self, networks: Iterable[nn.Module]) -> None:
-        """Replace the running statistics of batch norms, and other float buffers, by their means."""
+        """Replace batch norm statistics and other float buffers by their means over the processes."""
         if self.count == 1:
             return
         for network in networks:
@@ -81,7 +81,7 @@ class Processes:
                     buffer.copy_(self.mean(buffer))
 
     def broadcast(self, networks: Iterable[nn.Module]) -> None:
-        """Give every process the main one's weights and buffers."""
+        """Copy the main process's weights and buffers to every process."""
         from accelerate.utils import broadcast
 
         if self.count == 1:

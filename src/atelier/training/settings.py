@@ -1,4 +1,4 @@
-"""Settings of training runs. Nothing here needs torch, so that help and docs load quickly."""
+"""Settings of training runs. This module does not import torch, so that help and docs load quickly."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from atelier.core.errors import TrainingError
 if TYPE_CHECKING:
     from atelier.methods.base import Method
 
-_PICTURES = "shards (.npz), folders, picture files, or patterns of them"
+_PICTURES = "shards (.npz), folders, picture files, or glob patterns"
 
 
 class Settings(BaseModel):
-    """What every training run has; a task adds its own fields to a subclass."""
+    """Settings of every training run. Subclasses add the fields of a task."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(1000, ge=1, description="Training steps in all; a resumed run may be given more.")
-    batch: int = Field(256, ge=1, description="Pictures a step, over all processes.")
-    accumulate: int = Field(1, ge=1, description="Parts that a batch is computed in, one after another.")
+    steps: int = Field(1000, ge=1, description="Total training steps; a resumed run can use a higher value.")
+    batch: int = Field(256, ge=1, description="Pictures per step, over all processes.")
+    accumulate: int = Field(1, ge=1, description="Gradient accumulation: parts in which a batch is computed.")
     learning_rate: float = Field(0.15, gt=0, description="Learning rate between warm-up and cool-down.")
     warmup: int = Field(200, ge=0, description="Steps over which the learning rate rises from zero.")
     cooldown: float = Field(
-        0.35, ge=0, le=1, description="Last part of the run, in which the learning rate falls to zero."
+        0.35, ge=0, le=1, description="Final fraction of the run, in which the learning rate falls to zero."
     )
     average: float = Field(0.998, ge=0, lt=1, description="Decay of the running average of the weights.")
-    clip: float = Field(5.0, gt=0, description="Largest gradient norm, for each optimiser.")
+    clip: float = Field(5.0, gt=0, description="Maximum gradient norm, for each optimiser.")
     seed: int = Field(0, ge=0, description="Seed of the weights, the sampling and the crops.")
-    half: bool = Field(True, description="Compute in bfloat16 where that is safe (weights stay float32).")
+    half: bool = Field(True, description="Mixed precision with bfloat16 (weights stay float32).")
     device: str = Field("auto", description="auto, cpu, cuda or mps.")
     evaluate_every: int = Field(500, ge=1, description="Steps between evaluations.")
     save_every: int = Field(200, ge=1, description="Steps between checkpoints.")
 
 
 class EncoderSettings(Settings):
-    """The settings of the encoder's training, beside those of every run."""
+    """Settings for training the encoder, in addition to those of every run."""
 
     photos: tuple[str, ...] = Field(
-        ..., description="Labelled shards of 64 px photographs (.npz or patterns)."
+        ..., description="Labelled shards of 64 px photographs (.npz files or glob patterns)."
     )
     validation: tuple[str, ...] = Field(..., description="Labelled shards for evaluation.")
     paintings: str | None = Field(None, description="Folder with one sub-folder of paintings per style.")
@@ -51,42 +51,44 @@ class EncoderSettings(Settings):
     depths: tuple[int, ...] = Field((2, 2, 3, 3, 2), description="Convolutions of each stage.")
     sizes: tuple[int, ...] = Field((32, 40, 48, 64), description="Picture sizes before the cool-down.")
     late_sizes: tuple[int, ...] = Field((48, 56, 64, 64, 80), description="Picture sizes in the cool-down.")
-    smallest: float = Field(0.4, gt=0, le=1, description="Smallest crop, as part of the short side.")
+    smallest: float = Field(0.4, gt=0, le=1, description="Smallest crop, as a fraction of the short side.")
     colour: float = Field(0.4, ge=0, le=1, description="Strength of the colour augmentation.")
-    blur: float = Field(0.15, ge=0, le=1, description="Share of the pictures that are blurred.")
+    blur: float = Field(0.15, ge=0, le=1, description="Fraction of the pictures that are blurred.")
     style_start: int = Field(
         0,
         ge=0,
-        description="Step from which the style head learns; before it, batches hold photographs only.",
+        description="First step of training the style head; earlier batches hold photographs only.",
     )
     style_share: float = Field(
-        0.125, ge=0, le=1, description="Pictures for the style head, as part of the batch."
+        0.125, ge=0, le=1, description="Pictures for the style head, as a fraction of the batch."
     )
     style_weight: float = Field(0.3, ge=0, description="Weight of the style head's loss.")
     smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
     decay: float = Field(5e-4, ge=0, description="Weight decay, on convolutions and linear layers only.")
     judged: int = Field(
-        4000, ge=1, description="Validation pictures at each evaluation; the export uses all."
+        4000, ge=1, description="Validation pictures used at each evaluation; the export uses all of them."
     )
 
 
 class MethodSettings(Settings):
-    """What every run that trains a method has; a method's `Training` may change the defaults."""
+    """Settings of every run that trains a method. A method's `Training` can change the defaults."""
 
-    steps: int = Field(20_000, ge=1, description="Training steps in all; a resumed run may be given more.")
-    batch: int = Field(8, ge=1, description="Pictures (or pairs) a step, over all processes.")
+    steps: int = Field(
+        20_000, ge=1, description="Total training steps; a resumed run can use a higher value."
+    )
+    batch: int = Field(8, ge=1, description="Pictures (or pairs) per step, over all processes.")
     crop: int = Field(160, ge=16, le=2048, description="Side of the square crops in pixels.")
     held_back: int = Field(
         16,
         ge=0,
-        description="Pictures of each source that are used for evaluation only; 0 for no evaluation.",
+        description="Pictures of each source that are held out for evaluation; 0 disables evaluation.",
     )
     learning_rate: float = Field(1e-3, gt=0, description="Learning rate between warm-up and cool-down.")
     warmup: int = Field(50, ge=0, description="Steps over which the learning rate rises from zero.")
     cooldown: float = Field(
-        0.7, ge=0, le=1, description="Last part of the run, in which the learning rate falls to zero."
+        0.7, ge=0, le=1, description="Final fraction of the run, in which the learning rate falls to zero."
     )
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm, for each optimiser.")
+    clip: float = Field(1.0, gt=0, description="Maximum gradient norm, for each optimiser.")
     average: float = Field(0.999, ge=0, lt=1, description="Decay of the running average of the weights.")
     start: str = Field(
         "", description="Weights to start from, such as those of an earlier run: a name, or a file."
@@ -105,25 +107,29 @@ class PairSettings(MethodSettings):
     sheet: tuple[str, ...] = Field(
         (), description="Pictures to preview at each evaluation: photo, painting, photo, painting, ..."
     )
-    photo_zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a photo's short side.")
+    photo_zoom: float = Field(
+        0.5, gt=0, le=1, description="Smallest crop, as a fraction of a photo's short side."
+    )
     painting_zoom: float = Field(
-        0.33, gt=0, le=1, description="Smallest crop, as part of a painting's short side."
+        0.33, gt=0, le=1, description="Smallest crop, as a fraction of a painting's short side."
     )
 
 
 class StylesSettings(MethodSettings):
-    """Photos, and a handful of style pictures that are all known from the start."""
+    """Photos, and a fixed set of style pictures."""
 
     photos: tuple[str, ...] = Field(..., description=f"Photos: {_PICTURES}.")
     paintings: tuple[str, ...] = Field(
-        ..., description="Picture files and folders of them; each picture is a style, numbered in this order."
+        ..., description="Picture files and folders; each picture is a style, numbered in this order."
     )
     sheet: tuple[str, ...] = Field(
         (), description="Pictures to preview at each evaluation: photo, painting, photo, painting, ..."
     )
-    held_back: int = Field(4, ge=0, description="Photos that are used for evaluation only.")
-    photo_zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a photo's short side.")
-    style_side: int = Field(256, ge=16, le=4096, description="Long side in pixels of the style pictures.")
+    held_back: int = Field(4, ge=0, description="Photos that are held out for evaluation.")
+    photo_zoom: float = Field(
+        0.5, gt=0, le=1, description="Smallest crop, as a fraction of a photo's short side."
+    )
+    style_side: int = Field(256, ge=16, le=4096, description="Long side of the style pictures in pixels.")
 
 
 class OneStyleSettings(MethodSettings):
@@ -132,13 +138,15 @@ class OneStyleSettings(MethodSettings):
     photos: tuple[str, ...] = Field(..., description=f"Photos: {_PICTURES}.")
     style: str = Field(..., description="The style picture.")
     sheet: tuple[str, ...] = Field((), description="Photos to preview at each evaluation.")
-    held_back: int = Field(4, ge=0, description="Photos that are used for evaluation only.")
-    photo_zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a photo's short side.")
-    style_side: int = Field(256, ge=16, le=4096, description="Long side in pixels of the style picture.")
+    held_back: int = Field(4, ge=0, description="Photos that are held out for evaluation.")
+    photo_zoom: float = Field(
+        0.5, gt=0, le=1, description="Smallest crop, as a fraction of a photo's short side."
+    )
+    style_side: int = Field(256, ge=16, le=4096, description="Long side of the style picture in pixels.")
 
 
 class DomainsSettings(MethodSettings):
-    """Two sets of pictures, between which the method translates."""
+    """Two sets of pictures that the method translates between."""
 
     a: tuple[str, ...] = Field(..., description=f"Pictures of the first domain: {_PICTURES}.")
     b: tuple[str, ...] = Field(..., description=f"Pictures of the second domain: {_PICTURES}.")
@@ -147,22 +155,26 @@ class DomainsSettings(MethodSettings):
 
 
 class LabelledSettings(MethodSettings):
-    """Two or more folders, each a domain with a name; a batch has as many of each on average."""
+    """Two or more folders, each a named domain. Batches draw equally from the domains on average."""
 
-    domain: tuple[str, ...] = Field(..., description="A domain as NAME=FOLDER (or shard); at least two.")
+    domain: tuple[str, ...] = Field(
+        ..., description="Domains as NAME=FOLDER (or NAME=SHARD); at least two are needed."
+    )
     sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
     zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
 
 
 class CaptionedSettings(MethodSettings):
-    """Pictures with a text each, in a .txt file of the same name."""
+    """Pictures with captions, each in a .txt file of the same name."""
 
     pictures: tuple[str, ...] = Field(
-        ..., description="Folders of pictures, each with a .txt file beside it."
+        ..., description="Folders of pictures, each with a .txt caption file of the same name."
     )
     sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
     zoom: float = Field(1.0, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
-    flip: bool = Field(False, description="Mirror half of the pictures; a caption may say left or right.")
+    flip: bool = Field(
+        False, description="Mirror half of the pictures; leave off if captions mention left or right."
+    )
 
 
 #: The settings that each kind of data set adds; see `atelier.methods.trainable.DataKind`.
@@ -177,7 +189,7 @@ DATA: dict[str, type[MethodSettings]] = {
 
 
 def settings_of(kind: type[Method]) -> type[MethodSettings]:
-    """The settings of a method's training: its own first, then those of its data set and of every run."""
+    """The settings for training a method: its own, those of its data set, and those of every run."""
     if kind.Training is None:
         raise TrainingError(f"{kind.name} has no network to train")
     return cast(
@@ -186,7 +198,7 @@ def settings_of(kind: type[Method]) -> type[MethodSettings]:
 
 
 def rate(step: int, settings: Settings) -> float:
-    """The learning rate's factor at a step: warm-up, constant, linear to zero (Hägele et al. 2024)."""
+    """The learning rate factor at a step: warm-up, constant, then linear to zero (Hägele et al. 2024)."""
     cool = max(1, round(settings.cooldown * settings.steps))
     rising = (step + 1) / settings.warmup if step < settings.warmup else 1.0
     return min(rising, (settings.steps - step) / cool, 1.0)

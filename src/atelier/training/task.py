@@ -1,7 +1,7 @@
-"""Training of a method's own networks: loads its data, steps, evaluates, writes previews.
+"""Training of a method's own networks: loads the data, evaluates, writes previews and exports.
 
-One task serves every method that declares `Training`. It evaluates on pictures that are held back, and
-paints a sheet of chosen pictures, since a low loss is not a good picture.
+One task serves every method that declares `Training`. It evaluates on held-out pictures and renders a
+preview sheet of chosen pictures, because a low loss does not guarantee a good picture.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from atelier.training.loop import portable
 from atelier.training.processes import Processes
 
 _SHEET_SIDE = 384
-#: Kinds of data whose sheets hold a photo and a painting in turn.
+#: Kinds of data whose preview sheets alternate photos and paintings.
 _PAIRED = ("pairs", "styles")
-#: The seed of evaluation, the same in every run.
-_JUDGED = 1
+#: The seed for evaluation, the same in every run.
+_EVALUATION_SEED = 1
 
 
 class MethodTask:
-    """Loads, trains and judges a method's networks. Pictures are decoded when they are needed."""
+    """Loads, trains and evaluates a method's networks. Pictures are decoded on demand."""
 
     def __init__(self, kind: type[Method], settings: Any) -> None:
         self.method, self.settings, self.name = kind(), settings, kind.name
@@ -49,17 +49,18 @@ class MethodTask:
         self._decoder = datasets.Decoder(settings.cache * 2**20 // max(1, settings.workers))
 
     def __str__(self) -> str:
-        """What the data set holds, for the terminal."""
+        """A summary of the data set, for the terminal."""
         return str(self.data)
 
-    # what the loop asks for
+    # the interface for the training loop
 
     def networks(self) -> dict[str, nn.Module]:
-        """The method's networks; TrainingError where one that is to be averaged is missing."""
+        """The method's networks. Raises TrainingError if a network to be averaged is missing."""
         networks = self.method.networks(self.settings, self.data.info)
         if missing := [name for name in self.averaged if name not in networks]:
             raise TrainingError(
-                f"{self.name} averages '{missing[0]}', which is none of {', '.join(networks)}"
+                f"{self.name} averages a network '{missing[0]}' that it does not build: "
+                f"it builds {', '.join(networks)}"
             )
         if self.settings.start:
             self._start(networks)
@@ -110,7 +111,7 @@ class MethodTask:
             batch_sampler=keys,
             num_workers=workers,
             collate_fn=datasets.stacked,
-            # Not fork: it copies the locks of threads that the copy does not have.
+            # Not fork: it copies held locks but not the threads that would release them.
             multiprocessing_context="spawn" if workers else None,
             worker_init_fn=_start_worker,
             generator=_generator(0),
@@ -121,7 +122,7 @@ class MethodTask:
             raise TrainingError(datasets.reason_of(error)) from None
 
     def _placed(self, items: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-        """Loaded rows on the device, pictures as floats in 0..1, with the fixed styles."""
+        """Move loaded rows to the device, convert pictures to floats in 0..1, and add the fixed styles."""
         placed = {
             name: value.to(device) if isinstance(value, Tensor) else value for name, value in items.items()
         }
@@ -133,21 +134,21 @@ class MethodTask:
         return placed
 
     def _styles(self, device: torch.device) -> list[Tensor]:
-        """The fixed styles on the device, the same tensors every time."""
+        """The fixed styles on the device; every call returns the same tensors."""
         if device not in self._placed_styles:
             self._placed_styles[device] = [style.to(device) for style in self.data.info.styles]
         return self._placed_styles[device]
 
-    # judging
+    # evaluation
 
     def evaluate(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-        """The method's scores on pictures held back, the same crops every time."""
+        """The method's scores on held-out pictures, using the same crops every time."""
         if not self.data.judge:
             return {}
         for network in networks.values():
             network.eval()
         device, sums = _device(networks), dict[str, float]()
-        draws = datasets.Draws(self.data.judge, self.settings.crop, _JUDGED, self._decoder)
+        draws = datasets.Draws(self.data.judge, self.settings.crop, _EVALUATION_SEED, self._decoder)
         batches = max(1, 2 * self.settings.held_back // self.settings.batch)
         for index in range(batches):
             rows = datasets.stacked([draws[index, row] for row in range(self.settings.batch)])
@@ -163,7 +164,7 @@ class MethodTask:
     # pictures
 
     def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None:
-        """The sheet painted by these networks: photo, style where there is one, result, row by row."""
+        """Write the preview sheet: in each row the photo, the style if there is one, and the result."""
         if not self.sheet:
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +201,7 @@ class MethodTask:
         return np.concatenate([photo, cv2.resize(painting, (width, photo.shape[0])), made], axis=1)
 
     def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
-        """fp16 safetensors of what the method exports, with the recipe as metadata."""
+        """Write the method's exported networks as fp16 safetensors, with the training facts as metadata."""
         metadata = {"network": self.name, "training": json.dumps(portable(facts))}
         with atomic(path) as temporary:
             save_file(half_precision(self.method.exported(networks)), temporary, metadata=metadata)
@@ -211,22 +212,22 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def _start_worker(number: int) -> None:
-    """One thread, and Ctrl-C is left to the training process, which still needs pictures to end its step."""
+    """Use one thread, and ignore Ctrl-C: the training process still needs pictures to finish its step."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _device(networks: Mapping[str, nn.Module]) -> torch.device:
-    """The device of the first weight."""
+    """The device of the networks' first parameter."""
     weights = (weight for network in networks.values() for weight in network.parameters())
     return next(weights).device
 
 
 def _sheet(names: Sequence[str], *, paired: bool) -> list[tuple[data.Array, data.Array | None]]:
-    """The sheet's pictures at a size that suits a sheet, each with its painting where there are pairs."""
+    """The pictures of the preview sheet, scaled down; with `paired`, each with its painting."""
     if paired and len(names) % 2:
         raise TrainingError(
-            f"the sheet has {len(names)} pictures: give pairs, a photo and a painting in turn"
+            f"the sheet has {len(names)} pictures: list them in pairs, each photo followed by a painting"
         )
     pictures = [_small(data.read_file(Path(name))) for name in names]
     if paired:

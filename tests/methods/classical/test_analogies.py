@@ -1,4 +1,4 @@
-"""Analogies: the paper's uses by one call."""
+"""Analogies: every use in the paper."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_threshold_is_learned(pair: tuple[str, str], tmp_path: Path) -> None:
     assert likeness(result, threshold(photo)) > 0.97
 
 
-def test_learning_needs_the_picture_before(tmp_path: Path) -> None:
+def test_learning_needs_the_unfiltered_picture(tmp_path: Path) -> None:
     before, photo = small("astronaut"), small("chelsea")
     assert likeness(made(photo, blurred(before), quality="filter"), blurred(photo)) < 0.9
 
@@ -117,7 +117,7 @@ def test_the_result_is_made_of_the_styles_pixels(photo: Floats, painting: Floats
     assert farthest(result, painting) < 1e-6
 
 
-def test_luminance_keeps_the_photos_colours(photo: Floats, painting: Floats) -> None:
+def test_luminance_mode_keeps_the_photos_colours(photo: Floats, painting: Floats) -> None:
     grey = 0.5 + 0.3 * (photo - 0.5)
     result = made(grey, painting, channels="luminance")
     assert np.abs(result - grey).mean() > 0.01
@@ -127,19 +127,19 @@ def test_luminance_keeps_the_photos_colours(photo: Floats, painting: Floats) -> 
     np.testing.assert_allclose((result @ matrix.T)[inside], (grey @ matrix.T)[inside], atol=1e-4)
 
 
-def test_remapped_luminances_are_the_photos(photo: Floats, painting: Floats) -> None:
+def test_remap_matches_the_photos_luminance(photo: Floats, painting: Floats) -> None:
     dark = 0.3 * photo
     matched, as_it_is = (made(dark, painting, channels="luminance", remap=remap) for remap in (True, False))
     assert abs(matched.mean() - dark.mean()) < 0.02 < abs(as_it_is.mean() - dark.mean())
 
 
-def test_remapped_colours_let_all_of_the_style_take_part(photo: Floats, painting: Floats) -> None:
+def test_remap_uses_all_of_the_styles_colours(photo: Floats, painting: Floats) -> None:
     dark = 0.2 * photo
     matched, as_it_is = (made(dark, painting, remap=remap) for remap in (True, False))
     assert abs(matched.mean() - painting.mean()) < 0.05 < abs(as_it_is.mean() - painting.mean())
 
 
-def test_strokes_are_smoothed_away_for_a() -> None:
+def test_the_default_unfiltered_picture_has_no_strokes() -> None:
     from atelier.methods.classical.analogies import Analogies, _unfiltered
 
     style = examples.style("nocturne", size=128)
@@ -149,7 +149,7 @@ def test_strokes_are_smoothed_away_for_a() -> None:
     assert _unfiltered(style, Analogies.Knobs(smoothing=0), None) is style
 
 
-def test_uneven_tones_take_more_of_the_style(painting: Floats) -> None:
+def test_variation_uses_more_of_the_style(painting: Floats) -> None:
     flat = np.full((40, 56, 3), 0.5, np.float32)
     even, uneven, other = (
         made(flat, painting, variation=variation, seed=seed) for variation, seed in ((0, 0), (1, 0), (1, 1))
@@ -181,7 +181,7 @@ def test_extreme_sizes(painting: Floats, shape: tuple[int, int], quality: str) -
     assert np.isfinite(result).all()
 
 
-def test_large_pictures_are_searched_by_patchmatch_alike() -> None:
+def test_patchmatch_gives_similar_results_on_large_pictures() -> None:
     photo, style = (
         np.ascontiguousarray(cv2.resize(small(name), (208, 200))) for name in ("coffee", "chelsea")
     )
@@ -195,7 +195,7 @@ def test_large_pictures_are_searched_by_patchmatch_alike() -> None:
 # bad input
 
 
-def test_the_recipe_names_the_unfiltered(photo: Floats, painting: Floats, tmp_path: Path) -> None:
+def test_the_recipe_names_the_unfiltered_picture(photo: Floats, painting: Floats, tmp_path: Path) -> None:
     path = tmp_path / "before.png"
     write(Picture.of(painting), path)
     result = atelier.stylize(photo, painting, method="analogies", unfiltered=str(path))
@@ -213,7 +213,7 @@ def test_the_recipe_names_the_unfiltered(photo: Floats, painting: Floats, tmp_pa
         ({"unfiltered": "wide.png"}, InputError, "must have the proportions of the style"),
     ],
 )
-def test_bad_settings(
+def test_invalid_settings_are_errors(
     photo: Floats,
     painting: Floats,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Colour: six ways behind one knob."""
+"""Colour: the six colour transfers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("space", ["published", "rgb", "lab"])
-def test_colours_come_nearer(photo: np.ndarray, painting: np.ndarray, way: str, space: str) -> None:
+def test_colours_move_towards_the_style(
+    photo: np.ndarray, painting: np.ndarray, way: str, space: str
+) -> None:
     painting = 0.4 * painting
     result = atelier.stylize(photo, painting, method="colour", transfer=way, space=space, iterations=4)
     before = np.abs(photo.mean(axis=(0, 1)) - painting.mean(axis=(0, 1))).max()
@@ -42,7 +44,7 @@ def test_monge_kantorovich_matches_mean_and_covariance() -> None:
     np.testing.assert_allclose(np.cov(flat), np.cov(style.reshape(-1, 3).T), rtol=2e-3, atol=1e-6)
 
 
-def test_forms_stay(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_structure_is_preserved(photo: np.ndarray, painting: np.ndarray) -> None:
     for way in WAYS:
         result = atelier.stylize(photo, painting, method="colour", transfer=way, iterations=4).pixels
         grey, made = photo.mean(axis=2), result.mean(axis=2)
@@ -52,7 +54,7 @@ def test_forms_stay(photo: np.ndarray, painting: np.ndarray) -> None:
         assert across[14:26].mean(axis=0).argmax() in (19, 35)
 
 
-def test_the_seed_turns_the_axes(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_the_seed_changes_the_projections(photo: np.ndarray, painting: np.ndarray) -> None:
     one, other = (
         atelier.stylize(photo, painting, method="colour", transfer="sliced", iterations=1, seed=seed).pixels
         for seed in (1, 2)

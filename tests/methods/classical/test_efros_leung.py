@@ -1,4 +1,4 @@
-"""Efros-Leung: what leads, how small it grows, and that a stop still gives a whole picture."""
+"""Efros-Leung: guidance, size of the grown picture, and stopping."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def made(photo: np.ndarray, style: np.ndarray, **settings: Any) -> np.ndarray:
     return atelier.stylize(photo, style, method="efros_leung", **SMALL | settings).pixels
 
 
-def test_without_guidance_only_the_canvas_is_the_photos(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_without_guidance_only_the_size_comes_from_the_photo(photo: np.ndarray, painting: np.ndarray) -> None:
     one, other = made(photo, painting, guidance=0), made(1 - photo, painting, guidance=0)
     np.testing.assert_allclose(one, other, atol=1e-6)
     assert not np.array_equal(one, made(photo, painting, guidance=0, seed=1))
 
 
 @pytest.mark.parametrize("guide", ["lightness", "colours"])
-def test_the_photo_leads(photo: np.ndarray, painting: np.ndarray, guide: str) -> None:
+def test_guidance_follows_the_photo(photo: np.ndarray, painting: np.ndarray, guide: str) -> None:
     # In its colours, or its tones alone.
     aim = atelier.stylize(photo, painting, method="colour").pixels if guide == "colours" else photo
 
@@ -38,7 +38,7 @@ def test_the_photo_leads(photo: np.ndarray, painting: np.ndarray, guide: str) ->
     assert led > free + 0.3
 
 
-def test_at_full_size_every_colour_is_the_styles(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_every_pixel_is_a_style_pixel_at_full_size(photo: np.ndarray, painting: np.ndarray) -> None:
     style = np.ascontiguousarray(painting[:40, :30])
     result = made(photo[:36, :40], style, grown=64, sample=64)
     known = {tuple(colour) for colour in np.rint(style.reshape(-1, 3) * 255)}
@@ -54,7 +54,7 @@ def test_a_large_picture_is_as_sharp_as_the_style(photo: np.ndarray) -> None:
     assert ((result < 0.2) | (result > 0.8)).mean() > 0.85
 
 
-def test_a_stop_gives_a_whole_picture(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_stopping_returns_a_complete_picture(photo: np.ndarray, painting: np.ndarray) -> None:
     events: list[Event] = []
 
     def stop(event: Event) -> bool:

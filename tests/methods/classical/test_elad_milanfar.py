@@ -1,4 +1,4 @@
-"""Elad-Milanfar: what is kept of the photo, what comes of the style, and bad settings."""
+"""Elad-Milanfar: weight of the photo, colours of the style, and invalid settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def likeness(result: np.ndarray, photo: np.ndarray) -> float:
     return float(np.corrcoef(result.mean(axis=2).ravel(), photo.mean(axis=2).ravel())[0, 1])
 
 
-def test_more_of_the_photo_stays_with_more_weight(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_a_higher_content_weight_keeps_more_of_the_photo(photo: np.ndarray, painting: np.ndarray) -> None:
     none, some, much = (
         likeness(made(photo, painting, content_weight=weight, background=1), photo) for weight in (0, 1, 50)
     )
@@ -30,7 +30,7 @@ def test_more_of_the_photo_stays_with_more_weight(photo: np.ndarray, painting: n
     assert much > none + 0.2
 
 
-def test_more_stays_where_it_stands_out() -> None:
+def test_salient_areas_keep_more_of_the_photo() -> None:
     y, x = np.mgrid[:96, :128]
     photo = np.stack([0.55 + x / 900, 0.6 + y / 900, 0.7 - x / 900], axis=2).astype(np.float32)
     ball = (x - 60) ** 2 + (y - 48) ** 2 < 20**2
@@ -45,19 +45,19 @@ def test_more_stays_where_it_stands_out() -> None:
     assert change[inside].mean() < change[~ball].mean()
 
 
-def test_the_colours_are_the_styles(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_the_result_has_the_styles_colours(photo: np.ndarray, painting: np.ndarray) -> None:
     dark = 0.5 * painting
     result = made(photo, dark)
     np.testing.assert_allclose(result.mean(axis=(0, 1)), dark.mean(axis=(0, 1)), atol=0.03)
 
 
-def test_without_weight_the_style_remakes_itself(painting: np.ndarray) -> None:
+def test_the_style_as_content_is_reproduced(painting: np.ndarray) -> None:
     # A picture of the style's own patches is already what they want.
     result = made(painting, painting, content_weight=20, background=1, smoothing=0)
     assert np.abs(result - painting).mean() < 0.06
 
 
-def test_knobs_show(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_each_knob_changes_the_picture(photo: np.ndarray, painting: np.ndarray) -> None:
     base = made(photo, painting)
     for knob, value in (
         ("robustness", 2.0),
@@ -70,7 +70,7 @@ def test_knobs_show(photo: np.ndarray, painting: np.ndarray) -> None:
         assert np.abs(made(photo, painting, **{knob: value}, **more) - base).mean() > 1e-3, knob
 
 
-def test_every_round_is_told(photo: np.ndarray, painting: np.ndarray) -> None:
+def test_every_round_reports_progress(photo: np.ndarray, painting: np.ndarray) -> None:
     events: list[Event] = []
     made(photo, painting, progress=events.append)
     # 28 x 20 takes patches of 13 and 9; 56 x 40 takes all.
@@ -81,14 +81,14 @@ def test_every_round_is_told(photo: np.ndarray, painting: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"patches": (9,)}, "there are 1 patch sizes and 4 gaps"),
-        ({"patches": (), "gaps": ()}, "there are 0 patch sizes and 0 gaps"),
+        ({"patches": (9,)}, "there are 1 patch sizes but 4 gaps"),
+        ({"patches": (), "gaps": ()}, "there are 0 patch sizes but 0 gaps"),
         ({"patches": (9,), "gaps": (10,)}, "at most its patch size"),
         ({"patches": (9,), "gaps": (0,)}, "at least 1 pixel"),
         ({"patches": (2,), "gaps": (1,)}, "patch sizes must be 3 to 99 pixels"),
     ],
 )
-def test_bad_patches_are_refused(
+def test_invalid_patches_are_errors(
     photo: np.ndarray, painting: np.ndarray, settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):

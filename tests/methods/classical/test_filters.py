@@ -1,4 +1,4 @@
-"""Filters: every look, at any size, of any exposure, and what the knobs say they do."""
+"""Filters: every look, at any size and exposure, and the effect of each knob."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def scene() -> np.ndarray:
     return (image + grain).clip(0, 1).astype(np.float32)
 
 
-def test_the_names_are_the_looks() -> None:
+def test_knob_values_match_the_looks() -> None:
     assert set(looks()) == set(LOOKS)
     with pytest.raises(UsageError, match="look = 'oils' is not allowed"):
         made(np.zeros((4, 4, 3), np.float32), "oils")
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_look_is_a_picture_of_the_scene(scene: np.ndarray, look: str) -> None:
+def test_every_look_resembles_the_photo(scene: np.ndarray, look: str) -> None:
     result = made(scene, look, seed=3)
     assert result.shape == scene.shape
     assert np.isfinite(result).all()
@@ -63,7 +63,7 @@ def test_odd_sizes(look: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_the_number_of_threads_changes_nothing(scene: np.ndarray, look: str) -> None:
+def test_the_thread_count_does_not_change_the_result(scene: np.ndarray, look: str) -> None:
     before = cv2.getNumThreads()
     try:
         results = []
@@ -76,7 +76,7 @@ def test_the_number_of_threads_changes_nothing(scene: np.ndarray, look: str) -> 
 
 
 @pytest.mark.parametrize("look", ["oil", "kuwahara", "anisotropic-kuwahara", "halftone", "mosaic"])
-def test_a_look_grows_with_the_picture(scene: np.ndarray, look: str) -> None:
+def test_a_look_scales_with_the_picture(scene: np.ndarray, look: str) -> None:
     large = cv2.resize(scene, (512, 384), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
     def coarse(image: np.ndarray) -> float:
@@ -101,7 +101,7 @@ def test_black_ink_has_no_colour(scene: np.ndarray, look: str) -> None:
 @pytest.mark.parametrize(
     "look", ["bilateral-cartoon", "guided-cartoon", "stained-glass", "flow-lines", "ink-wash"]
 )
-def test_lines_are_darker_with_more_weight(scene: np.ndarray, look: str) -> None:
+def test_a_higher_line_weight_darkens_lines(scene: np.ndarray, look: str) -> None:
     means = [made(scene, look, lines=weight).mean() for weight in (0, 1, 2.5)]
     assert means[0] > means[1] > means[2]
 
@@ -118,13 +118,13 @@ def test_tone_is_kept(look: str) -> None:
     assert blocks[-1] > 0.85
 
 
-def test_a_dark_photo_is_drawn_as_well(scene: np.ndarray) -> None:
+def test_dark_photos_are_drawn_too(scene: np.ndarray) -> None:
     for look in ("xdog", "linocut", "stipple"):
         light, dark = (made(image, look).mean() for image in (scene, scene * 0.25))
         assert abs(light - dark) < 0.2
 
 
-def test_threads_are_torch_s(scene: np.ndarray) -> None:
+def test_torchs_thread_count_is_unchanged(scene: np.ndarray) -> None:
     before = torch.get_num_threads()
     made(scene, "oil", threads=1)
     assert torch.get_num_threads() == before

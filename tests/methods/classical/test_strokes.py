@@ -27,13 +27,13 @@ def width_of_detail(image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("manner", MANNERS)
-def test_a_manner_shows_the_photo(photo: np.ndarray, manner: str) -> None:
+def test_every_manner_resembles_the_photo(photo: np.ndarray, manner: str) -> None:
     result = made(photo, photo, manner=manner, palette="photo", sizes="manner", brush=2, texture=0, impasto=0)
     assert 0.005 < np.abs(result - photo).mean() < 0.2
     assert result[14:26, 22:34].mean(axis=(0, 1))[0] > result[14:26, 22:34].mean(axis=(0, 1))[2]
 
 
-def test_larger_brushes_leave_more_out(photo: np.ndarray) -> None:
+def test_larger_brushes_omit_more_detail(photo: np.ndarray) -> None:
     noisy = (photo + np.random.default_rng(0).normal(0, 0.2, photo.shape)).clip(0, 1).astype(np.float32)
     details = [
         width_of_detail(
@@ -44,7 +44,7 @@ def test_larger_brushes_leave_more_out(photo: np.ndarray) -> None:
     assert details[0] < details[1]
 
 
-def test_the_palette_is_the_styles(photo: np.ndarray) -> None:
+def test_colours_come_from_the_styles_palette(photo: np.ndarray) -> None:
     two = np.zeros((40, 40, 3), np.float32)
     two[:, :20], two[:, 20:] = (0.9, 0.8, 0.1), (0.1, 0.1, 0.6)
     plain = {"texture": 0, "impasto": 0, "brush": 2, "sizes": "manner"}
@@ -72,7 +72,7 @@ def test_several_styles_mix_their_palettes(photo: np.ndarray) -> None:
     assert result[..., 2].mean() > 0.3
 
 
-def test_texture_and_impasto_and_opacity_show(photo: np.ndarray) -> None:
+def test_texture_impasto_and_opacity_change_the_picture(photo: np.ndarray) -> None:
     plain = {"texture": 0.0, "impasto": 0.0, "opacity": 1.0, "brush": 3}
     base = made(photo, photo, **plain)
     for knob, value in (("texture", 1.0), ("impasto", 1.0), ("opacity", 0.3)):
@@ -106,13 +106,13 @@ def test_exports(photo: np.ndarray, tmp_path: Path, suffix: str) -> None:
         (
             {"svg": "strokes.png"},
             UsageError,
-            "svg = 'strokes.png' has no extension that can be written: use .svg",
+            "svg = 'strokes.png' does not have a supported extension: use .svg",
         ),
         ({"timelapse": "film.mp4"}, UsageError, "use .gif or .webp"),
         ({"svg": "nowhere/strokes.svg"}, OutputError, "the folder 'nowhere' does not exist"),
     ],
 )
-def test_bad_files_are_refused_before_work(
+def test_unsupported_export_files_are_errors_before_work(
     photo: np.ndarray, settings: dict[str, str], error: type[Exception], words: str
 ) -> None:
     events: list[Event] = []
@@ -121,7 +121,7 @@ def test_bad_files_are_refused_before_work(
     assert not events
 
 
-def test_a_stop_keeps_what_is_painted(photo: np.ndarray, tmp_path: Path) -> None:
+def test_stopping_keeps_the_strokes_so_far(photo: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "strokes.svg"
     first = made(photo, photo, brush=3, svg=str(path), progress=lambda event: False)
     whole = made(photo, photo, brush=3)

@@ -1,4 +1,4 @@
-"""AdaIN: strength and styles, odd pictures, and a training that learns."""
+"""AdaIN: strength, styles, unusual pictures, and training."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def random(height: int, width: int, seed: int = 0) -> Tensor:
 # the picture
 
 
-def test_strength_0_is_the_photo_and_near_0_is_near(make: Make, photo: Floats) -> None:
+def test_strength_0_is_the_photo_and_small_strength_is_close(make: Make, photo: Floats) -> None:
     assert np.array_equal(make(strength=0).pixels, photo)
     far = [np.abs(make(strength=strength).pixels - photo).max() for strength in (1e-3, 0.5, 1)]
     assert far[0] < 0.01 < far[1]
     assert np.abs(make(strength=1e-3, restore=False).pixels - photo).max() > 0.1
 
 
-def test_the_photos_features_are_what_restoring_restores(files: dict[str, str]) -> None:
+def test_restore_at_strength_0_returns_the_photo(files: dict[str, str]) -> None:
     # With nothing of the style, what is decoded and what is lost add up to the photo.
     content = random(24, 32)
     knobs = parse(Adain.Knobs, files)
@@ -71,9 +71,7 @@ def test_the_photos_features_are_what_restoring_restores(files: dict[str, str]) 
     torch.testing.assert_close(found, content, atol=1e-5, rtol=1e-5)
 
 
-def test_what_the_decoder_gets_has_the_styles_moments(
-    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoder_input_has_the_styles_moments(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     got: dict[str, Tensor] = {}
 
     def watch(self: Decoder, features: dict[str, Tensor]) -> Tensor:
@@ -83,13 +81,13 @@ def test_what_the_decoder_gets_has_the_styles_moments(
     monkeypatch.setattr(Decoder, "forward", watch)
     style = random(40, 56, seed=1)
     Adain().decoded(job(random(64, 48), style), parse(Adain.Knobs, files))
-    eyes = VGG(TINY, padding="replicate", seed=3)
+    encoder = VGG(TINY, padding="replicate", seed=3)
     assert got.keys() == {"relu4_1", "relu3_1", "relu2_1"}
-    for tap, wanted in eyes(style, list(got)).items():
+    for tap, wanted in encoder(style, list(got)).items():
         found, target = (channel_moments(one, unbiased=True) for one in (got[tap], wanted))
         torch.testing.assert_close(found[0], target[0], atol=1e-4, rtol=1e-4)
         # A channel that is silent in the content has nothing to stretch.
-        heard = channel_moments(eyes(random(64, 48), [tap])[tap], unbiased=True)[1] > 0.02
+        heard = channel_moments(encoder(random(64, 48), [tap])[tap], unbiased=True)[1] > 0.02
         torch.testing.assert_close(found[1][heard], target[1][heard], atol=1e-3, rtol=1e-3)
 
 
@@ -101,7 +99,7 @@ def test_styles_are_blended(make: Make, painting: Floats) -> None:
     assert 0 < np.abs(half - alone).mean() < np.abs(make(style=other).pixels - alone).mean()
 
 
-def test_bfloat16_is_unharmed(files: dict[str, str]) -> None:
+def test_bfloat16_is_close_to_float32(files: dict[str, str]) -> None:
     knobs, content, style = parse(Adain.Knobs, files), random(96, 128), random(80, 64, seed=1)
     plain, half = (
         Adain().transfer(job(content, style, dtype=dtype), knobs) for dtype in (torch.float32, torch.bfloat16)
@@ -135,7 +133,7 @@ def test_recolour_gives_the_style_the_photos_colours(make: Make, painting: Float
     assert np.isfinite(make(content=grey, recolour=True).pixels).all()
 
 
-def test_one_event(make: Make, photo: Floats) -> None:
+def test_one_progress_event_is_reported(make: Make, photo: Floats) -> None:
     events: list[Event] = []
     result = make(progress=events.append)
     assert [(event.done, event.total) for event in events] == [(1, 1)]
@@ -143,7 +141,7 @@ def test_one_event(make: Make, photo: Floats) -> None:
     torch.testing.assert_close(events[0].preview(), result.tensor())
 
 
-def test_a_progress_that_stops_gets_the_picture(files: dict[str, str]) -> None:
+def test_a_stopping_listener_gets_the_picture(files: dict[str, str]) -> None:
     work = job(random(16, 16), random(16, 16), progress=Progress(lambda event: False))
     assert Adain().transfer(work, parse(Adain.Knobs, files)).shape == (1, 3, 16, 16)
 
@@ -151,10 +149,12 @@ def test_a_progress_that_stops_gets_the_picture(files: dict[str, str]) -> None:
 # weights
 
 
-def test_weights_and_encoder_must_belong_together(make: Make, files: dict[str, str], tmp_path: Path) -> None:
+def test_mismatched_weights_and_encoder_are_an_error(
+    make: Make, files: dict[str, str], tmp_path: Path
+) -> None:
     path = tmp_path / "other.safetensors"
     save_file(Decoder(DecoderPlan((4, 4, 4, 4), (1, 1, 1, 1))).state_dict(), path)
-    with pytest.raises(WeightsError, match=r"needs 4 channels at relu4_1 .* gives 16"):
+    with pytest.raises(WeightsError, match=r"needs 4 channels at relu4_1, .* has 16"):
         make(weights=str(path))
     with pytest.raises(WeightsError, match="do not fit the decoder"):
         make(weights=files["encoder"])
@@ -183,7 +183,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-def test_training_learns(files: dict[str, str]) -> None:
+def test_training_lowers_the_loss(files: dict[str, str]) -> None:
     torch.manual_seed(0)
     method, training = Adain(), settings(files, skips=1, blocks=1)
     network = method.network(training)
@@ -200,7 +200,7 @@ def test_training_learns(files: dict[str, str]) -> None:
     assert course[-1]["identity"] < 0.8 * course[0]["identity"]
 
 
-def test_the_loss_encoder_is_the_decoded_one_unless_named(files: dict[str, str], tmp_path: Path) -> None:
+def test_the_loss_encoder_defaults_to_the_decoded_encoder(files: dict[str, str], tmp_path: Path) -> None:
     """A copy of the encoder under another name is loaded for itself, and must see the same."""
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(Path(files["encoder"]).read_bytes())
@@ -214,9 +214,7 @@ def test_the_loss_encoder_is_the_decoded_one_unless_named(files: dict[str, str],
             assert torch.allclose(found[name], term, rtol=1e-5), name
 
 
-def test_another_loss_encoder_changes_only_what_is_seen_through_it(
-    files: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_loss_encoder_changes_only_its_own_terms(files: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     state = VGG(TINY, seed=11).state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, path)
@@ -253,14 +251,14 @@ def _given(files: dict[str, str], chosen: Any) -> dict[str, Tensor]:
     return moved
 
 
-def test_the_networks_state_is_what_the_knob_takes(files: dict[str, str], make: Make, tmp_path: Path) -> None:
+def test_exported_weights_load_as_the_knob(files: dict[str, str], make: Make, tmp_path: Path) -> None:
     network = Adain().network(settings(files, skips=3, blocks=1))
     state = {name: part.half() for name, part in network.state_dict().items()}
     save_file(state, tmp_path / "mine.safetensors")
     assert make(weights=str(tmp_path / "mine.safetensors")).pixels.shape == (40, 56, 3)
 
 
-def test_a_network_is_drawn_from_the_global_seed(files: dict[str, str]) -> None:
+def test_the_global_seed_determines_the_network(files: dict[str, str]) -> None:
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -269,7 +267,7 @@ def test_a_network_is_drawn_from_the_global_seed(files: dict[str, str]) -> None:
     assert not torch.equal(states[0], states[2])
 
 
-def test_weights_of_the_losses_are_factors(files: dict[str, str]) -> None:
+def test_loss_weights_scale_their_terms(files: dict[str, str]) -> None:
     network = Adain().network(settings(files))
     plain = Adain().losses(network, batch(), settings(files, style_weight=1.0, content_weight=1.0))
     heavy = Adain().losses(network, batch(), settings(files, style_weight=3.0, content_weight=2.0))
@@ -289,7 +287,7 @@ def test_crops_of_any_size_and_bfloat16(files: dict[str, str]) -> None:
     torch.testing.assert_close(total(terms), total(exact), atol=0, rtol=0.05)
 
 
-def test_skips_that_cannot_be(files: dict[str, str]) -> None:
+def test_invalid_skips_are_errors(files: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="skips"):
         settings(files, skips=4)
     with pytest.raises(UsageError, match="need a skip"):

@@ -1,4 +1,4 @@
-"""The networks that ship: a picture in its own style comes back, a style arrives, and the photo stays."""
+"""The bundled networks: a picture in its own style is reproduced, and style and content are balanced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("method", BOUNDS)
-def test_it_is_half_precision_and_says_how_it_was_made(method: str) -> None:
+def test_bundled_weights_are_half_precision_with_training_facts(method: str) -> None:
     state = weights.load(f"{method}.atelier")
     assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float16}
     assert sum(tensor.numel() for tensor in state.values()) < 5e6
@@ -32,7 +32,7 @@ def test_it_is_half_precision_and_says_how_it_was_made(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", BOUNDS)
-def test_a_picture_in_its_own_style_comes_back(method: str) -> None:
+def test_a_picture_in_its_own_style_is_reproduced(method: str) -> None:
     photo = Picture.of(examples.photo("astronaut")).resized(192)
     made = atelier.stylize(photo, photo, method=method, device="cpu")
     assert np.abs(made.pixels - photo.pixels).mean() < BOUNDS[method][0]
@@ -40,7 +40,7 @@ def test_a_picture_in_its_own_style_comes_back(method: str) -> None:
 
 @pytest.mark.parametrize(("photo", "style"), [("chelsea", "stained_glass"), ("coffee", "cubist")])
 @pytest.mark.parametrize("method", BOUNDS)
-def test_the_style_arrives_and_the_photo_stays(method: str, photo: str, style: str) -> None:
+def test_style_is_transferred_and_content_is_preserved(method: str, photo: str, style: str) -> None:
     content = Picture.of(examples.photo(photo)).resized(256)
     painting = Picture.of(examples.style(style, size=256))
     made = atelier.stylize(content, painting, method=method, device="cpu")
@@ -52,7 +52,7 @@ def test_the_style_arrives_and_the_photo_stays(method: str, photo: str, style: s
     assert LightSimilarity()(result, before, style) > light
 
 
-def test_cap_vstnet_loses_nothing() -> None:
+def test_cap_vstnet_is_lossless() -> None:
     photo = Picture.of(examples.photo("astronaut")).resized(192)
     made = atelier.stylize(photo, photo, method="cap_vstnet", device="cpu", half=False)
     assert np.abs(made.pixels - photo.pixels).max() < 1e-3
@@ -66,6 +66,6 @@ def test_every_quality_needs_nothing_but_the_package(quality: str) -> None:
     assert all(records.record(name).bundled for name in used)
 
 
-def test_what_ships_is_small() -> None:
+def test_bundled_files_are_small() -> None:
     folder = weights.locate("nnst_d.atelier").parent
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6

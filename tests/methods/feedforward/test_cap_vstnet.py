@@ -70,7 +70,7 @@ def loaded(network_file: Path) -> Loaded:
 # strength and statistics
 
 
-def test_strength_leads_from_the_photo_itself(network_file: Path) -> None:
+def test_strength_interpolates_from_the_photo(network_file: Path) -> None:
     content, style = picture(30, 41), picture(33, 20, seed=1)
     apart = [
         (made(network_file, job(content, style, strength=strength)) - content).abs().max().item()
@@ -81,13 +81,13 @@ def test_strength_leads_from_the_photo_itself(network_file: Path) -> None:
     assert apart[3] > 0.1
 
 
-def test_its_own_style_is_the_photo(network_file: Path) -> None:
+def test_the_photo_as_its_own_style_is_unchanged(network_file: Path) -> None:
     content = picture(30, 41)
     assert (made(network_file, job(content, content.clone())) - content).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("size", [(32, 40), (31, 42)])
-def test_the_features_get_the_styles_mean_and_covariance(
+def test_features_have_the_styles_mean_and_covariance(
     loaded: Loaded, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, style = picture(*size), picture(25, 38, seed=1)
@@ -110,7 +110,7 @@ def test_styles_are_blended_by_their_shares(network_file: Path) -> None:
         assert (both - end).abs().mean() > 0.01
 
 
-def test_a_style_is_looked_at_once(
+def test_style_statistics_are_computed_once(
     network_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -170,7 +170,9 @@ def test_flat_pictures(network_file: Path, coarse_file: Path) -> None:
 # precision
 
 
-def test_bfloat16_where_a_trial_shows_no_harm(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_used_only_if_the_trial_passes(
+    network_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content, style = picture(24, 24), picture(24, 24, seed=1)
 
     def run(limit: float) -> Tensor:
@@ -186,7 +188,7 @@ def test_bfloat16_where_a_trial_shows_no_harm(network_file: Path, monkeypatch: p
     MODELS.clear()
 
 
-def test_harm_is_what_rounding_does() -> None:
+def test_harm_measures_the_rounding_error() -> None:
     network, half = Reversible(TINY), Reversible(TINY).prepare("cpu", torch.bfloat16)
     assert cap_vstnet.harm(network, network) == 0
     assert 0 < cap_vstnet.harm(network, half) < 1e-3
@@ -219,7 +221,7 @@ def test_regions_take_their_own_style(coarse_file: Path, tmp_path: Path) -> None
     assert (made(coarse_file, job(content, style, strength=0.0), **maps) - content).abs().max() < 1e-5
 
 
-def test_the_shared_regions_are_its_own(coarse_file: Path) -> None:
+def test_regions_of_the_job_assign_the_styles(coarse_file: Path) -> None:
     content, dark, bright = picture(40, 48), flat(0.1, 0.1, 0.2), flat(0.9, 0.8, 0.9)
     shares = torch.zeros(2, 1, 40, 48)
     shares[0, ..., :24], shares[1, ..., 24:40] = 1, 1
@@ -229,7 +231,7 @@ def test_the_shared_regions_are_its_own(coarse_file: Path) -> None:
     assert (found[..., 46:] - content[..., 46:]).abs().mean() < 0.1
 
 
-def test_regions_that_no_style_has_stay(network_file: Path, tmp_path: Path) -> None:
+def test_regions_without_a_style_are_unchanged(network_file: Path, tmp_path: Path) -> None:
     content, style = picture(40, 48), picture(40, 48, seed=1)
     maps = {
         "content_labels": halves(tmp_path / "content.png", 40, 48, (1, 2), kind="L"),
@@ -269,7 +271,7 @@ def test_each_style_has_its_own_regions(network_file: Path, tmp_path: Path) -> N
         ({"weights": "map.png"}, WeightsError, "map.png"),
     ],
 )
-def test_bad_input(
+def test_invalid_label_maps_are_errors(
     network_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -290,7 +292,7 @@ def test_bad_input(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_break_the_picture(tmp_path: Path) -> None:
+def test_non_finite_weights_are_an_error(tmp_path: Path) -> None:
     state = {
         name: value * 1e30 if value.is_floating_point() else value
         for name, value in CapVstnet.tiny()["weights"].items()
@@ -311,7 +313,7 @@ def batch(content: Tensor, style: Tensor, step: int = 0) -> Batch:
     return Batch.pairs(content, style, step, torch.Generator().manual_seed(step))
 
 
-def test_the_networks_that_can_be_trained(tiny_encoder: Path) -> None:
+def test_trainable_networks(tiny_encoder: Path) -> None:
     torch.manual_seed(4)
     first = CapVstnet().network(training(tiny_encoder))
     torch.manual_seed(4)
@@ -324,7 +326,7 @@ def test_the_networks_that_can_be_trained(tiny_encoder: Path) -> None:
         CapVstnet().network(training(tiny_encoder, crop=150))
 
 
-def test_the_first_network_transfers_colours(tiny_encoder: Path) -> None:
+def test_the_initial_network_is_a_colour_transfer(tiny_encoder: Path) -> None:
     content, style = picture(64, 48), picture(48, 64, seed=1) ** 2 * 0.5
     apart = []
     for gain in (0.0, 0.02):
@@ -341,7 +343,7 @@ def test_the_first_network_transfers_colours(tiny_encoder: Path) -> None:
     assert apart[1] < 0.1 * apart[0]
 
 
-def test_the_steadiness_comes_later(tiny_encoder: Path) -> None:
+def test_the_temporal_loss_starts_at_its_step(tiny_encoder: Path) -> None:
     method, network, chosen = CapVstnet(), Reversible(TINY), training(tiny_encoder, temporal_from=5)
     content, style = picture(32, 32), picture(32, 32, seed=1)
     before = method.losses(network, batch(content, style, 4), chosen)
@@ -390,7 +392,7 @@ def test_steps_lower_the_losses(tiny_encoder: Path) -> None:
     assert sums[-1]["style"] < sums[0]["style"]
 
 
-def test_its_records() -> None:
+def test_published_records() -> None:
     for tag, file in (("photo", "photo_image.pt"), ("art", "art_image.pt"), ("art-video", "art_video.pt")):
         assert records.record(f"cap_vstnet.{tag}").file == file
     assert "atelier train cap-vstnet" in records.record("cap_vstnet.atelier").note

@@ -1,4 +1,4 @@
-"""CIN: styles by number or by their picture, mixed by shares; training on a handful of paintings."""
+"""CIN: styles by number or picture, mixed by shares, and training on a few paintings."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def make(photo: Floats, painting: Floats, styles3: str) -> Make:
     return call
 
 
-def test_each_number_is_a_style(make: Make) -> None:
+def test_each_number_selects_a_style(make: Make) -> None:
     made = [make(numbers=(number,)).pixels for number in range(3)]
     for first, second in ((0, 1), (1, 2), (0, 2)):
         assert np.abs(made[first] - made[second]).mean() > 0.01
 
 
-def test_without_numbers_the_picture_chooses(
+def test_without_numbers_the_picture_selects_the_style(
     make: Make, painting: Floats, styles3: str, tmp_path: Path
 ) -> None:
     state = load_file(styles3)
@@ -72,7 +72,7 @@ def test_without_numbers_the_picture_chooses(
     assert np.abs(mixed.pixels - wanted.pixels).mean() < 0.01
 
 
-def test_a_look_does_not_depend_on_the_size(painting: Floats) -> None:
+def test_descriptors_are_independent_of_size(painting: Floats) -> None:
     picture = Picture.of(painting).resized((480, 360)).tensor()
     look = look_of(picture)
     assert look.shape == (9,)
@@ -83,14 +83,14 @@ def test_a_look_does_not_depend_on_the_size(painting: Floats) -> None:
     assert torch.isfinite(look_of(torch.zeros(1, 3, 1, 1))).all()
 
 
-def test_with_numbers_the_style_picture_does_not_count(make: Make, painting: Floats) -> None:
+def test_numbers_override_the_style_picture(make: Make, painting: Floats) -> None:
     events: list[Any] = []
     made = make(style=[1 - painting, painting[::3]], progress=events.append)
     assert np.array_equal(made.pixels, make().pixels)
     assert len(events) == 1
 
 
-def test_shares(make: Make) -> None:
+def test_shares_mix_the_styles(make: Make) -> None:
     first, second = make(numbers=(0,)).pixels, make(numbers=(1,)).pixels
     even = make(numbers=(0, 1)).pixels
     assert np.array_equal(even, make(numbers=(0, 1), shares=(2, 2)).pixels)
@@ -102,7 +102,7 @@ def test_shares(make: Make) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"numbers": (3,)}, "has no style number 3: allowed are 0 to 2"),
+        ({"numbers": (3,)}, "has no style number 3: use 0 to 2"),
         ({"numbers": (0, -1)}, "has no style number -1"),
         ({"numbers": ()}, "does not store what its styles look like: choose by number"),
         ({"numbers": (), "shares": (1,)}, "shares need numbers"),
@@ -111,7 +111,7 @@ def test_shares(make: Make) -> None:
         ({"numbers": (0, 1), "shares": (2, -1)}, "must not be negative"),
     ],
 )
-def test_what_is_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make(**settings)
 
@@ -136,14 +136,14 @@ def test_half_precision_is_close(make: Make) -> None:
     assert np.abs(make().pixels - make(half=True).pixels).mean() < 2 / 255
 
 
-def test_weights_of_another_network(make: Make, tiny_encoder: Path) -> None:
+def test_weights_of_another_network_are_an_error(make: Make, tiny_encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are not those of a network with cond"):
         make(weights=str(tiny_encoder))
     with pytest.raises(WeightsError, match=r"atelier weights pull cin\.monet"):
         make(weights="cin.monet")
 
 
-def test_its_records() -> None:
+def test_published_records() -> None:
     for tag in ("varied", "monet"):
         record = records.record(f"cin.{tag}")
         assert record.sources[0].endswith(f"/multistyle-pastiche-generator-{tag}.ckpt")
@@ -184,7 +184,7 @@ def network_of(training: Any, styles: list[torch.Tensor]) -> Any:
     return Cin().networks(training, DataInfo(styles))["network"]
 
 
-def test_it_learns(training: Any, styles: list[torch.Tensor]) -> None:
+def test_training_lowers_the_loss(training: Any, styles: list[torch.Tensor]) -> None:
     method = Cin()
     torch.manual_seed(0)
     network = network_of(training, styles).train()
@@ -201,7 +201,7 @@ def test_it_learns(training: Any, styles: list[torch.Tensor]) -> None:
     assert min(found[-3:]) < 0.9 * found[0]
 
 
-def test_each_picture_is_held_against_its_own_style(training: Any, styles: list[torch.Tensor]) -> None:
+def test_each_picture_is_compared_with_its_own_style(training: Any, styles: list[torch.Tensor]) -> None:
     """A network that paints the second style for every number has no style loss where that one is drawn."""
     method = Cin()
     judge, grams = method._target(training, styles)
@@ -225,7 +225,9 @@ def test_each_picture_is_held_against_its_own_style(training: Any, styles: list[
     assert float(terms["style"]) == pytest.approx(float(training.style_weight * style))
 
 
-def test_what_is_trained_is_what_paints(training: Any, styles: list[torch.Tensor], tmp_path: Path) -> None:
+def test_exported_weights_give_the_trained_picture(
+    training: Any, styles: list[torch.Tensor], tmp_path: Path
+) -> None:
     method = Cin()
     torch.manual_seed(0)
     network = network_of(training, styles)
@@ -241,7 +243,7 @@ def test_what_is_trained_is_what_paints(training: Any, styles: list[torch.Tensor
         assert (made - expected).abs().max() < 1e-3
 
 
-def test_new_styles_on_an_old_transformer(training: Any, styles: list[torch.Tensor], styles3: str) -> None:
+def test_new_styles_reuse_the_transformer(training: Any, styles: list[torch.Tensor], styles3: str) -> None:
     network = network_of(training.model_copy(update={"weights": styles3}), styles)
     assert isinstance(network, Pastiche)
     assert network.styles == 2

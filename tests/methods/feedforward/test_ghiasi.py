@@ -1,4 +1,4 @@
-"""Ghiasi: vectors are mixed, led towards the photo's own, kept and used again, by both predictors."""
+"""Ghiasi: style vectors are mixed, interpolated, saved and reused, with both predictors."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def make(photo: Floats, painting: Floats, slim: str, tiny_encoder: Path) -> Make
 # several styles
 
 
-def test_the_style_counts(make: Make, painting: Floats) -> None:
+def test_the_style_changes_the_result(make: Make, painting: Floats) -> None:
     assert np.abs(make().pixels - make(style=painting[::2, ::2] ** 3).pixels).mean() > 0.01
 
 
-def test_two_equal_styles_are_one(make: Make, painting: Floats) -> None:
+def test_two_equal_styles_equal_one(make: Make, painting: Floats) -> None:
     alone = make()
     for shares in ((1, 1), (1, 3), (0.2, 0.7)):
         twice = make(style=[painting, painting], style_weights=shares)
@@ -76,7 +76,7 @@ def test_two_equal_styles_are_one(make: Make, painting: Floats) -> None:
     assert np.array_equal(make(style=[painting, 1 - painting], style_weights=(1, 0)).pixels, alone.pixels)
 
 
-def test_vectors_are_mixed_and_not_pixels(make: Make, painting: Floats) -> None:
+def test_styles_are_mixed_as_vectors(make: Make, painting: Floats) -> None:
     first, second = make(), make(style=1 - painting)
     both = make(style=[painting, 1 - painting])
     assert np.abs(both.pixels - (first.pixels + second.pixels) / 2).max() > 1e-3
@@ -90,7 +90,7 @@ def test_strength_0_is_the_photo(make: Make, photo: Floats) -> None:
     assert np.array_equal(make(strength=0).pixels, photo)
 
 
-def test_strength_leads_there(make: Make, photo: Floats) -> None:
+def test_strength_interpolates_between_photo_and_style(make: Make, photo: Floats) -> None:
     far = [np.abs(make(strength=strength).pixels - photo).mean() for strength in (1e-4, 0.25, 1)]
     assert far[0] < 1e-3
     assert far[0] < far[1] < far[2]
@@ -112,7 +112,7 @@ def test_a_photo_in_its_own_style_is_the_same_at_any_strength(make: Make, photo:
 
 
 @pytest.mark.parametrize("shares", [(), (1, 3)])
-def test_a_kept_vector_paints_the_same(
+def test_a_saved_vector_gives_the_same_picture(
     make: Make, painting: Floats, slim: str, tiny_encoder: Path, tmp_path: Path, shares: Any
 ) -> None:
     styles = [painting, painting[::-1].copy()] if shares else painting
@@ -125,33 +125,33 @@ def test_a_kept_vector_paints_the_same(
     assert set(kept.recipe["weights"]) == {Path(one).name for one in (slim, tiny_encoder, path)}
 
 
-def test_a_vector_of_another_network(
+def test_a_vector_of_another_network_is_an_error(
     make: Make, painting: Floats, with_inception: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "kept.safetensors"
     save_vector(painting, path, size=56, weights=with_inception)
-    with pytest.raises(WeightsError, match="was made with another network than"):
+    with pytest.raises(WeightsError, match="was made with a different network than"):
         make(style_vector=str(path))
 
 
 @pytest.mark.parametrize("state", [{"style_vector": torch.ones(1, 3)}, {"other": torch.ones(1, 8)}])
-def test_a_file_that_is_no_vector(make: Make, tmp_path: Path, state: Any) -> None:
+def test_a_file_without_a_vector_is_an_error(make: Make, tmp_path: Path, state: Any) -> None:
     path = tmp_path / "kept.safetensors"
     save_file(state, path)
-    with pytest.raises(WeightsError, match="holds no style vector of 8 numbers"):
+    with pytest.raises(WeightsError, match="has no style vector of 8 numbers"):
         make(style_vector=str(path))
 
 
-def test_a_mixture_that_cannot_be(painting: Floats, slim: str, tmp_path: Path) -> None:
+def test_invalid_style_weights_are_an_error(painting: Floats, slim: str, tmp_path: Path) -> None:
     for shares in ((1, 2), (-1,), (0,)):
-        with pytest.raises(UsageError, match="1 styles take as many weights"):
+        with pytest.raises(UsageError, match="one weight for each of the 1 styles"):
             save_vector(painting, tmp_path / "x.safetensors", style_weights=shares, weights=slim)
     with pytest.raises(InputError):
         save_vector(tmp_path / "gone.png", tmp_path / "x.safetensors", weights=slim)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_style_is_looked_at_once(
+def test_style_vectors_are_computed_once(
     make: Make,
     painting: Floats,
     tmp_path: Path,
@@ -231,7 +231,7 @@ def test_half_precision_is_close(make: Make) -> None:
     assert np.abs(exact.pixels - half.pixels).mean() < 2 / 255
 
 
-def test_weights_that_were_replaced_are_loaded_anew(make: Make, slim: str, tmp_path: Path) -> None:
+def test_replaced_weights_are_reloaded(make: Make, slim: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     path, state = tmp_path / "mine.safetensors", load_file(slim)
@@ -252,22 +252,22 @@ def test_the_recipe_names_what_was_used(
     assert set(inception["weights"]) == {Path(with_inception).name}
 
 
-def test_an_encoder_that_it_was_not_trained_with(make: Make) -> None:
-    with pytest.raises(WeightsError, match=r"96 statistics, and encoder\.atelier has 960: name the encoder"):
+def test_a_mismatched_encoder_is_an_error(make: Make) -> None:
+    with pytest.raises(WeightsError, match=r"96 statistics, but encoder\.atelier has 960: use the encoder"):
         make(encoder="encoder.atelier")
 
 
-def test_weights_of_another_network(make: Make, tiny_encoder: Path) -> None:
+def test_weights_of_another_network_are_an_error(make: Make, tiny_encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"tiny.safetensors: .* are not those of a network with cond"):
         make(weights=str(tiny_encoder))
 
 
-def test_weights_that_are_not_here(make: Make) -> None:
+def test_missing_weights_are_an_error(make: Make) -> None:
     with pytest.raises(WeightsError, match=r"atelier weights pull ghiasi\.published"):
         make(weights="ghiasi.published")
 
 
-def test_its_record() -> None:
+def test_published_records() -> None:
     record = records.record("ghiasi.published")
     assert record.licence.startswith("Apache-2.0")
     assert record.sources[0].endswith("/models/arbitrary_style_transfer.tar.gz")
@@ -283,7 +283,7 @@ def batch(count: int = 2, side: int = 32, seed: int = 0) -> Batch:
 
 
 @pytest.mark.parametrize("predictor", ["statistics", "inception"])
-def test_it_learns(tiny_encoder: Path, with_inception: str, predictor: str) -> None:
+def test_training_lowers_the_loss(tiny_encoder: Path, with_inception: str, predictor: str) -> None:
     # A whole Inception is large: the one trained on is a thin one, taken over.
     start = with_inception if predictor == "inception" else ""
     training = Ghiasi.Training(encoder=str(tiny_encoder), weights=start, vector=8, widths=(8, 8, 8), blocks=1)
@@ -306,7 +306,7 @@ def test_it_learns(tiny_encoder: Path, with_inception: str, predictor: str) -> N
     assert min(found[-3:]) < 0.9 * found[0]
 
 
-def test_what_is_trained_is_what_paints(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_exported_weights_give_the_trained_picture(tiny_encoder: Path, tmp_path: Path) -> None:
     method = Ghiasi()
     training = Ghiasi.Training(encoder=str(tiny_encoder), vector=8, widths=(8, 8, 8), blocks=1)
     torch.manual_seed(0)
@@ -317,7 +317,7 @@ def test_what_is_trained_is_what_paints(tiny_encoder: Path, tmp_path: Path) -> N
     one = batch(1)
     job = Job(one.photos, [one.paintings], [1.0], CPU, torch.float32)
     made = method.transfer(job, Ghiasi.Knobs(weights=str(path), encoder=str(tiny_encoder)))
-    judge = method._judge(training, CPU)
+    judge = method._criterion(training, CPU)
     from atelier.methods.feedforward.ghiasi import statistics
 
     with torch.no_grad():
@@ -325,7 +325,7 @@ def test_what_is_trained_is_what_paints(tiny_encoder: Path, tmp_path: Path) -> N
     assert (made - expected).abs().max() < 1e-5
 
 
-def test_going_on_from_weights(slim: str, tiny_encoder: Path) -> None:
+def test_training_continues_from_weights(slim: str, tiny_encoder: Path) -> None:
     training = Ghiasi.Training(encoder=str(tiny_encoder), weights=slim, widths=(4, 4, 4))
     network = Ghiasi().network(training)
     assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == {
@@ -334,7 +334,7 @@ def test_going_on_from_weights(slim: str, tiny_encoder: Path) -> None:
     assert all(value.requires_grad for value in network.parameters())
 
 
-def test_a_part_is_painted_in_its_own_style(tiny_encoder: Path) -> None:
+def test_part_of_the_batch_uses_the_photo_as_style(tiny_encoder: Path) -> None:
     method = Ghiasi()
     seen = {}
 
@@ -360,12 +360,12 @@ def test_a_part_is_painted_in_its_own_style(tiny_encoder: Path) -> None:
             assert float(terms["style"].detach()) == pytest.approx(0, abs=1e-5)
 
 
-def test_pooling_goes_with_the_predictor(tiny_encoder: Path) -> None:
+def test_statistics_need_max_pooling(tiny_encoder: Path) -> None:
     with pytest.raises(UsageError, match="needs predictor = 'inception'"):
         Ghiasi().network(Ghiasi.Training(encoder=str(tiny_encoder), pooling="average"))
 
 
-def test_tiny_weights_are_always_the_same() -> None:
+def test_tiny_weights_are_deterministic() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, second = Ghiasi.tiny()["weights"], Ghiasi.tiny()["weights"]
@@ -373,7 +373,7 @@ def test_tiny_weights_are_always_the_same() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_canvas_round_a_style_hardly_changes_its_statistics() -> None:
+def test_hidden_borders_hardly_change_the_statistics() -> None:
     from atelier.losses.pastiche import STYLE
     from atelier.methods.feedforward.ghiasi import statistics
 

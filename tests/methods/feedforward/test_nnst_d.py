@@ -141,5 +141,5 @@ def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: 
 
 
 def test_other_weights_are_refused(settings: dict[str, Any], tiny_encoder: Path) -> None:
-    with pytest.raises(WeightsError, match="not a decoder of hypercolumns"):
+    with pytest.raises(WeightsError, match="not those of a hypercolumn decoder"):
         paint(waves(32, 32), waves(32, 32), settings | {"weights": str(tiny_encoder)})

@@ -1,4 +1,4 @@
-"""WCT: levels, strength and styles, odd pictures, and decoders that learn to reconstruct."""
+"""WCT: levels, strength, styles, unusual pictures, and training of the decoders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def random(height: int, width: int, seed: int = 0) -> Tensor:
 # the picture
 
 
-def test_strength_0_is_the_photo_and_near_0_is_near(make: Make, photo: Floats) -> None:
+def test_strength_0_is_the_photo_and_small_strength_is_close(make: Make, photo: Floats) -> None:
     assert np.array_equal(make(strength=0).pixels, photo)
     far = [np.abs(make(strength=strength).pixels - photo).max() for strength in (1e-3, 0.5, 1)]
     assert far[0] < 0.01 < far[1]
@@ -69,7 +69,7 @@ def test_strength_0_of_a_level_is_the_decoders_reconstruction(files: dict[str, s
 
 
 @pytest.mark.parametrize("level", [3, 1])
-def test_features_get_the_styles_mean_and_covariance(files: dict[str, str], level: int) -> None:
+def test_features_have_the_styles_mean_and_covariance(files: dict[str, str], level: int) -> None:
     # Without the ridge, and with more positions than channels, exactly; its share makes it less.
     content, style = random(96, 96), random(80, 112, seed=1)
     levels = Levels(job(content, style), parse(WCT.Knobs, files | {"ridge": 0.0}))
@@ -93,7 +93,7 @@ def test_styles_are_blended(make: Make, painting: Floats) -> None:
     assert np.abs(half - alone).mean() > 1e-5
 
 
-def test_the_style_is_looked_at_once(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_statistics_are_computed_once(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, ...]] = []
     look = Levels._look
 
@@ -108,7 +108,7 @@ def test_the_style_is_looked_at_once(files: dict[str, str], monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("level", [4, 2, 1])
-def test_bfloat16_is_unharmed(files: dict[str, str], level: int) -> None:
+def test_bfloat16_is_close_to_float32(files: dict[str, str], level: int) -> None:
     # One level at a time: untrained decoders make pictures that are all but flat, rounding above all.
     knobs = parse(WCT.Knobs, files | {"levels": (level,)})
     content, style = random(96, 128), random(80, 64, seed=1)
@@ -137,7 +137,7 @@ def test_flat_pictures(files: dict[str, str], dtype: torch.dtype, ridge: float) 
     assert (back.amax((2, 3)) - back.amin((2, 3))).max() < 0.02
 
 
-def test_an_event_for_each_level_and_a_stop(make: Make) -> None:
+def test_each_level_reports_progress_and_can_stop(make: Make) -> None:
     events: list[Event] = []
     make(levels=(4, 2, 1), progress=events.append)
     assert [(event.done, event.total, event.stage) for event in events] == [
@@ -150,7 +150,7 @@ def test_an_event_for_each_level_and_a_stop(make: Make) -> None:
 
 
 @pytest.mark.parametrize("levels", [(), (3, 3), (6,), (0,)])
-def test_levels_that_cannot_be(make: Make, levels: tuple[int, ...]) -> None:
+def test_invalid_levels_are_errors(make: Make, levels: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="level"):
         make(levels=levels)
 
@@ -158,10 +158,12 @@ def test_levels_that_cannot_be(make: Make, levels: tuple[int, ...]) -> None:
 # weights
 
 
-def test_missing_decoders_say_how_to_get_some(photo: Floats, painting: Floats, tiny_encoder: Path) -> None:
+def test_missing_decoders_are_an_error_with_instructions(
+    photo: Floats, painting: Floats, tiny_encoder: Path
+) -> None:
     with pytest.raises(WeightsError, match=r"atelier train wct.*--quality published"):
         stylize(photo, painting, method="wct", encoder=str(tiny_encoder))
-    with pytest.raises(WeightsError, match=r"wct\.published are not here"):
+    with pytest.raises(WeightsError, match=r"wct\.published are not installed"):
         stylize(photo, painting, method="wct", quality="published")
 
 
@@ -171,8 +173,8 @@ def test_published_quality_takes_one_file() -> None:
     assert kind().weights(knobs) == ("wct.published",)
 
 
-def test_weights_of_something_else(make: Make, files: dict[str, str]) -> None:
-    with pytest.raises(WeightsError, match="not the decoders of several levels"):
+def test_weights_of_another_network_are_an_error(make: Make, files: dict[str, str]) -> None:
+    with pytest.raises(WeightsError, match="not those of a set of decoders"):
         make(weights=files["encoder"])
 
 
@@ -205,11 +207,11 @@ def test_published_losses_are_sums_of_squares(files: dict[str, str]) -> None:
     )
     network = method.network(training)
     terms = method.losses(network, batch(), training)
-    eyes = method._encoder(training, torch.device("cpu"))
+    encoder = method._encoder(training, torch.device("cpu"))
     pictures = torch.cat([batch().photos, batch().paintings])
-    seen = eyes(pictures, ["relu3_1"])
+    seen = encoder(pictures, ["relu3_1"])
     made = network(seen)[3]
-    apart = eyes(made, ["relu3_1"])["relu3_1"] - seen["relu3_1"]
+    apart = encoder(made, ["relu3_1"])["relu3_1"] - seen["relu3_1"]
     torch.testing.assert_close(terms["pixels"] * pictures.numel(), (made - pictures).square().sum())
     torch.testing.assert_close(terms["features"] * pictures.numel(), 2 * apart.square().sum())
 

@@ -1,4 +1,4 @@
-"""A method on small pictures: each file says which, in METHOD, and with what few evaluations, in FEW."""
+"""Runs a method on small pictures: METHOD in each file names it, FEW sets a few evaluations."""
 
 from __future__ import annotations
 

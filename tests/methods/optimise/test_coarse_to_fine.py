@@ -1,4 +1,4 @@
-"""Coarse to fine: the sizes in order, events that count through, starts, and the best at a stop."""
+"""Coarse to fine: order of sizes, event numbers, initial pictures, and stopping."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_sizes_and_events() -> None:
     assert all(event.losses.keys() == {"grey"} for event in events)
 
 
-def test_stages_say_what_a_descent_is_to_do() -> None:
+def test_stages_hold_the_options_of_each_descent() -> None:
     events: list[Event] = []
     seen = []
     for stage in stages(job(events.append), knobs(step_size=0.5, average=0.25), [(15, 22), (30, 44)], done=2):
@@ -76,7 +76,7 @@ def test_stages_say_what_a_descent_is_to_do() -> None:
     assert [(event.done, event.total) for event in events] == [(2 + 1, 2 + 7), (2 + 3 + 1, 2 + 7)]
 
 
-def test_stages_end_where_the_listener_stops() -> None:
+def test_stages_end_when_the_listener_stops() -> None:
     seen = []
     for stage in stages(job(lambda event: False), knobs(), [(15, 22), (30, 44)]):
         assert not stage.options["report"](1, {}, lambda: CONTENT)
@@ -85,7 +85,7 @@ def test_stages_end_where_the_listener_stops() -> None:
 
 
 @pytest.mark.parametrize("last", [1, 3, 5])
-def test_a_stop_gives_a_picture_of_full_size(last: int) -> None:
+def test_stopping_returns_a_full_size_picture(last: int) -> None:
     events: list[Event] = []
 
     def listen(event: Event) -> bool:
@@ -99,7 +99,7 @@ def test_a_stop_gives_a_picture_of_full_size(last: int) -> None:
     assert len(objective.sizes) == (1 if last <= 3 else 2)
 
 
-def test_the_optimisers_knobs_arrive() -> None:
+def test_optimiser_knobs_reach_the_descent() -> None:
     far = [
         (coarse_to_fine(job(), knobs(smallest=99, average=0, **more), Grey()) - CONTENT).abs().max()
         for more in ({"step_size": 0.001}, {"step_size": 0.1}, {"optimiser": "lbfgs", "iterations": 9})
@@ -109,7 +109,7 @@ def test_the_optimisers_knobs_arrive() -> None:
 
 
 @pytest.mark.parametrize("start", ["content", "style", "noise", "file"])
-def test_where_it_starts(tmp_path: Path, start: str) -> None:
+def test_start_selects_the_initial_picture(tmp_path: Path, start: str) -> None:
     path = tmp_path / "start.png"
     write(Picture.from_tensor(CONTENT.flip(3)), path)
     opened = {"start": Picture.open(path)} if start == "file" else {}
@@ -124,14 +124,14 @@ def test_where_it_starts(tmp_path: Path, start: str) -> None:
         assert (found - resize(expected[start], (15, 22))).abs().max() < 0.5 / 255 + 1e-6
 
 
-def test_the_files_of_the_recipe() -> None:
+def test_files_for_the_recipe() -> None:
     assert knobs(encoder="a").files() == ("a",)
     assert knobs(encoder="a", start="noise").files() == ("a",)
     # The session records the files that it opens.
     assert knobs(encoder="a", start="b.png").files() == ("a",)
 
 
-def test_the_style_shrinks_as_the_content_did() -> None:
+def test_the_style_is_scaled_with_the_content() -> None:
     assert style_at(job(), STYLE, (15, 22)).shape == (1, 3, 13, 22)
     assert style_at(job(), STYLE, (30, 44)) is STYLE
     assert style_at(job(), STYLE, (1, 1)).shape == (1, 3, 1, 1)
@@ -151,13 +151,13 @@ def test_shares() -> None:
             shares(names, weights, knob="kernels", weights_knob="shares", what="kernel")
 
 
-def test_a_start_stays_what_it_was() -> None:
+def test_the_initial_picture_is_not_modified() -> None:
     before: npt.NDArray[np.float32] = CONTENT.numpy().copy()
     coarse_to_fine(job(), knobs(smallest=99), Grey())
     assert np.array_equal(CONTENT.numpy(), before)
 
 
-def test_the_result_before_is_moved_along_the_flow() -> None:
+def test_the_previous_result_is_warped_by_the_flow() -> None:
     previous = torch.arange(12.0).view(1, 1, 3, 4).expand(1, 3, 3, 4)
     flow = torch.zeros(1, 2, 3, 4)
     flow[:, 0] = 1.0  # every colour was one pixel further right
@@ -170,7 +170,7 @@ def test_the_result_before_is_moved_along_the_flow() -> None:
     torch.testing.assert_close(between[0, 0, 1], torch.tensor([3.0, 4, 5, 6]))
 
 
-def test_a_frame_starts_from_the_frame_before_at_the_final_size() -> None:
+def test_a_video_frame_starts_from_the_previous_result() -> None:
     seen: list[torch.Tensor] = []
 
     def objective(content: torch.Tensor) -> Any:

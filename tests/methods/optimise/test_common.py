@@ -1,4 +1,4 @@
-"""What the iterating methods share: which styles count, how much, and at what size."""
+"""Shared code of the optimising methods: weights and sizes of the styles."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Named:
         return [Term("relu1_1", 0.25, torch.mean), Term("relu2_1", 0.75, torch.mean)]
 
 
-def test_terms_weigh_by_share_strength_and_style() -> None:
+def test_term_weights_combine_share_strength_and_style() -> None:
     named = Named()
     terms = style_terms(job((0.2, 0.0, 0.8), strength=0.5), CONTENT, named, weight=3.0)
     # The style without a weight is not even looked at; half the strength is a quarter of the weight.
@@ -47,7 +47,7 @@ def test_terms_weigh_by_share_strength_and_style() -> None:
     assert [term.weight for term in terms] == pytest.approx(expected)
 
 
-def test_styles_shrink_as_the_content_did() -> None:
+def test_styles_are_scaled_with_the_content() -> None:
     named = Named()
     style_terms(job((1.0,)), CONTENT[..., :8, :12], named)
     assert named.asked[0].shape == (1, 3, 10, 10)
@@ -65,7 +65,7 @@ def test_the_objective_has_style_content_and_smoothness() -> None:
     assert values["smoothness"].item() == pytest.approx(3 * TotalVariation()(CONTENT).item(), rel=1e-6)
 
 
-def test_shares_of_the_taps() -> None:
+def test_tap_shares_sum_to_one() -> None:
     assert StyleKnobs(style_layers=("a", "b"), style_layer_weights=(1, 3)).style_shares() == {
         "a": 0.25,
         "b": 0.75,

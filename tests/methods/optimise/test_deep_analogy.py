@@ -1,4 +1,4 @@
-"""Deep image analogy: what it finds again, what it blends, and what its knobs refuse."""
+"""Deep image analogy: matching, blending, and invalid settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_events_name_every_level(make: Make) -> None:
         assert all(0 <= value < 100 for value in event.losses.values())
 
 
-def test_matches_and_features_come_nearer(make: Make) -> None:
+def test_match_and_rebuild_losses_fall(make: Make) -> None:
     events: list[Event] = []
     make(search_iterations=4, rebuild_iterations=15, progress=events.append)
     for stage in dict.fromkeys(event.stage for event in events):
@@ -67,7 +67,7 @@ def test_a_picture_is_rebuilt_from_its_own_patches(make: Make, painting: Floats)
     assert np.abs(made.pixels - painting).mean() < 0.02
 
 
-def test_a_shuffled_style_is_put_in_order(make: Make, photo: Floats) -> None:
+def test_a_shuffled_style_is_unshuffled(make: Make, photo: Floats) -> None:
     # The same things at other places and in other colours' company: halves exchanged.
     style = np.roll(photo, 28, axis=1)
     made = make(photo, style, search_iterations=10, rebuild_iterations=20)
@@ -89,7 +89,7 @@ def test_the_analogy_goes_both_ways(photo: Floats, painting: Floats, tiny_encode
     torch.testing.assert_close(swapped_plain, styled, atol=1e-6, rtol=0)
 
 
-def test_every_colour_is_the_styles(make: Make, photo: Floats) -> None:
+def test_every_colour_comes_from_the_style(make: Make, photo: Floats) -> None:
     style = np.random.default_rng(0).random(photo.shape, dtype=np.float32)
     style[..., 0] = 0.25 + 0.5 * style[..., 0]
     made = make(photo, style)
@@ -112,7 +112,7 @@ def test_a_knob_changes_the_picture(make: Make, knob: str, value: Any) -> None:
     assert not np.array_equal(make().pixels, make(**{knob: value}).pixels)
 
 
-def test_levels_may_be_few_or_end_early(make: Make, photo: Floats) -> None:
+def test_any_choice_of_levels_is_allowed(make: Make, photo: Floats) -> None:
     for layers in (("relu1_1",), ("relu4_1",), ("conv3_1", "conv2_2")):
         made = make(layers=layers)
         assert made.pixels.shape == photo.shape
@@ -120,7 +120,7 @@ def test_levels_may_be_few_or_end_early(make: Make, photo: Floats) -> None:
 
 
 @pytest.mark.parametrize("last", [1, 3, 7, 20])
-def test_a_stop_gives_a_picture_of_full_size(make: Make, photo: Floats, last: int) -> None:
+def test_stopping_returns_a_full_size_picture(make: Make, photo: Floats, last: int) -> None:
     events: list[Event] = []
 
     def listen(event: Event) -> bool:
@@ -133,7 +133,7 @@ def test_a_stop_gives_a_picture_of_full_size(make: Make, photo: Floats, last: in
     assert np.isfinite(made.pixels).all()
 
 
-def test_blending_keeps_what_responds() -> None:
+def test_blending_keeps_strong_responses() -> None:
     own = torch.zeros(1, 2, 1, 3)
     own[..., 1], own[..., 2] = 1, 3
     new = torch.full_like(own, 7.0)
@@ -148,15 +148,15 @@ def test_blending_keeps_what_responds() -> None:
     ("settings", "sentence"),
     [
         ({"layers": ()}, "layers needs at least one tap"),
-        ({"layers": ("relu1_1", "relu2_1")}, "layers go from deep to first"),
+        ({"layers": ("relu1_1", "relu2_1")}, "layers must go from deep to shallow"),
         ({"layers": ("relu7_1",)}, "has no tap 'relu7_1'"),
         ({"patches": (3,)}, "patches has 1 numbers for 5 layers: give 5"),
         ({"content_weights": (0.5,)}, "content_weights has 1 numbers for 5 layers: give 4"),
-        ({"content_weights": (0.5, 0.5, 0.5, 2)}, "content_weights are from 0 to 1"),
-        ({"reaches": (0, 1, 1, 1)}, "patches and reaches are at least 1"),
+        ({"content_weights": (0.5, 0.5, 0.5, 2)}, "content_weights must be from 0 to 1"),
+        ({"reaches": (0, 1, 1, 1)}, "patches and reaches must be at least 1"),
     ],
 )
-def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**settings)
     assert sentence in str(caught.value)
@@ -177,7 +177,7 @@ def test_small_and_flat_pictures(make: Make, painting: Floats, shape: tuple[int,
         assert np.isfinite(made.pixels).all()
 
 
-def test_hidden_places_of_a_style_are_not_copied(photo: Floats, tiny_encoder: Path) -> None:
+def test_hidden_pixels_of_a_style_are_not_copied(photo: Floats, tiny_encoder: Path) -> None:
     """A style whose hidden half is green, which here is left green: none of it is in the picture."""
     style = torch.rand((1, 3, 48, 64), generator=torch.Generator().manual_seed(0))
     style[:, 1] = 0

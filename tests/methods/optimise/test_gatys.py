@@ -1,4 +1,4 @@
-"""Gatys: every knob does what its sentence says."""
+"""Gatys: the effect of every knob."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_strength_0_is_the_content_to_the_bit(make: Make, photo: Floats) -> None
     assert np.array_equal(make(strength=0).pixels, photo)
 
 
-def test_strength_is_its_own_control(make: Make, photo: Floats) -> None:
+def test_higher_strength_moves_further_from_the_photo(make: Make, photo: Floats) -> None:
     far = [np.abs(make(strength=strength, iterations=15).pixels - photo).mean() for strength in (0.1, 0.5, 1)]
     assert 0 < far[0] < far[1] < far[2]
 
@@ -61,7 +61,7 @@ def test_events_count_all_sizes_and_name_their_terms(make: Make) -> None:
     assert events[0].preview().shape == (1, 3, 11, 16)
 
 
-def test_a_term_without_weight(make: Make) -> None:
+def test_a_term_with_zero_weight_is_absent(make: Make) -> None:
     events: list[Event] = []
     make(smoothness=0, content_weight=0, smallest=999, iterations=1, progress=events.append)
     assert events[0].losses.keys() == {"style", "content"}
@@ -80,7 +80,7 @@ def test_a_weight_scales_its_term(make: Make) -> None:
     assert heavy.losses["style"] == pytest.approx(plain.losses["style"] / 4, rel=1e-5)
 
 
-def test_a_style_without_weight_does_not_count(make: Make, painting: Floats) -> None:
+def test_a_style_with_zero_weight_is_ignored(make: Make, painting: Floats) -> None:
     alone = make(style=painting)
     both = make(style=[painting, 1 - painting], style_weights=(1, 0))
     assert np.array_equal(alone.pixels, both.pixels)
@@ -88,12 +88,12 @@ def test_a_style_without_weight_does_not_count(make: Make, painting: Floats) -> 
     assert not np.array_equal(alone.pixels, even.pixels)
 
 
-def test_the_same_style_twice_is_that_style(make: Make, painting: Floats) -> None:
+def test_the_same_style_twice_equals_one(make: Make, painting: Floats) -> None:
     alone, twice = make(style=painting), make(style=[painting, painting], style_weights=(1, 3))
     assert np.abs(alone.pixels - twice.pixels).max() < 1e-3
 
 
-def test_a_layer_without_weight_does_not_count(make: Make) -> None:
+def test_a_layer_with_zero_weight_is_ignored(make: Make) -> None:
     some = make(style_layers=("relu1_1", "relu2_1"), style_layer_weights=(1, 0))
     one = make(style_layers=("relu1_1",))
     assert np.array_equal(some.pixels, one.pixels)
@@ -116,21 +116,23 @@ def test_a_layer_without_weight_does_not_count(make: Make) -> None:
         ({"iteration": 3}, "gatys has no knob 'iteration': did you mean 'iterations'?"),
     ],
 )
-def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**settings)
     assert sentence in str(caught.value)
 
 
-def test_weights_that_are_not_there(make: Make, tmp_path: Path) -> None:
+def test_missing_weights_are_an_error(make: Make, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file .*gone\.safetensors"):
         make(encoder=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"vgg19\.imagenet are not here"):
+    with pytest.raises(WeightsError, match=r"vgg19\.imagenet are not installed"):
         make(encoder="vgg19.imagenet")
 
 
 @pytest.mark.parametrize("start", ["content", "style", "noise", "file"])
-def test_where_it_starts(make: Make, photo: Floats, painting: Floats, tmp_path: Path, start: str) -> None:
+def test_start_selects_the_initial_picture(
+    make: Make, photo: Floats, painting: Floats, tmp_path: Path, start: str
+) -> None:
     path = tmp_path / "start.png"
     write(Picture.of(photo[::-1].copy()), path)
     seen: list[Event] = []
@@ -157,13 +159,13 @@ def test_where_it_starts(make: Make, photo: Floats, painting: Floats, tmp_path: 
         assert np.corrcoef(found.ravel(), squeezed.ravel())[0, 1] > 0.9
 
 
-def test_a_start_that_is_not_there(make: Make, tmp_path: Path) -> None:
+def test_an_unknown_start_is_an_error(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone"):
         make(start=str(tmp_path / "gone.png"))
 
 
 @pytest.mark.parametrize("last", [1, 2, 5])
-def test_a_stop_gives_a_picture_of_full_size(make: Make, last: int) -> None:
+def test_stopping_returns_a_full_size_picture(make: Make, last: int) -> None:
     events: list[Event] = []
 
     def listen(event: Event) -> bool:
@@ -178,7 +180,7 @@ def test_a_stop_gives_a_picture_of_full_size(make: Make, last: int) -> None:
     assert np.isfinite(made.pixels).all()
 
 
-def test_without_average_the_best_is_kept_at_a_stop(make: Make, photo: Floats) -> None:
+def test_stopping_without_averaging_returns_the_best(make: Make, photo: Floats) -> None:
     # With such steps the start has the lowest loss, and the others are far away.
     content = {"style_weight": 0, "smoothness": 0, "step_size": 1.0, "average": 0, "smallest": 999}
     made = make(progress=lambda event: event.done < 3, **content)
@@ -195,7 +197,7 @@ def test_small_pictures(make: Make, painting: Floats, shape: tuple[int, int], st
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
-def test_small_pictures_at_other_borders(make: Make, padding: str) -> None:
+def test_small_pictures_with_other_padding(make: Make, padding: str) -> None:
     content = np.full((1, 9, 3), 0.5, np.float32)
     if padding == "zeros":
         assert make(content, padding=padding).size == (9, 1)
@@ -223,7 +225,7 @@ def test_flat_pictures_stay_finite(make: Make, style_loss: str) -> None:
         {"average": 0.0},
     ],
 )
-def test_every_way_gives_a_picture_of_its_own(make: Make, settings: dict[str, Any]) -> None:
+def test_each_style_loss_gives_a_different_picture(make: Make, settings: dict[str, Any]) -> None:
     plain, made = make(smallest=999), make(smallest=999, **settings)
     assert np.isfinite(made.pixels).all()
     if settings != {"half": True}:
@@ -237,7 +239,7 @@ def test_every_quality_parses_and_runs(make: Make, tiny_encoder: Path, quality: 
     assert made.recipe["knobs"]["encoder"] == tiny_encoder.name
 
 
-def test_the_content_loss_of_the_paper(make: Make) -> None:
+def test_published_content_loss_matches_the_paper(make: Make) -> None:
     def content(scale: str) -> float:
         events: list[Event] = []
         make(scale=scale, start="style", content_weight=1, iterations=1, smallest=999, progress=events.append)
@@ -259,7 +261,7 @@ def test_the_weights_are_in_the_recipe(make: Make, tiny_encoder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_inside_a_mode_without_gradients(make: Make, mode: Any) -> None:
+def test_runs_inside_inference_mode(make: Make, mode: Any) -> None:
     plain = make()
     with mode():
         made = make(half=True) if mode is torch.inference_mode else make()
@@ -268,7 +270,7 @@ def test_inside_a_mode_without_gradients(make: Make, mode: Any) -> None:
         assert np.array_equal(made.pixels, plain.pixels)
 
 
-def test_the_caller_keeps_his_randomness(make: Make) -> None:
+def test_the_callers_random_state_is_unchanged(make: Make) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)

@@ -1,4 +1,4 @@
-"""MMD: kernels fall, fuse and refuse what they should."""
+"""MMD: losses fall, kernels combine, and invalid settings are errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_kernel_falls(make: Make, kernel: str) -> None:
     assert np.mean(found[-5:]) < 0.5 * found[0]
 
 
-def test_fusion_is_the_weighted_mean(make: Make) -> None:
+def test_several_kernels_give_the_weighted_mean(make: Make) -> None:
     # With every position drawn, the Gaussian estimate is a number and not a draw.
     some = {"samples": 10_000}
     alone = {kernel: first(make, kernels=(kernel,), **some)["style"] for kernel in ("linear", "gaussian")}
@@ -45,7 +45,7 @@ def test_fusion_is_the_weighted_mean(make: Make) -> None:
     assert fused == pytest.approx(0.75 * alone["linear"] + 0.25 * alone["gaussian"], rel=1e-5)
 
 
-def test_the_polynomial_kernel_is_gatys(
+def test_the_polynomial_kernel_equals_gatys(
     make: Make, photo: Floats, painting: Floats, tiny_encoder: Path
 ) -> None:
     events: list[Event] = []
@@ -63,20 +63,20 @@ def test_a_knob_changes_its_kernel(make: Make, knob: str, value: Any) -> None:
     assert first(make, kernels=kernel) != first(make, kernels=kernel, **{knob: value})
 
 
-def test_the_seed_draws_the_positions(make: Make) -> None:
+def test_the_seed_changes_the_positions(make: Make) -> None:
     drawn = {"kernels": ("gaussian",), "samples": 20}
     one, again, other = (make(seed=seed, **drawn).pixels for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_lbfgs_gets_one_function(make: Make) -> None:
+def test_lbfgs_uses_a_fixed_objective(make: Make) -> None:
     events: list[Event] = []
     make(kernels=("gaussian",), samples=50, optimiser="lbfgs", iterations=30, progress=events.append)
     assert sum(events[-1].losses.values()) < 0.7 * sum(events[0].losses.values())
 
 
-def test_two_styles_are_weighed_inside(make: Make, photo: Floats, painting: Floats) -> None:
+def test_two_styles_share_the_objective_by_weight(make: Make, photo: Floats, painting: Floats) -> None:
     alone = make(style=painting)
     assert np.array_equal(alone.pixels, make(style=[painting, photo], style_weights=(1, 0)).pixels)
     events: list[Event] = []
@@ -96,7 +96,7 @@ def test_two_styles_are_weighed_inside(make: Make, photo: Floats, painting: Floa
         ({"bandwidth": 0}, "bandwidth = 0 is not allowed"),
     ],
 )
-def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**settings)
     assert sentence in str(caught.value)

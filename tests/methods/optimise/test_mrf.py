@@ -1,4 +1,4 @@
-"""MRF: copies of the style, matching, and what the knobs do."""
+"""MRF: copies of the style, matching, and the effect of the knobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_energy_falls(make: Make) -> None:
     assert np.mean(found[-5:]) < 0.7 * found[0]
 
 
-def test_copies_can_only_bring_patches_nearer(make: Make) -> None:
+def test_more_style_copies_never_raise_the_loss(make: Make) -> None:
     some = {"iterations": 1, "style_layers": ("relu2_1",), "stride": 1}
     (plain,), (turned_too,) = losses(make, **some), losses(make, rotations=(-20, 20), scales=(0.8, 1), **some)
     assert turned_too["style"] != plain["style"]
@@ -55,24 +55,24 @@ def test_a_knob_changes_the_picture(make: Make, knob: str, value: Any) -> None:
     assert not np.array_equal(plain.pixels, other.pixels)
 
 
-def test_strength_is_its_own_control(make: Make, photo: Floats) -> None:
+def test_higher_strength_moves_further_from_the_photo(make: Make, photo: Floats) -> None:
     far = [np.abs(make(strength=strength, iterations=12).pixels - photo).mean() for strength in (0.1, 1)]
     assert far[0] < far[1]
 
 
-def test_two_styles_are_weighed_inside(make: Make, photo: Floats, painting: Floats) -> None:
+def test_two_styles_share_the_objective_by_weight(make: Make, photo: Floats, painting: Floats) -> None:
     alone = make(style=painting)
     assert np.array_equal(alone.pixels, make(style=[painting, photo], style_weights=(1, 0)).pixels)
 
 
-def test_a_quarter_turn_is_exact() -> None:
+def test_a_90_degree_rotation_is_exact() -> None:
     picture = torch.rand(1, 3, 8, 8)
     values, inside = turned(picture, 90)
     assert (values - picture.rot90(1, (2, 3))).abs().max() < 1e-4
     assert inside.mean() > 0.7
 
 
-def test_a_turn_keeps_proportions() -> None:
+def test_a_rotation_keeps_proportions() -> None:
     # A horizontal bar through the middle of a wide picture, turned by 90 degrees, is as thick as before.
     picture = torch.zeros(1, 3, 21, 41)
     picture[:, :, 9:12] = 1
@@ -83,7 +83,7 @@ def test_a_turn_keeps_proportions() -> None:
     assert not inside[0, 0, 10, :9].any()
 
 
-def test_the_style_itself_comes_first() -> None:
+def test_the_unchanged_style_comes_first() -> None:
     style = torch.rand(1, 3, 20, 30)
     copies = style_copies(style, (15.0,), (0.5, 1.0))
     assert torch.equal(copies[0][0], style)
@@ -115,7 +115,7 @@ def test_small_and_flat_pictures(make: Make, painting: Floats, shape: tuple[int,
         ({"patch": 0}, "patch = 0 is not allowed"),
     ],
 )
-def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**settings)
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""NNST: it nears what it chose, tiles are the whole, controls, starts, odd sizes, all with tiny networks."""
+"""NNST with tiny networks: matching, tiles, controls, initial pictures, unusual sizes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def canvas(content: Floats, styles: list[Floats], settings: dict[str, Any], **jo
     return MatchObjective(Matcher(made, knob_rules.parse(NNST.Knobs, named), columns), made.content)
 
 
-def test_it_nears_what_it_chose(settings: dict[str, Any]) -> None:
+def test_the_picture_approaches_its_matches(settings: dict[str, Any]) -> None:
     """With one search the objective is fixed: it falls in each third, and much in all."""
     events: list[Event] = []
     paint(waves(60, 80), waves(70, 50, 1), settings, iterations=30, rematch=100, progress=events.append)
@@ -84,7 +84,7 @@ def test_it_nears_what_it_chose(settings: dict[str, Any]) -> None:
     assert values[-1] < 0.8 * values[0]
 
 
-def test_a_picture_in_its_own_style_is_where_it_should_be(settings: dict[str, Any]) -> None:
+def test_a_picture_in_its_own_style_has_zero_match_loss(settings: dict[str, Any]) -> None:
     content = waves(64, 96)
     objective = canvas(content, [content], settings, knobs={"dims": 1000})
     assert objective.choose(tensor(content)).flatten().tolist() == list(range(16 * 24))
@@ -92,7 +92,7 @@ def test_a_picture_in_its_own_style_is_where_it_should_be(settings: dict[str, An
     assert float(objective(tensor(waves(64, 96, 3)))["match"]) > 0.1
 
 
-def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
+def test_matches_are_the_nearest_candidates(settings: dict[str, Any]) -> None:
     """By the formula, in all directions of the features, from wide hypercolumns."""
     content, style, painted = waves(40, 52), waves(44, 36, 1), waves(40, 52, 2)
     objective = canvas(
@@ -108,7 +108,7 @@ def test_what_is_chosen_is_the_nearest(settings: dict[str, Any]) -> None:
     assert torch.allclose(table[torch.arange(len(best)), chosen], best, atol=1e-4)
 
 
-def test_light_and_dark_stay_where_they_were(settings: dict[str, Any]) -> None:
+def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> None:
     content, style, likeness = waves(64, 80), waves(80, 60, 1), []
     for light in (0.0, 0.1, 10.0):
         objective = canvas(content, [style], settings, knobs={"light": light})
@@ -127,7 +127,9 @@ def test_lightness_by_hand() -> None:
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
-def test_tiles_are_the_whole(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+def test_tiles_match_the_whole_picture(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
     content, style, painted = waves(150, 130), waves(100, 120, 1), tensor(waves(150, 130, 2))
     if not full:
         monkeypatch.setattr(nnst, "FULL_SEARCH", 1 << 19)
@@ -146,9 +148,7 @@ def test_tiles_are_the_whole(settings: dict[str, Any], monkeypatch: pytest.Monke
     assert (whole - tiled).abs().mean() < 0.02 * whole.abs().mean()
 
 
-def test_near_the_coarser_choice_is_nearly_as_good(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_coherent_search_is_nearly_exact(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     content, style = waves(96, 128), waves(90, 100, 1)
     values = []
     for limit in (1 << 31, 1 << 17):
@@ -180,7 +180,7 @@ def test_flat_pictures(settings: dict[str, Any]) -> None:
 # controls
 
 
-def test_without_strength_the_photo_is_where_it_should_be(settings: dict[str, Any]) -> None:
+def test_at_strength_0_the_photo_has_zero_match_loss(settings: dict[str, Any]) -> None:
     content, style = waves(64, 64), waves(64, 80, 1)
     distances = {}
     for strength in (1e-6, 0.5, 1.0):
@@ -190,7 +190,7 @@ def test_without_strength_the_photo_is_where_it_should_be(settings: dict[str, An
     assert distances[1e-6] < distances[0.5] < distances[1.0]
 
 
-def test_regions_choose_from_their_own_style(settings: dict[str, Any]) -> None:
+def test_regions_match_only_their_own_style(settings: dict[str, Any]) -> None:
     content = waves(64, 96)
     regions = torch.zeros(2, 1, 64, 96)
     regions[0, :, :, :40], regions[1, :, :, 40:] = 1, 1
@@ -208,7 +208,7 @@ def test_each_style_gets_its_share_of_the_canvas(settings: dict[str, Any]) -> No
     assert 0.1 < float((groups == 1).float().mean()) < 0.4
 
 
-def test_hues_of_the_photo(settings: dict[str, Any]) -> None:
+def test_photo_hues_are_kept_on_request(settings: dict[str, Any]) -> None:
     content = waves(48, 64)
     content = 0.5 + 0.2 * (content - content.mean(2, keepdims=True))
     style = waves(60, 60, 1)
@@ -230,7 +230,7 @@ def test_the_finished_picture_has_the_styles_colours(settings: dict[str, Any]) -
         assert near < 0.5 * far
 
 
-def test_contrast_is_one_of_the_terms(settings: dict[str, Any]) -> None:
+def test_contrast_adds_a_term(settings: dict[str, Any]) -> None:
     events: list[Event] = []
     paint(waves(40, 40), waves(40, 40, 1), settings, contrast=2.0, progress=events.append)
     assert {name for event in events for name in event.losses} == {"match", "contrast"}
@@ -239,7 +239,7 @@ def test_contrast_is_one_of_the_terms(settings: dict[str, Any]) -> None:
 # starts
 
 
-def test_the_start_is_the_picture_of_nnst_d(
+def test_the_initial_picture_comes_from_nnst_d(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, style, begun = waves(60, 80), waves(50, 50, 1), []
@@ -261,7 +261,7 @@ def test_the_start_is_the_picture_of_nnst_d(
     assert torch.allclose(begun[0], resize(tensor(first.pixels), (30, 40)), atol=1e-5)
 
 
-def test_from_the_photo_it_goes_coarse_to_fine(settings: dict[str, Any]) -> None:
+def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -> None:
     stages: list[str] = []
     paint(
         waves(96, 128),
@@ -274,7 +274,7 @@ def test_from_the_photo_it_goes_coarse_to_fine(settings: dict[str, Any]) -> None
     assert list(dict.fromkeys(stages)) == ["32 x 24", "64 x 48", "128 x 96"]
 
 
-def test_strokes_stop_growing_where_told(settings: dict[str, Any]) -> None:
+def test_strokes_stop_growing_at_stroke_size(settings: dict[str, Any]) -> None:
     content, style = waves(100, 128), waves(100, 128, 1)
     sides = []
     for stroke_size in (64, 1000):
@@ -292,7 +292,7 @@ def published(settings: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_as_published_at_small_sizes(settings: dict[str, Any]) -> None:
+def test_published_quality_runs_at_small_sizes(settings: dict[str, Any]) -> None:
     events: list[Event] = []
     content, style = waves(70, 90), waves(66, 80, 1)
     picture = paint(content, style, published(settings), progress=events.append)
@@ -303,7 +303,7 @@ def test_as_published_at_small_sizes(settings: dict[str, Any]) -> None:
     assert np.allclose(weak - content, 0.25 * (picture - content), atol=1e-5)
 
 
-def test_as_published_there_is_one_style(settings: dict[str, Any]) -> None:
+def test_published_quality_takes_one_style(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="one style"):
         paint(waves(40, 40), [waves(40, 40, 1), waves(40, 40, 2)], published(settings))
 

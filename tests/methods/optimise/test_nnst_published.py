@@ -1,4 +1,4 @@
-"""The published pyramid has no filter: it merges exactly, rounds down, and ends where a side is too short."""
+"""The published pyramid: exact merging, floored sizes, and its depth for short sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atelier.methods.optimise.nnst_published import halved, joined
 
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), depth=st.integers(0, 8))
-def test_it_comes_together_again(height: int, width: int, depth: int) -> None:
+def test_merging_the_pyramid_restores_the_picture(height: int, width: int, depth: int) -> None:
     image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
     levels = halved(image, depth)
     assert torch.allclose(joined(levels), image, atol=1e-5)
@@ -22,7 +22,7 @@ def test_it_comes_together_again(height: int, width: int, depth: int) -> None:
     assert sizes == [(height >> index, width >> index) for index in range(len(levels))]
 
 
-def test_a_step_has_details_and_a_shade_has_none() -> None:
+def test_edges_have_detail_but_constant_images_have_none() -> None:
     assert halved(torch.full((1, 1, 8, 8), 0.25), 3)[0].abs().max() < 1e-6
     step = torch.zeros((1, 1, 8, 8))
     step[..., 3:] = 1

@@ -1,4 +1,4 @@
-"""STROTSS: draws, regions, sizes and what the knobs do; the numbers are in the parity test."""
+"""STROTSS: sampling, regions, sizes, and knobs; reference numbers are in tests/parity."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_average_and_the_seed_matter(make: Make) -> None:
     assert np.array_equal(plain.pixels, make(average=0).pixels)
 
 
-def test_two_styles_are_drawn_by_their_weights(make: Make, photo: Floats, painting: Floats) -> None:
+def test_styles_are_sampled_by_their_weights(make: Make, photo: Floats, painting: Floats) -> None:
     alone = make(style=painting)
     assert np.array_equal(alone.pixels, make(style=[painting, photo], style_weights=(1, 0)).pixels)
     assert not np.array_equal(alone.pixels, make(style=[painting, photo]).pixels)
@@ -91,7 +91,7 @@ def test_every_quality_runs(make: Make, quality: str) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
-def test_the_pyramid_is_undone(height: int, width: int) -> None:
+def test_merging_the_pyramid_restores_the_picture(height: int, width: int) -> None:
     image = torch.rand(1, 3, height, width)
     levels = split(image)
     assert len(levels) == 6
@@ -114,7 +114,7 @@ def test_the_first_picture() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 60), total=st.integers(1, 200), seed=st.integers(0, 9))
-def test_draws_are_even(count: int, total: int, seed: int) -> None:
+def test_positions_are_sampled_evenly(count: int, total: int, seed: int) -> None:
     places = torch.arange(total)[:, None].expand(-1, 2)
     drawn = draw(places, count, torch.Generator().manual_seed(seed))[:, 0]
     assert len(drawn) == min(count, total)
@@ -124,7 +124,7 @@ def test_draws_are_even(count: int, total: int, seed: int) -> None:
     assert (drawn - spacing).abs().max() <= total / len(drawn) + 1
 
 
-def test_every_place_is_drawn_in_time() -> None:
+def test_every_position_is_sampled_eventually() -> None:
     generator, places = torch.Generator().manual_seed(0), torch.arange(50)[:, None].expand(-1, 2)
     seen = {int(place) for _ in range(60) for place in draw(places, 10, generator)[:, 0]}
     assert seen == set(range(50))
@@ -141,7 +141,7 @@ def guide(path: Path, split_at: int, size: tuple[int, int]) -> str:
     return str(path)
 
 
-def test_regions_take_their_own_colours(make: Make, photo: Floats, tmp_path: Path) -> None:
+def test_guided_regions_take_their_own_colours(make: Make, photo: Floats, tmp_path: Path) -> None:
     style = np.zeros((40, 40, 3), np.float32)
     style[:, :20], style[:, 20:] = (0.9, 0.2, 0.1), (0.1, 0.3, 0.9)
     style += np.random.default_rng(0).normal(0, 0.03, style.shape).astype(np.float32)
@@ -166,7 +166,7 @@ def test_each_region_has_its_own_style(make: Make, photo: Floats) -> None:
     assert made.pixels[:, 32:, 2].mean() > made.pixels[:, 32:, 0].mean() + 0.2
 
 
-def test_an_empty_region_has_no_say() -> None:
+def test_an_empty_region_is_ignored() -> None:
     content, styles = torch.rand(1, 3, 6, 8), [torch.rand(1, 3, 5, 5)] * 3
     regions = torch.zeros(3, 1, 6, 8)
     regions[0, :, :, :4], regions[2, :, :2] = 0.4, 0.6
@@ -188,7 +188,7 @@ def test_masks_by_colour() -> None:
     assert masks[1][0][0].tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_region_that_is_too_small_is_everything() -> None:
+def test_a_vanishing_region_covers_everything() -> None:
     mask = torch.zeros(64, 64)
     assert mask_at(mask, (8, 8)).all()
     mask[:, 32:] = 1
@@ -198,11 +198,11 @@ def test_a_region_that_is_too_small_is_everything() -> None:
     assert mask_at(weak, (4, 4)).any()
 
 
-def test_regions_that_are_not_allowed(make: Make, painting: Floats, photo: Floats, tmp_path: Path) -> None:
+def test_invalid_regions_are_errors(make: Make, painting: Floats, photo: Floats, tmp_path: Path) -> None:
     one, other = tmp_path / "one.png", tmp_path / "other.png"
     guide(one, 3, (4, 6))
     write(Picture.of(np.full((4, 6, 3), 0.5, np.float32)), other)
-    with pytest.raises(UsageError, match="belong together: give both files, or none"):
+    with pytest.raises(UsageError, match="belong together: give both files, or neither"):
         make(content_regions=str(one))
     with pytest.raises(UsageError, match="one style and no other regions"):
         make(style=[painting, photo], content_regions=str(one), style_regions=str(one))

@@ -1,4 +1,4 @@
-"""Texture: the sample's statistics from noise, at any size, and without a seam."""
+"""Texture: the sample's statistics from noise, at any size, and seamless."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_loss_falls(make: Make, style_loss: str) -> None:
     assert np.mean(found[-5:]) < 0.3 * found[0]
 
 
-def test_the_loss_of_the_paper(make: Make, painting: Floats, tiny_encoder: Path) -> None:
+def test_published_loss_matches_the_paper(make: Make, painting: Floats, tiny_encoder: Path) -> None:
     def first(scale: str) -> float:
         events: list[Event] = []
         few = {"style_layers": ("relu2_1",), "style_loss": "gram", "iterations": 1}
@@ -61,14 +61,14 @@ def test_the_loss_of_the_paper(make: Make, painting: Floats, tiny_encoder: Path)
     assert first("published") == pytest.approx(first("relative") * squares / (4 * 8**2), rel=1e-4)
 
 
-def test_the_content_gives_only_its_size(make: Make, photo: Floats) -> None:
+def test_only_the_contents_size_is_used(make: Make, photo: Floats) -> None:
     assert np.abs(make(photo).pixels - make(1 - photo).pixels).max() < 1e-6
     assert make(photo).size == (56, 40)
     begun = [make(content, start="content").pixels for content in (photo, 1 - photo)]
     assert np.abs(begun[0] - begun[1]).max() > 0.1
 
 
-def test_the_seed_makes_another_texture(make: Make) -> None:
+def test_the_seed_changes_the_texture(make: Make) -> None:
     one, again, other = (make(seed=seed).pixels for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
@@ -84,7 +84,7 @@ def test_seamless_has_no_seam(make: Make) -> None:
     assert seam(plain) > 1.5
 
 
-def test_what_wraps_may_be_rolled(make: Make, tmp_path: Path) -> None:
+def test_seamless_synthesis_is_equivariant_to_rolling(make: Make, tmp_path: Path) -> None:
     # From a start rolled by a multiple of the deepest layer's step comes the same texture, rolled.
     start = np.random.default_rng(0).random((48, 48, 3), dtype=np.float32)
     made = []
@@ -134,7 +134,7 @@ def test_small_pictures(make: Make, shape: tuple[int, int], seamless: bool) -> N
         ({"start": "nois"}, "did you mean 'noise'?"),
     ],
 )
-def test_settings_that_are_not_allowed(make: Make, settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_errors(make: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**settings)
     assert sentence in str(caught.value)

@@ -1,8 +1,7 @@
-"""Identity: the photo as it is, which keeps all of the content and none of the style.
+"""Identity: the unchanged photo, which keeps all of the content and has none of the style.
 
-No paper proposes it; every table needs it. A method whose style distance is near the identity's has done
-nothing, and one whose content score is near the identity's has kept everything, so it marks one end of both
-scales.
+A baseline for evaluations, without a paper. It marks one end of both scales: a method with a similar style
+distance has no effect, and one with a similar content score preserves everything.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from atelier.methods.base import Job, Method, Paper, Takes
 
 
 class Identity(Method):
-    """Leave the photo as it is: the baseline with all of the content and none of the style."""
+    """Return the photo unchanged: the baseline with all of the content and none of the style."""
 
     name = "identity"
     paper = Paper("Nobody", 2024, "The photo itself", "https://en.wikipedia.org/wiki/Identity_function")
@@ -21,7 +20,7 @@ class Identity(Method):
     takes = Takes(least=0)
 
     class Knobs(AnyKnobs):
-        """There is nothing to turn."""
+        """This method has no knobs."""
 
     def transfer(self, job: Job, knobs: Identity.Knobs) -> torch.Tensor:
         job.progress.report(1, 1, stage="copy", preview=lambda: job.content)

@@ -1,7 +1,7 @@
-"""Style copy: the painting itself at the photo's size, which has all of the style and none of the content.
+"""Style copy: the painting at the photo's size, which has all of the style and none of the content.
 
-No paper proposes it; every table needs it, as the other end of the scales that the identity begins. It
-keeps the painting's proportions: what the photo's frame does not cover is cut off.
+A baseline for evaluations, without a paper: the other end of the scales from the identity. The painting
+keeps its proportions and is cropped to those of the photo.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class StyleCopy(Method):
     paper = Paper("Nobody", 2024, "The painting itself", "https://en.wikipedia.org/wiki/Constant_function")
 
     class Knobs(AnyKnobs):
-        """There is nothing to turn."""
+        """This method has no knobs."""
 
     def transfer(self, job: Job, knobs: StyleCopy.Knobs) -> torch.Tensor:
         picture = _covering(job.styles[0], (job.content.shape[-2], job.content.shape[-1]))
@@ -28,7 +28,7 @@ class StyleCopy(Method):
 
 
 def _covering(style: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The middle of the style (1, 3, H, W), as large as fits, at `size`."""
+    """The largest centred crop of the style (1, 3, H, W) with the proportions of `size`, at `size`."""
     height, width = style.shape[-2:]
     scale = min(height / size[0], width / size[1])
     tall, wide = (max(1, min(n, round(side * scale))) for n, side in zip((height, width), size, strict=True))

@@ -1,1 +1,1 @@
-"""Before neural networks: brush strokes, filters and colour, without any weights."""
+"""Methods without neural networks: brush strokes, filters, patches and colour transfer."""

@@ -1,20 +1,21 @@
-"""Image analogies: apply to the photo B what turned A into A', using only pixels of A'.
+"""Image analogies: apply to the photo B the transformation from A to A', using only pixels of A'.
 
-A' is the style. Every pixel of the result is that of the style whose surroundings are most like its own: in
-the photo, in what is made already, and at a coarser size; or the one that continues what its neighbours were
-given, where that is nearly as like (Hertzmann et al. 2001). One call for all of the paper's uses: a painting;
-a filter learned from one pair of pictures (`--quality filter --unfiltered BEFORE`, best at their own size);
-texture by numbers, where the photo and `unfiltered` are maps of coloured regions (`--quality numbers`).
+A' is the style. Each pixel of the result is the style pixel whose neighbourhood is most similar, in the
+photo, in the result so far, and at a coarser size. If it is nearly as similar, the pixel that continues the
+match of a neighbour is used instead (Hertzmann et al. 2001). The method covers all uses in the paper: a
+painting style; a filter learned from one pair of pictures (`--quality filter --unfiltered BEFORE`, best at
+their own size); and texture by numbers, where the photo and `unfiltered` are maps of coloured regions
+(`--quality numbers`).
 
-This differs from the paper (`--quality published` is nearest to it) in its search: above 200 x 200 pixels it
-is PatchMatch, whose matches are then chosen or continued by the same rule, twice, to and fro. Where the
-picture that the style was made from is not known, A is the style without its strokes: an anisotropic Kuwahara
-filter as wide as the strokes are, where the paper blurs. Colours are compared and taken from the style: the
-photo's are first moved to A's, half by a linear map and half as whole distributions, where the paper moves
-the luminances of A and A' to B's and keeps B's colours (`--channels luminance`). The photo counts five times
-as much as the paint, so that faces survive, and its tones are made a little uneven, so that flat surfaces do
-not repeat one piece. Learning a filter also compares what the best linear filter would make, and adds what
-that says of a pixel and its match, so that one pair teaches a blur nearly without error.
+Differences from the paper (`--quality published` is closest to it): above 200 x 200 pixels the search is
+PatchMatch; the same rule then chooses or continues its matches in two passes, forwards and backwards. If the
+unstyled version of the style is not known, A is the style after an anisotropic Kuwahara filter as wide as its
+strokes; the paper uses a blur. Colours are compared and taken from the style: the photo's colours are first
+moved to A's, half by a linear map and half by matching whole distributions. The paper matches the luminances
+of A and A' to B's and keeps B's colours (`--channels luminance`). The photo has five times the weight of the
+result so far, to preserve faces, and noise is added to its tones, so that flat areas do not repeat one patch.
+When learning a filter, the output of the best linear filter is compared too, and its difference between a
+pixel and its match is added, so that a blur is learned from one pair almost without error.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Analogies(Method):
-    """Rebuild the photo from pixels of the style, by analogy with what the style was made from."""
+    """Rebuild the photo from pixels of the style, by analogy with the style's unstyled original."""
 
     name = "analogies"
     paper = Paper(
@@ -59,7 +60,7 @@ class Analogies(Method):
     )
 
     class Knobs(AnyKnobs):
-        """What is compared, and how matches are found."""
+        """The features to compare, and the search."""
 
         unfiltered: str = knob(
             "",
@@ -165,7 +166,7 @@ class Analogies(Method):
 
 @dataclass
 class Trio:
-    """A, A' (H', W', C) and B (H, W, C) as they are compared: three colours, or luminance alone."""
+    """A and A' (H', W', C) and B (H, W, C) as compared: three colour channels, or luminance only."""
 
     source: Floats
     filtered: Floats
@@ -173,14 +174,14 @@ class Trio:
     prediction: Prediction | None = None
 
     def finished(self, level: Level) -> Floats:
-        """B' of a level; of the last with what the linear filter has to add."""
+        """B' of a level; at the last level with the correction by the linear filter."""
         if self.prediction is None or level.made.shape != self.prediction.target.shape:
             return level.made
         return self.prediction.corrected(level.made, level.field)
 
 
 def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
-    """The three pictures of the analogy. Raises InputError where `unfiltered` is not the style's."""
+    """The three pictures of the analogy. Raises InputError if `unfiltered` does not fit the style."""
     from atelier.patches.analogy_channels import predicted
 
     style, photo = to_array(visible_part(job)), to_array(job.content)
@@ -197,14 +198,14 @@ def prepared(job: Job, knobs: Analogies.Knobs) -> Trio:
 
 
 def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) -> Floats:
-    """A: the file's picture, or the style without its strokes."""
+    """A: the picture in the file, or the style with its strokes smoothed away."""
     from atelier.filtering.kuwahara import anisotropic_kuwahara
     from atelier.filtering.stroke_width import stroke_width
 
     if picture is None:
         if not knobs.smoothing:
             return style
-        # Forms are wider than strokes, but no wider than this.
+        # Shapes can be measured as wide strokes; this limits the width.
         most = max(2.0, max(style.shape[:2]) / 40)
         return anisotropic_kuwahara(style, knobs.smoothing * min(max(stroke_width(style), 2.0), most))
     height, width = style.shape[:2]
@@ -212,13 +213,13 @@ def _unfiltered(style: Floats, knobs: Analogies.Knobs, picture: Picture | None) 
     if abs(math.log(own_width * height / (own_height * width))) > slack:
         raise InputError(
             f"'{knobs.unfiltered}' ({own_width} x {own_height} pixels) must have the proportions of the style"
-            f" ({width} x {height}): give the picture that the style was made from, uncropped"
+            f" ({width} x {height}): use the uncropped picture that the style was made from"
         )
     return picture.resized((height, width)).pixels
 
 
 def _in_colour(trio: Trio, knobs: Analogies.Knobs, seed: int) -> Trio:
-    """The photo in A's colours, where they are to be moved."""
+    """The analogy with the photo in A's colours, if `remap` is set."""
     from atelier.colour import match_moments
     from atelier.colour.transfer import sliced
 
@@ -230,11 +231,11 @@ def _in_colour(trio: Trio, knobs: Analogies.Knobs, seed: int) -> Trio:
 
 
 def _in_luminance(trio: Trio, knobs: Analogies.Knobs) -> Trio:
-    """Luminances (H, W, 1); those of A and A' with the mean and deviation of B's (section 3.4)."""
+    """The analogy in luminance (H, W, 1); `remap` gives A and A' B's mean and deviation (section 3.4)."""
     source, filtered, target = (one @ _matrix()[0] for one in (trio.source, trio.filtered, trio.target))
     if knobs.remap:
         mean, goal = source.mean(), target.mean()
-        # A flat photo would leave nothing of the style, and a flat style nothing but its noise.
+        # Limits for flat pictures: a flat photo would erase the style, a flat style would only give noise.
         scale = np.clip(target.std() / max(float(source.std()), 1e-6), 0.25, 4.0)
         source, filtered = ((one - mean) * scale + goal for one in (source, filtered))
     planes = [np.ascontiguousarray(one[..., None], np.float32) for one in (source, filtered, target)]
@@ -242,7 +243,7 @@ def _in_luminance(trio: Trio, knobs: Analogies.Knobs) -> Trio:
 
 
 def _uneven(trio: Trio, seed: int) -> Floats:
-    """Noise (H, W, 1) of all sizes, as deep as the tones of A vary."""
+    """Multi-scale noise (H, W, 1) with the amplitude of A's tonal variation."""
     from atelier.filtering.noise import noise
 
     height, width = trio.target.shape[:2]
@@ -270,7 +271,7 @@ def _rules(knobs: Analogies.Knobs) -> Rules:
 
 
 def _picture(job: Job, knobs: Analogies.Knobs, made: Floats) -> torch.Tensor:
-    """What was made, at the photo's size and with its colours where only luminance was made."""
+    """The result at the photo's size, with the photo's colours if only luminance was computed."""
     height, width = job.content.shape[-2:]
     picture = resize(to_tensor(made).to(job.device), (height, width))
     if knobs.channels == "luminance":

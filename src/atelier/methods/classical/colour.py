@@ -1,9 +1,9 @@
 """Colour transfer: give the photo the colours of the painting and change nothing else.
 
-It is the baseline that any style transfer must beat, and often all that is wanted. Six published ways,
-from two numbers a channel to the whole distribution. What differs from the papers: sliced optimal transport
-takes its quantiles from samples, and the maps that bend colours (histogram, sliced) are smoothed inside
-surfaces by the guided filter, because they would bring out the photo's grain.
+A baseline for every style transfer, and often sufficient. There are six published methods, from two numbers
+per channel to the whole distribution. Differences from the papers: sliced optimal transport estimates
+quantiles from samples, and nonlinear colour maps (histogram, sliced) are smoothed within surfaces by a guided
+filter, because they amplify the photo's grain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Colour(Method):
     )
 
     class Knobs(AnyKnobs):
-        """Which way colours go."""
+        """The colour transfer method and its settings."""
 
         transfer: Literal["monge-kantorovich", "reinhard", "pca", "coral", "histogram", "sliced"] = knob(
             "sliced", "Colour transfer: by moments, by channel, or of the whole distribution."
@@ -82,7 +82,7 @@ def moved(content: torch.Tensor, style: torch.Tensor, knobs: Colour.Knobs, seed:
 
 
 def _space(knobs: Colour.Knobs) -> tuple[Convert, Convert]:
-    """Into the space where colours are moved, and back."""
+    """The conversions to and from the colour space of the transfer."""
     from atelier.colour import transfer as ways
 
     if knobs.space == "lab":

@@ -1,12 +1,14 @@
 """Efros-Leung: grow a new picture from the style, pixel by pixel, by matching neighbourhoods.
 
-The style is the sample, the content gives the canvas, and `guidance` says how far its tones lead the growth:
-0 is a texture that knows no content at all. What differs from the paper: the guidance; pieces go on where
-nothing is much better (`coherence`, after Hertzmann et al. 2001), so that brush marks stay whole; and the
-picture grows small (`grown`), because the time goes with the pixels of both. Every grown pixel knows its
-place in the style, and the full-size picture is pieced together out of the style there, as sharp as that is.
-With `--quality published`, a canvas no larger than `grown` and a style no larger than `sample`, it is the
-paper's.
+The style is the sample and the content sets the size. `guidance` is the weight of the content's tones: with
+0, the result is a texture that ignores the content.
+
+Differences from the paper: the guidance; patches are continued unless another match is much better
+(`coherence`, after Hertzmann et al. 2001), so that brush marks stay whole; and the picture is grown at a
+small size (`grown`), because the time is proportional to the pixels of picture and sample. Every grown pixel
+remembers its position in the style, so the full-size picture can be assembled from the full-size style and
+is as sharp. `--quality published` is the paper's method if the canvas is no larger than `grown` and the style
+no larger than `sample`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class EfrosLeung(Method):
-    """Grow a picture from the style pixel by pixel, guided by the tones of the photo as much as you like."""
+    """Grow a picture from the style pixel by pixel, with adjustable guidance by the tones of the photo."""
 
     name = "efros_leung"
     paper = Paper(
@@ -42,7 +44,7 @@ class EfrosLeung(Method):
     )
 
     class Knobs(AnyKnobs):
-        """What leads the growth, and how far each pixel looks."""
+        """The guidance by the photo, and the neighbourhoods to match."""
 
         guidance: float = knob(
             1.0,
@@ -81,7 +83,7 @@ class EfrosLeung(Method):
         ratio = max(canvas) / max(height, width)
         source = visible_part(job)
         longest = max(source.shape[-2:])
-        # Marks keep their size against the picture where the sample can be as large as that needs.
+        # Brush marks keep their size relative to the picture, unless the sample would exceed its limit.
         few = fit(_size(source), max(1, min(round(longest * ratio), knobs.sample)))
         full = fit(few, max(1, round(max(few) / ratio)))
         sample, style = (to_array(resize(source, size)) for size in (few, full))
@@ -122,7 +124,7 @@ def _growth(
 
 
 def _filled(growth: Growth) -> npt.NDArray[np.int32]:
-    """Where each pixel comes from; what has not grown yet goes on from the nearest that has."""
+    """The source of each pixel; pixels that are not grown yet continue the nearest one that is."""
     import numpy as np
     from scipy.ndimage import distance_transform_edt
 

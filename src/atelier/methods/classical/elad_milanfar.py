@@ -1,13 +1,14 @@
 """Elad-Milanfar: repaint the photo with patches of the style, coarse to fine, keeping salient content.
 
-At each size, patches of the picture so far are replaced by the nearest of the style, the overlapping ones
-agree on a picture, the photo comes back where it stands out, and colours are moved to the style's; large
-patches first, then small ones. What differs from the paper: the mask of what stands out is computed from
-regions, where the paper offers several ways; the first size is the same for pictures of all sizes, so there
-are more of them for a large one; the last round of all leaves the photo out, so that the surface is the
-style's alone; the style's patches are looked for on a grid, then moved to the best beside it; and patches
-count less towards their border and are averaged less (`robustness`, 0.8 in the paper), because squares show
-and brush marks go first.
+At each size, patches of the current picture are replaced by their nearest patches of the style, overlapping
+patches are merged by a robust vote, the photo is blended in where it is salient, and the colours are moved to
+the style's. Large patches come first, then small ones.
+
+Differences from the paper: the saliency mask is computed from regions; the paper offers several options. The
+coarsest size is the same for all pictures, so larger pictures have more levels. The very last round does not
+blend in the photo, so that the surface comes from the style alone. Style patches are searched for on a grid
+and then refined to the best neighbouring position. Patches have lower weight towards their border and are
+averaged less (`robustness`, 0.8 in the paper), because otherwise patch borders show and brush marks vanish.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-_NOISE = 50 / 255  # deviation, on the first picture: large patches should not see the photo alone
+_NOISE = 50 / 255  # standard deviation, added to the first picture so that large patches vary
 
 
 class EladMilanfar(Method):
@@ -47,7 +48,7 @@ class EladMilanfar(Method):
     )
 
     class Knobs(AnyKnobs):
-        """The patches, and how much of the photo stays."""
+        """The patches, and the weight of the photo."""
 
         content_weight: float = knob(
             1.0, "Weight of the photo against the patches in salient areas.", ge=0, le=100
@@ -86,10 +87,10 @@ class EladMilanfar(Method):
 
 
 def _check(knobs: EladMilanfar.Knobs) -> None:
-    """Raises UsageError where patches would leave holes."""
+    """Raise UsageError if the patches would leave gaps."""
     if not knobs.patches or len(knobs.patches) != len(knobs.gaps):
         raise UsageError(
-            f"there are {len(knobs.patches)} patch sizes and {len(knobs.gaps)} gaps: "
+            f"there are {len(knobs.patches)} patch sizes but {len(knobs.gaps)} gaps: "
             "give one gap for each patch size"
         )
     if min(knobs.patches) < 3 or max(knobs.patches) > 99:
@@ -99,7 +100,7 @@ def _check(knobs: EladMilanfar.Knobs) -> None:
 
 
 class Repainting:
-    """The work on one pair, from the coarsest size to the last."""
+    """The state of one run, from the coarsest size to the finest."""
 
     def __init__(self, job: Job, knobs: EladMilanfar.Knobs) -> None:
         from atelier.colour.transfer import regularised, sliced
@@ -146,7 +147,7 @@ class Repainting:
 
 
 class Level:
-    """One size: photo, style and what is kept of the photo (1, C, h, w), and the patches that fit."""
+    """One size: photo, style and weight of the photo, (1, C, h, w) each, and the patch sizes that fit."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class Level:
         ]
 
     def rounds(self, before: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The picture (1, 3, h, w) after each round, from one of any size."""
+        """The picture (1, 3, h, w) after each round, starting from a picture `before` of any size."""
         from atelier.maths.compiled import floats
         from atelier.patches.subspace import PatchSpace
         from atelier.patches.voting import corners, robust_vote
@@ -195,7 +196,7 @@ class Level:
                 yield picture
 
     def _finished(self, voted: Floats, closing: bool) -> torch.Tensor:
-        """The photo where it is kept, the style's colours, and less grain; (1, 3, h, w)."""
+        """Blend in the photo, apply the style's colours, and smooth; (1, 3, h, w)."""
         from atelier.colour.transfer import monge_kantorovich
         from atelier.maths.compiled import floats
 
@@ -207,7 +208,7 @@ class Level:
 
 
 def _smooth(picture: Floats, amount: float) -> Floats:
-    """The domain transform filter (Gastal & Oliveira, 2011); 1 is 5 pixels and a fifth of the range."""
+    """Domain transform filter (Gastal & Oliveira 2011); amount 1 is 5 pixels and a fifth of the range."""
     import cv2
 
     from atelier.maths.compiled import floats
@@ -218,7 +219,7 @@ def _smooth(picture: Floats, amount: float) -> Floats:
 
 
 def _at_least(picture: Floats, side: int) -> Floats:
-    """A picture (H, W, C) whose sides are at least `side`: mirrored as often as that takes."""
+    """A picture (H, W, C), padded by repeated mirroring to sides of at least `side`."""
     import numpy as np
 
     from atelier.maths.compiled import floats

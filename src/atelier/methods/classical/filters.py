@@ -1,9 +1,9 @@
-"""Filters: sixteen looks of brush, pen, press and glass, each a published image filter.
+"""Filters: sixteen published image filters that imitate brush, pen, print, mosaic and stained glass.
 
-No style picture is needed: the look is the style. Sizes follow the picture, so that a look is the same at
-512 and at 4096 pixels. The papers are named beside each look's code (`maths/looks_*.py`); what differs from
-them: all lines follow one smoothed structure tensor, and drawn looks first choose an exposure, as an artist
-would, because thresholds suit no photo as it is.
+No style picture is needed: the look defines the style. Sizes scale with the picture, so that a look is the
+same at 512 and at 4096 pixels. The papers are cited in the code of each look (`atelier/looks`). Differences
+from them: all lines follow one smoothed structure tensor, and drawn looks adjust the exposure first, because
+fixed thresholds do not fit unadjusted photos.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Filters(Method):
         'State of the "art": a taxonomy of artistic stylization techniques for images and video',
         "https://doi.org/10.1109/TVCG.2012.160",
     )
-    native = frozenset({"styles", "regions"})  # with or without styles, there is one picture to make
+    native = frozenset({"styles", "regions"})  # the result does not depend on the styles
     takes = Takes(least=0)
 
     class Knobs(AnyKnobs):
-        """Which look, and how."""
+        """The look and its parameters."""
 
         look: Look = knob("oil", "The look.")
         coarseness: float = knob(
@@ -75,7 +75,7 @@ class Filters(Method):
 
         image = to_array(job.content)
         hand = Hand(
-            # Lines and dots of less than a pixel would vanish: small pictures are drawn coarser.
+            # Lines and dots of less than a pixel would vanish, so small pictures are drawn coarser.
             unit=max(max(image.shape[:2]) / 1024 * knobs.coarseness, 0.4),
             lines=knobs.lines,
             surface=knobs.surface,
@@ -89,7 +89,7 @@ class Filters(Method):
 
 
 def looks() -> Mapping[str, Callable[[Floats, Hand], Floats]]:
-    """What makes each look, by name."""
+    """The function of each look, by name."""
     from atelier.looks import drawn as looks_drawn
     from atelier.looks import painted as looks_painted
     from atelier.looks import pieced as looks_pieced

@@ -1,12 +1,14 @@
 """Quilting: rebuild the photo from square blocks of the style, cut along minimum-error seams.
 
-A piece should suit its neighbours and, by its lights and darks, the photo; it is sewn in several passes with
-smaller and smaller pieces, and from pass to pass what is sewn counts more than the photo, as published. What
-differs from the paper: sizes follow the picture, so that a larger one is not sewn from smaller pieces; they
-fall to `smallest` in equal ratios, where the paper takes a third off; colours lead as well as tones, and more
-than published, because faces were lost; and pieces are looked for in a small copy of the style, only the best
-few in full, and fade a little at their cuts. With `guidance` 0 it is the paper's synthesis, which knows no
-photo.
+Each block is chosen to match its neighbours in the overlap and the photo in luminance. As in the paper,
+several passes use smaller and smaller blocks, and the weight of the existing result increases from pass to
+pass relative to the photo.
+
+Differences from the paper: block sizes scale with the picture, so that a larger picture is not made of
+relatively smaller blocks, and decrease to `smallest` in equal ratios instead of by a third. Colours guide the
+choice as well as luminance, with a higher weight than published, to preserve faces. The search uses a small
+copy of the style and compares only the best candidates at full size. Seams are slightly blended. With
+`guidance` 0 the method is the paper's texture synthesis, which ignores the photo.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Quilting(Method):
-    """Rebuild the photo from blocks of the style, cut along seams where they differ least."""
+    """Rebuild the photo from blocks of the style, cut along minimum-error seams."""
 
     name = "quilting"
     paper = Paper(
@@ -40,7 +42,7 @@ class Quilting(Method):
     )
 
     class Knobs(AnyKnobs):
-        """The pieces, and what they should suit."""
+        """The blocks, and the guidance by the photo."""
 
         guidance: float = knob(
             5.0,
@@ -100,7 +102,7 @@ class Quilting(Method):
             for picture in quilt.sew(side, seams=alpha, guidance=guidance * (1 - alpha)):
                 done += 1
                 if not job.progress.report(
-                    done, total, stage=f"pieces of {side}", preview=partial(to_tensor, picture)
+                    done, total, stage=f"blocks of {side} px", preview=partial(to_tensor, picture)
                 ):
                     break
             if job.progress.stopped:
@@ -109,6 +111,6 @@ class Quilting(Method):
 
 
 def _sides(knobs: Quilting.Knobs, unit: float) -> list[int]:
-    """The pieces' sides in pixels, pass by pass."""
+    """The block size of each pass, in pixels."""
     ratio = (min(knobs.smallest, knobs.block) / knobs.block) ** (1 / max(1, knobs.passes - 1))
     return [max(4, round(knobs.block * unit * ratio**index)) for index in range(knobs.passes)]

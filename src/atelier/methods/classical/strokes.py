@@ -1,12 +1,14 @@
 """Strokes: paint the photo with brush strokes, coarse ones first and finer ones where detail is missing.
 
-Four published manners in layers (Hertzmann 1998: impressionist, expressionist, colourist wash, pointillist)
-and "numbers", Haeberli's straight strokes (1990) with the relaxation that moves, adds and takes away. A
-style picture is not needed; where there is one, the strokes take their colours from its palette and their
-size from the width of its own marks. What differs from the papers: strokes follow the smoothed structure
-tensor, where they follow the gradient at one point; brushes have bristles and paint has a height that the
-light falls on; radii grow with the picture, so that a larger picture is not painted with smaller brushes;
-and finer brushes correct coarser ones at half the published threshold (`detail`), so that faces survive.
+Four published manners paint in layers (Hertzmann 1998: impressionist, expressionist, colourist wash,
+pointillist). "numbers" uses straight strokes (Haeberli 1990), which a relaxation moves, adds and removes. A
+style picture is optional: if there is one, strokes take their colours from its palette and their size from
+the width of its brush marks.
+
+Differences from the papers: strokes follow the smoothed structure tensor instead of the gradient at one
+point; brushes have bristles, and paint has a height, which is shaded; radii scale with the picture, so that
+a larger picture is not painted with relatively smaller brushes; and finer brushes correct coarser ones at
+half the published threshold (`detail`), to preserve faces.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     WeightedStyles = Sequence[tuple[torch.Tensor, float | Floats]]
 
-_FRAMES = 28  # of the film, for each layer
+_FRAMES = 28  # frames of the timelapse for each layer
 
 
 class Strokes(Method):
@@ -75,7 +77,9 @@ class Strokes(Method):
         impasto: float = knob(0.25, "Strength of the shading of thick paint.", ge=0, le=1)
         iterations: int = knob(2, "Rounds of relaxation for 'numbers'.", ge=0, le=100)
         svg: str = knob("", "File for the strokes as vectors, .svg.", writes=(".svg",))
-        timelapse: str = knob("", "File for a film of the painting, .gif or .webp.", writes=(".gif", ".webp"))
+        timelapse: str = knob(
+            "", "File for an animation of the painting process, .gif or .webp.", writes=(".gif", ".webp")
+        )
 
     qualities = {  # noqa: RUF012
         "draft": {"iterations": 1},
@@ -92,7 +96,7 @@ class Strokes(Method):
 
 
 class Easel:
-    """The photo in the colours to paint with, the canvas, and what was painted so far."""
+    """The state of a painting: the recoloured photo, the canvas, and the strokes so far."""
 
     def __init__(self, job: Job, knobs: Strokes.Knobs) -> None:
         from atelier.strokes.canvas import Canvas
@@ -115,7 +119,7 @@ class Easel:
         self.frames: list[npt.NDArray[np.uint8]] = []
 
     def work(self) -> Iterator[Painted]:
-        """The strokes, some at a time; they must be painted before the next are asked for."""
+        """The strokes, in groups. Each group must be painted before the next is requested."""
         return self._layers(self.layered) if self.layered else self._numbers()
 
     def _layers(self, manner: Manner) -> Iterator[Painted]:
@@ -148,7 +152,7 @@ class Easel:
         self.job.progress.report(steps, steps, stage="painting", preview=self.tensor)
 
     def mixed(self, colours: Floats) -> Floats:
-        """Colours (N, 3) as the palette has them: hue and chroma of its nearest, lightness half way there."""
+        """Colours (N, 3) moved to the palette: hue and chroma of the nearest colour, lightness half way."""
         from atelier.colour.cielab import from_lab, to_lab
         from atelier.colour.palette import nearest
 
@@ -161,7 +165,7 @@ class Easel:
         return mixed
 
     def paint(self, strokes: Painted) -> None:
-        """Lay the strokes on the canvas, with frames in between where a film is wanted."""
+        """Paint the strokes on the canvas, and record frames if a timelapse is requested."""
         parts = _FRAMES if self.knobs.timelapse else 1
         edges = [len(strokes) * index // parts for index in range(parts + 1)]
         for first, last in itertools.pairwise(edges):
@@ -191,11 +195,11 @@ def _manner(published: Manner | None, knobs: Strokes.Knobs) -> Manner | None:
 
 
 def _styles(job: Job) -> WeightedStyles:
-    """The style pictures that count, each with its share of every pixel (H, W, 1) or of 1, 1 in sum."""
+    """The styles with a weight above 0, and their shares, per pixel (H, W, 1) or global, summing to 1."""
     if job.regions is None:
         shares: list[Any] = list(job.style_weights)
     else:
-        # Where no style is, the photo comes back over the painting anyway.
+        # Outside all regions, the photo is restored afterwards.
         everywhere = job.regions / job.regions.sum(0).clamp(min=1e-6)
         shares = [share[0, ..., None].cpu().numpy() for share in everywhere]
     styles = [visible_part(job, index) for index in range(len(job.styles))]
@@ -203,7 +207,7 @@ def _styles(job: Job) -> WeightedStyles:
 
 
 def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float) -> float:
-    """How much larger than the manner's the style's marks are: their width over that of the middle brush."""
+    """The width of the style's brush marks relative to the manner's middle brush."""
     from atelier.filtering.stroke_width import stroke_width
 
     if knobs.sizes == "manner" or not styles:
@@ -216,7 +220,7 @@ def _style_scale(styles: WeightedStyles, knobs: Strokes.Knobs, published: float)
 def _in_palette(
     photo: Floats, styles: WeightedStyles, knobs: Strokes.Knobs, seed: int
 ) -> tuple[Floats, Floats | None]:
-    """The photo in the styles' colours, and their palette (K, 3) in CIELAB where there is to be one."""
+    """The photo in the styles' colours, and their palette (K, 3) in CIELAB, or None without a palette."""
     from atelier.colour.cielab import to_lab
     from atelier.colour.palette import palette
     from atelier.colour.transfer import sliced
@@ -240,7 +244,7 @@ def _in_palette(
 
 
 def _ground(source: Floats, manner: str) -> Floats:
-    """What is under the strokes: paper for washes, else the picture's mean colour."""
+    """The colour of the canvas: paper for washes, otherwise the picture's mean colour."""
     if manner == "wash":
         return np.array([0.97, 0.96, 0.93], np.float32)
     ground: Floats = source.mean(axis=(0, 1))
@@ -251,7 +255,7 @@ def _ground(source: Floats, manner: str) -> Floats:
 
 
 def exports(easel: Easel, knobs: Strokes.Knobs) -> dict[str, bytes]:
-    """The strokes as SVG and the film of their making, where they are asked for."""
+    """The requested exports: the strokes as SVG, and the timelapse."""
     from atelier.strokes.canvas import Strokes as Painted
     from atelier.strokes.svg import to_svg
 
@@ -265,7 +269,7 @@ def exports(easel: Easel, knobs: Strokes.Knobs) -> dict[str, bytes]:
 
 
 def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
-    """A frame of the film, at most 640 pixels long."""
+    """A frame of the timelapse, with a long side of at most 640 pixels."""
     import cv2
 
     from atelier.maths.compiled import floats
@@ -278,7 +282,7 @@ def _frame(picture: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _film(frames: Sequence[npt.NDArray[np.uint8]], name: str) -> bytes:
-    """An animation, WebP or GIF by the extension of `name`."""
+    """Encode the frames as WebP or GIF, according to the extension of `name`."""
     import io
 
     from PIL import Image

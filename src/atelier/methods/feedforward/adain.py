@@ -53,7 +53,7 @@ register(
         licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
         bundled="adain.safetensors",
-        note="Comes with the package; trained with `atelier train adain` on the bundled encoder.",
+        note="Bundled with the package; trained with `atelier train adain` on the bundled encoder.",
     )
 )
 register(
@@ -63,7 +63,7 @@ register(
         sources=("https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/decoder.pth",),
         licence="MIT (naoto0804/pytorch-AdaIN)",
         paper=_PAPER,
-        note="The decoder of vgg_normalised.adain, from its relu4_1.",
+        note="The decoder for relu4_1 of vgg_normalised.adain.",
     )
 )
 
@@ -115,13 +115,13 @@ class Adain(Method):
     shared_knobs = ("encoder", "padding")
 
     class Training(AnyKnobs):
-        """The decoder's shape and its losses."""
+        """The layout of the decoder, and the losses."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
         )
         loss_encoder: str = knob(
-            "", "Encoder of the losses: a name, or a file; empty for the one that is decoded.", file="weights"
+            "", "Encoder of the losses: a name, or a file; by default the encoder above.", file="weights"
         )
         padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         skips: int = knob(1, "Skip connections: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
@@ -214,7 +214,7 @@ class Adain(Method):
         taps = self._plan(training, device).taps
         same = round(training.identity_share * len(batch.photos))
         content = torch.cat([batch.paintings[:same], batch.photos[same:]])
-        # relu3_1 as well: at 1/8 of the size an eye is a single position.
+        # relu3_1 as well, because at 1/8 of the size an eye is a single position.
         held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
         with torch.no_grad():
             style, seen = loss_encoder(batch.paintings, _STYLE), loss_encoder(content, held)

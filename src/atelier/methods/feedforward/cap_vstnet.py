@@ -56,7 +56,7 @@ register(
         licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
         bundled="cap_vstnet.safetensors",
-        note="Comes with the package: photorealistic, smaller than published, by `atelier train cap-vstnet`.",
+        note="Bundled with the package: photorealistic, smaller than published; `atelier train cap-vstnet`.",
     )
 )
 for _kind in _SPREADS:
@@ -132,7 +132,7 @@ class CapVstnet(Method):
     }
 
     class Training(AnyKnobs):
-        """The network's shape and its losses."""
+        """The layout of the network, and the losses."""
 
         body: Literal["slim", "photo", "art"] = knob(
             "slim", "Network: slim (for photos, a sixth of the computation) or a published one."
@@ -187,7 +187,7 @@ class CapVstnet(Method):
         if not bool(picture.isfinite().all()):
             raise WeightsError(f"the network {knobs.weights} gives non-finite values: use other weights")
         picture = picture.clamp(0, 1)
-        job.progress.report(1, 1, stage="going back", preview=lambda: picture)
+        job.progress.report(1, 1, stage="inverting", preview=lambda: picture)
         return picture
 
     def look(self, job: Job, knobs: CapVstnet.Knobs) -> None:
@@ -202,7 +202,7 @@ class CapVstnet(Method):
         from atelier.networks.reversible import ART, PHOTO, SLIM, Reversible
 
         if training.crop % PHOTO.multiple:
-            raise UsageError(f"crop = {training.crop} is not allowed: it should be a multiple of 4")
+            raise UsageError(f"crop = {training.crop} is not allowed: use a multiple of 4")
         plan = {"slim": SLIM, "photo": PHOTO, "art": ART}[training.body]
         network = Reversible(plan, seed=int(torch.randint(2**31, ())))
         return network.start_from_colours(training.start_gain) if training.start_gain else network
@@ -234,7 +234,7 @@ class CapVstnet(Method):
     def _seen(
         self, picture: Tensor, content: Tensor, style: Tensor, training: CapVstnet.Training
     ) -> dict[str, Tensor]:
-        """Style and content, as the encoder sees them; `relative` takes means over the taps, not sums."""
+        """The encoder's style and content losses; `relative` takes means over the taps, not sums."""
         encoder, relative = self._encoder(training, picture.device), training.scale == "relative"
         with torch.no_grad():
             wanted = encoder(style, _STYLE)
@@ -454,7 +454,7 @@ def _maps(job: Job, knobs: CapVstnet.Knobs) -> list[Tensor]:
         raise UsageError("content_labels and style_labels cannot be combined with regions")
     if not knobs.content_labels or len(knobs.style_labels) != len(job.styles):
         raise UsageError(
-            f"regions need content_labels and one of style_labels for each of the {len(job.styles)} styles: "
+            f"regions need content_labels, and style_labels for each of the {len(job.styles)} styles: "
             f"{len(knobs.style_labels)} were given"
         )
     files = (job.files["content_labels"], *job.files["style_labels"])

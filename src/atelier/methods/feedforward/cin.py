@@ -91,7 +91,7 @@ class Cin(Method):
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
-        """The network's shape and its losses."""
+        """The layout of the network, and the losses."""
 
         encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
         pooling: Literal["max", "average"] = knob("max", "Pooling of the encoder.")
@@ -141,17 +141,17 @@ class Cin(Method):
         return {"network": network}
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
-        judge, grams = self._target(training, batch["styles"])
+        criterion, grams = self._target(training, batch["styles"])
         styles = len(batch["styles"])
         chosen = batch.rows(torch.randint(styles, (batch.whole,), generator=batch.generator))
         chosen = chosen.to(batch.photos.device)
         shares = torch.nn.functional.one_hot(chosen, styles).to(batch.photos.dtype)
         target = {tap: gram[chosen] for tap, gram in grams.items()}
-        found = judge(network(batch.photos, shares), batch.photos, target)
-        taps = torch.stack([found[tap] for tap in judge.style])
+        found = criterion(network(batch.photos, shares), batch.photos, target)
+        taps = torch.stack([found[tap] for tap in criterion.style])
         return {
             "content": training.content_weight * found["content"],
-            "style": training.style_weight * (taps.mean() if judge.relative else taps.sum()),
+            "style": training.style_weight * (taps.mean() if criterion.relative else taps.sum()),
             "smoothness": training.smoothness * found["smoothness"],
         }
 
@@ -163,11 +163,11 @@ class Cin(Method):
         key = (training.encoder, training.pooling, training.scale, *styles)
         if self._targets is None or not _identical(self._targets[0], key):
             encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
-            judge = Pastiche(encoder, relative=training.scale == "relative")
+            criterion = Pastiche(encoder, relative=training.scale == "relative")
             with torch.no_grad():
-                grams = [judge.grams(judge.see(style)) for style in styles]
-            joined = {tap: torch.cat([one[tap] for one in grams]) for tap in judge.style}
-            self._targets = key, judge, joined
+                grams = [criterion.grams(criterion.see(style)) for style in styles]
+            joined = {tap: torch.cat([one[tap] for one in grams]) for tap in criterion.style}
+            self._targets = key, criterion, joined
         return self._targets[1:]
 
     @classmethod
@@ -207,8 +207,8 @@ def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
         raise UsageError("shares need numbers: give numbers too, or give style weights for the pictures")
     if network.looks.shape[1] != _TRAITS:
         raise UsageError(
-            f"{knobs.weights} does not store what its styles look like: choose by number, as in --numbers 0 "
-            f"(allowed are 0 to {network.styles - 1})"
+            f"{knobs.weights} does not store what its styles look like: choose by number, for example "
+            f"--numbers 0 (valid numbers are 0 to {network.styles - 1})"
         )
     found = [network.nearest(look_of(style)) for style in job.styles]
     return torch.stack([share * one for share, one in zip(job.style_weights, found, strict=True)]).sum(0)
@@ -217,7 +217,7 @@ def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
 def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
     """The shares (1, styles) from the knobs, normalised to sum to 1."""
     if wrong := [number for number in knobs.numbers if not 0 <= number < styles]:
-        raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: allowed are 0 to {styles - 1}")
+        raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: use 0 to {styles - 1}")
     shares = knobs.shares or (1.0,) * len(knobs.numbers)
     if len(shares) != len(knobs.numbers):
         raise UsageError(

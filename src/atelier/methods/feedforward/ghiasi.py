@@ -122,7 +122,7 @@ class Ghiasi(Method):
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
-        """The network's shape and its losses."""
+        """The layout of the network, and the losses."""
 
         encoder: str = knob(
             "encoder.atelier", "Encoder of the losses and of the statistics: a name, or a file."
@@ -155,7 +155,7 @@ class Ghiasi(Method):
         )
 
     def __init__(self) -> None:
-        self._judges: dict[tuple[Any, ...], Pastiche] = {}
+        self._criteria: dict[tuple[Any, ...], Pastiche] = {}
 
     def weights(self, knobs: Ghiasi.Knobs) -> Sequence[str]:
         used = [knobs.weights]
@@ -209,34 +209,34 @@ class Ghiasi(Method):
         if training.predictor == "statistics" and training.pooling != "max":
             raise UsageError("pooling = 'average' needs predictor = 'inception': statistics need max pooling")
         if training.predictor == "statistics":
-            judge = self._judge(training, torch.device("cpu"))
-            predictor = Statistics(2 * sum(judge.encoder.channels(tap) for tap in judge.style))
+            criterion = self._criterion(training, torch.device("cpu"))
+            predictor = Statistics(2 * sum(criterion.encoder.channels(tap) for tap in criterion.style))
         return Arbitrary(predictor, vector=training.vector, widths=training.widths, blocks=training.blocks)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Ghiasi.Training) -> dict[str, Tensor]:
-        judge = self._judge(training, batch.photos.device)
+        criterion = self._criterion(training, batch.photos.device)
         own = batch.rows(torch.rand(batch.whole, generator=batch.generator)) < training.identity_share
         chosen = own.to(batch.photos.device)[:, None, None, None]
         paintings = torch.where(chosen, batch.photos, batch.paintings)
-        seen = judge.see(paintings)
+        seen = criterion.see(paintings)
         style = statistics(seen) if _has_statistics(network) else paintings
-        found = judge(network(batch.photos, style), batch.photos, judge.grams(seen))
-        taps = torch.stack([found[tap] for tap in judge.style])
+        found = criterion(network(batch.photos, style), batch.photos, criterion.grams(seen))
+        taps = torch.stack([found[tap] for tap in criterion.style])
         return {
             "content": training.content_weight * found["content"],
-            "style": training.style_weight * (taps.mean() if judge.relative else taps.sum()),
+            "style": training.style_weight * (taps.mean() if criterion.relative else taps.sum()),
             "smoothness": training.smoothness * found["smoothness"],
         }
 
-    def _judge(self, training: Ghiasi.Training, device: torch.device) -> Pastiche:
+    def _criterion(self, training: Ghiasi.Training, device: torch.device) -> Pastiche:
         """The losses, with their frozen encoder."""
         from atelier.losses.pastiche import Pastiche
 
         key = (training.encoder, training.pooling, training.scale, device)
-        if key not in self._judges:
+        if key not in self._criteria:
             encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
-            self._judges[key] = Pastiche(encoder, relative=training.scale == "relative")
-        return self._judges[key]
+            self._criteria[key] = Pastiche(encoder, relative=training.scale == "relative")
+        return self._criteria[key]
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
@@ -259,7 +259,7 @@ class StyleNetwork:
         self.weights, self.style_vector = knobs.weights, knobs.style_vector
         self.network = _network(knobs.weights, fingerprint, device, dtype)
         self.encoder: features.VGG | None = None
-        #: What a style's vector depends on besides the style.
+        #: Everything that a style vector depends on besides the style.
         self.identity: tuple[Any, ...] = (Ghiasi.name, fingerprint, str(device), str(dtype))
         if _has_statistics(self.network):
             fingerprint = weights.fingerprint(knobs.encoder)
@@ -314,13 +314,13 @@ class StyleNetwork:
         found, length = weights.load(path).get(_TENSOR), self.network.bottleneck.out_features
         if found is None or found.shape != (1, length):
             raise WeightsError(
-                f"{path} holds no style vector of {length} numbers: make one with "
+                f"{path} has no style vector of {length} numbers: make one with "
                 "atelier.methods.feedforward.ghiasi.save_vector and these weights"
             )
         maker = weights.metadata(path).get("weights")
         if maker is not None and maker != weights.fingerprint(self.weights):
             raise WeightsError(
-                f"{path} was made with another network than {self.weights} and does not fit it: "
+                f"{path} was made with a different network than {self.weights}: "
                 "make it again with these weights"
             )
         return found.float().to(self.network.bottleneck.weight.device)
@@ -333,8 +333,8 @@ class StyleNetwork:
         given = 2 * sum(self.encoder.channels(tap) for tap in STYLE)
         if needed != given:
             raise WeightsError(
-                f"{knobs.weights} needs an encoder with {needed} statistics, and "
-                f"{knobs.encoder} has {given}: name the encoder that it was trained with"
+                f"{knobs.weights} needs an encoder with {needed} statistics, but "
+                f"{knobs.encoder} has {given}: use the encoder that it was trained with"
             )
 
 
@@ -348,9 +348,9 @@ def save_vector(
 ) -> None:
     """Write the vector of a style, or of a weighted mixture, for the knob `style_vector`.
 
-    `styles` is a style as `stylize` takes it, or a list of them; `size` is the long side of the style
-    pictures, best that of the pictures to be made; `knobs` are the method's (`weights`, ...). Raises what
-    `stylize` raises.
+    `styles` is a style as `stylize` takes it, or a list of styles. `size` is the long side of the style
+    pictures, ideally equal to that of the results. `knobs` are the method's knobs (`weights`, ...). Raises
+    what `stylize` raises.
     """
     from safetensors.torch import save_file
 
@@ -360,7 +360,10 @@ def save_vector(
     several = [images.Picture.of(one) for one in (styles if isinstance(styles, (list, tuple)) else [styles])]
     shares = list(style_weights) or [1.0] * len(several)
     if len(shares) != len(several) or min(shares) < 0 or sum(shares) <= 0:
-        raise UsageError(f"{len(several)} styles take as many weights, none negative and one above 0")
+        raise UsageError(
+            f"style_weights must have one weight for each of the {len(several)} styles, none negative and at "
+            "least one above 0"
+        )
     network = StyleNetwork(parse(Ghiasi.Knobs, knobs), torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         seen = [one.resized(images.fit(one.shape, size)).tensor() for one in several]

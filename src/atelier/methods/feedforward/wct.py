@@ -45,7 +45,7 @@ register(
     Record(
         name=_OWN,
         file="wct.safetensors",
-        licence="that of the pictures it is trained on",
+        licence="as the pictures that it is trained on",
         paper=_PAPER,
         note="Decoders for encoder.atelier. Not bundled; train them with `atelier train wct`.",
     )
@@ -57,7 +57,7 @@ register(
         licence="for academic use (Li et al.); code MIT (sunshineatnoon/PytorchWCT)",
         paper=_PAPER,
         converter="wct",
-        note="Encoders and decoders of the five levels. They were published as ten Lua files (.t7); bring "
+        note="Encoders and decoders of the five levels. They were published as ten Lua files (.t7); add "
         "the state dict of PytorchWCT's class WCT (e1.conv1.weight to d5.conv27.bias).",
     )
 )
@@ -225,7 +225,7 @@ class Levels:
         for level in _distinct(knobs.levels):
             if level not in self.decoders.levels:
                 known = ", ".join(map(str, sorted(self.decoders.levels)))
-                raise UsageError(f"{knobs.weights} has no decoder of level {level}: allowed are {known}")
+                raise UsageError(f"{knobs.weights} has no decoder of level {level}: use {known}")
             check_fit(self.decoders.level(level).plan, self.encoder)
         taps = [f"relu{level}_1" for level in knobs.levels]
         seen = [self._look(style, taps) for style in job.styles]
@@ -299,7 +299,7 @@ def _report(job: Job, done: int, total: int, level: int, picture: Tensor) -> boo
 
 def _distinct(levels: Sequence[int]) -> Sequence[int]:
     if not levels or len(set(levels)) != len(levels):
-        raise UsageError("levels needs at least one of 1 to 5, and none of them twice")
+        raise UsageError("levels needs at least one of 1 to 5, each at most once")
     return levels
 
 
@@ -330,12 +330,12 @@ def _encoder(name: str, padding: Padding) -> features.VGG:
 
 
 def _require_decoders(name: str) -> None:
-    """Raises WeightsError if `name` is the bundled encoder's decoders and none are trained yet."""
+    """Raise WeightsError if `name` stands for the bundled encoder's decoders and none are installed yet."""
     if name == _OWN and not weights.installed(name):
         raise WeightsError(
-            "wct has no decoders for the bundled encoder yet: train them with 'atelier train wct' and name "
-            f"them with --weights FILE (kept by: atelier weights add {_OWN} FILE), or bring the published "
-            "networks and use --quality published"
+            "wct has no decoders for the bundled encoder yet: train them with 'atelier train wct' and pass "
+            f"them with --weights FILE (or install them: atelier weights add {_OWN} FILE), or add the "
+            "published networks and use --quality published"
         )
 
 
@@ -357,7 +357,7 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         name = official.get(key, key)
         if name in named and not torch.equal(named[name], tensor):
-            raise WeightsError(f"{key} differs from the other levels: use files that belong together")
+            raise WeightsError(f"{key} differs between levels: use files that belong together")
         named[name] = tensor
     return named
 

@@ -1,1 +1,1 @@
-"""Methods that iterate on the image itself."""
+"""Methods that optimise the image itself."""

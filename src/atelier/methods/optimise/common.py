@@ -34,7 +34,7 @@ EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "good": {},
     "best": {"iterations": 200, "coarse_iterations": 300},
 }
-#: Settings shared by the programs of 2015 to 2017, for `--quality published`.
+#: Settings shared by the published code of 2015 to 2017, for `--quality published`.
 PLAIN: Mapping[str, Any] = {
     "encoder": "vgg19.imagenet",
     "padding": "zeros",

@@ -97,36 +97,36 @@ class DeepAnalogy(_Optimising):
 
         _check(knobs, encoder)
         if job.content[0, 0].numel() > _LARGE:
-            # Tensor sizes differ between levels: memory kept by malloc for one does not fit the next.
-            # At 1024 px the gaps took two gigabytes; releasing them makes the work half as fast.
+            # Tensor sizes differ between levels, so memory that malloc keeps for one does not fit the next:
+            # at 1024 px fragmentation takes two gigabytes. Releasing the memory halves the speed.
             release_freed_memory()
         styled, _ = Analogy(job, knobs, encoder).run()
         return styled
 
 
 def _check(knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
-    """Raises UsageError if the per-level knobs do not match the layers."""
+    """Raise UsageError if the per-level knobs do not match the layers."""
     levels = len(knobs.layers)
     if not levels or len(set(knobs.layers)) != levels:
         raise UsageError("layers needs at least one tap, and none of them twice")
     encoder.smallest_side(knobs.layers)  # raises for an unknown tap
     order = [encoder.taps.index(tap) for tap in knobs.layers]
     if order != sorted(order, reverse=True):
-        raise UsageError("layers go from deep to first, like relu5_1, relu4_1, ..., relu1_1")
+        raise UsageError("layers must go from deep to shallow, like relu5_1, relu4_1, ..., relu1_1")
     for name, count in (("patches", levels), ("content_weights", levels - 1), ("reaches", levels - 1)):
         if len(getattr(knobs, name)) < count:
             raise UsageError(
                 f"{name} has {len(getattr(knobs, name))} numbers for {levels} layers: give {count}"
             )
     if min(knobs.patches) < 1 or min(knobs.reaches, default=1) < 1:
-        raise UsageError("patches and reaches are at least 1")
+        raise UsageError("patches and reaches must be at least 1")
     if not all(0 <= weight <= 1 for weight in knobs.content_weights):
-        raise UsageError("content_weights are from 0 to 1")
+        raise UsageError("content_weights must be from 0 to 1")
 
 
 @dataclass
 class AnalogyLevel:
-    """Features (1, C, H, W) of one layer: photo A and painting B' as they are, A' and B as they would be."""
+    """Features (1, C, H, W) of one layer: given for photo A and painting B', reconstructed for A' and B."""
 
     tap: str
     photo: torch.Tensor
@@ -136,7 +136,7 @@ class AnalogyLevel:
 
 
 class Analogy:
-    """The work on one pair, from the deepest level to the first."""
+    """The state of one run, from the deepest level to the first."""
 
     def __init__(self, job: Job, knobs: DeepAnalogy.Knobs, encoder: features.VGG) -> None:
         self.job, self.knobs, self.encoder = job, knobs, encoder
@@ -152,7 +152,7 @@ class Analogy:
         """A', the photo as a painting, and B, the painting as a photo: (1, 3, H, W), each of its size."""
         first = self.knobs.layers[0]
         known = self.photo[first], self.painting[first]
-        # At the deepest level style does not matter: A' equals A, and B equals B'.
+        # At the deepest level style is assumed not to matter: A' equals A, and B equals B'.
         level, fields = AnalogyLevel(first, *known, *known), None
         for index in range(len(self.knobs.layers)):
             if index > 0:
@@ -284,7 +284,7 @@ class Analogy:
         return _warped(resize(self.job.styles[0], size_of(self.painting[tap])), field)
 
     def _voted(self, picture: torch.Tensor, field: Field, size: tuple[int, int], factor: int) -> torch.Tensor:
-        """The mean of the patches of `picture` that the field, `factor` times finer, names: of `size`."""
+        """The picture of `size` from averaged patches of `picture`, by the field enlarged `factor` times."""
         from atelier.patches.patchmatch import enlarge, vote
 
         values = vote(
@@ -311,6 +311,6 @@ def _mean(values: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
 
 
 def _warped(values: torch.Tensor, field: Field) -> torch.Tensor:
-    """Features (1, C, H', W') at the places (H, W, 2) that a field names."""
+    """Features (1, C, H', W') sampled at the positions (H, W, 2) of a field."""
     rows, columns = torch.from_numpy(field).long().to(values.device).unbind(2)
     return values[:, :, rows, columns]

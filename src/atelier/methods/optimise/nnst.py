@@ -10,7 +10,7 @@ at small sizes, where it is cheap. Half of each query is the photo's. Features a
 all layers have equal weight, and mirrored copies of the style are candidates too. The encoder runs in
 bfloat16, and the search uses the principal directions of the style's features. Above `stroke_size` the style
 is not enlarged further, and the finished picture's colours get the style's mean and covariance. Feature
-splitting and the colour step are omitted. `--quality published` is the authors' program, with VGG-16 and its
+splitting and the colour step are omitted. `--quality published` is the authors' code, with VGG-16 and its
 conventions.
 """
 
@@ -37,8 +37,8 @@ from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stage
 from atelier.methods.optimise.common import _Optimising
 from atelier.methods.visible import lend_visible_colours
 
-#: Up to so many products of queries and candidates the first search is in full, a second or two on two cores,
-#: and so the later ones, which find little that is not near what was chosen before.
+#: The largest number of query-candidate products for an exhaustive search (one or two seconds on two cores):
+#: for the first search, and for later ones, where most matches are near the previous ones anyway.
 FULL_SEARCH, FULL_AGAIN = 1 << 31, 1 << 26
 _LEVELS = 5
 #: Luma (ITU-R BT.601).
@@ -93,9 +93,11 @@ class NNST(_Optimising):
         average: float = knob(
             0.8, "Decay of the running average of iterates; 0 returns the last iterate.", ge=0, lt=1
         )
-        contrast: float = knob(0.3, "Weight of the photo's own differences of colour between places.", ge=0)
+        contrast: float = knob(
+            0.3, "Weight of the contrast loss, which keeps the photo's colour differences.", ge=0
+        )
         hues: Literal["painted", "photo"] = knob(
-            "painted", "'photo' takes the photo's hues, as widely spread as the style's."
+            "painted", "'photo' takes the photo's hues, with the variance of the style's."
         )
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
@@ -131,12 +133,12 @@ class NNST(_Optimising):
 
     def paint(self, job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
         picture = (_published if knobs.published else _paint)(job, knobs, encoder)
-        # All but the hues knows of the strength already; the program knows nothing of it.
+        # Only the hue step ignores the strength; the published code ignores it throughout.
         base = job.content if knobs.published else picture
         if knobs.hues == "photo":
             picture = _with_hues(job, picture)
         elif knobs.colours:
-            # Directions of features are compared, not their lengths: nothing else holds the contrast.
+            # The loss compares directions of features, not their lengths, so it does not constrain contrast.
             picture = lend_visible_colours(job, picture)
         return torch.lerp(base, picture, job.strength)
 
@@ -159,7 +161,7 @@ def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
 
 
 def _used(job: Job) -> list[tuple[torch.Tensor, torch.Tensor | None, float]]:
-    """The styles that have a weight, their alphas and their weights."""
+    """The styles with a weight above 0, their alphas and their weights."""
     return [one for one in zip(job.styles, job.looks.seen, job.style_weights, strict=True) if one[2] > 0]
 
 
@@ -167,7 +169,7 @@ def _used(job: Job) -> list[tuple[torch.Tensor, torch.Tensor | None, float]]:
 
 
 def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
-    """The picture, (1, 3, H, W), from its start through the sizes."""
+    """The picture, (1, 3, H, W), optimised at each size from the initial picture."""
     from atelier.maths.free_descent import PyramidDescent
 
     final = size_of(job.content)
@@ -232,7 +234,7 @@ class Side:
 
 
 class Matcher:
-    """What is the same at every size: the job, the encoder, and the weights of layers and styles.
+    """The state shared by all sizes: the job, the encoder, and the weights of layers and styles.
 
     `gain` (D,) divides each layer by its mean length over the styles; `bias` (K,) is the score bias of each
     style that makes its share of the canvas equal its weight.
@@ -306,9 +308,9 @@ def _side(
 
 
 def lightness(picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-    """How light each cell of (1, 3, H, W) is, (h, w), from the mean, in deviations; 0 in a flat picture.
+    """The standardised lightness (h, w) of each cell of a picture (1, 3, H, W); 0 in a flat picture.
 
-    Mean and deviation are those of the cells that are visible by the alpha `seen`.
+    The mean and standard deviation are those of the cells that are visible according to the alpha `seen`.
     """
     shade = (picture * picture.new_tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True)
     pool = torch.nn.functional.avg_pool2d
@@ -320,7 +322,7 @@ def lightness(picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.
 
 
 def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-    """Queries (P, h, w) from the mean of the visible ones, of length 1."""
+    """Queries (P, h, w), centred by the mean of the visible ones and normalised to length 1."""
     if visible is None:
         mean = queries.mean((1, 2), keepdim=True)
     else:
@@ -334,8 +336,8 @@ def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Te
 class MatchObjective:
     """The objective at one size: mean distance of each position from its match (eq. 3).
 
-    The choice is made anew every `rematch` evaluations, from the picture of that moment. A large picture is
-    looked at tile by tile, and each tile once more on the way back, so that one at a time is in memory.
+    Matches are searched again every `rematch` evaluations, using the current picture. Large pictures are
+    encoded tile by tile, and each tile again in the backward pass, so that memory holds one tile at a time.
     """
 
     def __init__(self, matcher: Matcher, content: torch.Tensor) -> None:
@@ -365,7 +367,7 @@ class MatchObjective:
         return terms
 
     def choose(self, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each position, (h, w), by the photo and by the picture so far."""
+        """The candidate for each position, (h, w), from the photo and the picture so far."""
         queries = self.photo
         if self.keep < 1:
             queries = self.keep * queries + (1 - self.keep) * self._project(picture)
@@ -415,7 +417,7 @@ class MatchObjective:
         return found
 
     def _mix(self) -> None:
-        """The target of each position; below strength 1 it is mixed with the photo's own direction."""
+        """Compute the target of each position: below strength 1, mixed with the photo's own direction."""
         from atelier.losses.cosine import centred, unit
 
         assert self.chosen is not None
@@ -430,7 +432,7 @@ class MatchObjective:
         self.table, self.index = mixed, places
 
     def _kept_small(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """The sum of a tile's distances; of several tiles, none keeps its features."""
+        """The sum of a tile's distances. With several tiles, features are recomputed in the backward pass."""
         if len(self.tiles) == 1:
             return self._distances(picture, tile)
         from torch.utils.checkpoint import checkpoint
@@ -457,10 +459,10 @@ class MatchObjective:
 
 
 def _published(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
-    """The picture of the authors' program. Raises UsageError for more than one style."""
+    """The picture of the authors' code. Raises UsageError for more than one style."""
     from atelier.methods.optimise.nnst_published import Programme
 
     styles = _used(job)
     if len(styles) > 1:
-        raise UsageError("as published, nnst takes one style: leave out the others, or 'published'")
+        raise UsageError("nnst takes one style with --quality published: remove the others, or the quality")
     return Programme(job, knobs, encoder, styles[0][0]).run().clamp(0, 1)

@@ -1,9 +1,9 @@
-"""The authors' program for NNST: its scales, its pyramid and its two stages in order.
+"""The authors' code for NNST: its scales, its pyramid, and its two stages.
 
 Kolkin et al. 2022, with the conventions of nkolkin13/NeuralNeighborStyleTransfer where the paper leaves them
 open. `nnst.py` is the method; its `--quality published` runs this file. The caller sets the sizes, and the
-colour step is `colour.oklab.photo_hues`. The program does not support transparency: hidden pixels are filled
-with the nearest visible colour and treated as visible.
+colour step is `colour.oklab.photo_hues`. The published code does not support transparency: hidden pixels are
+filled with the nearest visible colour and treated as visible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def joined(levels: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class ProgrammeKnobs(Protocol):
-    """The knobs of `nnst` that the published program reads."""
+    """The knobs of `nnst` that the published code uses."""
 
     @property
     def turned(self) -> str: ...
@@ -51,7 +51,7 @@ class ProgrammeKnobs(Protocol):
 
 
 class Programme:
-    """The published run: a pyramid's levels, optimised from the `scales`-th finest on, then all together."""
+    """The published run: optimise a pyramid from its `scales`-th finest level on, then all at once."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Programme:
         return joined(self.levels)
 
     def mixed(self, level: int) -> torch.Tensor:
-        """The queries of a level: the photo, and then also the picture so far."""
+        """The queries of a level: the photo, mixed with the picture so far after the first level."""
 
         content = joined(self.content[level:])
         if level == self.scales - 1:
@@ -109,7 +109,7 @@ class Programme:
             return style, *neighbours(rows(self.columns(self.mixed(level))), style)
 
     def matching(self, level: int) -> Loss:
-        """The loss of a level: distance from the neighbours, which are chosen once."""
+        """The loss of a level: the distance from neighbours that are chosen once."""
         from atelier.features.corner_columns import rows
         from atelier.losses.cosine import chosen_distances, unit
 
@@ -140,7 +140,7 @@ class Programme:
         return loss
 
     def descend(self, level: int, loss: Loss, done: int) -> torch.Tensor:
-        """The image at the last evaluation: as in the program, the step after it is discarded.
+        """The image at the last evaluation: as in the published code, the step after it is discarded.
 
         A `Descent` would keep the best image, and Adam's moments would differ.
         """

@@ -190,9 +190,9 @@ def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Region:
-    """The target of a region of the content: the style's `columns` (M, C) there.
+    """The target for a region of the content: the columns `style` (M, C) of the matching style region.
 
-    `draw` gives the places (N, 2) of the region that are compared next.
+    `draw` returns the positions (N, 2) of the region to compare next.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Region:
         self.palette = PaletteLoss(style[:, :3])
 
     def terms(self, now: torch.Tensor, before: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
-        """The weighted terms of columns (N, C) of the picture; `before` are the content's there."""
+        """The weighted terms of the picture's columns `now` (N, C), given the content's columns `before`."""
         from atelier.losses.transport import SelfSimilarityLoss
 
         return {
@@ -300,7 +300,7 @@ class Area:
 def _areas(job: Job, knobs: Strotss.Knobs) -> list[Area]:
     """The regions of the guides or the job, or one region that covers everything.
 
-    Raises UsageError for guides that cannot be followed.
+    Raises UsageError for guides that cannot be used.
     """
     everywhere = torch.ones(1, 1, device=job.device)
     if knobs.content_regions or knobs.style_regions:
@@ -323,7 +323,7 @@ def _areas(job: Job, knobs: Strotss.Knobs) -> list[Area]:
 def region_masks(content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8], smallest: int) -> Masks:
     """The regions of two guides (H, W, 3): one for each colour on at least `smallest` pixels of the style's.
 
-    A pair of masks (H, W), 0 or 1, for each, in the order of their colours.
+    Each region is a pair of masks (H, W), 0 or 1, in the order of their colours.
     """
     import numpy as np
 
@@ -349,7 +349,7 @@ def mask_at(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def _inside(mask: torch.Tensor, picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
     """The positions (N, 2) of a picture (1, 3, H, W) that are inside a mask of any size and visible.
 
-    Where all of a region is hidden, its hidden places count.
+    If a region is entirely hidden, its hidden positions count.
     """
     inside, visible = mask_at(mask, size_of(picture)), maths.mask_at(seen, size_of(picture))
     both = inside if visible is None else inside * visible
@@ -359,17 +359,17 @@ def _inside(mask: torch.Tensor, picture: torch.Tensor, seen: torch.Tensor | None
 def _read_guides(job: Job, knobs: Strotss.Knobs) -> Masks:
     """The regions from the two guide files in the knobs."""
     if not (knobs.content_regions and knobs.style_regions):
-        raise UsageError("content_regions and style_regions belong together: give both files, or none")
+        raise UsageError("content_regions and style_regions belong together: give both files, or neither")
     if len(job.styles) > 1 or job.regions is not None:
-        raise UsageError("content_regions tie a content to one style: give one style and no other regions")
+        raise UsageError("content_regions need exactly one style: give one style and no other regions")
     content, style = (
         (job.files[name].pixels * 255 + 0.5).astype("uint8") for name in ("content_regions", "style_regions")
     )
-    # The published code asks for more than 10000 pixels, of pictures of any size.
+    # The published code requires more than 10000 pixels, for pictures of any size.
     masks = region_masks(content, style, smallest=max(1, style.shape[0] * style.shape[1] // 100))
     if not any(of_content.any() for of_content, _ in masks):
         raise UsageError(
-            f"no colour of {knobs.style_regions} is in {knobs.content_regions}: mark what belongs together "
-            "in the same flat colour, and keep both as PNG (JPEG changes flat colours)"
+            f"no colour of {knobs.style_regions} is in {knobs.content_regions}: mark matching regions "
+            "with the same flat colour, and save both files as PNG (JPEG changes flat colours)"
         )
     return masks
