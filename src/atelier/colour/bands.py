@@ -20,10 +20,10 @@ from atelier import maths
 from atelier.colour.moments import transport
 from atelier.images.tiles import Tile, tiles
 
-#: Detail bands: about 1, 2, 4 and 8 pixels.
+#: Detail bands: about 1, 2, 4, 8 and 16 pixels.
 LEVELS = 4
 #: Tile core and tile overlap in pixels; the overlap covers the reach of the coarsest band.
-_TILE, _MARGIN = 1024, 64
+_TILE, _MARGIN = 1024, 128
 #: Standard deviation below which a band is noise; it is added to the picture's, so noise is not amplified.
 _NOISE = 1 / 255
 #: Largest factor by which detail is amplified.

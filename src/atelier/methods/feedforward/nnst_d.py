@@ -171,6 +171,7 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
+        picture = lend_visible_colours(job, picture, job.strength, out=picture)
         picture = lend_visible_bands(job, picture, job.strength, styles=styles.pictures(max(final)))
         return lend_visible_colours(job, picture, job.strength, out=picture)
 
