@@ -140,8 +140,7 @@ class Encoder(_Part):
         """Two maps (B, C, h, w) of a picture (B, 3, H, W) in 0..1; h and w are a quarter, rounded up."""
         layers, (height, width) = self.ready(), picture.shape[-2:]
         padded = F.pad(picture - 0.5, (4, 4 + width % 2, 4, 4 + height % 2), mode="reflect")
-        state = F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)
-        state = F.conv2d(state.to(self.mix1.weight.dtype), *layers["colours"])
+        state = F.conv2d(blocks.picture_blocks(padded, self.mix1.weight.dtype), *layers["colours"])
         blocks.mirror_odd_edges(state, height, width)
         state = F.pad(state.relu_(), (1, 0, 1, 0), mode="replicate")
         state = self.mix1(F.conv2d(state, *layers["down1"]).relu_()).relu_()
@@ -214,7 +213,7 @@ class Decoder(_Part):
             kernel, bias = layers[up]
             state = blocks.doubled_convolution(features, kernel, layers[f"{up} plain"][0], bias)
             features = F.conv2d(state.relu_(), *layers[mix]).relu_()
-        grey = F.conv2d(blocks.reflected_blocks(features, 4), *layers["colours"])
+        grey = F.conv2d(blocks.reflected_blocks(features, 2), *layers["colours"])
         return F.pixel_shuffle(grey, 2).float() + 0.5
 
 
@@ -347,15 +346,14 @@ def _modulated(features: Tensor, conv: nn.Module, signal: Signal | None) -> Tens
 
 def _means_by_tap(features: Tensor, weight: Tensor | None) -> Tensor:
     """What each tap of a 3x3 convolution sees on average, (B, C, 3, 3) in float32, with reflected borders."""
-    height, width = features.shape[-2:]
-    padded = F.pad(features.float(), (1, 1, 1, 1), mode="reflect")
-    taps = [padded[..., row : row + height, column : column + width] for row in range(3) for column in range(3)]
     if weight is None:
-        means = [tap.mean((2, 3)) for tap in taps]
-    else:
-        share = weight / weight.sum((2, 3), keepdim=True)
-        means = [(tap * share).sum((2, 3)) for tap in taps]
-    return torch.stack(means, 2).unflatten(2, (3, 3))  # type: ignore[no-untyped-call]
+        weight = features.new_ones((1, 1, *features.shape[-2:]), dtype=torch.float32)
+    share = weight / weight.sum((2, 3), keepdim=True)
+    # One product with the share of each place in each tap's mean.
+    shifts = [F.pad(share, (column, 2 - column, row, 2 - row)) for row in range(3) for column in range(3)]
+    padded = F.pad(features.float(), (1, 1, 1, 1), mode="reflect")
+    means = torch.cat(shifts, 1).flatten(2) @ padded.flatten(2).mT
+    return means.mT.reshape(*features.shape[:2], 3, 3)
 
 
 def _weights(conv: nn.Module) -> tuple[Tensor, Tensor]:

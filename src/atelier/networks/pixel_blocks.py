@@ -52,7 +52,7 @@ def halving_kernel(weight: Tensor) -> Tensor:
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:
-    """The kernel (4 O, I, 3, 3), from pixels to blocks: double bilinearly, then convolve with (O, I, 3, 3)."""
+    """The kernel (4 O, I, 3, 3), from pixels to blocks, of doubling bilinearly and convolving with 3x3."""
     return F.pixel_unshuffle(upsampling_kernel(weight, "bilinear"), 2).flip(2, 3).transpose(0, 1)
 
 
@@ -74,9 +74,21 @@ def doubled_convolution(state: Tensor, kernel: Tensor, weight: Tensor, bias: Ten
     return blocks
 
 
-def reflected_blocks(blocks: Tensor, pixels: int) -> Tensor:
-    """Blocks (B, 4 C, H, W) padded by `pixels` reflected pixels, an even number, on each side."""
-    return F.pixel_unshuffle(F.pad(F.pixel_shuffle(blocks, 2), (pixels,) * 4, mode="reflect"), 2)
+def reflected_blocks(blocks: Tensor, count: int) -> Tensor:
+    """Blocks (B, 4 C, H, W) with `count` more on each side, in which the pixels are reflected."""
+    padded = F.pad(blocks, (count,) * 4, mode="replicate")
+    pixels = padded.unflatten(1, (-1, 2, 2))  # type: ignore[no-untyped-call]
+    # Rows first, so that the corners are reflected in both directions.
+    _reflect(pixels.movedim((2, 4), (0, 1)), count)
+    _reflect(pixels.movedim((3, 5), (0, 1)), count)
+    return padded
+
+
+def picture_blocks(picture: Tensor, dtype: torch.dtype) -> Tensor:
+    """`pixel_unshuffle` of a picture (B, 3, 2 H, 2 W) into channels-last memory, in `dtype`."""
+    pixels = picture.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # type: ignore[no-untyped-call]
+    whole: Tensor = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
+    return whole.to(dtype)
 
 
 def mirror_odd_edges(blocks: Tensor, height: int, width: int) -> None:
@@ -86,6 +98,15 @@ def mirror_odd_edges(blocks: Tensor, height: int, width: int) -> None:
         pixels[:, :, 1, :, -1] = pixels[:, :, 1, :, -2]
     if width % 2:
         pixels[:, :, :, 1, :, -1] = pixels[:, :, :, 1, :, -2]
+
+
+def _reflect(pixels: Tensor, count: int) -> None:
+    """Reflect along the first two dimensions, the place in a block (2) and the block, in place."""
+    end = pixels.shape[1] - count
+    for place in (0, 1):
+        for step in range(count):
+            pixels[place, count - 1 - step] = pixels[place, count + 1 + step - place]
+            pixels[place, end + step] = pixels[place, end - 1 - step - place]
 
 
 def _plainly(state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
