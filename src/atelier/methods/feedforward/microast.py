@@ -74,7 +74,7 @@ register(
         sources=("https://raw.githubusercontent.com/EndyWon/MicroAST/{revision}/models",),
         revision="d2796c7dbf01dbc29ed35b11675d87fcc640f969",
         licence="MIT (EndyWon/MicroAST)",
-        paper="Wang et al. 2023, MicroAST: Towards Super-Fast Ultra-Resolution Style Transfer, arXiv:2211.15313",
+        paper="Wang et al. 2023, MicroAST: Super-Fast Ultra-Resolution Style Transfer, arXiv:2211.15313",
         converter="microast",
         note="Four files of 1.9 MB together.",
     )
