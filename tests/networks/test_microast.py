@@ -19,9 +19,9 @@ def network() -> MicroAST:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = MicroAST(4).requires_grad_(False)
-    for weight in made.parameters():
-        if weight.ndim == 4:  # lively: torch's initialisation lets signals fade
-            weight.mul_(1.8)
+    for name, part in made.named_parameters():
+        if part.ndim == 1:  # new ones are zero
+            part.add_(0.1 * torch.randn(part.shape, generator=torch.Generator().manual_seed(len(name))))
     return made
 
 

@@ -230,6 +230,7 @@ class MicroAST(nn.Module):
         self.width = width
         self.content_encoder, self.style_encoder = Encoder(width), Encoder(width)
         self.modulator, self.decoder = Modulator(4 * width), Decoder(width)
+        self._initialise()
 
     def forward(self, content: Tensor, style: Tensor, *, signals: bool = False) -> Tensor | Seen:
         """The content (B, 3, H, W) in each style (B, 3, H', W'), with sides rounded up to multiples of 4.
@@ -266,6 +267,26 @@ class MicroAST(nn.Module):
         _, deep = self.content_encoder(large_enough(content))
         picture: Tensor = self.decoder(deep, style, strength, weight_at(seen, _size(deep)))
         return picture
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """He et al. 2015, filters hardly modulated, pictures round mid-grey.
+
+        torch's own initialisation lets the signal fade, and a last ReLU that is zero everywhere never learns.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                weight, bias = _weights(module)
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+                bias.zero_()
+        for name, part in self.modulator.named_parameters():
+            if part.ndim == 4:
+                part.mul_(0.2)
+            elif name.startswith("weight"):
+                part.fill_(1)
+        weight, bias = _weights(self.decoder.colours)
+        weight.mul_(0.2)
+        bias.fill_(0.5)
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Frozen on `device`, in `dtype` and channels-last; the modulator stays in float32."""
