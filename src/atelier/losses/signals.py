@@ -20,9 +20,9 @@ class SignalContrast:
     batch of one. In the published code a term of d(i, j) compares with picture j in place of style j; here
     all terms are the paper's.
 
-    >>> style = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
-    >>> SignalContrast([style])([style]).item(), SignalContrast([style])([1 - style]).item()
-    (0.0, 1999999.875)
+    >>> styles, pictures = (torch.tensor(values).view(2, 1, 1, 1) for values in ([0.0, 2.0], [0.0, 1.0]))
+    >>> SignalContrast([styles])([styles]).item(), SignalContrast([styles])([pictures]).item()
+    (0.0, 1.0)
     """
 
     def __init__(self, target: Sequence[Tensor]) -> None:
