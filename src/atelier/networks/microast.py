@@ -362,7 +362,7 @@ def _modulated(features: Tensor, conv: nn.Module, signal: Signal | None) -> Tens
     found = F.conv2d(F.pad(features, (1, 1, 1, 1), mode="reflect"), weight, bias)
     if signal is None:
         return found
-    return signal.weight.to(found.dtype) * found + signal.bias.to(features.dtype) * features
+    return signal.weight.to(found.dtype) * found + signal.bias.to(found.dtype) * features
 
 
 def _means_by_tap(features: Tensor, weight: Tensor | None) -> Tensor:

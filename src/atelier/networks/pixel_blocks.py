@@ -86,9 +86,9 @@ def reflected_blocks(blocks: Tensor, count: int) -> Tensor:
 
 def picture_blocks(picture: Tensor, dtype: torch.dtype) -> Tensor:
     """`pixel_unshuffle` of a picture (B, 3, 2 H, 2 W) into channels-last memory, in `dtype`."""
-    pixels = picture.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # type: ignore[no-untyped-call]
-    whole: Tensor = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
-    return whole.to(dtype)
+    # Planes first: the strided copy of pixel_unshuffle takes four times as long.
+    planes = [picture[:, :, None, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    return torch.cat(planes, 2).flatten(1, 2).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def mirror_odd_edges(blocks: Tensor, height: int, width: int) -> None:

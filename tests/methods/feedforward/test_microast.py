@@ -101,7 +101,9 @@ def test_hidden_places_of_the_photo_do_not_count(file: str) -> None:
     knobs = parse(MicroAst.Knobs, {"weights": file, "colours": False})
     alone = MicroAst().transfer(job(photo, style), knobs)[..., 48:-48]
     apart = [
-        (MicroAst().transfer(job(canvas, style, content_seen=alpha), knobs)[..., 176:208] - alone).abs().mean()
+        (MicroAst().transfer(job(canvas, style, content_seen=alpha), knobs)[..., 176:208] - alone)
+        .abs()
+        .mean()
         for alpha in (seen, None)
     ]
     assert apart[0] < apart[1] / 3
