@@ -45,7 +45,7 @@ def contents(photos: Tensor, paintings: Tensor, training: PerceptualTraining) ->
 def held_taps(training: PerceptualTraining) -> tuple[str, ...]:
     """Where the content's features are compared.
 
-    relu4_1 as published, else relu3_1 as well: at 1/8 of the size an eye is a single position.
+    relu4_1 as published, else relu3_1 as well, because at 1/8 of the size an eye is a single position.
     """
     return ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
 
