@@ -772,6 +772,9 @@ def test_tensors_in_several_files_are_resumed(site: Site, cache: Path) -> None:
     assert [one["path"] for one in site.asked] == ["/one.safetensors", "/two.safetensors", "/two.safetensors"]
 
 
+TWINS = {"one": torch.ones(2), "two": torch.arange(3.0)}
+
+
 def test_one_tensor_in_two_files_is_an_error(site: Site, cache: Path) -> None:
     data = save({"a": torch.ones(2)})
     site.files = {"one.safetensors": data, "two.safetensors": data}
@@ -780,3 +783,16 @@ def test_one_tensor_in_two_files_is_an_error(site: Site, cache: Path) -> None:
     with pytest.raises(WeightsError, match=r"two\.safetensors holds a, which is also in another file"):
         weights.pull("net.test")
     assert weights.verify("net.test") == [("net.test", "missing")]
+
+
+def test_prefixes_tell_files_with_the_same_names_apart(site: Site, cache: Path) -> None:
+    site.files = {f"{name}.safetensors": save({"a": value}) for name, value in TWINS.items()}
+    files = tuple(
+        File(name=f"{name}.safetensors", prefix=f"{name}.", sources=(site.url(f"{name}.safetensors"),))
+        for name in TWINS
+    )
+    records.register(Record(name="net.test", files=files, licence="MIT", paper="none"))
+    weights.pull("net.test")
+    state = weights.load("net.test")
+    assert state.keys() == {"one.a", "two.a"}
+    assert all(torch.equal(state[f"{name}.a"], value) for name, value in TWINS.items())

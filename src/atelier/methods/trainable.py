@@ -178,6 +178,13 @@ class Trainable:
         """The weighted terms of one step by name; their sum is minimised."""
         raise NotImplementedError
 
+    def start(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Load the weights that training starts from: those that the method itself reads.
+
+        Raises RuntimeError if they belong to another network.
+        """
+        network.load_state_dict(dict(state))
+
     # several networks
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, nn.Module]:

@@ -260,8 +260,10 @@ class TensorShelf(Shelf):
 
     def _read(self, originals: Mapping[str, Path]) -> checkpoints.State:
         state: checkpoints.State = {}
+        prefixes = {part.name: part.prefix for part in self.record.parts}
         for name, path in originals.items():
-            more = checkpoints.read_checkpoint(path)
+            read = checkpoints.read_checkpoint(path)
+            more = {f"{prefixes[name]}{key}": tensor for key, tensor in read.items()}
             if twice := state.keys() & more.keys():
                 raise WeightsError(
                     f"{name} holds {min(twice)}, which is also in another file of {self.record.name}: "

@@ -29,6 +29,7 @@ class File:
 
     `name` is the path inside the published folder, with forward slashes. `sources` are the URLs to try, in
     order. `sha256` is the hash, or `sha256_prefix` if only its beginning is known. `bytes` is the size.
+    `prefix` is put before the name of each tensor, if several files have tensors of the same names.
     """
 
     name: str
@@ -36,6 +37,7 @@ class File:
     sha256: str | None = None
     sha256_prefix: str | None = None
     bytes: int | None = None
+    prefix: str = ""
 
     @property
     def hash(self) -> str:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from atelier.core.atomic import atomic
 from atelier.core.device import compute_dtype
-from atelier.core.errors import TrainingError
+from atelier.core.errors import TrainingError, WeightsError
 from atelier.methods.base import Batch, Job, Method
 from atelier.methods.trainable import Stateful, Update, half_precision
 from atelier.store.weights import load
@@ -72,8 +72,8 @@ class MethodTask:
             raise TrainingError(f"{self.name} trains several networks: it cannot start from one weights file")
         state = {name: tensor.float() for name, tensor in load(self.settings.start).items()}
         try:
-            networks[self.averaged[0]].load_state_dict(state)
-        except RuntimeError as error:
+            self.method.start(networks[self.averaged[0]], state)
+        except (RuntimeError, WeightsError) as error:
             raise TrainingError(
                 f"{self.settings.start} does not hold a network of {self.name} with these settings"
             ) from error

@@ -26,11 +26,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from atelier import features, losses, maths
+from atelier import features, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.feedforward.perceptual import (
+    STYLE,
+    PerceptualTraining,
+    contents,
+    feature_terms,
+    held_taps,
+    pixel_terms,
+)
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import key_parts, lend_visible_colours
 from atelier.store import cache, weights
@@ -43,7 +51,6 @@ if TYPE_CHECKING:
     from atelier.networks.decoder import Decoder, DecoderPlan
 
 Padding = Literal["replicate", "reflect", "zeros"]
-_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 _PAPER = "Huang and Belongie 2017, Arbitrary Style Transfer in Real-time, arXiv:1703.06868"
 
 register(
@@ -114,7 +121,7 @@ class Adain(Method):
 
     shared_knobs = ("encoder", "padding")
 
-    class Training(AnyKnobs):
+    class Training(PerceptualTraining):
         """The layout of the decoder, and the losses."""
 
         encoder: str = knob(
@@ -127,18 +134,6 @@ class Adain(Method):
         skips: int = knob(1, "Skip connections: relu3_1, then relu2_1, relu1_1.", ge=0, le=3)
         blocks: int = knob(1, "Residual blocks at the first skip connection.", ge=0, le=16)
         strength: float = knob(1.0, "Share of the style in the features.", ge=0, le=1)
-        scale: Literal["relative", "published"] = knob(
-            "relative", "Scale of the losses: relative to their targets, or as in the paper."
-        )
-        content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(20.0, "Weight of the style's statistics.", ge=0)
-        identity_share: float = knob(
-            0.25, "Fraction of the batch that uses the painting as its own content.", ge=0, le=1
-        )
-        identity_weight: float = knob(2.0, "Weight of the pixel error in that fraction.", ge=0)
-        smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
-        overshoot: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
-        lattice: float = knob(0.0, "Penalty for a grid that the decoder weaves into flat areas.", ge=0)
 
     def __init__(self) -> None:
         self._encoders: dict[tuple[str, str, torch.device], features.VGG] = {}
@@ -212,20 +207,18 @@ class Adain(Method):
         encoder = self._encoder(training, device, training.encoder)
         loss_encoder = self._encoder(training, device, training.loss_encoder or training.encoder)
         taps = self._plan(training, device).taps
-        same = round(training.identity_share * len(batch.photos))
-        content = torch.cat([batch.paintings[:same], batch.photos[same:]])
-        # relu3_1 as well, because at 1/8 of the size an eye is a single position.
-        held = ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
+        content, same = contents(batch.photos, batch.paintings, training)
+        held = held_taps(training)
         with torch.no_grad():
-            style, seen = loss_encoder(batch.paintings, _STYLE), loss_encoder(content, held)
+            style, seen = loss_encoder(batch.paintings, STYLE), loss_encoder(content, held)
             target = given = _moved(seen, style, training.strength)
             if loss_encoder is not encoder or not {*taps} <= {*held}:
                 seen = encoder(content, taps)
                 given = _moved(seen, encoder(batch.paintings, taps), training.strength)
         height, width = content.shape[-2:]
         picture = network({tap: given[tap] for tap in taps})[..., :height, :width]
-        terms = _terms(loss_encoder(picture, _STYLE), target, style, training)
-        return terms | _plain_terms(picture, content[:same], training)
+        terms = feature_terms(loss_encoder(picture, STYLE), target, style, training)
+        return terms | pixel_terms(picture, content[:same], training)
 
     def _plan(self, training: Adain.Training, device: torch.device) -> DecoderPlan:
         from atelier.networks.decoder import DecoderPlan
@@ -284,7 +277,7 @@ def _loaded(
 def _large_enough(image: Tensor, encoder: features.VGG) -> Tensor:
     """The image (1, 3, H, W), padded by repeating the last row and column to the encoder's minimum size."""
     height, width = image.shape[-2:]
-    side = encoder.smallest_side(_STYLE)
+    side = encoder.smallest_side(STYLE)
     more = (0, max(0, side - width), 0, max(0, side - height))
     return torch.nn.functional.pad(image, more, mode="replicate") if any(more) else image
 
@@ -335,30 +328,3 @@ def _moved(seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: fl
 def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:
     """The visible share of each position of features (1, C, h, w)."""
     return maths.weight_at(seen, (found.shape[-2], found.shape[-1]))
-
-
-def _terms(
-    found: Mapping[str, Tensor], target: Mapping[str, Tensor], style: Mapping[str, Tensor], training: Any
-) -> dict[str, Tensor]:
-    """Content and style, eqs. 11 to 13 of the paper; `relative` takes means over the taps, not sums."""
-    relative = training.scale == "relative"
-    content = [losses.ContentLoss(target[tap], relative=relative)(found[tap]) for tap in target]
-    moments = [losses.MomentLoss(style[tap], relative=relative)(found[tap]) for tap in _STYLE]
-    return {
-        "content": training.content_weight * torch.stack(content).mean(),
-        "style": training.style_weight * torch.stack(moments).sum() / (len(_STYLE) if relative else 1),
-    }
-
-
-def _plain_terms(picture: Tensor, same: Tensor, training: Any) -> dict[str, Tensor]:
-    """Pixel losses: `same` holds the contents of the first pictures, which are also their styles."""
-    picture, terms = picture.float(), {}
-    if len(same) and training.identity_weight:
-        terms["identity"] = training.identity_weight * (picture[: len(same)] - same).abs().mean()
-    if training.smoothness:
-        terms["smoothness"] = training.smoothness * losses.TotalVariation("squared")(picture)
-    if training.overshoot:
-        terms["overshoot"] = training.overshoot * (picture - picture.clamp(0, 1)).square().mean()
-    if training.lattice:
-        terms["lattice"] = training.lattice * losses.LatticeLoss()(picture)
-    return terms

@@ -118,4 +118,3 @@ def _moved(
     shift = torch.lerp(centre.to(own), style_mean.to(own), strength)
     # `centre` is rounded to the features' precision, and so subtracts without a further error.
     return torch.addcmul(shift.to(found.dtype), found - centre, gain.to(found.dtype))
-
