@@ -102,7 +102,7 @@ def _between(
 
 
 def transport(covariance: Tensor, target: Tensor) -> Tensor:
-    """The symmetric map (..., C, C) of least change between zero-mean Gaussians: the Monge-Kantorovich one."""
+    """The Monge-Kantorovich map (..., C, C) from one covariance to another: symmetric, of least change."""
     batch = covariance[None] if covariance.ndim == 2 else covariance
     root, inverse_root = _roots(batch)
     middle, _ = _roots(root @ target @ root)

@@ -46,7 +46,7 @@ def lend_visible_colours(
 def lend_visible_bands(
     job: Job, picture: torch.Tensor, strength: float = 1.0, *, styles: Sequence[torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """`colour.lend_bands` for a job: hidden pixels are ignored. `styles` replaces the job's, at other sizes."""
+    """`colour.lend_bands` for a job: hidden pixels are ignored. `styles` are the job's at another size."""
     samples = [
         colour.Sample(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
         for one, a in zip(styles or job.styles, job.looks.seen, strict=True)

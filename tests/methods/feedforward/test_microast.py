@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atelier import Picture, WeightsError, features, stylize
+from atelier import Picture, TrainingError, WeightsError, features, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Progress
 from atelier.images import write
 from atelier.losses import MomentLoss
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.microast import MicroAst
-from atelier.networks.microast import MicroAST, from_state
+from atelier.networks.microast import from_state
 from atelier.store.records import record
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of

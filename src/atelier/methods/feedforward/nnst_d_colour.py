@@ -1,14 +1,14 @@
 """Colour in the search of NNST-D: additional columns that compare the mean colours of cells.
 
-The cosine of centred features ignores how far a feature lies from the mean. In flat parts of the photo the
-direction is noise, and a neighbouring cell can match anything: the result is blotchy. The score here is
+The cosine of centred features ignores how far a feature lies from the mean. In flat parts of the photo
+the direction is noise, and a neighbouring cell can match anything: the result is blotchy. The score here is
 
     q.k / rms|q| - weight * ((dy / sy)^2 + CHROMA * |dc / sc|^2)
 
-for a centred query q, a unit key k, the root mean square length of all queries, and the differences dy in luma
-and dc in two chroma channels between the candidate's cell and the photo's. The photo is first moved to the
-mean and covariance of the style's cell colours. sy and sc are the style's standard deviations. The squared
-distance 2ab - aa - bb is a dot product of five columns, so the search stays one matrix product.
+for a centred query q, a unit key k, the root mean square length of all queries, and the differences dy in
+luma and dc in two chroma channels between the candidate's cell and the photo's. The photo is first moved to
+the mean and covariance of the style's cell colours. sy and sc are the style's standard deviations. The
+squared distance 2ab - aa - bb is a dot product of five columns, so the search stays one matrix product.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPPONENT = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0
 
 
 def cell_colours(picture: torch.Tensor, cell: int) -> torch.Tensor:
-    """Mean luma and chroma (3, h, w) of the cells of a picture (1, 3, H, W), 0..1; the last ones may be cut."""
+    """Mean luma and chroma (3, h, w) of the cells of a picture (1, 3, H, W), 0..1; edge cells may be cut."""
     cells = torch.nn.functional.avg_pool2d(picture.float(), cell, ceil_mode=True, count_include_pad=False)
     return torch.einsum("ij,jhw->ihw", cells.new_tensor(_OPPONENT), cells[0])
 
@@ -53,9 +53,9 @@ def colour_columns(
 ) -> ColourColumns:
     """Columns whose dot product is -`weight` times the squared colour distance.
 
-    `wanted` (3, h, w) are the cell colours of the content, `colours` (M, 3) those of the candidates. Each group
-    of candidates gets five columns, because the content is moved to the moments of each style. `where` says,
-    for each group, how much each cell (h, w) counts for the content's moments; None for all alike.
+    `wanted` (3, h, w) are the cell colours of the content, `colours` (M, 3) those of the candidates. Each
+    group of candidates gets five columns, because the content is moved to the moments of each style. `where`
+    says, for each group, how much each cell (h, w) counts for the content's moments; None for all alike.
     """
     groups = choices.group_of().to(colours.device)
     queries, keys = [], []

@@ -31,7 +31,7 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
-from atelier.methods.feedforward.nnst_d import MARGIN, TILE
+from atelier.methods.feedforward.nnst_d_level import MARGIN, TILE
 from atelier.methods.feedforward.nnst_d_style import turned_alphas, turned_copies
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
@@ -214,7 +214,9 @@ def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
     """The method that paints the first picture, and its knobs."""
     kind = registry.find("nnst_d")
     same = ("encoder", "keep", "coarsest", "stroke_size", "turned", "dims", "half")
-    chosen = {name: getattr(knobs, name) for name in same} | {"weights": knobs.decoder}
+    # Fine detail is optimised here, and a decoder of it would tie the start to one encoder.
+    own = {"weights": knobs.decoder, "detail": 0.0}
+    chosen = {name: getattr(knobs, name) for name in same} | own
     return kind(), knob_rules.parse(kind.Knobs, chosen)
 
 

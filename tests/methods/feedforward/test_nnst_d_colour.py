@@ -1,0 +1,82 @@
+"""Colour in the search of NNST-D: the added columns are the formula, and flat places stay together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import atelier
+from atelier import colour, maths
+from atelier.methods.feedforward.nnst_d_colour import CHROMA, NOISE, cell_colours, colour_columns, extended
+
+
+def candidates(count: int, groups: int = 1, seed: int = 0) -> tuple[maths.Candidates, torch.Tensor]:
+    """Random keys and colours of `groups` styles with `count` candidates each."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.nn.functional.normalize(torch.randn((count * groups, 6), generator=generator), dim=1)
+    colours = torch.rand((count * groups, 3), generator=generator) - torch.tensor([0.0, 0.5, 0.5])
+    grids, members = tuple((1, count) for _ in range(groups)), tuple(range(groups))
+    return maths.Candidates(keys, torch.eye(6), grids, members), colours
+
+
+def test_cell_colours_are_the_mean_luma_and_colour_differences() -> None:
+    picture = torch.zeros((1, 3, 8, 8))
+    picture[:, 0, :4, :4] = 1.0
+    found = cell_colours(picture, 4)
+    assert found.shape == (3, 2, 2)
+    # Red in BT.601: Y 0.299, Cb -0.1687, Cr 0.5.
+    torch.testing.assert_close(found[:, 0, 0], torch.tensor([0.299, -0.1687, 0.5]))
+    assert found[:, 1, 1].abs().max() == 0
+    grey = cell_colours(torch.full((1, 3, 5, 7), 0.25), 4)
+    assert grey.shape == (3, 2, 2)
+    torch.testing.assert_close(grey[0], torch.full((2, 2), 0.25))
+    assert grey[1:].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_added_columns_equal_the_formula(groups: int) -> None:
+    choices, colours = candidates(20, groups)
+    wanted = torch.rand((3, 4, 5), generator=torch.Generator().manual_seed(9)) * 0.4
+    columns = colour_columns(wanted, choices, colours, 0.25, [None] * groups)
+    score = columns.queries.flatten(1).T @ columns.keys.T
+    for group in range(groups):
+        mine = slice(20 * group, 20 * group + 20)
+        theirs = colours[mine]
+        moved = colour.match_moments(wanted[None], theirs.T[None, :, None], noise=NOISE)[0].flatten(1).T
+        luma = theirs[:, 0].std(correction=0)
+        chroma = torch.maximum(theirs[:, 1:].var(0, correction=0).sum().sqrt(), luma / 2)
+        difference = (moved[:, None] - theirs[None]).square()
+        apart = difference[..., 0] / luma**2 + CHROMA * difference[..., 1:].sum(-1) / chroma**2
+        torch.testing.assert_close(score[:, mine], -0.25 * apart, atol=2e-4, rtol=1e-4)
+    assert extended(choices, columns).keys.shape == (20 * groups, 6 + 5 * groups)
+
+
+def test_hidden_candidates_do_not_shape_the_wanted_colours() -> None:
+    choices, colours = candidates(20)
+    visible = torch.arange(20) < 12
+    masked = maths.Candidates(choices.keys, choices.basis, choices.grids, choices.groups, visible)
+    wanted = torch.rand((3, 4, 5))
+    other = colours.clone()
+    other[12:] = 7.0
+    one, two = (colour_columns(wanted, masked, some, 0.25, [None]) for some in (colours, other))
+    torch.testing.assert_close(one.queries, two.queries)
+
+
+@settings(max_examples=8, deadline=None)
+@given(level=st.integers(20, 230), across=st.booleans())
+def test_a_shading_of_one_grey_level_chooses_one_place_and_not_several(level: int, across: bool) -> None:
+    """By cosine alone, the halves are matched with opposite places of the style, such as black and white."""
+    rows, columns = np.mgrid[:96, :96]
+    tones = (rows + 20 * np.sin(columns / 5)).clip(0, 96)[..., None] / 96
+    style = tones * [0.9, 0.8, 0.5] + (1 - tones) * [0.05, 0.1, 0.3]
+    photo = np.full((64, 96, 3), level / 255, np.float32)
+    half = np.s_[:, 48:] if across else np.s_[32:]
+    photo[half] += 1 / 255
+    raw = {"method": "nnst_d", "device": "cpu", "colours": False, "detail": 0.0, "photo_detail": 0.0}
+    made = atelier.stylize(photo, style.astype(np.float32), **raw).pixels
+    assert made.std((0, 1)).max() < 0.1
+    blotchy = atelier.stylize(photo, style.astype(np.float32), tone=0.0, **raw).pixels
+    assert blotchy.std((0, 1)).max() > 2 * made.std((0, 1)).max()
