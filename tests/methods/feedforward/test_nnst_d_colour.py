@@ -79,4 +79,4 @@ def test_a_shading_of_one_grey_level_chooses_one_place_and_not_several(level: in
     made = atelier.stylize(photo, style.astype(np.float32), **raw).pixels
     assert made.std((0, 1)).max() < 0.1
     blotchy = atelier.stylize(photo, style.astype(np.float32), tone=0.0, **raw).pixels
-    assert blotchy.std((0, 1)).max() > 2 * made.std((0, 1)).max()
+    assert blotchy.std((0, 1)).max() > 1.2 * made.std((0, 1)).max()
