@@ -12,19 +12,25 @@ import torch
 from safetensors.torch import save_file
 
 import atelier
+from atelier import maths
+from atelier.colour.bands import split_bands
 from atelier.core.errors import WeightsError
 from atelier.methods.base import Job
-from atelier.methods.feedforward import nnst_d, nnst_d_style
+from atelier.methods.feedforward import nnst_d, nnst_d_level, nnst_d_style
+from atelier.methods.feedforward.adain import Adain
 from atelier.methods.feedforward.nnst_d import NNSTD
+from atelier.methods.feedforward.nnst_d_detail import Detail
 
 Floats = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("nnst_d") / "tiny.safetensors"
-    save_file(dict(NNSTD.tiny()["weights"]), path)
-    return {"weights": str(path), "encoder": str(tiny_encoder), "device": "cpu", "half": False}
+    folder = tmp_path_factory.mktemp("nnst_d")
+    files = {name: str(folder / f"{name}.safetensors") for name in NNSTD.tiny()}
+    for name, state in NNSTD.tiny().items():
+        save_file(dict(state), files[name])
+    return {**files, "encoder": str(tiny_encoder), "device": "cpu", "half": False}
 
 
 def waves(height: int, width: int, seed: int = 0) -> Floats:
@@ -45,18 +51,18 @@ def paint(content: Floats, style: Any, settings: dict[str, Any], **more: Any) ->
 @pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
 def test_tiles_are_the_whole(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
     content, style = waves(300, 230), waves(200, 220, 1)
-    monkeypatch.setattr(nnst_d, "_FULL_SEARCH", 1 << 25 if full else 0)
+    monkeypatch.setattr(nnst_d_level, "_FULL_SEARCH", 1 << 25 if full else 0)
     whole = paint(content, style, settings)
-    monkeypatch.setattr(nnst_d, "TILE", 64)
-    monkeypatch.setattr(nnst_d, "_KEPT_CELLS", 0 if full else 1 << 19)  # seen twice, or kept
+    monkeypatch.setattr(nnst_d_level, "TILE", 64)
+    monkeypatch.setattr(nnst_d_level, "_KEPT_CELLS", 0 if full else 1 << 19)  # seen twice, or kept
     seen: list[int] = []
-    look = nnst_d.Level.look
+    look = nnst_d_level.Level.look
 
     def counted(self: Any, *given: Any) -> Any:
         seen.append(1)
         return look(self, *given)
 
-    monkeypatch.setattr(nnst_d.Level, "look", counted)
+    monkeypatch.setattr(nnst_d_level.Level, "look", counted)
     tiled = paint(content, style, settings)
     assert len(seen) > (40 if full else 20)
     assert whole.std() > 0.05
@@ -100,7 +106,7 @@ def test_a_picture_in_its_own_style_chooses_itself(settings: dict[str, Any]) -> 
     painter = nnst_d._networks(knobs.encoder, knobs.weights, job, half=False)
     style = nnst_d.Styles(painter, job, knobs).at(96)
     with torch.inference_mode():
-        _, chosen = nnst_d.Level(painter, content, style).paint(content, None)
+        _, chosen = nnst_d_level.Level(painter, content, style).paint(content, None)
     assert chosen.index.flatten().tolist() == list(range(16 * 24))
 
 
@@ -109,7 +115,7 @@ def test_each_style_gets_its_share_of_the_canvas(
 ) -> None:
     content, styles = waves(96, 128), [waves(96, 96, 1), waves(96, 96, 2)]
     shares: list[float] = []
-    paint_level = nnst_d.Level.paint
+    paint_level = nnst_d_level.Level.paint
 
     def noted(self: Any, *given: Any) -> Any:
         picture, chosen = paint_level(self, *given)
@@ -117,21 +123,78 @@ def test_each_style_gets_its_share_of_the_canvas(
         shares.append(float((groups[chosen.index] == 1).float().mean()))
         return picture, chosen
 
-    monkeypatch.setattr(nnst_d.Level, "paint", noted)
+    monkeypatch.setattr(nnst_d_level.Level, "paint", noted)
     paint(content, styles, settings, style_weights=(0.75, 0.25))
     assert shares[0] == pytest.approx(0.25, abs=0.03)
     assert all(0.05 < share < 0.5 for share in shares)
 
 
+def test_fine_detail_is_the_photos_where_all_of_it_is_asked_for(settings: dict[str, Any]) -> None:
+    """Bands below about four pixels are replaced; what is coarser stays."""
+    content, style = waves(96, 128), waves(96, 96, 1)
+    plain = {"colours": False, "detail": 0.0}
+    none = paint(content, style, settings, **plain, photo_detail=0.0)
+    half = paint(content, style, settings, **plain, photo_detail=0.5)
+    whole = paint(content, style, settings, **plain, photo_detail=1.0)
+    pyramids = [split_bands(torch.from_numpy(one).permute(2, 0, 1)[None]) for one in (content, none)]
+    merged = maths.merge([*pyramids[0][:3], *pyramids[1][3:]])[0].permute(1, 2, 0)[:96, :128]
+    np.testing.assert_allclose(whole, merged.clip(0, 1), atol=1e-5)
+    inside = (whole > 0) & (whole < 1) & (none > 0) & (none < 1)
+    np.testing.assert_allclose(half[inside], ((none + whole) / 2)[inside], atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_the_detail_comes_from_the_picture_of_adain(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, strength: float
+) -> None:
+    """Its decoder reads features that are there already, tile by tile, with the moments of the whole."""
+    content, style = (
+        torch.from_numpy(one).permute(2, 0, 1)[None] for one in (waves(160, 128), waves(96, 96, 1))
+    )
+    cpu = torch.device("cpu")
+    job = Job(
+        content=content,
+        styles=[style],
+        style_weights=[1.0],
+        device=cpu,
+        dtype=torch.float32,
+        strength=strength,
+    )
+    knobs = NNSTD.Knobs(**{name: settings[name] for name in ("encoder", "weights", "detail_weights", "half")})
+    fast = Adain.Knobs(encoder=knobs.encoder, weights=knobs.detail_weights, half=False)
+    monkeypatch.setattr(nnst_d_level, "TILE", 64)
+    with torch.inference_mode():
+        wanted = Adain().decoded(job, fast)
+        networks = nnst_d._networks(knobs.encoder, knobs.weights, job, half=False)
+        level = nnst_d_level.Level(networks, content, nnst_d.Styles(networks, job, knobs).at(160))
+        level.detail = Detail.of(job, [style], knobs)
+        assert level.detail is not None
+        views = nnst_d_level.Views(level, content)
+        moments = views.moments()
+        for position, tile in enumerate(level.tiles):
+            window = content[(..., *tile.outer)]
+            made = level.detail._decoded(window, views[position].detail, moments.detail, strength)
+            torch.testing.assert_close(
+                made[(..., *tile.inner)], wanted[(..., *tile.core)], atol=2e-3, rtol=1e-3
+            )
+
+
+def test_a_decoder_of_another_encoder_is_refused(settings: dict[str, Any]) -> None:
+    del (chosen := dict(settings))["detail_weights"]
+    with pytest.raises(WeightsError, match=r"trained for this encoder.*or set 'detail' to 0"):
+        paint(waves(40, 40), waves(40, 40), chosen)
+    assert paint(waves(40, 40), waves(40, 40), chosen, detail=0).shape == (40, 40, 3)
+
+
 def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     sides: list[int] = []
-    projected = nnst_d.maths.projected
+    projected = nnst_d_style.maths.projected
 
     def noted(maps: Any, groups: Any, directions: Any, **options: Any) -> Any:
         sides.append(4 * max(maps[0].shape[1:]))
         return projected(maps, groups, directions, **options)
 
-    monkeypatch.setattr(nnst_d.maths, "projected", noted)
+    monkeypatch.setattr(nnst_d_style.maths, "projected", noted)
     monkeypatch.setattr(nnst_d_style.cache, "LIMIT", 0)
     paint(waves(200, 256), waves(200, 256, 1), settings, stroke_size=128)
     assert sides == [64, 128]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from atelier import maths
 from atelier.colour.bands import split_bands
+from atelier.core.errors import WeightsError
 from atelier.core.lazy import torch
 from atelier.methods.feedforward.adain import Adain
 
@@ -56,7 +57,10 @@ class Detail:
         if not knobs.detail:
             return cls(None, {}, 0.0, knobs.photo_detail) if knobs.photo_detail else None
         fast = Adain.Knobs(encoder=knobs.encoder, weights=knobs.detail_weights, half=knobs.half)
-        seen = Adain.seen(replace(job, styles=styles), fast)
+        try:
+            seen = Adain.seen(replace(job, styles=styles), fast)
+        except WeightsError as error:
+            raise WeightsError(f"{error}, or set 'detail' to 0") from error
         return cls(seen.decoder, seen.style, knobs.detail, knobs.photo_detail)
 
     @property
