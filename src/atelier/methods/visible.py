@@ -43,15 +43,22 @@ def lend_visible_colours(
     return colour.lend_colours(picture, styles, _parts(job, picture), strength, out=out)
 
 
-def lend_visible_bands(
+def lend_statistics(
     job: Job, picture: torch.Tensor, strength: float = 1.0, *, styles: Sequence[torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """`colour.lend_bands` for a job: hidden pixels are ignored. `styles` are the job's at another size."""
+    """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
+
+    `styles` are the job's at another size, in which their detail is to count. Each step changes what the
+    other has set a little, so that colours are lent before and after detail.
+    """
     samples = [
         colour.Sample(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
         for one, a in zip(styles or job.styles, job.looks.seen, strict=True)
     ]
-    return colour.lend_bands(picture, samples, _parts(job, picture), strength)
+    lent = lend_visible_colours(job, picture)
+    lent = colour.lend_bands(lent, samples, _parts(job, picture))
+    lent = lend_visible_colours(job, lent, out=lent)
+    return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 
 def _parts(job: Job, picture: torch.Tensor) -> Sequence[float] | torch.Tensor:

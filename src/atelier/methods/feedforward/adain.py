@@ -6,10 +6,10 @@ result into a picture. Several styles blend their statistics; strength mixes in 
 
 Differences from the paper, except in `--quality published`: the decoder also receives relu3_1, with the
 style's statistics, because faces and straight edges are lost at 1/8 of the size. The finished picture takes
-the mean and covariance of the style's colours. Padding is replicate, because zero padding leaves a visible
-border. Training losses are relative to their targets, because feature scales differ between encoders, and
-part of each batch uses a painting as its own content. Below full strength, the detail that the decoder loses
-is added back in proportion, so that strength 0 returns the photo.
+the style's statistics of colour and detail (`colour.lend_bands`). Padding is replicate, because zero padding
+leaves a visible border. Training losses are relative to their targets, because feature scales differ between
+encoders, and part of each batch uses a painting as its own content. Below full strength, the detail that the
+decoder loses is added back in proportion, so that strength 0 returns the photo.
 
 Every quality keeps the size of the picture. The published code rounds sides up to a multiple of 8; the rows
 and columns that this adds at the bottom and right are cropped here, and all other pixels are the same.
@@ -40,7 +40,7 @@ from atelier.methods.feedforward.perceptual import (
     pixel_terms,
 )
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import key_parts, lend_visible_colours
+from atelier.methods.visible import key_parts, lend_statistics
 from atelier.store import cache, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -98,9 +98,7 @@ class Adain(Method):
         )
         padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
-        colours: bool = knob(
-            True, "Give the finished picture the mean and covariance of the style's colours."
-        )
+        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the decoder loses."
         )
@@ -171,7 +169,7 @@ class Adain(Method):
         with torch.inference_mode():
             picture = self.decoded(job, knobs, seen).clamp(0, 1)
             if knobs.colours:
-                picture = lend_visible_colours(job, picture, job.strength)
+                picture = lend_statistics(job, picture, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 

@@ -5,8 +5,8 @@ channel of the decoder's convolutions (Wang et al. 2023, "DualMod"). With half a
 in use, it is the fastest network here, and a picture of any style takes one pass. The losses of its training
 are AdaIN's, and a contrastive one by which each result has the signals of its own style and of no other.
 
-Differences from the paper: several styles blend their signals. The finished picture takes the mean and
-covariance of the style's colours, except in `--quality published`. Below full strength, the detail that the
+Differences from the paper: several styles blend their signals. The finished picture takes the style's
+statistics of colour and detail, except in `--quality published`. Below full strength, the detail that the
 network loses is added back in proportion, so that strength 0 returns the photo; as published, only the means
 and deviations are mixed. The picture keeps its size: the published network rounds sides up to a multiple of
 4; the rows and columns that this adds at the bottom and right are cropped here. In training, losses are
@@ -38,7 +38,7 @@ from atelier.methods.feedforward.perceptual import (
     pixel_terms,
 )
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import key_parts, lend_visible_colours
+from atelier.methods.visible import key_parts, lend_statistics
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
 from atelier.store.records import File, Record, register
@@ -99,9 +99,7 @@ class MicroAst(Method):
         weights: str = knob(
             "microast.published", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
-        colours: bool = knob(
-            True, "Give the finished picture the mean and covariance of the style's colours."
-        )
+        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the network loses."
         )
@@ -164,7 +162,7 @@ class MicroAst(Method):
         with torch.inference_mode():
             picture = decoded(network, signals, job, restore=knobs.restore).clamp(0, 1)
             if knobs.colours:
-                picture = lend_visible_colours(job, picture, job.strength)
+                picture = lend_statistics(job, picture, job.strength)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 

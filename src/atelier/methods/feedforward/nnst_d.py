@@ -7,7 +7,10 @@ decodes the result into a picture, coarse to fine; each level's picture joins th
 The authors did not publish this variant's network, so this one is our own. It differs where that preserves
 more of the photo or saves time: half of each query is the photo itself; the decoder also receives the photo's
 normalised features; the search uses the principal directions of the style's features, and at fine levels only
-the neighbourhood of the coarser level's matches. Above `stroke_size` the style is not enlarged further.
+the neighbourhood of the coarser level's matches. Colour counts in the search, because features say little in
+flat places (`tone`). Fine detail comes from AdaIN's decoder and the photo (`detail`, `photo_detail`), and the
+finished picture takes the style's statistics of colour and detail (`colour.lend_bands`). Above `stroke_size`
+the style is not enlarged further.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from atelier.methods.feedforward.nnst_d_level import Level, shares
 from atelier.methods.feedforward.nnst_d_losses import DecoderLosses
 from atelier.methods.feedforward.nnst_d_style import Networks, Styles
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import lend_visible_bands, lend_visible_colours
+from atelier.methods.visible import lend_statistics
 from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
@@ -77,7 +80,7 @@ class NNSTD(Method):
             le=1,
         )
         tone: float = knob(
-            0.25, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
+            1.0, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
         )
         detail: float = knob(
             1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
@@ -98,9 +101,7 @@ class NNSTD(Method):
             "no", "Mirrored or rotated copies of the style to search as well."
         )
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
-        colours: bool = knob(
-            True, "Give the finished picture the mean and covariance of the style's colours."
-        )
+        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
         half: bool = knob(True, "Run the networks in bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
@@ -162,9 +163,7 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
-        picture = lend_visible_colours(job, picture, job.strength, out=picture)
-        picture = lend_visible_bands(job, picture, job.strength, styles=styles.pictures(max(final)))
-        return lend_visible_colours(job, picture, job.strength, out=picture)
+        return lend_statistics(job, picture, job.strength, styles=styles.pictures(max(final)))
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():

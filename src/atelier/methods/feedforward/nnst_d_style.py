@@ -133,7 +133,7 @@ class Styles:
     def pictures(self, long_side: int) -> list[torch.Tensor]:
         """All styles (1, 3, H, W), those without a weight too, at the size used for such a content."""
         ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
-        return [style if ratio == 1 else _shrunk(style, ratio) for style in self.job.styles]
+        return [shrunk(style, ratio) for style in self.job.styles]
 
     def at(self, long_side: int) -> StyleLevel:
         """The style level for a content with that long side."""
@@ -156,7 +156,7 @@ class Styles:
 
     def _seen(self, ratio: float) -> StyleLevel:
         networks = self.networks
-        small = [_shrunk(style, ratio) for style, _ in self.used]
+        small = [shrunk(style, ratio) for style, _ in self.used]
         first = [networks.see(style) for style in small]
         basis = self._basis(first)
         maps, groups, values, masks, colours = [], [], [], [], []
@@ -192,7 +192,10 @@ class Styles:
         return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long().to(rows.device)]
 
 
-def _shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
+def shrunk(picture: torch.Tensor, ratio: float) -> torch.Tensor:
+    """A picture (1, 3, H, W) with its sides multiplied by `ratio`."""
+    if ratio == 1:
+        return picture
     height, width = (max(1, round(side * ratio)) for side in picture.shape[-2:])
     return resize(picture, (height, width))
 

@@ -9,7 +9,7 @@ Differences from the paper, for speed and to preserve the photo: the optimisatio
 at small sizes, where it is cheap. Half of each query is the photo's. Features are centred before comparison,
 all layers have equal weight, and mirrored copies of the style are candidates too. The encoder runs in
 bfloat16, and the search uses the principal directions of the style's features. Above `stroke_size` the style
-is not enlarged further, and the finished picture's colours get the style's mean and covariance. Feature
+is not enlarged further, and the finished picture gets the style's statistics of colour and detail. Feature
 splitting and the colour step are omitted. `--quality published` is the authors' code, with VGG-16 and its
 conventions.
 """
@@ -32,10 +32,10 @@ from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
 from atelier.methods.feedforward.nnst_d_level import MARGIN, TILE
-from atelier.methods.feedforward.nnst_d_style import turned_alphas, turned_copies
+from atelier.methods.feedforward.nnst_d_style import shrunk, turned_alphas, turned_copies
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
-from atelier.methods.visible import lend_visible_colours
+from atelier.methods.visible import lend_statistics
 
 #: The largest number of query-candidate products for an exhaustive search (one or two seconds on two cores):
 #: for the first search, and for later ones, where most matches are near the previous ones anyway.
@@ -99,9 +99,7 @@ class NNST(_Optimising):
         hues: Literal["painted", "photo"] = knob(
             "painted", "'photo' takes the photo's hues, with the variance of the style's."
         )
-        colours: bool = knob(
-            True, "Give the finished picture the mean and covariance of the style's colours."
-        )
+        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
@@ -139,7 +137,8 @@ class NNST(_Optimising):
             picture = _with_hues(job, picture)
         elif knobs.colours:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
-            picture = lend_visible_colours(job, picture)
+            ratio = min(1.0, knobs.stroke_size / max(size_of(job.content)))
+            picture = lend_statistics(job, picture, styles=[shrunk(style, ratio) for style in job.styles])
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
