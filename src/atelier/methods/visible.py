@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from atelier.methods.base import Job
 
 
+#: Lending colours changes detail and the other way round: after two rounds both are near the style's.
+_ROUNDS = 2
+
+
 def key_parts(style: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor | str, ...]:
     """The parts of a cache key that identify a style: the picture and, as text, its alpha.
 
@@ -48,16 +52,16 @@ def lend_statistics(
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
-    `styles` are the job's at another size, in which their detail is to count. Each step changes what the
-    other has set a little, so that colours are lent before and after detail.
+    `styles` are the job's at the size at which their detail counts.
     """
     samples = [
         colour.Sample(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
         for one, a in zip(styles or job.styles, job.looks.seen, strict=True)
     ]
     lent = lend_visible_colours(job, picture)
-    lent = colour.lend_bands(lent, samples, _parts(job, picture))
-    lent = lend_visible_colours(job, lent, out=lent)
+    for _ in range(_ROUNDS):
+        lent = colour.lend_bands(lent, samples, _parts(job, picture))
+        lent = lend_visible_colours(job, lent, out=lent)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 

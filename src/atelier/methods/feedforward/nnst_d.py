@@ -74,7 +74,7 @@ class NNSTD(Method):
             "nnst_d.atelier", "Decoder: a name from 'atelier weights list', or a file.", file="weights"
         )
         keep: float = knob(
-            0.5,
+            0.75,
             "Weight of the photo itself in the search, except at the first and last sizes.",
             ge=0,
             le=1,
