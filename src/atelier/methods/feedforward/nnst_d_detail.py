@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 #: Bands of the Laplacian pyramid, from the finest, whose detail is replaced: about 1, 2 and 4 pixels.
 BANDS = 3
+#: Side in pixels of the window in which a place's detail is measured.
+_REACH = 17
+#: Deviation of detail at which half of it is replaced: four shades of 255.
+_PLAIN = 4 / 255
 #: Mean and variance of each channel, (C,), by tap.
 TapMoments = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -79,7 +83,8 @@ class Detail:
         """`made` (1, 3, H, W) with fine detail replaced; `found` are the content's features at `taps`."""
         fine = made
         if self.decoder is not None:
-            fine = torch.lerp(made, self._decoded(content, found, moments, strength), self.share)
+            decoded = self._decoded(content, found, moments, strength)
+            fine = torch.lerp(made, decoded, self.share * busy(content))
         if self.photo:
             fine = torch.lerp(fine, content, self.photo)
         coarse, detail = split_bands(made), split_bands(fine)
@@ -102,6 +107,19 @@ class Detail:
             lost = content - self.decoder({tap: found[tap] for tap in self.taps})[..., :height, :width]
             made = made + (1 - strength) * lost
         return made
+
+
+def busy(content: torch.Tensor) -> torch.Tensor:
+    """How much fine detail there is round each pixel of (1, 3, H, W): (1, 1, H, W), from 0 to 1.
+
+    In flat places there is nothing to keep, and a decoder's own grid would show.
+    """
+    height, width = content.shape[-2:]
+    bands = split_bands(content)
+    detail = maths.merge([*bands[:BANDS], *(torch.zeros_like(band) for band in bands[BANDS:])])
+    energy = detail[..., :height, :width].square().mean(1, keepdim=True)
+    energy = torch.nn.functional.avg_pool2d(energy, _REACH, 1, _REACH // 2, count_include_pad=False)
+    return energy / (energy + _PLAIN**2)
 
 
 def _moved(
