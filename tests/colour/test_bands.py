@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atelier import maths
-from atelier.colour import Sample, bands, lend_bands
+from atelier.colour import bands, covariances, lend_bands
 
 
 def noise(height: int, width: int, seed: int = 0, *, deviation: float = 0.05) -> Tensor:
@@ -33,8 +33,8 @@ def correlated(height: int, width: int, seed: int = 1) -> Tensor:
 
 def test_a_picture_gets_the_covariances_of_the_styles_bands() -> None:
     picture, style = noise(160, 128), correlated(128, 160)
-    found = bands.covariances(lend_bands(picture, [Sample(style)], [1.0]))
-    before, wanted = bands.covariances(picture), bands.covariances(style)
+    found = covariances(lend_bands(picture, [covariances(style)], [1.0]))
+    before, wanted = covariances(picture), covariances(style)
     for level in range(bands.LEVELS):
         # Bands of a pyramid overlap in frequency, so a single pass comes near.
         scale = wanted[level].abs().max()
@@ -44,13 +44,15 @@ def test_a_picture_gets_the_covariances_of_the_styles_bands() -> None:
 
 def test_its_own_detail_changes_nothing() -> None:
     picture = noise(96, 80, deviation=0.2)
-    made = lend_bands(picture, [Sample(picture)], [1.0])
+    made = lend_bands(picture, [covariances(picture)], [1.0])
     assert (made - picture).abs().max() < 5e-3  # one shade of noise is assumed in the picture
 
 
 def test_strength_0_is_the_picture_and_strength_is_linear() -> None:
     picture, style = noise(70, 90), correlated(64, 64)
-    none, half, whole = (lend_bands(picture, [Sample(style)], [1.0], strength) for strength in (0, 0.5, 1))
+    none, half, whole = (
+        lend_bands(picture, [covariances(style)], [1.0], strength) for strength in (0, 0.5, 1)
+    )
     torch.testing.assert_close(none, picture, atol=1e-6, rtol=0)
     torch.testing.assert_close(half, (picture + whole) / 2, atol=1e-6, rtol=0)
 
@@ -58,7 +60,7 @@ def test_strength_0_is_the_picture_and_strength_is_linear() -> None:
 def test_a_flat_style_removes_all_detail_and_keeps_the_tones() -> None:
     picture = noise(128, 128, deviation=0.02)
     picture[..., :64] -= 0.3
-    made = lend_bands(picture, [Sample(torch.full((1, 3, 40, 40), 0.7))], [1.0])
+    made = lend_bands(picture, [covariances(torch.full((1, 3, 40, 40), 0.7))], [1.0])
     assert made[..., 32:96, 8:16].std() < 0.005
     assert abs(float(made[..., :32].mean()) - 0.2) < 0.01  # the flat style's own tone is not lent
 
@@ -66,7 +68,7 @@ def test_a_flat_style_removes_all_detail_and_keeps_the_tones() -> None:
 def test_detail_is_amplified_three_times_at_most() -> None:
     picture, style = noise(128, 128, deviation=0.01), noise(128, 128, 1, deviation=0.3)
     before, after = (
-        bands.covariances(one)[0].trace() for one in (picture, lend_bands(picture, [Sample(style)], [1.0]))
+        covariances(one)[0].trace() for one in (picture, lend_bands(picture, [covariances(style)], [1.0]))
     )
     assert (after / before).sqrt() == pytest.approx(3.0, rel=0.05)
 
@@ -75,13 +77,13 @@ def test_hidden_pixels_of_a_style_do_not_count() -> None:
     picture, style = noise(96, 96), correlated(96, 96)
     seen = torch.ones((1, 1, 96, 96))
     seen[..., 48:] = 0
-    part = bands.covariances(style[..., :48])
+    part = covariances(style[..., :48])
     hidden = style.clone()
     hidden[..., 64:] = noise(96, 32, 5, deviation=0.5)
-    masked = bands.covariances(hidden, seen)
+    masked = covariances(hidden, seen)
     for one, other in zip(part[:2], masked[:2], strict=True):
         torch.testing.assert_close(one, other, atol=0.1 * float(one.abs().max()), rtol=0)
-    assert lend_bands(picture, [Sample(style, torch.zeros_like(seen))], [1.0]).isfinite().all()
+    assert lend_bands(picture, [covariances(style, torch.zeros_like(seen))], [1.0]).isfinite().all()
 
 
 def test_each_region_has_the_detail_of_its_style() -> None:
@@ -90,16 +92,16 @@ def test_each_region_has_the_detail_of_its_style() -> None:
     left[..., :96] = 1
     shares = torch.stack([left, 1 - left])
     flat, rough = torch.full((1, 3, 64, 64), 0.5), noise(96, 96, 2, deviation=0.1)
-    made = lend_bands(picture, [Sample(flat), Sample(rough)], shares)
+    made = lend_bands(picture, [covariances(flat), covariances(rough)], shares)
     assert made[..., 16:112, 16:64].std() < 0.01
     for level in range(3):
-        found, wanted = (bands.covariances(one)[level].trace() for one in (made[..., 104:], rough))
+        found, wanted = (covariances(one)[level].trace() for one in (made[..., 104:], rough))
         assert float(found / wanted) == pytest.approx(1.0, rel=0.3)
 
 
 def test_weights_mix_the_maps_of_the_styles() -> None:
     picture = noise(64, 64)
-    styles = [Sample(correlated(64, 64)), Sample(noise(64, 64, 3, deviation=0.1))]
+    styles = [covariances(correlated(64, 64)), covariances(noise(64, 64, 3, deviation=0.1))]
     alone = [lend_bands(picture, [one], [1.0]) for one in styles]
     mixed = lend_bands(picture, styles, [0.25, 0.75])
     torch.testing.assert_close(mixed, 0.25 * alone[0] + 0.75 * alone[1], atol=1e-5, rtol=0)
@@ -108,15 +110,15 @@ def test_weights_mix_the_maps_of_the_styles() -> None:
 @pytest.mark.parametrize(("height", "width"), [(333, 290), (256, 417)])
 def test_tiles_are_the_whole(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
     picture, style = noise(height, width), correlated(100, 90)
-    whole = lend_bands(picture, [Sample(style)], [1.0])
+    whole = lend_bands(picture, [covariances(style)], [1.0])
     monkeypatch.setattr(bands, "_TILE", 128)
-    torch.testing.assert_close(lend_bands(picture, [Sample(style)], [1.0]), whole, atol=2e-5, rtol=0)
+    torch.testing.assert_close(lend_bands(picture, [covariances(style)], [1.0]), whole, atol=2e-5, rtol=0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), seed=st.integers(0, 9))
 def test_any_shape(height: int, width: int, seed: int) -> None:
     picture = noise(height, width, seed)
-    assert lend_bands(picture, [Sample(correlated(5, 3))], [1.0]).shape == picture.shape
+    assert lend_bands(picture, [covariances(correlated(5, 3))], [1.0]).shape == picture.shape
     merged = maths.merge(bands.split_bands(picture))[..., :height, :width]
     np.testing.assert_allclose(merged, picture, atol=1e-5)

@@ -1,11 +1,11 @@
-from .bands import Sample, lend_bands
+from .bands import covariances, lend_bands
 from .cielab import lab_to_rgb, luminance, rgb_to_lab
 from .confine import confine
 from .moments import keep_colour, lend_colours, match_moments
 
 __all__ = [
-    "Sample",
     "confine",
+    "covariances",
     "keep_colour",
     "lab_to_rgb",
     "lend_bands",

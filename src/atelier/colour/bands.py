@@ -10,7 +10,6 @@ are the subject of `colour.lend_colours`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from atelier import maths
 from atelier.colour.moments import transport
-from atelier.images.tiles import Tile, tiles
+from atelier.images.tiles import Tile, coarser, tiles
 
 #: Detail bands: about 1, 2, 4, 8 and 16 pixels.
 LEVELS = 4
@@ -30,48 +29,37 @@ _NOISE = 1 / 255
 _GAIN = 3.0
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A style (1, 3, H, W) in sRGB 0..1, with its alpha (1, 1, H, W) or None."""
-
-    picture: Tensor
-    seen: Tensor | None = None
-
-
 def lend_bands(
     picture: Tensor,
-    styles: Sequence[Sample],
+    wanted: Sequence[Sequence[Tensor]],
     shares: Sequence[float] | Tensor,
     strength: float = 1.0,
 ) -> Tensor:
-    """A picture (1, 3, H, W) whose detail bands have the covariances of the styles' bands; not clamped.
+    """A picture (1, 3, H, W) whose detail bands have the covariances of its styles' bands; not clamped.
 
-    `shares` are the weights of the styles, which sum to 1, or their shares of every pixel (K, 1, H, W).
-    `strength`, 0..1, interpolates from the picture. Detail in a colour direction in which the style has none
-    is removed; no detail is amplified more than three times. The result does not depend on tiling.
+    `wanted` are the `covariances` of each style; `shares` are the weights of the styles, which sum to 1, or
+    their shares of every pixel (K, 1, H, W). `strength`, 0..1, interpolates from the picture. Detail in a
+    colour direction in which a style has none is removed; no detail is amplified more than three times. The
+    result does not depend on tiling.
     """
-    spots = list(tiles(*picture.shape[-2:], core=_TILE, margin=_MARGIN, step=1 << LEVELS))
+    windows = _Windows(picture)
     changes = []
-    for index, (style, share) in enumerate(zip(styles, shares, strict=True)):
+    for index, (style, share) in enumerate(zip(wanted, shares, strict=True)):
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
-            own, wanted = covariances(picture, where), covariances(style.picture, style.seen)
-            changes.append((index, [_change(a, b) for a, b in zip(own, wanted, strict=True)]))
+            own = windows.covariances(where)
+            changes.append((index, [_change(a, b) for a, b in zip(own, style, strict=True)]))
     made = torch.empty_like(picture)
-    for spot in spots:
-        pyramid = split_bands(picture[(..., *spot.outer)])
-        details = pyramid[:-1]
+    for tile, (*details, rest) in windows:
         moved = [torch.zeros_like(band) for band in details]
         for index, maps in changes:
-            share = shares[index]
             for level, (band, change) in enumerate(zip(details, maps, strict=True)):
-                weight = share
-                if isinstance(share, Tensor):
-                    weight = _weights(share[None][(..., *spot.outer)], band, level)
+                weight = shares[index]
+                if isinstance(weight, Tensor):
+                    weight = _weights(weight[None][(..., *tile.outer)], band, level)
                 moved[level] += weight * torch.einsum("ij,bjhw->bihw", change.to(band), band)
         new = [band + strength * change for band, change in zip(details, moved, strict=True)]
-        whole = maths.merge([*new, pyramid[-1]])
-        made[(..., *spot.core)] = whole[(..., *spot.inner)]
+        made[(..., *tile.core)] = maths.merge([*new, rest])[(..., *tile.inner)]
     return made
 
 
@@ -80,21 +68,39 @@ def covariances(picture: Tensor, weight: Tensor | None = None) -> list[Tensor]:
 
     `weight` (1, 1, H, W), 0..1, says how much each pixel counts; if it is 0 everywhere, all count alike.
     """
-    if weight is not None and not bool(weight.any()):
-        weight = None
-    sums = torch.zeros((LEVELS, 3, 3), dtype=torch.float64, device=_home(picture))
-    counts = torch.zeros(LEVELS, dtype=torch.float64, device=sums.device)
-    for spot in tiles(*picture.shape[-2:], core=_TILE, margin=_MARGIN, step=1 << LEVELS):
-        for level, band in enumerate(_cores(picture, spot)):
-            values = band.flatten(2)[0]
-            if weight is None:
-                sums[level] += (values @ values.T).to(sums)
-                counts[level] += values.shape[1]
-                continue
-            share = _weights(weight[(..., *spot.core)], band, level).flatten()
-            sums[level] += ((values * share) @ values.T).to(sums)
-            counts[level] += share.sum().to(sums)
-    return [one / count.clamp(min=1e-9) for one, count in zip(sums, counts, strict=True)]
+    return _Windows(picture).covariances(weight)
+
+
+class _Windows:
+    """The tiles of a picture and their pyramids; that of a single tile is kept, others are made anew."""
+
+    def __init__(self, picture: Tensor) -> None:
+        self.picture = picture
+        self.tiles = list(tiles(*picture.shape[-2:], core=_TILE, margin=_MARGIN, step=1 << LEVELS))
+        self.kept = [split_bands(picture)] if len(self.tiles) == 1 else None
+
+    def __iter__(self) -> Iterator[tuple[Tile, list[Tensor]]]:
+        for index, tile in enumerate(self.tiles):
+            window = self.picture[(..., *tile.outer)]
+            yield tile, split_bands(window) if self.kept is None else self.kept[index]
+
+    def covariances(self, weight: Tensor | None) -> list[Tensor]:
+        if weight is not None and not bool(weight.any()):
+            weight = None
+        sums = torch.zeros((LEVELS, 3, 3), dtype=torch.float64, device=_home(self.picture))
+        counts = torch.zeros(LEVELS, dtype=torch.float64, device=sums.device)
+        for tile, (*details, _) in self:
+            for level, band in enumerate(details):
+                band = band[(..., *coarser(tile.inner, 1 << level))]
+                values = band.flatten(2)[0]
+                if weight is None:
+                    sums[level] += (values @ values.T).to(sums)
+                    counts[level] += values.shape[1]
+                    continue
+                share = _weights(weight[(..., *tile.core)], band, level).flatten()
+                sums[level] += ((values * share) @ values.T).to(sums)
+                counts[level] += share.sum().to(sums)
+        return [one / count.clamp(min=1e-9) for one, count in zip(sums, counts, strict=True)]
 
 
 def _change(own: Tensor, wanted: Tensor) -> Tensor:
@@ -111,13 +117,6 @@ def split_bands(window: Tensor) -> list[Tensor]:
     side = 1 << LEVELS
     more = (0, -width % side, 0, -height % side)
     return maths.split(F.pad(window.float(), more, mode="replicate"), LEVELS + 1)
-
-
-def _cores(picture: Tensor, spot: Tile) -> Iterator[Tensor]:
-    """The details of a tile's core, fine to coarse."""
-    for level, band in enumerate(split_bands(picture[(..., *spot.outer)])[:-1]):
-        rows, columns = (slice(one.start >> level, -(-one.stop // (1 << level))) for one in spot.inner)
-        yield band[..., rows, columns]
 
 
 def _weights(weight: Tensor, band: Tensor, level: int) -> Tensor:

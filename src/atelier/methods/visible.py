@@ -54,13 +54,15 @@ def lend_statistics(
 
     `styles` are the job's at the size at which their detail counts.
     """
-    samples = [
-        colour.Sample(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
-        for one, a in zip(styles or job.styles, job.looks.seen, strict=True)
+    looks = zip(styles or job.styles, job.looks.seen, strict=True)
+    wanted = [
+        colour.covariances(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
+        for one, a in looks
     ]
+    parts = _parts(job, picture)
     lent = lend_visible_colours(job, picture)
     for _ in range(_ROUNDS):
-        lent = colour.lend_bands(lent, samples, _parts(job, picture))
+        lent = colour.lend_bands(lent, wanted, parts)
         lent = lend_visible_colours(job, lent, out=lent)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
