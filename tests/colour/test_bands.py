@@ -48,15 +48,6 @@ def test_its_own_detail_changes_nothing() -> None:
     assert (made - picture).abs().max() < 5e-3  # one shade of noise is assumed in the picture
 
 
-def test_strength_0_is_the_picture_and_strength_is_linear() -> None:
-    picture, style = noise(70, 90), correlated(64, 64)
-    none, half, whole = (
-        lend_bands(picture, [covariances(style)], [1.0], strength) for strength in (0, 0.5, 1)
-    )
-    torch.testing.assert_close(none, picture, atol=1e-6, rtol=0)
-    torch.testing.assert_close(half, (picture + whole) / 2, atol=1e-6, rtol=0)
-
-
 def test_a_flat_style_removes_all_detail_and_keeps_the_tones() -> None:
     picture = noise(128, 128, deviation=0.02)
     picture[..., :64] -= 0.3
@@ -108,11 +99,13 @@ def test_weights_mix_the_maps_of_the_styles() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(333, 290), (256, 417)])
-def test_tiles_are_the_whole(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
+def test_strips_are_the_whole_in_place_too(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
     picture, style = noise(height, width), correlated(100, 90)
     whole = lend_bands(picture, [covariances(style)], [1.0])
-    monkeypatch.setattr(bands, "_TILE", 128)
+    monkeypatch.setattr(bands, "_STRIP", 64 * width)
     torch.testing.assert_close(lend_bands(picture, [covariances(style)], [1.0]), whole, atol=2e-5, rtol=0)
+    lend_bands(picture, [covariances(style)], [1.0], out=picture)
+    torch.testing.assert_close(picture, whole, atol=2e-5, rtol=0)
 
 
 @settings(max_examples=25, deadline=None)

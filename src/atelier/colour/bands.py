@@ -10,6 +10,7 @@ are the subject of `colour.lend_colours`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,11 @@ from torch import Tensor
 
 from atelier import maths
 from atelier.colour.moments import transport
-from atelier.images.tiles import Tile, coarser, tiles
 
 #: Detail bands: about 1, 2, 4, 8 and 16 pixels.
 LEVELS = 4
-#: Tile core and tile overlap in pixels; the overlap covers the reach of the coarsest band.
-_TILE, _MARGIN = 1024, 128
+#: Pixels of a strip, and the rows that it shares with the next one, which cover the coarsest band's reach.
+_STRIP, _MARGIN = 1 << 21, 64
 #: Standard deviation below which a band is noise; it is added to the picture's, so noise is not amplified.
 _NOISE = 1 / 255
 #: Largest factor by which detail is amplified.
@@ -33,33 +33,35 @@ def lend_bands(
     picture: Tensor,
     wanted: Sequence[Sequence[Tensor]],
     shares: Sequence[float] | Tensor,
-    strength: float = 1.0,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """A picture (1, 3, H, W) whose detail bands have the covariances of its styles' bands; not clamped.
 
     `wanted` are the `covariances` of each style; `shares` are the weights of the styles, which sum to 1, or
-    their shares of every pixel (K, 1, H, W). `strength`, 0..1, interpolates from the picture. Detail in a
-    colour direction in which a style has none is removed; no detail is amplified more than three times. The
-    result does not depend on tiling.
+    their shares of every pixel (K, 1, H, W). Detail in a colour direction in which a style has none is
+    removed; no detail is amplified more than three times. `out`, which may be the picture itself, is where
+    the result goes.
     """
-    windows = _Windows(picture)
+    strips = _Strips(picture)
     changes = []
     for index, (style, share) in enumerate(zip(wanted, shares, strict=True)):
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
-            own = windows.covariances(where)
+            own = strips.covariances(where)
             changes.append((index, [_change(a, b) for a, b in zip(own, style, strict=True)]))
-    made = torch.empty_like(picture)
-    for tile, (*details, rest) in windows:
+    made = torch.empty_like(picture) if out is None else out
+    for strip, (*details, rest) in strips:
         moved = [torch.zeros_like(band) for band in details]
         for index, maps in changes:
             for level, (band, change) in enumerate(zip(details, maps, strict=True)):
                 weight = shares[index]
                 if isinstance(weight, Tensor):
-                    weight = _weights(weight[None][(..., *tile.outer)], band, level)
+                    weight = _weights(weight[None][..., strip.outer, :], band, level)
                 moved[level] += weight * torch.einsum("ij,bjhw->bihw", change.to(band), band)
-        new = [band + strength * change for band, change in zip(details, moved, strict=True)]
-        made[(..., *tile.core)] = maths.merge([*new, rest])[(..., *tile.inner)]
+        new = [band + change for band, change in zip(details, moved, strict=True)]
+        whole = maths.merge([*new, rest])[..., : picture.shape[-1]]
+        made[..., strip.core, :] = whole[..., strip.inner, :]
     return made
 
 
@@ -68,36 +70,62 @@ def covariances(picture: Tensor, weight: Tensor | None = None) -> list[Tensor]:
 
     `weight` (1, 1, H, W), 0..1, says how much each pixel counts; if it is 0 everywhere, all count alike.
     """
-    return _Windows(picture).covariances(weight)
+    return _Strips(picture).covariances(weight)
 
 
-class _Windows:
-    """The tiles of a picture and their pyramids; that of a single tile is kept, others are made anew."""
+@dataclass(frozen=True)
+class _Strip:
+    """Rows of a picture: the `core`, and the `outer` rows that their pyramid needs."""
+
+    core: slice
+    outer: slice
+
+    @property
+    def inner(self) -> slice:
+        """The core within the outer rows."""
+        return slice(self.core.start - self.outer.start, self.core.stop - self.outer.start)
+
+
+class _Strips:
+    """The pyramids of a picture, strip by strip, so that bands of a large one need little memory.
+
+    A strip that has been visited may be overwritten: the rows that the next one needs are kept.
+    """
 
     def __init__(self, picture: Tensor) -> None:
         self.picture = picture
-        self.tiles = list(tiles(*picture.shape[-2:], core=_TILE, margin=_MARGIN, step=1 << LEVELS))
-        self.kept = [split_bands(picture)] if len(self.tiles) == 1 else None
+        self.height, width = picture.shape[-2:]
+        side = 1 << LEVELS
+        self.rows = max(side, _STRIP // width // side * side)
+        self.kept = split_bands(picture) if self.rows >= self.height else None
 
-    def __iter__(self) -> Iterator[tuple[Tile, list[Tensor]]]:
-        for index, tile in enumerate(self.tiles):
-            window = self.picture[(..., *tile.outer)]
-            yield tile, split_bands(window) if self.kept is None else self.kept[index]
+    def __iter__(self) -> Iterator[tuple[_Strip, list[Tensor]]]:
+        above = self.picture[..., :0, :]
+        for top in range(0, self.height, self.rows):
+            bottom = min(top + self.rows, self.height)
+            strip = _Strip(
+                slice(top, bottom), slice(max(0, top - _MARGIN), min(self.height, bottom + _MARGIN))
+            )
+            window = torch.cat([above, self.picture[..., top : strip.outer.stop, :]], 2)
+            above = window[..., max(0, strip.inner.stop - _MARGIN) : strip.inner.stop, :].clone()
+            yield strip, split_bands(window) if self.kept is None else self.kept
 
     def covariances(self, weight: Tensor | None) -> list[Tensor]:
         if weight is not None and not bool(weight.any()):
             weight = None
         sums = torch.zeros((LEVELS, 3, 3), dtype=torch.float64, device=_home(self.picture))
         counts = torch.zeros(LEVELS, dtype=torch.float64, device=sums.device)
-        for tile, (*details, _) in self:
+        for strip, (*details, _) in self:
             for level, band in enumerate(details):
-                band = band[(..., *coarser(tile.inner, 1 << level))]
+                rows = slice(strip.inner.start >> level, -(-strip.inner.stop // (1 << level)))
+                columns = -(-self.picture.shape[-1] // (1 << level))
+                band = band[..., rows, :columns]
                 values = band.flatten(2)[0]
                 if weight is None:
                     sums[level] += (values @ values.T).to(sums)
                     counts[level] += values.shape[1]
                     continue
-                share = _weights(weight[(..., *tile.core)], band, level).flatten()
+                share = _weights(weight[..., strip.core, :], band, level).flatten()
                 sums[level] += ((values * share) @ values.T).to(sums)
                 counts[level] += share.sum().to(sums)
         return [one / count.clamp(min=1e-9) for one, count in zip(sums, counts, strict=True)]

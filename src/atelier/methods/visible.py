@@ -48,11 +48,17 @@ def lend_visible_colours(
 
 
 def lend_statistics(
-    job: Job, picture: torch.Tensor, strength: float = 1.0, *, styles: Sequence[torch.Tensor] | None = None
+    job: Job,
+    picture: torch.Tensor,
+    strength: float = 1.0,
+    *,
+    styles: Sequence[torch.Tensor] | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
-    `styles` are the job's at the size at which their detail counts.
+    `styles` are the job's at the size at which their detail counts. `out` may be the picture itself, for the
+    result if the strength is 1.
     """
     looks = zip(styles or job.styles, job.looks.seen, strict=True)
     wanted = [
@@ -60,9 +66,9 @@ def lend_statistics(
         for one, a in looks
     ]
     parts = _parts(job, picture)
-    lent = lend_visible_colours(job, picture)
+    lent = lend_visible_colours(job, picture, out=out if strength == 1 else None)
     for _ in range(_ROUNDS):
-        lent = colour.lend_bands(lent, wanted, parts)
+        lent = colour.lend_bands(lent, wanted, parts, out=lent)
         lent = lend_visible_colours(job, lent, out=lent)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 

@@ -163,7 +163,8 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
-        return lend_statistics(job, picture, job.strength, styles=styles.pictures(max(final)))
+        sized = styles.pictures(max(final))
+        return lend_statistics(job, picture, job.strength, styles=sized, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
