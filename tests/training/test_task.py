@@ -173,3 +173,20 @@ def test_the_export_metadata_has_no_folder_names(folders: dict[str, Path], tmp_p
         assert file.get_tensor("colour").dtype == torch.float16
     assert '"paintings"' in facts
     assert str(tmp_path) not in facts
+
+
+def test_a_run_starts_from_the_export_of_an_earlier_one(folders: dict[str, Path], tmp_path: Path) -> None:
+    first = trained(task(folders), tmp_path / "first", 30)
+    first.export(tmp_path / "first.safetensors")
+    wanted = load_file(tmp_path / "first.safetensors")["colour"].float()
+    network = task(folders, start=str(tmp_path / "first.safetensors")).networks()["network"]
+    assert torch.equal(network.colour.detach(), wanted)
+    assert network.colour.requires_grad
+    assert not torch.equal(task(folders).networks()["network"].colour, wanted)
+
+
+def test_starting_from_weights_of_another_network_is_an_error(
+    folders: dict[str, Path], tiny_encoder: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"tiny\.safetensors does not hold a network of tint"):
+        task(folders, start=str(tiny_encoder)).networks()
