@@ -3,8 +3,8 @@
 The covariance of a band holds its contrast at one scale of detail, in each colour direction. A picture whose
 bands have a style's covariances has its sharpness, its grain and the contrast of its strokes. Heeger & Bergen
 ("Pyramid-based texture analysis/synthesis", 1995) match the histograms of such bands; here it is their second
-moments, by the map that changes the band least. The rest of the pyramid is unchanged: its mean and covariance
-are the subject of `colour.lend_colours`.
+moments, by the map that changes the band least. What the bands leave, the large shapes, is set by
+`colour.lend_colours` before; here it is corrected by little.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ LEVELS = 4
 _STRIP, _MARGIN = 1 << 21, 64
 #: Standard deviation below which a band is noise; it is added to the picture's, so noise is not amplified.
 _NOISE = 1 / 255
-#: Largest factor by which detail is amplified.
-_GAIN = 3.0
+#: Largest factor by which each round amplifies detail.
+_GAINS = (3.0, 1.2)
+#: The rest is set before, by `lend_colours`: largest factor here, and its noise (five shades of 255).
+_REST, _REST_NOISE = 1.2, 5 / 255
 
 
 def lend_bands(
@@ -36,41 +38,57 @@ def lend_bands(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A picture (1, 3, H, W) whose detail bands have the covariances of its styles' bands; not clamped.
+    """A picture (1, 3, H, W), 0..1, whose detail bands have the covariances of its styles' bands.
 
     `wanted` are the `covariances` of each style; `shares` are the weights of the styles, which sum to 1, or
     their shares of every pixel (K, 1, H, W). Detail in a colour direction in which a style has none is
-    removed; no detail is amplified more than three times. `out`, which may be the picture itself, is where
-    the result goes.
+    removed; no detail is amplified much more than three times. The mean of all colours stays.
+    `out`, which may be the picture itself, is where the result goes.
     """
+    made = torch.empty_like(picture) if out is None else out
+    # Bands of a pyramid overlap: a second round brings all of them near what is wanted.
+    for gain in _GAINS:
+        _lend_once(picture, wanted, shares, gain, made)
+        picture = made
+    return made.clamp_(0, 1)
+
+
+def _lend_once(
+    picture: Tensor,
+    wanted: Sequence[Sequence[Tensor]],
+    shares: Sequence[float] | Tensor,
+    gain: float,
+    out: Tensor,
+) -> None:
+    """One round, in which detail is amplified at most `gain` times."""
     strips = _Strips(picture)
     changes = []
     for index, (style, share) in enumerate(zip(wanted, shares, strict=True)):
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
-            own = strips.covariances(where)
-            changes.append((index, [_change(a, b) for a, b in zip(own, style, strict=True)]))
-    made = torch.empty_like(picture) if out is None else out
-    for strip, (*details, rest) in strips:
-        moved = [torch.zeros_like(band) for band in details]
-        for index, maps in changes:
-            for level, (band, change) in enumerate(zip(details, maps, strict=True)):
+            mean, own = strips.statistics(where)
+            limits = [(0.0, gain, _NOISE)] * LEVELS + [(1 / _REST, _REST, _REST_NOISE)]
+            maps = [_change(a, b, *limit) for a, b, limit in zip(own, style, limits, strict=True)]
+            changes.append((index, mean, maps))
+    for strip, bands in strips:
+        moved = [torch.zeros_like(band) for band in bands]
+        for index, mean, maps in changes:
+            for level, (band, change) in enumerate(zip(bands, maps, strict=True)):
                 weight = shares[index]
                 if isinstance(weight, Tensor):
                     weight = _weights(weight[None][..., strip.outer, :], band, level)
-                moved[level] += weight * torch.einsum("ij,bjhw->bihw", change.to(band), band)
-        new = [band + change for band, change in zip(details, moved, strict=True)]
-        whole = maths.merge([*new, rest])[..., : picture.shape[-1]]
-        made[..., strip.core, :] = whole[..., strip.inner, :]
-    return made
+                centred = band - mean.to(band).view(1, 3, 1, 1) if level == LEVELS else band
+                moved[level] += weight * torch.einsum("ij,bjhw->bihw", change.to(band), centred)
+        whole = maths.merge([band + change for band, change in zip(bands, moved, strict=True)])
+        out[..., strip.core, :] = whole[..., strip.inner, : picture.shape[-1]]
 
 
 def covariances(picture: Tensor, weight: Tensor | None = None) -> list[Tensor]:
-    """The second moments (3, 3), float64, of the detail bands of (1, 3, H, W), fine to coarse.
+    """The covariances (3, 3), float64, of the bands of (1, 3, H, W): details, fine to coarse, and the rest.
 
     `weight` (1, 1, H, W), 0..1, says how much each pixel counts; if it is 0 everywhere, all count alike.
     """
-    return _Strips(picture).covariances(weight)
+    return _Strips(picture).statistics(weight)[1]
 
 
 @dataclass(frozen=True)
@@ -110,32 +128,33 @@ class _Strips:
             above = window[..., max(0, strip.inner.stop - _MARGIN) : strip.inner.stop, :].clone()
             yield strip, split_bands(window) if self.kept is None else self.kept
 
-    def covariances(self, weight: Tensor | None) -> list[Tensor]:
+    def statistics(self, weight: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The mean of the rest (3,), and the covariances of the bands; details have a mean of 0."""
         if weight is not None and not bool(weight.any()):
             weight = None
-        sums = torch.zeros((LEVELS, 3, 3), dtype=torch.float64, device=_home(self.picture))
-        counts = torch.zeros(LEVELS, dtype=torch.float64, device=sums.device)
-        for strip, (*details, _) in self:
-            for level, band in enumerate(details):
-                rows = slice(strip.inner.start >> level, -(-strip.inner.stop // (1 << level)))
-                columns = -(-self.picture.shape[-1] // (1 << level))
-                band = band[..., rows, :columns]
+        sums = torch.zeros((LEVELS + 1, 3, 4), dtype=torch.float64, device=_home(self.picture))
+        counts = torch.zeros(LEVELS + 1, dtype=torch.float64, device=sums.device)
+        for strip, bands in self:
+            for level, band in enumerate(bands):
+                step = 1 << level
+                rows = slice(strip.inner.start // step, -(-strip.inner.stop // step))
+                band = band[..., rows, : -(-self.picture.shape[-1] // step)]
                 values = band.flatten(2)[0]
-                if weight is None:
-                    sums[level] += (values @ values.T).to(sums)
-                    counts[level] += values.shape[1]
-                    continue
-                share = _weights(weight[..., strip.core, :], band, level).flatten()
-                sums[level] += ((values * share) @ values.T).to(sums)
+                share = torch.ones_like(values[:1])
+                if weight is not None:
+                    share = _weights(weight[..., strip.core, :], band, level).flatten()[None]
+                sums[level] += ((values * share) @ torch.cat([values, share.sign()]).T).to(sums)
                 counts[level] += share.sum().to(sums)
-        return [one / count.clamp(min=1e-9) for one, count in zip(sums, counts, strict=True)]
+        sums /= counts.clamp(min=1e-9)[:, None, None]
+        mean, moments = sums[-1, :, 3], list(sums[..., :3])
+        return mean, [*moments[:-1], moments[-1] - torch.outer(mean, mean)]
 
 
-def _change(own: Tensor, wanted: Tensor) -> Tensor:
-    """The map from a band to its change, (3, 3)."""
+def _change(own: Tensor, wanted: Tensor, least: float, most: float, noise: float) -> Tensor:
+    """The map (3, 3) from a band to its change; each direction is scaled by `least` to `most`."""
     one = torch.eye(3).to(own)
-    values, vectors = torch.linalg.eigh(transport(own + _NOISE**2 * one, wanted))
-    change: Tensor = (vectors * values.clamp(max=_GAIN)) @ vectors.mT - one
+    values, vectors = torch.linalg.eigh(transport(own + noise**2 * one, wanted))
+    change: Tensor = (vectors * values.clamp(least, most)) @ vectors.mT - one
     return change
 
 

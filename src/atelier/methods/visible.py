@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from atelier.methods.base import Job
 
 
-#: Lending colours changes detail and the other way round: after two rounds both are near the style's.
-_ROUNDS = 2
-
-
 def key_parts(style: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor | str, ...]:
     """The parts of a cache key that identify a style: the picture and, as text, its alpha.
 
@@ -47,29 +43,31 @@ def lend_visible_colours(
     return colour.lend_colours(picture, styles, _parts(job, picture), strength, out=out)
 
 
+def detail_statistics(job: Job, styles: Sequence[torch.Tensor] | None = None) -> list[list[torch.Tensor]]:
+    """`colour.covariances` of each style's visible part; `styles` are the job's at another size."""
+    looks = zip(styles or job.styles, job.looks.seen, strict=True)
+    return [
+        colour.covariances(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
+        for one, a in looks
+    ]
+
+
 def lend_statistics(
     job: Job,
     picture: torch.Tensor,
     strength: float = 1.0,
     *,
-    styles: Sequence[torch.Tensor] | None = None,
+    wanted: Sequence[Sequence[torch.Tensor]] | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
-    `styles` are the job's at the size at which their detail counts. `out` may be the picture itself, for the
-    result if the strength is 1.
+    `wanted` are the `detail_statistics` of styles at another size than the job's. `out`, which may be the
+    picture itself, may hold the result if the strength is 1.
     """
-    looks = zip(styles or job.styles, job.looks.seen, strict=True)
-    wanted = [
-        colour.covariances(one, None if a is None else resize(a, (one.shape[-2], one.shape[-1])))
-        for one, a in looks
-    ]
-    parts = _parts(job, picture)
+    wanted = detail_statistics(job) if wanted is None else wanted
     lent = lend_visible_colours(job, picture, out=out if strength == 1 else None)
-    for _ in range(_ROUNDS):
-        lent = colour.lend_bands(lent, wanted, parts, out=lent)
-        lent = lend_visible_colours(job, lent, out=lent)
+    lent = colour.lend_bands(lent, wanted, _parts(job, picture), out=lent)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 

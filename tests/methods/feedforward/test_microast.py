@@ -281,10 +281,10 @@ def test_training_starts_from_weights_of_the_published_layout(
 ) -> None:
     pytest.importorskip("accelerate")
     given = (tmp_path, tiny_encoder, photo, painting, 4)
-    network = task(*given, start=file, width=8).networks()["network"]
+    network = task(*given, start=file).networks()["network"]
     assert all(torch.equal(part, load_file(file)[name]) for name, part in network.state_dict().items())
     assert all(part.requires_grad for part in network.parameters())
     with pytest.raises(TrainingError, match="does not hold a network of microast with these settings"):
-        task(*given, start=file, width=4).networks()
+        task(*given, start=file, width=8).networks()
     with pytest.raises(TrainingError, match="does not hold a network of microast with these settings"):
         task(*given, start=str(tiny_encoder)).networks()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from atelier import features, maths
 from atelier import networks as decoders
@@ -33,7 +33,7 @@ from atelier.methods.feedforward.nnst_d_level import Level, shares
 from atelier.methods.feedforward.nnst_d_losses import DecoderLosses
 from atelier.methods.feedforward.nnst_d_style import Networks, Styles
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import lend_statistics
+from atelier.methods.visible import detail_statistics, lend_statistics
 from atelier.store.models import kept
 from atelier.store.records import Record, register
 from atelier.store.weights import fingerprint, load
@@ -61,6 +61,7 @@ class NNSTD(Method):
         "https://arxiv.org/abs/2203.13215",
     )
     native = frozenset({"strength", "styles", "regions"})
+    preview_knobs = {"detail": 0.0}  # noqa: RUF012
     qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012
     sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
 
@@ -125,20 +126,25 @@ class NNSTD(Method):
     def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         with torch.inference_mode():
             networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
-            return self._paint(networks, Styles(networks, job, knobs), job, knobs)
+            styles = Styles(networks, job, knobs)
+            return self._paint(networks, styles, Finish.of(job, styles, knobs), job, knobs)
 
     def prepare(self, styles: base.Styles, knobs: NNSTD.Knobs, context: Context) -> base.Painter:
         job = style_job(styles, context)
         networks = _networks(knobs.encoder, knobs.weights, job, knobs.half)
         seen = Styles(networks, job, knobs, keep=True)
+        with torch.inference_mode():
+            finish = Finish.of(job, seen, knobs)
 
         def paint(frame: base.Frame) -> Result:
             with torch.inference_mode():
-                return Result(self._paint(networks, seen, Job.of(styles, context, frame), knobs))
+                return Result(self._paint(networks, seen, finish, Job.of(styles, context, frame), knobs))
 
         return paint
 
-    def _paint(self, networks: Networks, styles: Styles, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
+    def _paint(
+        self, networks: Networks, styles: Styles, finish: Finish, job: Job, knobs: NNSTD.Knobs
+    ) -> torch.Tensor:
         final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
         # A weak style starts at a finer level, where only small details can change.
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
@@ -154,7 +160,7 @@ class NNSTD(Method):
             level.confine(job.regions, bias)
             level.compare_colours(knobs.tone)
             if index == len(scales) - 1:
-                level.detail = Detail.of(job, styles.pictures(max(size)), knobs)
+                level.detail = finish.detail
             before = picture if level.keep == 1 else resize(picture, size)
             picture, chosen = level.paint(before, chosen)
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
@@ -163,8 +169,7 @@ class NNSTD(Method):
         picture = resize(picture, final)
         if not knobs.colours:
             return picture
-        sized = styles.pictures(max(final))
-        return lend_statistics(job, picture, job.strength, styles=sized, out=picture)
+        return lend_statistics(job, picture, job.strength, wanted=finish.statistics, out=picture)
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
@@ -172,7 +177,7 @@ class NNSTD(Method):
             final = (int(job.content.shape[-2]), int(job.content.shape[-1]))
             for size in maths.sizes(final, smallest=knobs.coarsest):
                 styles.at(max(size))
-            Detail.of(job, styles.pictures(max(final)), knobs)
+            Finish.of(job, styles, knobs)
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
@@ -199,6 +204,18 @@ class NNSTD(Method):
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
         """Distances to the style's features and statistics, and reconstruction losses."""
         return DecoderLosses(network, batch, training).terms()
+
+
+class Finish(NamedTuple):
+    """What the last level and the finished picture need of the styles."""
+
+    detail: Detail | None
+    statistics: Sequence[Sequence[torch.Tensor]]
+
+    @classmethod
+    def of(cls, job: Job, styles: Styles, knobs: NNSTD.Knobs) -> Finish:
+        pictures = styles.pictures(styles.final)
+        return cls(Detail.of(job, pictures, knobs), detail_statistics(job, pictures) if knobs.colours else ())
 
 
 # the networks

@@ -35,7 +35,7 @@ from atelier.methods.feedforward.nnst_d_level import MARGIN, TILE
 from atelier.methods.feedforward.nnst_d_style import shrunk, turned_alphas, turned_copies
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
 from atelier.methods.optimise.common import _Optimising
-from atelier.methods.visible import lend_statistics
+from atelier.methods.visible import detail_statistics, lend_statistics
 
 #: The largest number of query-candidate products for an exhaustive search (one or two seconds on two cores):
 #: for the first search, and for later ones, where most matches are near the previous ones anyway.
@@ -138,7 +138,8 @@ class NNST(_Optimising):
         elif knobs.colours:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
             ratio = min(1.0, knobs.stroke_size / max(size_of(job.content)))
-            picture = lend_statistics(job, picture, styles=[shrunk(style, ratio) for style in job.styles])
+            wanted = detail_statistics(job, [shrunk(style, ratio) for style in job.styles])
+            picture = lend_statistics(job, picture, wanted=wanted)
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
