@@ -38,10 +38,21 @@ def cell_colours(picture: torch.Tensor, cell: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ColourColumns:
-    """Columns to append to the queries, (C, h, w), and to the candidates' keys, (M, C)."""
+    """What to append to the queries and to the candidates' keys, (M, 5 K), for K styles.
 
-    queries: torch.Tensor
+    `wanted` (K, 3, h, w) are the colours of the content's cells, moved to each style's and scaled.
+    """
+
+    wanted: torch.Tensor
     keys: torch.Tensor
+    weight: float
+
+    def queries(self, window: tuple[slice, slice]) -> torch.Tensor:
+        """The columns (5 K, h, w) of a window of cells."""
+        wanted = self.wanted[(..., *window)]
+        one = torch.ones_like(wanted[:, :1])
+        columns = torch.cat([2 * wanted, -wanted.square().sum(1, keepdim=True), -one], 1)
+        return self.weight * columns.flatten(0, 1)
 
 
 def colour_columns(
@@ -51,29 +62,26 @@ def colour_columns(
     weight: float,
     where: Sequence[torch.Tensor | None],
 ) -> ColourColumns:
-    """Columns whose dot product is -`weight` times the squared colour distance.
+    """Columns whose dot product with a query's is -`weight` times the squared colour distance.
 
     `wanted` (3, h, w) are the cell colours of the content, `colours` (M, 3) those of the candidates. Each
     group of candidates gets five columns, because the content is moved to the moments of each style. `where`
     says, for each group, how much each cell (h, w) counts for the content's moments; None for all alike.
     """
     groups = choices.group_of().to(colours.device)
-    queries, keys = [], []
+    moved, keys = [], []
     for group in sorted(set(choices.groups)):
         mine = groups == group
         counted = mine if choices.visible is None else mine & choices.visible.to(mine.device)
         sample = colours[counted if bool(counted.any()) else mine]
-        moved = colour.match_moments(
-            wanted[None], sample.T[None, :, None], where=_usable(where[group]), noise=NOISE
-        )[0]
-        scale = _scale(sample)
-        a, b = moved * scale[:, None, None], colours[mine] * scale
-        one = torch.ones_like(a[:1])
-        queries.append(weight * torch.cat([2 * a, -a.square().sum(0, keepdim=True), -one]))
+        target, scale = sample.T[None, :, None], _scale(sample)
+        found = colour.match_moments(wanted[None], target, where=_usable(where[group]), noise=NOISE)
+        moved.append(found * scale[:, None, None])
+        own = colours[mine] * scale
         block = colours.new_zeros((len(groups), 5))
-        block[mine] = torch.cat([b, torch.ones_like(b[:, :1]), b.square().sum(1, keepdim=True)], 1)
+        block[mine] = torch.cat([own, torch.ones_like(own[:, :1]), own.square().sum(1, keepdim=True)], 1)
         keys.append(block)
-    return ColourColumns(torch.cat(queries), torch.cat(keys, 1))
+    return ColourColumns(torch.cat(moved), torch.cat(keys, 1), weight)
 
 
 def extended(choices: maths.Candidates, columns: ColourColumns) -> maths.Candidates:

@@ -10,7 +10,7 @@ from atelier import features, maths
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.methods.feedforward.nnst_d_colour import cell_colours, colour_columns, extended
+from atelier.methods.feedforward.nnst_d_colour import ColourColumns, cell_colours, colour_columns, extended
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Tile core and tile overlap (the receptive fields of the encoder and decoder), in pixels.
 TILE, MARGIN = 1024, 96
+#: Above this long side, tiles are smaller: the whole picture takes much of the memory already.
+_LARGE, _LARGE_TILE = 4096, 768
 #: Up to this many cells, features are kept in memory; above, they are recomputed when needed.
 _KEPT_CELLS = 1 << 18
 #: Lengths of centred queries below this part of the mean's length are not scaled up to 1.
@@ -82,7 +84,8 @@ class Level:
         self.keep, self.strength = 1.0, strength
         self.basis = networks.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
-        self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
+        core = TILE if max(content.shape[-2:]) <= _LARGE else min(TILE, _LARGE_TILE)
+        self.tiles = list(tiles(*content.shape[-2:], core=core, margin=MARGIN, step=16))
         self.seen = seen
         self.visible = self.mask(features.CELL)
         self.regions: torch.Tensor | None = None
@@ -90,7 +93,7 @@ class Level:
         self.bias = style.candidates.with_hidden(None)
         self.choices = style.candidates
         self.detail: Detail | None = None
-        self.wanted: torch.Tensor | None = None
+        self.wanted: ColourColumns | None = None
 
     def mask(self, stride: int) -> torch.Tensor | None:
         """The visible positions of a grid with this stride in pixels; None if all are."""
@@ -112,7 +115,7 @@ class Level:
             own, choices = cell_colours(self.content, features.CELL), self.style.candidates
             where = [self._counted(group) for group in range(max(choices.groups) + 1)]
             columns = colour_columns(own, choices, self.style.colours, weight, where)
-            self.choices, self.wanted = extended(choices, columns), columns.queries
+            self.choices, self.wanted = extended(choices, columns), columns
 
     def _counted(self, group: int) -> torch.Tensor | None:
         """How much each cell (h, w) counts for the colours that a style is to meet."""
@@ -125,7 +128,7 @@ class Level:
         """The centred queries (P, h, w) of a tile in the form that is compared with the keys of `choices`."""
         if self.wanted is None:
             return torch.nn.functional.normalize(queries, dim=0)
-        return torch.cat([queries / length, self.wanted[(..., *coarser(tile.outer, features.CELL))]])
+        return torch.cat([queries / length, self.wanted.queries(coarser(tile.outer, features.CELL))])
 
     def paint(self, picture: torch.Tensor, before: Chosen | None) -> tuple[torch.Tensor, Chosen]:
         """The level's picture (1, 3, H, W), 0..1, and the matches.
