@@ -1,4 +1,4 @@
-from .bands import covariances, lend_bands
+from .bands import covariances, lend_bands, split_bands
 from .cielab import lab_to_rgb, luminance, rgb_to_lab
 from .confine import confine
 from .moments import keep_colour, lend_colours, match_moments
@@ -13,4 +13,5 @@ __all__ = [
     "luminance",
     "match_moments",
     "rgb_to_lab",
+    "split_bands",
 ]

@@ -213,6 +213,8 @@ class Method(Trainable):
     native: ClassVar[frozenset[str]] = frozenset()
     #: The content, styles and mask that it takes.
     takes: ClassVar[Takes] = Takes()
+    #: The values that newer knobs stand for in a receipt that was written before they existed.
+    before: ClassVar[Mapping[str, Any]] = {}
     #: The extra that it needs (`pip install 'atelier[EXTRA]'`) and the packages to check for.
     extra: ClassVar[str] = ""
     packages: ClassVar[Sequence[str]] = ()

@@ -167,8 +167,6 @@ class Trainable:
     weights_knob: ClassVar[str] = "weights"
     #: Knobs that must have the same value in painting as in training.
     shared_knobs: ClassVar[tuple[str, ...]] = ("encoder",)
-    #: Knobs that previews need set, because a default does not fit every network in training.
-    preview_knobs: ClassVar[Mapping[str, Any]] = {}
 
     # one network
 
@@ -255,7 +253,7 @@ class Trainable:
         save_file(half_precision(self.exported(networks)), path)
         shared = {name for name in self.shared_knobs if name in self.Knobs.model_fields}
         chosen = {name: getattr(training, name) for name in shared if hasattr(training, name)}
-        knobs = parse(self.Knobs, chosen | dict(self.preview_knobs) | {self.weights_knob: str(path)})
+        knobs = parse(self.Knobs, chosen | {self.weights_knob: str(path)})
         return lambda job: self.picture(job, knobs)
 
     def picture(self, job: Any, knobs: Any) -> Tensor:

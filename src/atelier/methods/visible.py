@@ -57,17 +57,20 @@ def lend_statistics(
     picture: torch.Tensor,
     strength: float = 1.0,
     *,
-    wanted: Sequence[Sequence[torch.Tensor]] | None = None,
+    colours: bool = True,
+    detail: Sequence[Sequence[torch.Tensor]] | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
-    `wanted` are the `detail_statistics` of styles at another size than the job's. `out`, which may be the
-    picture itself, may hold the result if the strength is 1.
+    `colours` asks for the mean and covariance of colours, `detail` for these `detail_statistics`. `out`,
+    which may be the picture itself, may hold the result if the strength is 1.
     """
-    wanted = detail_statistics(job) if wanted is None else wanted
-    lent = lend_visible_colours(job, picture, out=out if strength == 1 else None)
-    lent = colour.lend_bands(lent, wanted, _parts(job, picture), out=lent)
+    lent, out = picture, out if strength == 1 else None
+    if colours:
+        lent = out = lend_visible_colours(job, lent, out=out)
+    if detail is not None:
+        lent = colour.lend_bands(lent, detail, _parts(job, picture), out=out)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 

@@ -73,8 +73,8 @@ def _check_names(recipe: recipes.Request, label: str) -> None:
 
 def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's knobs, with their files located and their weights checked."""
-    kind = registry.find(recipe.method).Knobs
-    knobs = dict(recipe.knobs)
+    method = registry.find(recipe.method)
+    kind, knobs = method.Knobs, {**method.before, **recipe.knobs}
     used = recipe.weights
     weights_at: dict[str, str] = {}
     for name, holds in knob_rules.files_of(kind).items():

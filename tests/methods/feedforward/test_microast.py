@@ -98,7 +98,7 @@ def test_hidden_places_of_the_photo_do_not_count(file: str) -> None:
     photo, style, seen = random(128, 128), random(40, 40, seed=2), torch.zeros(1, 1, 128, 384)
     seen[..., 128:256] = 1
     canvas = torch.nn.functional.pad(photo, (128, 128, 0, 0))
-    knobs = parse(MicroAst.Knobs, {"weights": file, "colours": False})
+    knobs = parse(MicroAst.Knobs, {"weights": file, "colours": False, "bands": False})
     alone = MicroAst().transfer(job(photo, style), knobs)[..., 48:-48]
     apart = [
         (MicroAst().transfer(job(canvas, style, content_seen=alpha), knobs)[..., 176:208] - alone)

@@ -132,7 +132,7 @@ def test_each_style_gets_its_share_of_the_canvas(
 def test_fine_detail_is_the_photos_where_all_of_it_is_asked_for(settings: dict[str, Any]) -> None:
     """Bands below about four pixels are replaced; what is coarser stays."""
     content, style = waves(96, 128), waves(96, 96, 1)
-    plain = {"colours": False, "detail": 0.0}
+    plain = {"colours": False, "bands": False, "detail": 0.0}
     none = paint(content, style, settings, **plain, photo_detail=0.0)
     half = paint(content, style, settings, **plain, photo_detail=0.5)
     whole = paint(content, style, settings, **plain, photo_detail=1.0)
@@ -180,10 +180,20 @@ def test_the_detail_comes_from_the_picture_of_adain(
 
 
 def test_a_decoder_of_another_encoder_is_refused(settings: dict[str, Any]) -> None:
-    del (chosen := dict(settings))["detail_weights"]
     with pytest.raises(WeightsError, match=r"trained for this encoder.*or set 'detail' to 0"):
-        paint(waves(40, 40), waves(40, 40), chosen)
-    assert paint(waves(40, 40), waves(40, 40), chosen, detail=0).shape == (40, 40, 3)
+        paint(waves(40, 40), waves(40, 40), settings, detail_weights="adain.atelier")
+
+
+def test_another_encoder_has_no_decoder_of_detail_unless_it_is_given(settings: dict[str, Any]) -> None:
+    del (chosen := dict(settings))["detail_weights"]
+    content, style = waves(40, 40), waves(40, 40, 1)
+    none, without, given = (
+        paint(content, style, chosen, detail=0),
+        paint(content, style, chosen),
+        paint(content, style, settings),
+    )
+    assert np.array_equal(none, without)
+    assert not np.array_equal(without, given)
 
 
 def test_strokes_stop_growing_where_told(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,14 @@ def test_a_shading_of_one_grey_level_chooses_one_place_and_not_several(level: in
     photo = np.full((64, 96, 3), level / 255, np.float32)
     half = np.s_[:, 48:] if across else np.s_[32:]
     photo[half] += 1 / 255
-    raw = {"method": "nnst_d", "device": "cpu", "colours": False, "detail": 0.0, "photo_detail": 0.0}
+    raw = {
+        "method": "nnst_d",
+        "device": "cpu",
+        "colours": False,
+        "bands": False,
+        "detail": 0.0,
+        "photo_detail": 0.0,
+    }
     made = atelier.stylize(photo, style.astype(np.float32), **raw).pixels
     assert made.std((0, 1)).max() < 0.1
     blotchy = atelier.stylize(photo, style.astype(np.float32), tone=0.0, **raw).pixels

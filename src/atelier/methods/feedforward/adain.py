@@ -40,7 +40,7 @@ from atelier.methods.feedforward.perceptual import (
     pixel_terms,
 )
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import key_parts, lend_statistics
+from atelier.methods.visible import detail_statistics, key_parts, lend_statistics
 from atelier.store import cache, weights
 from atelier.store.models import kept
 from atelier.store.records import Record, register
@@ -86,6 +86,7 @@ class Adain(Method):
         "https://arxiv.org/abs/1703.06868",
     )
     native = frozenset({"styles", "strength"})
+    before = {"bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""
@@ -98,7 +99,10 @@ class Adain(Method):
         )
         padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         recolour: bool = knob(False, "Give the style the photo's colours first (CORAL).")
-        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
+        bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the decoder loses."
         )
@@ -113,6 +117,7 @@ class Adain(Method):
             "weights": "adain.published",
             "padding": "reflect",
             "colours": False,
+            "bands": False,
             "restore": False,
         },
     }
@@ -168,8 +173,8 @@ class Adain(Method):
             job = replace(job, styles=[coral(style, shown, seen=alpha) for style, alpha in pairs])
         with torch.inference_mode():
             picture = self.decoded(job, knobs, seen).clamp(0, 1)
-            if knobs.colours:
-                picture = lend_statistics(job, picture, job.strength)
+            detail = detail_statistics(job) if knobs.bands else None
+            picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=detail)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 

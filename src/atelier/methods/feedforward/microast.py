@@ -38,7 +38,7 @@ from atelier.methods.feedforward.perceptual import (
     pixel_terms,
 )
 from atelier.methods.prepared import style_job
-from atelier.methods.visible import key_parts, lend_statistics
+from atelier.methods.visible import detail_statistics, key_parts, lend_statistics
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
 from atelier.store.records import File, Record, register
@@ -92,6 +92,7 @@ class MicroAst(Method):
         "https://arxiv.org/abs/2211.15313",
     )
     native = frozenset({"styles", "strength"})
+    before = {"bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""
@@ -99,7 +100,10 @@ class MicroAst(Method):
         weights: str = knob(
             "microast.published", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
-        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
+        bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the network loses."
         )
@@ -109,7 +113,7 @@ class MicroAst(Method):
         "draft": {},
         "good": {},
         "best": {},
-        "published": {"colours": False, "restore": False},
+        "published": {"colours": False, "bands": False, "restore": False},
     }
 
     class Training(PerceptualTraining):
@@ -161,8 +165,8 @@ class MicroAst(Method):
     def _paint(network: MicroAST, signals: Signals, job: Job, knobs: MicroAst.Knobs) -> torch.Tensor:
         with torch.inference_mode():
             picture = decoded(network, signals, job, restore=knobs.restore).clamp(0, 1)
-            if knobs.colours:
-                picture = lend_statistics(job, picture, job.strength)
+            detail = detail_statistics(job) if knobs.bands else None
+            picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=detail)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 

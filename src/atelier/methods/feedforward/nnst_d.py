@@ -28,7 +28,7 @@ from atelier.images.resize import resize
 from atelier.methods import base
 from atelier.methods.base import Batch, Context, Job, Method, Paper, Result
 from atelier.methods.feedforward.adain import Adain
-from atelier.methods.feedforward.nnst_d_detail import Detail
+from atelier.methods.feedforward.nnst_d_detail import Detail, decoder_of
 from atelier.methods.feedforward.nnst_d_level import Level, shares
 from atelier.methods.feedforward.nnst_d_losses import DecoderLosses
 from atelier.methods.feedforward.nnst_d_style import Networks, Styles
@@ -61,7 +61,7 @@ class NNSTD(Method):
         "https://arxiv.org/abs/2203.13215",
     )
     native = frozenset({"strength", "styles", "regions"})
-    preview_knobs = {"detail": 0.0}  # noqa: RUF012
+    before = {"tone": 0.0, "detail": 0.0, "photo_detail": 0.0, "bands": False}  # noqa: RUF012
     qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012
     sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
 
@@ -87,7 +87,9 @@ class NNSTD(Method):
             1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
         )
         detail_weights: str = knob(
-            "adain.atelier", "AdaIN's decoder for this encoder: a name, or a file.", file="weights"
+            "",
+            "AdaIN's decoder for this encoder: a name, or a file; empty for the bundled encoder's.",
+            file="weights",
         )
         photo_detail: float = knob(
             0.2, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
@@ -102,7 +104,10 @@ class NNSTD(Method):
             "no", "Mirrored or rotated copies of the style to search as well."
         )
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
-        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
+        bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         half: bool = knob(True, "Run the networks in bfloat16 if the device supports it natively.")
 
     class Training(AnyKnobs):
@@ -121,7 +126,7 @@ class NNSTD(Method):
         lattice_weight: float = knob(5.0, "Weight of the checkerboard penalty.", ge=0)
 
     def weights(self, knobs: NNSTD.Knobs) -> Sequence[str]:
-        return (knobs.encoder, knobs.weights, *([knobs.detail_weights] if knobs.detail else []))
+        return (knobs.encoder, knobs.weights, *(name for name in (decoder_of(knobs),) if name))
 
     def transfer(self, job: Job, knobs: NNSTD.Knobs) -> torch.Tensor:
         with torch.inference_mode():
@@ -167,9 +172,9 @@ class NNSTD(Method):
             if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break
         picture = resize(picture, final)
-        if not knobs.colours:
-            return picture
-        return lend_statistics(job, picture, job.strength, wanted=finish.statistics, out=picture)
+        return lend_statistics(
+            job, picture, job.strength, colours=knobs.colours, detail=finish.statistics, out=picture
+        )
 
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
@@ -210,12 +215,12 @@ class Finish(NamedTuple):
     """What the last level and the finished picture need of the styles."""
 
     detail: Detail | None
-    statistics: Sequence[Sequence[torch.Tensor]]
+    statistics: Sequence[Sequence[torch.Tensor]] | None
 
     @classmethod
     def of(cls, job: Job, styles: Styles, knobs: NNSTD.Knobs) -> Finish:
         pictures = styles.pictures(styles.final)
-        return cls(Detail.of(job, pictures, knobs), detail_statistics(job, pictures) if knobs.colours else ())
+        return cls(Detail.of(job, pictures, knobs), detail_statistics(job, pictures) if knobs.bands else None)
 
 
 # the networks

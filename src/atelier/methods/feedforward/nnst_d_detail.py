@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from atelier import maths
-from atelier.colour.bands import split_bands
+from atelier import colour, maths
 from atelier.core.errors import WeightsError
 from atelier.core.lazy import torch
 from atelier.methods.feedforward.adain import Adain
@@ -21,14 +20,15 @@ if TYPE_CHECKING:
     from atelier.methods.base import Job
     from atelier.networks.decoder import Decoder
 
+    #: Mean and variance of each channel, (C,), by tap.
+    TapMoments = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
 #: Bands of the Laplacian pyramid, from the finest, whose detail is replaced: about 1, 2 and 4 pixels.
 BANDS = 3
 #: Side in pixels of the window in which a place's detail is measured.
 _REACH = 17
 #: Deviation of detail at which half of it is replaced: four shades of 255.
 _PLAIN = 4 / 255
-#: Mean and variance of each channel, (C,), by tap.
-TapMoments = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class DetailKnobs(Protocol):
@@ -46,6 +46,13 @@ class DetailKnobs(Protocol):
     def half(self) -> bool: ...
 
 
+def decoder_of(knobs: DetailKnobs) -> str:
+    """The name of the weights of AdaIN's decoder; empty if none is used."""
+    if not knobs.detail:
+        return ""
+    return knobs.detail_weights or ("adain.atelier" if knobs.encoder == "encoder.atelier" else "")
+
+
 @dataclass(frozen=True)
 class Detail:
     """AdaIN's decoder and the styles' statistics, and how much of a picture's fine detail is replaced."""
@@ -58,9 +65,10 @@ class Detail:
     @classmethod
     def of(cls, job: Job, styles: Sequence[torch.Tensor], knobs: DetailKnobs) -> Detail | None:
         """For these styles (1, 3, H, W), at the size at which they are used; None if nothing is replaced."""
-        if not knobs.detail:
+        decoder = decoder_of(knobs)
+        if not decoder:
             return cls(None, {}, 0.0, knobs.photo_detail) if knobs.photo_detail else None
-        fast = Adain.Knobs(encoder=knobs.encoder, weights=knobs.detail_weights, half=knobs.half)
+        fast = Adain.Knobs(encoder=knobs.encoder, weights=decoder, half=knobs.half)
         try:
             seen = Adain.seen(replace(job, styles=styles), fast)
         except WeightsError as error:
@@ -87,7 +95,7 @@ class Detail:
             fine = torch.lerp(made, decoded, self.share * busy(content))
         if self.photo:
             fine = torch.lerp(fine, content, self.photo)
-        coarse, detail = split_bands(made), split_bands(fine)
+        coarse, detail = colour.split_bands(made), colour.split_bands(fine)
         height, width = made.shape[-2:]
         return maths.merge([*detail[:BANDS], *coarse[BANDS:]])[..., :height, :width]
 
@@ -115,7 +123,7 @@ def busy(content: torch.Tensor) -> torch.Tensor:
     In flat places there is nothing to keep, and a decoder's own grid would show.
     """
     height, width = content.shape[-2:]
-    bands = split_bands(content)
+    bands = colour.split_bands(content)
     detail = maths.merge([*bands[:BANDS], *(torch.zeros_like(band) for band in bands[BANDS:])])
     energy = detail[..., :height, :width].square().mean(1, keepdim=True)
     energy = torch.nn.functional.avg_pool2d(energy, _REACH, 1, _REACH // 2, count_include_pad=False)

@@ -55,6 +55,7 @@ class NNST(_Optimising):
         "Neural Neighbor Style Transfer",
         "https://arxiv.org/abs/2203.13215",
     )
+    before = {"bands": False}  # noqa: RUF012
     native = frozenset({"strength", "styles", "regions"})
 
     class Knobs(EncoderKnobs):
@@ -99,7 +100,10 @@ class NNST(_Optimising):
         hues: Literal["painted", "photo"] = knob(
             "painted", "'photo' takes the photo's hues, with the variance of the style's."
         )
-        colours: bool = knob(True, "Give the finished picture the colour and detail statistics of the style.")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
+        bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
@@ -125,6 +129,7 @@ class NNST(_Optimising):
             "contrast": 0.0,
             "hues": "photo",
             "colours": False,
+            "bands": False,
             "published": True,
         },
     }
@@ -135,11 +140,12 @@ class NNST(_Optimising):
         base = job.content if knobs.published else picture
         if knobs.hues == "photo":
             picture = _with_hues(job, picture)
-        elif knobs.colours:
+        else:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
             ratio = min(1.0, knobs.stroke_size / max(size_of(job.content)))
-            wanted = detail_statistics(job, [shrunk(style, ratio) for style in job.styles])
-            picture = lend_statistics(job, picture, wanted=wanted)
+            sized = [shrunk(style, ratio) for style in job.styles]
+            detail = detail_statistics(job, sized) if knobs.bands else None
+            picture = lend_statistics(job, picture, colours=knobs.colours, detail=detail)
         return torch.lerp(base, picture, job.strength)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
