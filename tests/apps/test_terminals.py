@@ -154,6 +154,7 @@ def test_a_bar_is_drawn_only_on_a_terminal_that_can_show_it(more: dict[str, str]
 # no docstrings
 
 
+@pytest.mark.slow  # all of the packages are compiled once more
 def test_help_and_lists_do_not_need_docstrings() -> None:
     code = """
 import sys

@@ -26,7 +26,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     *(("colour", {"transfer": name, "space": "lab"}) for name in TRANSFERS),
     ("texture", {"iterations": 8, "coarse_iterations": 8, "smallest": 32}),
     ("texture", {"iterations": 8, "coarse_iterations": 8, "smallest": 32, "style_loss": "gram"}),
-    ("quilting", {}),
+    ("quilting", {"passes": 2}),
     ("efros_leung", {}),
     ("analogies", {}),
     ("elad_milanfar", {"iterations": 1}),

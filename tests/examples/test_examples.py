@@ -123,6 +123,7 @@ def test_tables_agree() -> None:
     assert all(text.endswith(".") for text in [*examples.PHOTOS.values(), *examples.STYLES.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_write_makes_every_file(tmp_path: Path) -> None:
     paths = examples.write(tmp_path / "new", size=64)

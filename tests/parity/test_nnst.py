@@ -310,7 +310,7 @@ def whole(eyes: VGG, name: str, content: Tensor, style: Tensor, split_terms: lis
     return made
 
 
-@pytest.mark.parametrize("name", ["still", "small"])
+@pytest.mark.parametrize("name", [pytest.param("still", marks=pytest.mark.slow), "small"])
 def test_a_small_run(eyes: VGG, split_terms: list[Tensor], name: str) -> None:
     whole(eyes, name, array("small_content"), array("small_style"), split_terms)
 

@@ -299,7 +299,7 @@ def region(eyes: VGG, style: Tensor, prefix: str) -> Region:
     return Region(found, partial(next, drawn))
 
 
-@pytest.mark.parametrize("scale", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scale", [1, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (2, 3))])
 def test_the_recorded_run(eyes: VGG, scale: int) -> None:
     settings = LAYOUT["fixture_hyperparameters"]
     long_side = settings["smallest_long_side"] * 2 ** (scale - 1)

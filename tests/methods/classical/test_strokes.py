@@ -26,7 +26,13 @@ def width_of_detail(image: np.ndarray) -> float:
     return float((grey[:, 1:] * grey[:, :-1]).mean() / (grey**2).mean())
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+#: One worker compiles the kernels of relaxation.
+RELAXED = [
+    pytest.param(one, marks=[pytest.mark.xdist_group("relaxation")] * (one == "numbers")) for one in MANNERS
+]
+
+
+@pytest.mark.parametrize("manner", RELAXED)
 def test_every_manner_resembles_the_photo(photo: np.ndarray, manner: str) -> None:
     result = made(photo, photo, manner=manner, palette="photo", sizes="manner", brush=2, texture=0, impasto=0)
     assert 0.005 < np.abs(result - photo).mean() < 0.2
@@ -129,6 +135,7 @@ def test_stopping_keeps_the_strokes_so_far(photo: np.ndarray, tmp_path: Path) ->
     assert np.abs(first - photo).mean() > np.abs(whole - photo).mean()
 
 
+@pytest.mark.xdist_group("relaxation")
 def test_relaxation_reports_a_falling_energy(photo: np.ndarray) -> None:
     events: list[Event] = []
     made(photo, photo, manner="numbers", iterations=4, brush=3, progress=events.append)
