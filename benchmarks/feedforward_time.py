@@ -27,7 +27,7 @@ from atelier.images import Picture, write
 from atelier.store import cache
 
 #: The most seconds at 512 px on two cores: with a new style, and with one that was seen before.
-SECONDS = {"nnst_d": (0.8, 0.5), "adain": (0.3, 0.3), "cap_vstnet": (1.0, 1.0)}
+SECONDS = {"nnst_d": (1.2, 0.9), "adain": (0.2, 0.2), "cap_vstnet": (1.0, 1.0)}
 COLD = 4.0
 #: Long side: the most seconds (none: no promise) and GiB of a square picture by nnst_d.
 LARGE = {2048: (15.0, 2.5), 8192: (None, 4.0)}

@@ -106,21 +106,35 @@ def pictures(
             images.write(made, out / name.replace(":", "-") / file, overwrite=True)
 
 
-def measured(
-    pairs: Sequence[tuple[Path, Path]],
-    made: Iterator[tuple[Picture, float]],
-    gram: GramDistance,
-    seen: Callable[[Picture], tuple[Tensor, Tensor]],
-) -> list[float]:
+class Ruler:
+    """Measures results of one pair; what concerns the pair alone is found once."""
+
+    def __init__(
+        self,
+        pair: tuple[Path, Path],
+        gram: GramDistance,
+        seen: Callable[[Picture], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.photo, painting = (small(Picture.of(path)) for path in pair)
+        self.gram, self.seen, self.style = gram, seen, painting.tensor()
+        self.far = self._distance(self.photo)
+        self.vector, self.scores = seen(self.photo)
+
+    def __call__(self, result: Picture) -> tuple[float, float, float, float]:
+        """gram, same, top5 and blotch."""
+        picture = small(result)
+        vector, scores = self.seen(picture)
+        known = float(self.scores.argmax() in scores.topk(5).indices)
+        near = self._distance(picture) / self.far
+        return near, float(self.vector @ vector), known, blotch(self.photo, picture)
+
+    def _distance(self, picture: Picture) -> float:
+        return self.gram(picture.tensor(), self.style, self.style)
+
+
+def measured(rulers: Sequence[Ruler], made: Iterator[tuple[Picture, float]]) -> list[float]:
     """The means over the pairs, in the order of the table's columns."""
-    rows = []
-    for (first, second), (result, seconds) in zip(pairs, made, strict=True):
-        photo, painting, result = (small(one) for one in (Picture.of(first), Picture.of(second), result))
-        content, style, picture = (one.tensor() for one in (photo, painting, result))
-        distance = gram(picture, content, style) / gram(content, content, style)
-        (vector, scores), (other, others) = seen(photo), seen(result)
-        known = float(scores.argmax() in others.topk(5).indices)
-        rows.append((distance, float(vector @ other), known, blotch(photo, result), seconds))
+    rows = [(*ruler(result), seconds) for ruler, (result, seconds) in zip(rulers, made, strict=True)]
     return [float(one) for one in np.nanmean(np.array(rows), 0)]
 
 
@@ -136,9 +150,11 @@ def main() -> int:
     set_threads(options)
     lines = [line.split() for line in options.pairs.read_text().splitlines() if line and line[0] != "#"]
     pairs = [(options.data / photo, options.data / painting) for photo, painting in lines]
-    gram, seen = GramDistance(features.load(options.vgg16, padding="zeros")), classifier()
+    encoder = features.load(options.vgg16, padding="zeros").prepare(torch.device("cpu"), torch.float32)
+    gram, seen = GramDistance(encoder), classifier()
+    rulers = [Ruler(pair, gram, seen) for pair in pairs]
     paint = partial(pictures, pairs, size=options.size, out=options.out)
-    rows = [(kind, *measured(pairs, paint(kind), gram, seen)) for kind in options.methods]
+    rows = [(kind, *measured(rulers, paint(kind))) for kind in options.methods]
     head = ("method", "gram", "same", "top5", "blotch", "seconds")
     return report(f"{len(pairs)} pairs, {options.size} px", head, rows, [], as_json=options.json)
 
