@@ -65,6 +65,16 @@ register(
 )
 register(
     Record(
+        name="adain_vgg16.atelier",
+        file="adain_vgg16.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper=_PAPER,
+        bundled="adain_vgg16.safetensors",
+        note="Comes with the package; the same decoder, trained on with losses seen through a VGG-16.",
+    )
+)
+register(
+    Record(
         name="adain.published",
         file="decoder.pth",
         sources=("https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/decoder.pth",),

@@ -92,7 +92,7 @@ class NNSTD(Method):
             file="weights",
         )
         photo_detail: float = knob(
-            0.2, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
+            0.3, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
         )
         coarsest: int = knob(
             64, "Long side of the first level in pixels; larger values keep larger shapes.", ge=16

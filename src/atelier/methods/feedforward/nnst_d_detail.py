@@ -50,7 +50,7 @@ def decoder_of(knobs: DetailKnobs) -> str:
     """The name of the weights of AdaIN's decoder; empty if none is used."""
     if not knobs.detail:
         return ""
-    return knobs.detail_weights or ("adain.atelier" if knobs.encoder == "encoder.atelier" else "")
+    return knobs.detail_weights or ("adain_vgg16.atelier" if knobs.encoder == "encoder.atelier" else "")
 
 
 @dataclass(frozen=True)
