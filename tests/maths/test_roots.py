@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from atelier.maths.roots import one_thread, sqrtm
+from atelier.maths.roots import one_thread, power, sqrtm
 
 
 def factor(*shape: int, seed: int = 0) -> Tensor:
@@ -130,3 +130,16 @@ def test_one_thread_restores_the_number_of_threads_after_an_error() -> None:
     with pytest.raises(RuntimeError):
         one_thread(fails, torch.eye(2))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("exponent", [0.5, -0.5, -1.0, 2.0])
+def test_powers_within_the_range_of_a_matrix(exponent: float) -> None:
+    """In the range they are those of SciPy; a direction without variance stays without."""
+    random = torch.Generator().manual_seed(3)
+    turn = torch.linalg.qr(torch.randn((4, 4), generator=random, dtype=torch.float64))[0]
+    whole = turn @ torch.diag(torch.tensor([4.0, 2.0, 0.5, 0.1], dtype=torch.float64)) @ turn.mT
+    wanted = torch.from_numpy(scipy.linalg.fractional_matrix_power(whole.numpy(), exponent).real)
+    torch.testing.assert_close(power(whole, exponent), wanted)
+    flat = turn[:, :3] @ torch.diag(torch.tensor([4.0, 2.0, 0.5], dtype=torch.float64)) @ turn[:, :3].mT
+    assert (power(flat, exponent) @ turn[:, 3]).abs().max() < 1e-9
+    torch.testing.assert_close(power(torch.stack([whole, flat]), exponent)[0], wanted)

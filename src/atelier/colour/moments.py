@@ -14,10 +14,8 @@ from torch import Tensor
 
 from atelier.colour.cielab import lab_to_rgb, rgb_to_lab
 from atelier.core.errors import InputError
+from atelier.maths.roots import power
 
-# Variances below these are rounding, not colour: flat and grey pictures have directions without variance.
-_RELATIVE_FLOOR = 1e-10
-_ABSOLUTE_FLOOR = 1e-12
 #: Five 8-bit levels.
 _NOISE = 0.02
 #: Rows processed at a time, so that float64 copies stay small.
@@ -103,11 +101,9 @@ def _between(
 
 def transport(covariance: Tensor, target: Tensor) -> Tensor:
     """The Monge-Kantorovich map (..., C, C) from one covariance to another: symmetric, of least change."""
-    batch = covariance[None] if covariance.ndim == 2 else covariance
-    root, inverse_root = _roots(batch)
-    middle, _ = _roots(root @ target @ root)
-    found: Tensor = inverse_root @ middle @ inverse_root
-    return found[0] if covariance.ndim == 2 else found
+    root, inverse_root = power(covariance, 0.5), power(covariance, -0.5)
+    found: Tensor = inverse_root @ power(root @ target @ root, 0.5) @ inverse_root
+    return found
 
 
 def _moved(strip: Tensor, mean: Tensor, matrix: Tensor, target_mean: Tensor) -> Tensor:
@@ -134,13 +130,3 @@ def moments_of(image: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tens
 
 def _strips(maps: Tensor) -> Sequence[Tensor]:
     return torch.split(maps, _STRIP, 2)
-
-
-def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The square root of a symmetric positive semi-definite matrix, and the pseudo-inverse of the root."""
-    values, vectors = torch.linalg.eigh(matrix)
-    floor = (values.amax(dim=-1, keepdim=True) * _RELATIVE_FLOOR).clamp_min(_ABSOLUTE_FLOOR)
-    solid = values > floor
-    root = torch.where(solid, values, 0.0).sqrt()
-    inverse = torch.where(solid, values.clamp_min(_ABSOLUTE_FLOOR) ** -0.5, 0.0)
-    return (vectors * root[:, None]) @ vectors.mT, (vectors * inverse[:, None]) @ vectors.mT

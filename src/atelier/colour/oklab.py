@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atelier.maths.roots import power
+
 _RGB_TO_LMS = (
     (0.4121656120, 0.5362752080, 0.0514575653),
     (0.2118591070, 0.6807189584, 0.1074065790),
@@ -66,7 +68,7 @@ def photo_hues(content: Tensor, style: Tensor, picture: Tensor, *, own: bool = F
 
 def moved(values: Tensor, target: Tensor) -> Tensor:
     """`values` (1, C, H, W), whitened and coloured to the mean and covariance of `target`."""
-    stretch = _power(_covariance(target), 0.5) @ _power(_covariance(values), -0.5)
+    stretch = power(_covariance(target), 0.5) @ power(_covariance(values), -0.5)
     rest = (values - _mean(values)).flatten(2).double()
     return (stretch @ rest).to(values.dtype).view_as(values) + _mean(target)
 
@@ -99,13 +101,9 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _covariance(values: Tensor) -> Tensor:
-    """The covariance (C, C) over the positions of (1, C, H, W), in float64."""
+    """The covariance (C, C) over the positions of (1, C, H, W), in float64.
+
+    The ridge limits how far nearly grey colours are stretched.
+    """
     rest = (values - _mean(values))[0].flatten(1).double()
-    return rest @ rest.T / rest.shape[1]
-
-
-def _power(covariance: Tensor, exponent: float) -> Tensor:
-    """A power of a symmetric matrix; the ridge limits how far nearly grey colours are stretched."""
-    values, vectors = torch.linalg.eigh(covariance + _RIDGE * torch.eye(len(covariance)).to(covariance))
-    power: Tensor = (vectors * values**exponent) @ vectors.T
-    return power
+    return rest @ rest.T / rest.shape[1] + _RIDGE * torch.eye(len(rest)).to(rest)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from atelier.colour import match_moments
 from atelier.maths.layout import to_array
+from atelier.maths.roots import power
 
 #: RGB to cone responses (Reinhard et al., eq. 4), and their logarithms to l, alpha, beta (eq. 6).
 _TO_LMS = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
@@ -67,7 +68,7 @@ def coral(image: Tensor, reference: Tensor) -> Tensor:
     Sun, Feng & Saenko, "Return of frustratingly easy domain adaptation", 2016. Symmetric roots mix channels
     little if both pictures are similar.
     """
-    return _linear(image, reference, lambda a, b: _power(b, 0.5) @ _power(a, -0.5))
+    return _linear(image, reference, lambda a, b: power(b, 0.5) @ power(a, -0.5))
 
 
 def principal_axes(image: Tensor, reference: Tensor) -> Tensor:
@@ -150,15 +151,6 @@ def _linear(image: Tensor, reference: Tensor, matrix: Callable[[Tensor, Tensor],
     mean, goal = flat.mean(1, keepdim=True), target.mean(1, keepdim=True)
     moved = matrix(torch.cov(flat, correction=0), torch.cov(target, correction=0)) @ (flat - mean) + goal
     return moved.view_as(image[0])[None].to(image)
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of a symmetric matrix, restricted to its range: zero eigenvalues stay zero."""
-    values, vectors = torch.linalg.eigh(matrix)
-    solid = values > values.max() * 1e-10 + 1e-12
-    powers = torch.where(solid, values.clamp_min(1e-12) ** exponent, 0.0)
-    power: Tensor = (vectors * powers) @ vectors.mT
-    return power
 
 
 def _axes_to_axes(source: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The square root of a symmetric positive semi-definite matrix, with a gradient that stays finite."""
+"""Powers of symmetric positive semi-definite matrices, and a square root whose gradient stays finite."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ def sqrtm(matrix: Tensor) -> Tensor:
     """
     root: Tensor = _Root.apply(matrix)  # type: ignore[no-untyped-call]
     return root
+
+
+def power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of a symmetric positive semi-definite matrix (..., N, N), restricted to its range.
+
+    Eigenvalues of 1e-10 of the largest or less, which are rounding, stay zero: a negative power is a
+    pseudo-inverse.
+
+    >>> power(torch.diag(torch.tensor([4.0, 0.0])), -0.5).diagonal().tolist()
+    [0.5, 0.0]
+    """
+    values, vectors = torch.linalg.eigh(matrix)
+    floor = (values.amax(dim=-1, keepdim=True) * 1e-10).clamp_min(1e-12)
+    powers = torch.where(values > floor, values.clamp_min(1e-12) ** exponent, 0.0)
+    found: Tensor = (vectors * powers[..., None, :]) @ vectors.mT
+    return found
 
 
 class _Root(torch.autograd.Function):
