@@ -68,7 +68,9 @@ def photo_hues(content: Tensor, style: Tensor, picture: Tensor, *, own: bool = F
 
 def moved(values: Tensor, target: Tensor) -> Tensor:
     """`values` (1, C, H, W), whitened and coloured to the mean and covariance of `target`."""
-    stretch = power(_covariance(target), 0.5) @ power(_covariance(values), -0.5)
+    own, wanted = _covariance(values), _covariance(target)
+    ridge = _RIDGE * torch.eye(len(own)).to(own)  # limits how far nearly grey colours are stretched
+    stretch = power(wanted + ridge, 0.5) @ power(own + ridge, -0.5)
     rest = (values - _mean(values)).flatten(2).double()
     return (stretch @ rest).to(values.dtype).view_as(values) + _mean(target)
 
@@ -101,9 +103,6 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _covariance(values: Tensor) -> Tensor:
-    """The covariance (C, C) over the positions of (1, C, H, W), in float64.
-
-    The ridge limits how far nearly grey colours are stretched.
-    """
+    """The covariance (C, C) over the positions of (1, C, H, W), in float64."""
     rest = (values - _mean(values))[0].flatten(1).double()
-    return rest @ rest.T / rest.shape[1] + _RIDGE * torch.eye(len(rest)).to(rest)
+    return rest @ rest.T / rest.shape[1]
