@@ -19,7 +19,7 @@ from torch import Tensor
 from atelier import maths
 from atelier.colour.moments import transport
 
-#: Detail bands: about 1, 2, 4, 8 and 16 pixels.
+#: Detail bands: about 1, 2, 4 and 8 pixels.
 LEVELS = 4
 #: Pixels of a strip, and the rows that it shares with the next one, which cover the coarsest band's reach.
 _STRIP, _MARGIN = 1 << 21, 64
@@ -118,6 +118,9 @@ class _Strips:
         self.kept = split_bands(picture) if self.rows >= self.height else None
 
     def __iter__(self) -> Iterator[tuple[_Strip, list[Tensor]]]:
+        if self.kept is not None:
+            yield _Strip(slice(0, self.height), slice(0, self.height)), self.kept
+            return
         above = self.picture[..., :0, :]
         for top in range(0, self.height, self.rows):
             bottom = min(top + self.rows, self.height)
@@ -126,7 +129,7 @@ class _Strips:
             )
             window = torch.cat([above, self.picture[..., top : strip.outer.stop, :]], 2)
             above = window[..., max(0, strip.inner.stop - _MARGIN) : strip.inner.stop, :].clone()
-            yield strip, split_bands(window) if self.kept is None else self.kept
+            yield strip, split_bands(window)
 
     def statistics(self, weight: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The mean of the rest (3,), and the covariances of the bands; details have a mean of 0."""
@@ -143,7 +146,7 @@ class _Strips:
                 share = torch.ones_like(values[:1])
                 if weight is not None:
                     share = _weights(weight[..., strip.core, :], band, level).flatten()[None]
-                sums[level] += ((values * share) @ torch.cat([values, share.sign()]).T).to(sums)
+                sums[level] += ((values * share) @ torch.cat([values, torch.ones_like(share)]).T).to(sums)
                 counts[level] += share.sum().to(sums)
         sums /= counts.clamp(min=1e-9)[:, None, None]
         mean, moments = sums[-1, :, 3], list(sums[..., :3])

@@ -8,6 +8,7 @@ network has few channels or grouped convolutions, with the same numbers (`pixel_
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -86,16 +87,16 @@ class Residual(nn.Module):
         return features + _modulated(inner, self.second, signal)
 
 
-class _Part(nn.Module):
+class _Part(nn.Module, ABC):
     """A part of the network whose kernels are computed from its weights, once if it is prepared."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ready: Layers = {}
 
+    @abstractmethod
     def layers(self) -> Layers:
         """The kernel and the bias of each layer that has another form than its weights."""
-        raise NotImplementedError
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> None:
         """Keep the layers on `device`, in `dtype` and channels-last; their kernels are made in float32."""

@@ -92,7 +92,6 @@ class MicroAst(Method):
         "https://arxiv.org/abs/2211.15313",
     )
     native = frozenset({"styles", "strength"})
-    before = {"bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""

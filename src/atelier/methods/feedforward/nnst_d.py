@@ -5,7 +5,7 @@ decodes the result into a picture, coarse to fine; each level's picture joins th
 (Kolkin et al. 2022, the decoding variant; feature swapping is from Chen & Schmidt 2016).
 
 The authors did not publish this variant's network, so this one is our own. It differs where that preserves
-more of the photo or saves time: half of each query is the photo itself; the decoder also receives the photo's
+more of the photo or saves time: most of each query is the photo (`keep`); the decoder also receives its
 normalised features; the search uses the principal directions of the style's features, and at fine levels only
 the neighbourhood of the coarser level's matches. Colour counts in the search, because features say little in
 flat places (`tone`). Fine detail comes from AdaIN's decoder and the photo (`detail`, `photo_detail`), and the

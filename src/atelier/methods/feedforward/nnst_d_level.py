@@ -87,6 +87,7 @@ class Level:
         core = TILE if max(content.shape[-2:]) <= _LARGE else min(TILE, _LARGE_TILE)
         self.tiles = list(tiles(*content.shape[-2:], core=core, margin=MARGIN, step=16))
         self.seen = seen
+        self._masks: dict[int, torch.Tensor | None] = {}
         self.visible = self.mask(features.CELL)
         self.regions: torch.Tensor | None = None
         self.allowed: torch.Tensor | None = None
@@ -97,8 +98,10 @@ class Level:
 
     def mask(self, stride: int) -> torch.Tensor | None:
         """The visible positions of a grid with this stride in pixels; None if all are."""
-        height, width = self.content.shape[-2:]
-        return maths.mask_at(self.seen, (-(-height // stride), -(-width // stride)))
+        if stride not in self._masks:
+            height, width = self.content.shape[-2:]
+            self._masks[stride] = maths.mask_at(self.seen, (-(-height // stride), -(-width // stride)))
+        return self._masks[stride]
 
     def confine(self, regions: torch.Tensor | None, bias: torch.Tensor | None) -> None:
         """Assign each position to the style with the largest share (K, 1, H, W); set the score bias."""
