@@ -171,11 +171,17 @@ class Trainable:
     # one network
 
     def network(self, training: Any) -> nn.Module:
-        """The network to train, initialised from torch's global seed."""
+        """The network to train, initialised from torch's global seed.
+
+        Not abstract: methods that are not trained, or that override `networks`, have none.
+        """
         raise NotImplementedError
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, Tensor]:
-        """The weighted terms of one step by name; their sum is minimised."""
+        """The weighted terms of one step by name; their sum is minimised.
+
+        Not abstract: methods that are not trained, or that override `updates`, have none.
+        """
         raise NotImplementedError
 
     def start(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -257,7 +263,7 @@ class Trainable:
         return lambda job: self.picture(job, knobs)
 
     def picture(self, job: Any, knobs: Any) -> Tensor:
-        """The picture, (1, 3, H, W) of the content's size."""
+        """The picture, (1, 3, H, W) of the content's size; `Method` defines it."""
         raise NotImplementedError
 
 

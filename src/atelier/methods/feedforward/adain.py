@@ -172,7 +172,8 @@ class Adain(Method):
         """The networks and the styles' statistics; the job's content is not used."""
         with torch.inference_mode():
             encoder, decoder = _networks(job, knobs)
-            return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps))
+            detail = detail_statistics(job) if knobs.bands else None
+            return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps), detail)
 
     def _paint(self, job: Job, knobs: Adain.Knobs, seen: Seen | None) -> torch.Tensor:
         from atelier.maths.whitening import coral
@@ -182,9 +183,9 @@ class Adain(Method):
             pairs = zip(job.styles, job.looks.seen, strict=True)
             job = replace(job, styles=[coral(style, shown, seen=alpha) for style, alpha in pairs])
         with torch.inference_mode():
+            seen = seen or self.seen(job, knobs)
             picture = self.decoded(job, knobs, seen).clamp(0, 1)
-            detail = detail_statistics(job) if knobs.bands else None
-            picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=detail)
+            picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=seen.detail)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
@@ -195,7 +196,7 @@ class Adain(Method):
         """
         from atelier.maths.whitening import adain
 
-        encoder, decoder, style = seen or self.seen(job, knobs)
+        encoder, decoder, style, _ = seen or self.seen(job, knobs)
         height, width = job.content.shape[-2:]
         content = encoder(_large_enough(job.content, encoder), decoder.plan.taps)
         moved = {
@@ -256,11 +257,12 @@ class Adain(Method):
 
 
 class Seen(NamedTuple):
-    """The networks, ready, and the styles' weighted means and deviations by tap."""
+    """The networks, ready; the styles' weighted means and deviations by tap, and their detail statistics."""
 
     encoder: features.VGG
     decoder: Decoder
     style: Mapping[str, tuple[Tensor, Tensor]]
+    detail: Sequence[Sequence[Tensor]] | None
 
 
 def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Decoder]:

@@ -139,8 +139,12 @@ class MicroAst(Method):
         return self.prepare(job.looks, knobs, job.context)(job.frame).picture
 
     def prepare(self, styles: Styles, knobs: MicroAst.Knobs, context: Context) -> Painter:
-        network, signals = self._look(style_job(styles, context), knobs)
-        return lambda frame: Result(self._paint(network, signals, Job.of(styles, context, frame), knobs))
+        job = style_job(styles, context)
+        network, signals = self._look(job, knobs)
+        detail = detail_statistics(job) if knobs.bands else None
+        return lambda frame: Result(
+            self._paint(network, signals, detail, Job.of(styles, context, frame), knobs)
+        )
 
     def look(self, job: Job, knobs: MicroAst.Knobs) -> None:
         self._look(job, knobs)
@@ -161,10 +165,15 @@ class MicroAst(Method):
             )
 
     @staticmethod
-    def _paint(network: MicroAST, signals: Signals, job: Job, knobs: MicroAst.Knobs) -> torch.Tensor:
+    def _paint(
+        network: MicroAST,
+        signals: Signals,
+        detail: Sequence[Sequence[Tensor]] | None,
+        job: Job,
+        knobs: MicroAst.Knobs,
+    ) -> torch.Tensor:
         with torch.inference_mode():
             picture = decoded(network, signals, job, restore=knobs.restore).clamp(0, 1)
-            detail = detail_statistics(job) if knobs.bands else None
             picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=detail)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture

@@ -68,7 +68,7 @@ class Detail:
         decoder = decoder_of(knobs)
         if not decoder:
             return cls(None, {}, 0.0, knobs.photo_detail) if knobs.photo_detail else None
-        fast = Adain.Knobs(encoder=knobs.encoder, weights=decoder, half=knobs.half)
+        fast = Adain.Knobs(encoder=knobs.encoder, weights=decoder, half=knobs.half, bands=False)
         try:
             seen = Adain.seen(replace(job, styles=styles), fast)
         except WeightsError as error:

@@ -61,7 +61,7 @@ class _Optimising(Method):
             return self.paint(job, knobs, encoder)
 
     def paint(self, job: Job, knobs: Any, encoder: features.VGG) -> torch.Tensor:
-        """The picture, (1, 3, H, W) of the content's size."""
+        """The picture, (1, 3, H, W) of the content's size; every subclass defines it."""
         raise NotImplementedError
 
 
