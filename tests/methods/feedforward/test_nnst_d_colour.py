@@ -65,25 +65,27 @@ def test_hidden_candidates_do_not_shape_the_wanted_colours() -> None:
     torch.testing.assert_close(one.wanted, two.wanted)
 
 
-@settings(max_examples=8, deadline=None)
-@given(level=st.integers(20, 230), across=st.booleans())
-def test_a_shading_of_one_grey_level_chooses_one_place_and_not_several(level: int, across: bool) -> None:
-    """By cosine alone, the halves are matched with opposite places of the style, such as black and white."""
+def flat_photo_deviation(level: int, across: bool, **more: float) -> float:
+    """Deviation of the result for a flat photo whose halves differ by one grey level of 255."""
     rows, columns = np.mgrid[:96, :96]
     tones = (rows + 20 * np.sin(columns / 5)).clip(0, 96)[..., None] / 96
     style = tones * [0.9, 0.8, 0.5] + (1 - tones) * [0.05, 0.1, 0.3]
     photo = np.full((64, 96, 3), level / 255, np.float32)
-    half = np.s_[:, 48:] if across else np.s_[32:]
-    photo[half] += 1 / 255
-    raw = {
-        "method": "nnst_d",
-        "device": "cpu",
-        "colours": False,
-        "bands": False,
-        "detail": 0.0,
-        "photo_detail": 0.0,
-    }
-    made = atelier.stylize(photo, style.astype(np.float32), **raw).pixels
-    assert made.std((0, 1)).max() < 0.1
-    blotchy = atelier.stylize(photo, style.astype(np.float32), tone=0.0, **raw).pixels
-    assert blotchy.std((0, 1)).max() > 1.2 * made.std((0, 1)).max()
+    photo[np.s_[:, 48:] if across else np.s_[32:]] += 1 / 255
+    raw = {"device": "cpu", "colours": False, "bands": False, "detail": 0.0, "photo_detail": 0.0}
+    made = atelier.stylize(photo, style.astype(np.float32), method="nnst_d", **raw, **more).pixels
+    return float(made.std((0, 1)).max())
+
+
+@settings(max_examples=8, deadline=None)
+@given(level=st.integers(20, 230), across=st.booleans())
+def test_a_shading_of_one_grey_level_chooses_one_place_and_not_several(level: int, across: bool) -> None:
+    assert flat_photo_deviation(level, across) < 0.1
+
+
+def test_without_colour_the_halves_of_a_flat_photo_choose_distant_tones() -> None:
+    """By cosine alone they are matched with opposite places of the style; chance can spare a single level."""
+    levels = range(35, 230, 30)
+    with_colour = np.mean([flat_photo_deviation(level, across=False) for level in levels])
+    without = np.mean([flat_photo_deviation(level, across=False, tone=0.0) for level in levels])
+    assert without > 2 * with_colour
