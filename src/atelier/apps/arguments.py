@@ -73,7 +73,9 @@ Bits = Annotated[
 ]
 Texts = Annotated[
     list[str] | None,
-    typer.Option("--text", metavar="WORDS", help="A style in words; repeat for several."),
+    typer.Option(
+        "--text", metavar="WORDS", help="A style in words, see 'atelier words'; repeat for several."
+    ),
 ]
 GeneratedSize = Annotated[
     str | None,
@@ -104,6 +106,10 @@ MovedMask = Annotated[Path | None, _file("--mask", says="The mask, if it has mov
 Painting = Annotated[Path, _argument("PAINTING", "The style picture.")]
 StyleOutput = Annotated[Path, _file("--output", "-o", says="The file to write: NAME.safetensors.")]
 Listed = Annotated[str | None, _argument("NAME", "Show this method with all its knobs.")]
+WordsModel = Annotated[
+    str | None,
+    typer.Option("--words", metavar="FILE", help="Another model of words, made by 'atelier train words'."),
+]
 Folder = Annotated[Path, _argument("FOLDER", "The folder to write to; created if it does not exist.")]
 DemoFolder = Annotated[
     Path, typer.Argument(metavar="FOLDER", readable=False, help="The folder for the pictures.")

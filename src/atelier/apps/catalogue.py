@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.apps.layout import columns, paragraph, table
 from atelier.methods.base import Method
 from atelier.store import records, weights
+
+if TYPE_CHECKING:
+    from atelier.features.words import Word
 
 
 def many(methods: Iterable[type[Method]]) -> str:
@@ -86,6 +89,20 @@ def facts(kind: type[Method]) -> dict[str, Any]:
 def as_json(methods: Sequence[type[Method]]) -> str:
     """The methods as a JSON array."""
     return json.dumps([facts(kind) for kind in methods], indent=2, ensure_ascii=False)
+
+
+def words_table(words: Iterable[Word]) -> str:
+    """One row for each word of a closed vocabulary, by kind: pictures that carry it, held-out score."""
+    rows = [
+        (word.name, word.kind, str(word.pictures), f"{word.auc:.2f}", f"by {word.split}")
+        for word in sorted(words, key=lambda word: (word.kind, word.name))
+    ]
+    return table(("word", "kind", "pictures", "AUC", "held out"), rows, columns())
+
+
+def words_as_json(words: Iterable[Word]) -> str:
+    """The words of a closed vocabulary as a JSON array."""
+    return json.dumps([dataclasses.asdict(word) for word in words], indent=2, ensure_ascii=False)
 
 
 def weights_table() -> str:

@@ -11,7 +11,8 @@ from atelier.core.progress import Progress
 
 if TYPE_CHECKING:
     from atelier.training.loop import Run, Task
-    from atelier.training.settings import Settings
+    from atelier.training.settings import Settings, WordsSettings
+    from atelier.training.word_model import Fitted
 
 
 def accelerated() -> None:
@@ -51,6 +52,34 @@ def run(task: Task, settings: Settings, folder: Path, *, fresh: bool, threads: i
         say(_end(training, folder, finished))
     training.close()
     return watch
+
+
+def fit_words(settings: WordsSettings, folder: Path, *, threads: int | None) -> Watch:
+    """Measure the paintings, fit the words, and write `words.safetensors` in `folder`."""
+    import torch
+
+    from atelier.training.words import WordsRun
+
+    if threads:
+        torch.set_num_threads(threads)
+    training = WordsRun(settings, folder)
+    say(f"words: {len(training.pictures)} pictures, measured with {settings.encoder}")
+    with watching() as watch:
+        data = training.measured(Progress(watch))
+    if data is None:
+        say("stopped: run the same command to continue")
+        return watch
+    fitted = training.fit(data)
+    path = folder / "words.safetensors"
+    training.write(path, training.state(fitted, data), fitted)
+    say(f"{path}  {path.stat().st_size / 1e6:.2f} MB, {_vocabulary(fitted)}")
+    return watch
+
+
+def _vocabulary(fitted: Fitted) -> str:
+    """How many words were kept, and which were not."""
+    left = ", ".join(f"{word.name} {word.auc:.2f}" for word in fitted.dropped)
+    return f"{len(fitted.vocabulary)} words; left out: {left or 'none'}"
 
 
 def _facts(training: Run) -> str:

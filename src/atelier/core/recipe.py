@@ -91,6 +91,8 @@ class Recipe(Request):
     machine: dict[str, str | int]
     stopped_after: int | None = None
     source_type: str = ""
+    #: How texts were read, where the method says so.
+    reading: str = ""
 
     __hash__ = Request.__hash__
 

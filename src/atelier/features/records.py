@@ -22,6 +22,17 @@ register(
 
 register(
     Record(
+        name="words.atelier",
+        file="words.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper="Closed vocabulary fitted with `atelier train words`; see its model card",
+        bundled="words.safetensors",
+        note="Bundled with the package; words to style statistics of encoder.atelier, see 'atelier words'.",
+    )
+)
+
+register(
+    Record(
         name="vgg16.imagenet",
         file="vgg16-397923af.pth",
         sources=("https://download.pytorch.org/models/vgg16-397923af.pth",),

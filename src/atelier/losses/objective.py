@@ -14,6 +14,7 @@ from atelier.features.vgg import VGG
 from atelier.losses.content import ContentLoss
 from atelier.losses.smoothness import TotalVariation
 from atelier.losses.statistics import GramLoss, MomentLoss, Scale, WassersteinLoss
+from atelier.maths.moments import Gaussian
 from atelier.maths.visible import weight_at
 
 Statistics = Literal["gram", "centred-gram", "moments", "wasserstein"]
@@ -114,14 +115,14 @@ def statistics_terms(
 
 
 def statistics_loss(
-    kind: Statistics, target: Tensor, *, scale: Scale = "relative", seen: Tensor | None = None
+    kind: Statistics, target: Tensor | Gaussian, *, scale: Scale = "relative", seen: Tensor | None = None
 ) -> Any:
     """The loss `kind` for the style's features (1, C, H, W) at one tap.
 
     `scale` is that of `GramLoss`; the other losses only distinguish "relative" from the rest. `seen` is the
     style's alpha (1, 1, H, W).
     """
-    weight = weight_at(seen, (target.shape[-2], target.shape[-1]))
+    weight = None if isinstance(target, Gaussian) else weight_at(seen, (target.shape[-2], target.shape[-1]))
     if kind == "moments":
         return MomentLoss(target, relative=scale == "relative", weight=weight)
     if kind == "wasserstein":

@@ -1,5 +1,5 @@
 from .descent import Descent
-from .moments import channel_moments, gram, mean_and_covariance
+from .moments import Gaussian, channel_moments, gram, mean_and_covariance
 from .neighbours import (
     Candidates,
     balance,
@@ -18,6 +18,7 @@ from .visible import mask_at, visible_pixels, weight_at
 __all__ = [
     "Candidates",
     "Descent",
+    "Gaussian",
     "balance",
     "basis",
     "candidates",

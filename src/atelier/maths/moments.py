@@ -6,7 +6,7 @@ All functions accumulate in float32 or better, whatever the dtype of the feature
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,22 @@ from torch.autograd.function import once_differentiable
 
 _MOST_BLOCKS = 16
 _SUM_BLOCK = 256
+
+
+class Gaussian(NamedTuple):
+    """The mean (B, C) and the covariance (B, C, C) of features over their positions."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def deviations(self, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+        """The mean and standard deviation of each channel, both (B, C, 1, 1), as `channel_moments`.
+
+        >>> Gaussian(torch.tensor([[2.0]]), torch.tensor([[[9.0]]])).deviations(eps=0.0)[1].item()
+        3.0
+        """
+        variance = self.covariance.diagonal(dim1=-2, dim2=-1)
+        return self.mean[..., None, None], (variance + eps).sqrt()[..., None, None]
 
 
 def gram(features: Tensor, *, centred: bool = False, weight: Tensor | None = None) -> Tensor:
@@ -36,12 +52,12 @@ def gram(features: Tensor, *, centred: bool = False, weight: Tensor | None = Non
 
 def mean_and_covariance(
     features: Tensor, *, unbiased: bool = False, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> Gaussian:
     """The mean (B, C) and the covariance (B, C, C) of features (B, C, H, W) over their positions."""
     covariance = gram(features, centred=True, weight=weight)
     if unbiased:
         covariance = covariance * _bessel(_count(features, weight)).view(-1, 1, 1)
-    return _mean(features, weight).flatten(1), covariance
+    return Gaussian(_mean(features, weight).flatten(1), covariance)
 
 
 def channel_moments(

@@ -54,7 +54,8 @@ class Styles:
 
     `pictures` are (1, 3, H, W) sRGB 0..1 on the device, hidden pixels filled with the nearest visible
     colour; `seen` holds their alpha (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and
-    `trained` names. Each kind has its own weights; together they sum to 1.
+    `trained` names. Each kind has its own weights; together they sum to 1. `scale` is the size of the style
+    relative to the content; pictures already have it.
     """
 
     pictures: Sequence[torch.Tensor] = ()
@@ -64,6 +65,7 @@ class Styles:
     text_weights: Sequence[float] = ()
     trained: Sequence[str] = ()
     trained_weights: Sequence[float] = ()
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Job:
     text_weights: Sequence[float] = ()
     trained: Sequence[str] = ()
     trained_weights: Sequence[float] = ()
+    style_scale: float = 1.0
     mask: torch.Tensor | None = None
     files: Mapping[str, Any] = field(default_factory=dict)
     previous: torch.Tensor | None = None
@@ -163,6 +166,7 @@ class Job:
             text_weights=styles.text_weights,
             trained=styles.trained,
             trained_weights=styles.trained_weights,
+            style_scale=styles.scale,
             mask=frame.mask,
             files=context.files,
             previous=frame.previous,
@@ -181,6 +185,7 @@ class Job:
             text_weights=self.text_weights,
             trained=self.trained,
             trained_weights=self.trained_weights,
+            scale=self.style_scale,
         )
 
     @property
@@ -252,6 +257,14 @@ class Method(Trainable):
     def weights(self, knobs: Any) -> Sequence[str]:
         """Names or paths of the weights and other files that these knobs use, for the recipe."""
         return ()
+
+    def text_weights(self, knobs: Any) -> Sequence[str]:
+        """Names or paths of the weights that these knobs use to read styles in words, for the recipe."""
+        return ()
+
+    def reading(self, texts: Sequence[str], knobs: Any) -> str:
+        """How the texts were read, for the recipe and the user; empty if there is nothing to say."""
+        return ""
 
     def look(self, job: Job, knobs: Any) -> None:
         """Compute the styles' features and leave them in the cache; does nothing by default."""

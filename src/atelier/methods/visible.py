@@ -36,11 +36,19 @@ def visible_part(job: Job, index: int = 0) -> torch.Tensor:
 
 
 def lend_visible_colours(
-    job: Job, picture: torch.Tensor, strength: float = 1.0, *, out: torch.Tensor | None = None
+    job: Job,
+    picture: torch.Tensor,
+    strength: float = 1.0,
+    *,
+    swatches: Sequence[torch.Tensor] = (),
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`colour.lend_colours` for a job: hidden pixels of the photo and the styles are ignored."""
+    """`colour.lend_colours` for a job: hidden pixels of the photo and the styles are ignored.
+
+    `swatches` are pictures of the colours of the job's texts.
+    """
     styles = [maths.visible_pixels(one, a) for one, a in zip(job.styles, job.looks.seen, strict=True)]
-    return colour.lend_colours(picture, styles, _parts(job, picture), strength, out=out)
+    return colour.lend_colours(picture, [*styles, *swatches], _parts(job, picture), strength, out=out)
 
 
 def detail_statistics(job: Job, styles: Sequence[torch.Tensor] | None = None) -> list[list[torch.Tensor]]:
@@ -59,24 +67,27 @@ def lend_statistics(
     *,
     colours: bool = True,
     detail: Sequence[Sequence[torch.Tensor]] | None = None,
+    swatches: Sequence[torch.Tensor] = (),
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
-    `colours` asks for the mean and covariance of colours, `detail` for these `detail_statistics`. `out`,
-    which may be the picture itself, may hold the result if the strength is 1.
+    `colours` asks for the mean and covariance of colours, `detail` for these `detail_statistics`. Texts come
+    after the style pictures: `swatches` holds their colours, and `detail` their statistics. `out`, which may
+    be the picture itself, may hold the result if the strength is 1.
     """
     lent, out = picture, out if strength == 1 else None
     if colours:
-        lent = out = lend_visible_colours(job, lent, out=out)
+        lent = out = lend_visible_colours(job, lent, swatches=swatches, out=out)
     if detail is not None:
         lent = colour.lend_bands(lent, detail, _parts(job, picture), out=out)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 
 def _parts(job: Job, picture: torch.Tensor) -> Sequence[float] | torch.Tensor:
-    """The styles' weights, or their shares of every visible pixel."""
-    parts: Sequence[float] | torch.Tensor = job.style_weights if job.regions is None else job.regions
+    """The weights of styles and texts, or their shares of every visible pixel."""
+    weights = [*job.style_weights, *job.text_weights]
+    parts: Sequence[float] | torch.Tensor = weights if job.regions is None else job.regions
     seen = job.content_seen
     if seen is not None and bool((seen > 0).any()):
         shares = torch.stack([seen[0] * one for one in parts])

@@ -14,6 +14,8 @@ from atelier.methods.base import Method
 
 #: The default method of each quality.
 BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
+#: The default method of each quality where a style is in words.
+BY_QUALITY_IN_WORDS = {"draft": "adain", "good": "gatys", "best": "gatys"}
 
 
 class Controls(knob_rules.Knobs):
@@ -62,14 +64,17 @@ class Controls(knob_rules.Knobs):
 UNRECORDED = frozenset({"receipt"})
 
 
-def by_quality(quality: str) -> str:
-    """The default method of a quality. Raises UsageError for a quality that only some methods have."""
+def by_quality(quality: str, *, words: bool = False) -> str:
+    """The default method of a quality, for style pictures or, with `words`, where a style is in words.
+
+    Raises UsageError for a quality that only some methods have.
+    """
     if quality not in BY_QUALITY:
         raise UsageError(
             f"unknown quality '{quality}': {did_you_mean(quality, BY_QUALITY)}; a quality that "
             "belongs to one method also needs the method's name"
         )
-    return BY_QUALITY[quality]
+    return (BY_QUALITY_IN_WORDS if words else BY_QUALITY)[quality]
 
 
 def settle(

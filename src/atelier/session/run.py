@@ -136,7 +136,10 @@ class Setup:
     def _weights(self, inputs: Inputs) -> Sequence[str]:
         """The weights that the run uses; none if the photo stays as it is."""
         idle = inputs.content is not None and self.controls.strength == 0
-        return () if idle else [str(name) for name in self.method.weights(self.knobs)]
+        if idle:
+            return ()
+        readers = self.method.text_weights(self.knobs) if inputs.texts else ()
+        return [str(name) for name in (*self.method.weights(self.knobs), *readers)]
 
     def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
         """The request plus the facts recorded during the run."""
@@ -147,6 +150,7 @@ class Setup:
             machine={name: request.controls[name] for name in ("device", "threads")},
             stopped_after=progress.done if progress.stopped else None,
             source_type="" if idle else _SOURCE_TYPES + source_type(self.kind, request.weights),
+            reading="" if idle else self.method.reading([one.text for one in inputs.texts], self.knobs),
         ).model_dump(mode="json", by_alias=True)
 
 
@@ -215,6 +219,7 @@ def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device)
         text_weights=[one.weight for one in inputs.texts],
         trained=[one.name for one in inputs.trained],
         trained_weights=[one.weight for one in inputs.trained],
+        scale=scale,
     )
 
 
@@ -234,7 +239,7 @@ def _singly(styles: Styles) -> list[Styles]:
             Styles(pictures=[one], weights=[1.0], seen=[a])
             for one, a in zip(styles.pictures, seen, strict=True)
         ),
-        *(Styles(texts=[one], text_weights=[1.0]) for one in styles.texts),
+        *(Styles(texts=[one], text_weights=[1.0], scale=styles.scale) for one in styles.texts),
         *(Styles(trained=[one], trained_weights=[1.0]) for one in styles.trained),
     ]
 

@@ -49,7 +49,7 @@ class Stylizer:
         text: Any = None,
         **settings: Any,
     ) -> None:
-        kind = registry.find(method or by_quality(quality))
+        kind = registry.find(method or by_quality(quality, words=given.in_words(style, text)))
         controls, knobs, memory = settle(kind, quality, settings)
         for package in kind.packages:
             extras.require(package, kind.extra, f"the method {kind.name}")

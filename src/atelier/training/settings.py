@@ -202,3 +202,31 @@ def rate(step: int, settings: Settings) -> float:
     cool = max(1, round(settings.cooldown * settings.steps))
     rising = (step + 1) / settings.warmup if step < settings.warmup else 1.0
     return min(rising, (settings.steps - step) / cool, 1.0)
+
+
+class WordsSettings(BaseModel):
+    """Settings for fitting a model of words. Nothing is trained by descent, so there are no steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pictures: str = Field(..., description="Folder of the paintings that the index lists.")
+    index: str = Field(
+        ...,
+        description="CSV file, a row a painting: file, and style, artist, title, source_path if known.",
+    )
+    encoder: str = Field(
+        "encoder.atelier", description="Encoder whose statistics are predicted: a name, or a file."
+    )
+    drawn: int = Field(
+        8, ge=0, le=100, description="Drawn examples for each technique that is learned from them."
+    )
+    components: int = Field(64, ge=2, le=512, description="Components in which statistics are predicted.")
+    prototypes: int = Field(72, ge=1, le=1024, description="Pictures whose statistics answer texts.")
+    ranks: tuple[int, ...] = Field(
+        (8, 10, 12, 16), description="Factors of the correlations at the four layers, from fine to coarse."
+    )
+    shrinkage: float = Field(10.0, gt=0, description="Ridge penalty of the words' directions, in pictures.")
+    least: int = Field(7, ge=2, description="Pictures that a word needs.")
+    worst: float = Field(0.8, ge=0, le=1, description="Least area under the curve of a word, held out.")
+    seed: int = Field(0, ge=0, description="Seed of the folds.")
+    device: str = Field("auto", description="auto, cpu, cuda or mps.")

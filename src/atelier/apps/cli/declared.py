@@ -20,9 +20,10 @@ OF_A_PHOTO = ("strength", "colour", "feather")
 
 
 def method_of(words: Sequence[str]) -> type[Method]:
-    """The method of a line: the one that it names, else that of its quality."""
+    """The method of a line: the one that it names, else that of its quality, which differs for words."""
     quality = value(words, "--quality", "-q") or "good"
-    return registry.find(value(words, "--method", "-m") or by_quality(quality))
+    in_words = value(words, "--text") is not None
+    return registry.find(value(words, "--method", "-m") or by_quality(quality, words=in_words))
 
 
 def settings(kind: type[Method], skip: Sequence[str] = ()) -> list[Parameter]:

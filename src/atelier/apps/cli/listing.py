@@ -1,4 +1,4 @@
-"""Commands that list and show: methods, examples, demo, doctor."""
+"""Commands that list and show: methods, words, examples, demo, doctor."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def methods(
         typer.echo(catalogue.one(chosen[0]))
     else:
         typer.echo(catalogue.many(chosen))
+
+
+def words(
+    model: arguments.WordsModel = None,
+    as_json: arguments.Json = False,
+) -> None:
+    from atelier.apps import catalogue
+    from atelier.features.words import NAME, load
+
+    known = list(load(model or NAME).known.values())
+    typer.echo(catalogue.words_as_json(known) if as_json else catalogue.words_table(known))
 
 
 def examples(
@@ -63,6 +74,7 @@ def doctor(as_json: arguments.Json = False) -> None:
 
 COMMANDS = (
     Entry("methods", "List the methods, or the knobs of one method.", methods),
+    Entry("words", "List the words that --text knows without CLIP.", words),
     Entry("examples", "Write the bundled example photos and drawn styles into a folder.", examples),
     Entry("demo", "Make four pictures from the bundled examples, and a contact sheet.", demo),
     Entry("doctor", "Report versions, device, measured speed, memory and weights of this machine.", doctor),

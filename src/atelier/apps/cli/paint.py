@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ def stylize(
     from atelier import api
 
     styles = style or []
-    target = output or Path(f"{photo.stem}-{Path(styles[0]).stem if styles else method or quality}.png")
+    named = Path(styles[0]).stem if styles else _slug(text[0]) if text else method or quality
+    target = output or Path(f"{photo.stem}-{named}.png")
     _write(
         lambda watch: api.stylize(
             photo,
@@ -56,6 +58,11 @@ def stylize(
         overwrite=overwrite,
         as_json=as_json,
     )
+
+
+def _slug(text: str) -> str:
+    """A text as part of a file name."""
+    return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:40] or "text"
 
 
 def _stylize_flags(words: Sequence[str]) -> Flags:
@@ -207,6 +214,8 @@ def _finished(picture: Picture, target: Path, seconds: float, watch: Watch, as_j
         say(f"stopped after step {last.done} of {last.total}; the best picture so far is in {target}")
     else:
         say(f"{target}  {width} x {height}  {seconds:.1f} s")
+    if not as_json and picture.recipe and picture.recipe["reading"]:
+        say(f"note: {picture.recipe['reading']}")
     if watch.interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""Commands that train: one for the encoder, one for each method with a network of its own."""
+"""Commands that train: the encoder, the model of words, and each method with a network of its own."""
 
 from __future__ import annotations
 
@@ -43,6 +43,28 @@ def _encoder_flags(words: Sequence[str]) -> Flags:
     return Flags(parameters(EncoderSettings, "Training"))
 
 
+def words(
+    out: arguments.RunFolder = None,
+    threads: arguments.Threads = None,
+    **settings: Any,
+) -> None:
+    from atelier.apps.flags import given
+    from atelier.apps.training import fit_words
+    from atelier.core.knobs import parse
+    from atelier.training.settings import WordsSettings
+
+    chosen = parse(WordsSettings, given(settings), what="setting")
+    if fit_words(chosen, out or Path("runs/words"), threads=threads).interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _words_flags(line: Sequence[str]) -> Flags:
+    from atelier.apps.flags import parameters
+    from atelier.training.settings import WordsSettings
+
+    return Flags(parameters(WordsSettings, "Training"))
+
+
 def _of(kind: type[Method]) -> Entry:
     """The command that trains a method's network."""
 
@@ -76,9 +98,13 @@ def _of(kind: type[Method]) -> Entry:
 
 
 def commands(line: Sequence[str]) -> list[Entry]:
-    """The encoder's command, and those of the methods where the line asks for training."""
+    """The commands of the encoder and the words, and those of methods where the line asks for training."""
     sentence = "Train the bundled encoder; resumes from the last checkpoint in the folder."
-    entries = [Entry("encoder", sentence, encoder, _encoder_flags)]
+    fitted = "Fit the words of --text to your own paintings and an index of them."
+    entries = [
+        Entry("encoder", sentence, encoder, _encoder_flags),
+        Entry("words", fitted, words, _words_flags),
+    ]
     if line[:1] == ["train"]:
         from atelier.methods import registry
 

@@ -8,14 +8,15 @@ filter, because they amplify the photo's grain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from atelier import colour
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Method, Paper
+from atelier.methods import in_words
+from atelier.methods.base import Job, Method, Paper, Takes
 
 Convert = Callable[["torch.Tensor"], "torch.Tensor"]
 
@@ -31,6 +32,8 @@ class Colour(Method):
         "https://doi.org/10.1016/j.cviu.2006.11.011",
     )
 
+    takes = Takes(styles=frozenset({"picture", "text"}))
+
     class Knobs(AnyKnobs):
         """The colour transfer method and its settings."""
 
@@ -44,17 +47,32 @@ class Colour(Method):
         smoothness: float = knob(
             0.5, "Edge-aware smoothing of nonlinear colour maps, which suppresses grain.", ge=0, le=10
         )
+        words: str = knob(in_words.DEFAULT, in_words.KNOB, file="weights")
 
     qualities = {"draft": {"iterations": 8}, "good": {}, "best": {"iterations": 40}}  # noqa: RUF012
     sizes = {"draft": 768, "good": 1024, "best": 2048}  # noqa: RUF012
 
-    def transfer(self, job: Job, knobs: Colour.Knobs) -> torch.Tensor:
-        from atelier.maths import visible_pixels
+    def text_weights(self, knobs: Colour.Knobs) -> Sequence[str]:
+        return (knobs.words,)
 
-        style = visible_pixels(job.styles[0], job.looks.seen[0])
+    def reading(self, texts: Sequence[str], knobs: Colour.Knobs) -> str:
+        return in_words.reading(texts, knobs.words)
+
+    def transfer(self, job: Job, knobs: Colour.Knobs) -> torch.Tensor:
+        style = _colours(job, knobs)
         picture = moved(job.content, style, knobs, job.seed).clamp(0, 1)
         job.progress.report(1, 1, stage="colours", preview=lambda: picture)
         return picture
+
+
+def _colours(job: Job, knobs: Colour.Knobs) -> torch.Tensor:
+    """A picture (1, 3, H, W) of the style's colours: the painting's visible part, or a swatch of words."""
+    from atelier.features.words import load
+    from atelier.maths import visible_pixels
+
+    if job.texts:
+        return load(knobs.words).predict(job.texts[0]).swatch.to(job.device)
+    return visible_pixels(job.styles[0], job.looks.seen[0])
 
 
 def moved(content: torch.Tensor, style: torch.Tensor, knobs: Colour.Knobs, seed: int) -> torch.Tensor:

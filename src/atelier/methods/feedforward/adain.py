@@ -2,7 +2,8 @@
 
 Each channel of the encoder's features is shifted and scaled so that its mean and standard deviation over the
 picture match the style's (Huang & Belongie 2017, eq. 8). A decoder, trained once for all styles, turns the
-result into a picture. Several styles blend their statistics; strength mixes in the photo's own.
+result into a picture. Several styles blend their statistics; strength mixes in the photo's own. A style in
+words stands for statistics too (`features.words`).
 
 Differences from the paper, except in `--quality published`: the decoder also receives relu3_1, with the
 style's statistics, because faces and straight edges are lost at 1/8 of the size. The finished picture takes
@@ -27,10 +28,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from atelier import features, maths
+from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods import in_words
+from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.feedforward.perceptual import (
     STYLE,
     PerceptualTraining,
@@ -48,6 +51,7 @@ from atelier.store.records import Record, register
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from atelier.features.words import Prediction
     from atelier.networks.decoder import Decoder, DecoderPlan
 
 Padding = Literal["replicate", "reflect", "zeros"]
@@ -96,6 +100,7 @@ class Adain(Method):
         "https://arxiv.org/abs/1703.06868",
     )
     native = frozenset({"styles", "strength"})
+    takes = Takes(styles=frozenset({"picture", "text"}))
     before = {"bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
@@ -116,6 +121,7 @@ class Adain(Method):
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the decoder loses."
         )
+        words: str = knob(in_words.DEFAULT, in_words.KNOB, file="weights")
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
     qualities = {  # noqa: RUF012
@@ -154,6 +160,12 @@ class Adain(Method):
     def weights(self, knobs: Adain.Knobs) -> Sequence[str]:
         return (knobs.encoder, knobs.weights)
 
+    def text_weights(self, knobs: Adain.Knobs) -> Sequence[str]:
+        return (knobs.words,)
+
+    def reading(self, texts: Sequence[str], knobs: Adain.Knobs) -> str:
+        return in_words.reading(texts, knobs.words)
+
     # the transfer
 
     def transfer(self, job: Job, knobs: Adain.Knobs) -> torch.Tensor:
@@ -172,20 +184,32 @@ class Adain(Method):
         """The networks and the styles' statistics; the job's content is not used."""
         with torch.inference_mode():
             encoder, decoder = _networks(job, knobs)
-            detail = detail_statistics(job) if knobs.bands else None
-            return Seen(encoder, decoder, _style(job, knobs, encoder, decoder.plan.taps), detail)
+            texts = in_words.predictions(job, knobs.words, knobs.encoder)
+            style = _style(job, knobs, encoder, decoder.plan.taps, texts)
+            lent = [one.details(in_words.style_side(job)) for one in texts]
+            detail = [*detail_statistics(job), *lent] if knobs.bands else None
+            return Seen(encoder, decoder, style, detail, [one.swatch.to(job.device) for one in texts])
 
     def _paint(self, job: Job, knobs: Adain.Knobs, seen: Seen | None) -> torch.Tensor:
         from atelier.maths.whitening import coral
 
         if knobs.recolour:
+            if job.texts:
+                raise UsageError("recolour changes style pictures, and words have none: leave it out")
             shown = maths.visible_pixels(job.content, job.content_seen)
             pairs = zip(job.styles, job.looks.seen, strict=True)
             job = replace(job, styles=[coral(style, shown, seen=alpha) for style, alpha in pairs])
         with torch.inference_mode():
             seen = seen or self.seen(job, knobs)
             picture = self.decoded(job, knobs, seen).clamp(0, 1)
-            picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=seen.detail)
+            picture = lend_statistics(
+                job,
+                picture,
+                job.strength,
+                colours=knobs.colours,
+                detail=seen.detail,
+                swatches=seen.swatches,
+            )
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
 
@@ -196,7 +220,7 @@ class Adain(Method):
         """
         from atelier.maths.whitening import adain
 
-        encoder, decoder, style, _ = seen or self.seen(job, knobs)
+        encoder, decoder, style, *_ = seen or self.seen(job, knobs)
         height, width = job.content.shape[-2:]
         content = encoder(_large_enough(job.content, encoder), decoder.plan.taps)
         moved = {
@@ -257,12 +281,16 @@ class Adain(Method):
 
 
 class Seen(NamedTuple):
-    """The networks, ready; the styles' weighted means and deviations by tap, and their detail statistics."""
+    """The networks, ready; the styles' weighted means and deviations by tap, and their detail statistics.
+
+    `swatches` are the colours of styles in words.
+    """
 
     encoder: features.VGG
     decoder: Decoder
     style: Mapping[str, tuple[Tensor, Tensor]]
     detail: Sequence[Sequence[Tensor]] | None
+    swatches: Sequence[Tensor] = ()
 
 
 def _networks(job: Job, knobs: Adain.Knobs) -> tuple[features.VGG, Decoder]:
@@ -298,13 +326,17 @@ def _large_enough(image: Tensor, encoder: features.VGG) -> Tensor:
 
 
 def _style(
-    job: Job, knobs: Adain.Knobs, encoder: features.VGG, taps: Sequence[str]
+    job: Job,
+    knobs: Adain.Knobs,
+    encoder: features.VGG,
+    taps: Sequence[str],
+    texts: Sequence[Prediction] = (),
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """The styles' weighted means and deviations by tap.
+    """The styles' weighted means and deviations by tap; those of texts are predicted.
 
     AdaIN is linear in the statistics, so this equals blending the features (section 7.2 of the paper).
     """
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    found: list[tuple[float, Mapping[str, tuple[Tensor, Tensor]]]] = []
     identity = ("adain", _files(knobs), knobs.padding, str(encoder.dtype))
     layout = {
         f"{tap} {name}": (1, encoder.channels(tap), 1, 1) for tap in taps for name in ("mean", "deviation")
@@ -314,11 +346,19 @@ def _style(
             continue
         key = cache.key(*identity, *key_parts(style, seen))
         kept = cache.remember(key, partial(_moments, encoder, style, taps, seen), layout)
-        for tap in taps:
-            mean, deviation = (kept[f"{tap} {name}"].to(job.device) for name in ("mean", "deviation"))
-            before = sums.get(tap, (0, 0))
-            sums[tap] = (before[0] + share * mean, before[1] + share * deviation)
-    return sums
+        found.append((share, {tap: (kept[f"{tap} mean"], kept[f"{tap} deviation"]) for tap in taps}))
+    side = in_words.style_side(job)
+    for text, share in zip(texts, job.text_weights, strict=True):
+        found.append((share, {tap: text.gaussian(tap, side).deviations() for tap in taps}))
+    return {tap: _weighted([(share, of[tap]) for share, of in found], job.device) for tap in taps}
+
+
+def _weighted(
+    moments: Sequence[tuple[float, tuple[Tensor, Tensor]]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The weighted sums of means and of deviations, from pairs of a share and both."""
+    mean, deviation = (sum(share * one[part].to(device) for share, one in moments) for part in (0, 1))
+    return torch.as_tensor(mean), torch.as_tensor(deviation)
 
 
 def _moments(

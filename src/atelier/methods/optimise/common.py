@@ -94,10 +94,14 @@ class ContentKnobs(StyleKnobs):
     content_weight: float = knob(0.03, "Weight of the content's features.", ge=0)
 
 
+def style_strength(job: Job, weight: float = 1.0) -> float:
+    """The weight of all styles together; squared, the effect of strength is roughly linear."""
+    return weight * job.strength**2
+
+
 def style_terms(job: Job, content: torch.Tensor, terms: Terms, *, weight: float = 1.0) -> list[Term]:
     """The terms of all styles with a weight, scaled down by the same factor as the content."""
-    # Strength scales the style weight; squaring it makes its visible effect roughly linear.
-    whole = weight * job.strength**2
+    whole = style_strength(job, weight)
     with torch.no_grad():
         return [
             replace(term, weight=whole * share * term.weight)
@@ -115,14 +119,16 @@ def style_and_content(
     terms: Terms,
     *,
     scale: Scale = "relative",
+    more: Sequence[Term] = (),
 ) -> Objective:
     """The objective at the content's size: the styles' `terms`, the content's features, smoothness.
 
-    Statistics ignore hidden pixels of the content and the styles.
+    `more` are further terms of style with their final weights, such as those of styles in words. Statistics
+    ignore hidden pixels of the content and the styles.
     """
     from atelier.losses.objective import Objective, content_terms
 
-    style = style_terms(job, content, terms, weight=knobs.style_weight)
+    style = [*style_terms(job, content, terms, weight=knobs.style_weight), *more]
     with torch.no_grad():
         kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight, scale=scale)
     return Objective(

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from atelier import features
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Paper
-from atelier.methods.optimise.coarse_to_fine import coarse_to_fine
+from atelier.methods import in_words
+from atelier.methods.base import Job, Paper, Takes
+from atelier.methods.optimise.coarse_to_fine import coarse_to_fine, size_of
 from atelier.methods.optimise.common import (
     EFFORTS,
     PLAIN,
@@ -29,9 +30,13 @@ from atelier.methods.optimise.common import (
     Statistics,
     _Optimising,
     style_and_content,
+    style_strength,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atelier.features.words import Prediction
     from atelier.losses.objective import Objective, Term
 
 _TUTORIAL_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
@@ -49,6 +54,7 @@ class Gatys(_Optimising):
         "https://openaccess.thecvf.com/content_cvpr_2016/html/Gatys_Image_Style_Transfer_CVPR_2016_paper.html",
     )
     native = frozenset({"styles", "strength"})
+    takes = Takes(styles=frozenset({"picture", "text"}))
 
     class Knobs(ContentKnobs):
         """The statistics to match and the scale of the losses."""
@@ -58,6 +64,7 @@ class Gatys(_Optimising):
             "relative",
             "Scale of the losses: relative to their targets, or as in the tutorial or the paper.",
         )
+        words: str = knob(in_words.DEFAULT, in_words.KNOB, file="weights")
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
@@ -85,12 +92,26 @@ class Gatys(_Optimising):
         },
     }
 
+    def text_weights(self, knobs: Gatys.Knobs) -> Sequence[str]:
+        return (knobs.words,)
+
+    def reading(self, texts: Sequence[str], knobs: Gatys.Knobs) -> str:
+        return in_words.reading(texts, knobs.words)
+
     def paint(self, job: Job, knobs: Gatys.Knobs, encoder: features.VGG) -> torch.Tensor:
-        objective = partial(objective_at, job, knobs, encoder)
+        texts = in_words.predictions(job, knobs.words, knobs.encoder)
+        objective = partial(objective_at, job, knobs, encoder, texts=texts)
         return coarse_to_fine(job, knobs, objective, rescale=knobs.scale == "relative")
 
 
-def objective_at(job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
+def objective_at(
+    job: Job,
+    knobs: Gatys.Knobs,
+    encoder: features.VGG,
+    content: torch.Tensor,
+    *,
+    texts: Sequence[Prediction] = (),
+) -> Objective:
     """The objective at the content's size: the styles' statistics, the content's features, smoothness."""
     from atelier.losses.objective import statistics_terms
 
@@ -98,4 +119,23 @@ def objective_at(job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: t
         shares = knobs.style_shares()
         return statistics_terms(encoder, style, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
-    return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale)
+    worded = text_terms(job, knobs, content, texts)
+    return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale, more=worded)
+
+
+def text_terms(
+    job: Job, knobs: Gatys.Knobs, content: torch.Tensor, texts: Sequence[Prediction]
+) -> list[Term]:
+    """The terms of styles in words at the content's size: as those of pictures, from predicted statistics."""
+    from atelier.losses.objective import Term, statistics_loss
+    from atelier.maths import Gaussian
+
+    side = job.style_scale * max(size_of(content))
+    whole = style_strength(job, knobs.style_weight)
+    found = []
+    for text, share in zip(texts, job.text_weights, strict=True):
+        for tap, part in knobs.style_shares().items():
+            target = Gaussian(*(one.to(job.device) for one in text.gaussian(tap, side)))
+            loss = statistics_loss(knobs.style_loss, target, scale=knobs.scale)
+            found.append(Term(tap, whole * share * part, loss, statistic=True))
+    return found
