@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atelier.core.errors import UsageError
 from atelier.losses.statistics import GramLoss, MomentLoss, WassersteinLoss
+from atelier.maths.moments import mean_and_covariance
 
 Build = Callable[..., Callable[[Tensor], Tensor]]
 
@@ -184,3 +185,13 @@ def test_the_target_is_a_constant(build: Build) -> None:
 def test_an_unknown_scale_is_an_error() -> None:
     with pytest.raises(UsageError, match="no scale 'publish': did you mean 'published'"):
         GramLoss(features(0), scale="publish")  # type: ignore[arg-type]
+
+
+def test_a_target_may_be_its_mean_and_covariance(build: Build) -> None:
+    """The statistics of a style in words, which has no features, are a target like any other."""
+    target, other = features(0, 40, 50), features(1)
+    expected = build(target)(other).item()
+    found = build(mean_and_covariance(target))(other)
+    # The loss on deviations corrects the variance of features for their number, 2000 here.
+    assert found.item() == pytest.approx(expected, rel=1e-3)
+    assert build(mean_and_covariance(target))(target).item() < 1e-5 * expected

@@ -208,5 +208,5 @@ def nearest(word: str, known: Mapping[str, str], words: Sequence[str] = ()) -> t
             return related
     others = (name for name, meant in SYNONYMS.items() if known.keys() >= {*meant})
     names = dict(known) | {name: name for name in others}
-    parts = {part: names[name] for name in sorted(names) for part in (name, *name.split())}
+    parts = {part: names[name] for name in sorted(names) for part in name.split()} | names
     return tuple(parts[one] for one in difflib.get_close_matches(word, parts, n=1, cutoff=0.7))

@@ -1,8 +1,8 @@
 """Styles in words without CLIP: a closed vocabulary, and the statistics of style that its words stand for.
 
-A model is a set of prototypes, each the statistics of one picture, and the direction in which each word moves
-those statistics. A text is answered by the few prototypes that fit its words best, moved along the words that
-they lack. The average of all pictures that carry a word would be grey; a prototype is a palette and a brush
+A model is a set of prototypes, each the statistics of one picture, and the covariances of words and
+statistics over all pictures. A text is answered by the prototypes that fit its words best, changed where they
+lack a word. The average of all pictures that carry a word would be grey; a prototype is a palette and a brush
 that somebody once used together. `atelier train words` fits a model to a folder of paintings.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +33,8 @@ COLOURS, _SWATCH = 12, 64
 _MOST, _SHARPNESS = 3, 150.0
 #: Added to fits before the logarithm: a picture without a word may still answer a text that holds it.
 FLOOR = 0.05
-#: How far a measured word goes, in standard deviations over all paintings: further than 9 of 10 of them.
-FAR = 1.5
+#: How far a measured word goes, in standard deviations over all paintings: further than 49 of 50 of them.
+FAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -108,34 +107,45 @@ class Words:
 
     def __init__(self, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
         self.known = {one["name"]: Word(**one) for one in json.loads(facts["vocabulary"])}
+        self.names = {name: word.name for word in self.known.values() for name in word.names}
         self.layout = Layout(json.loads(facts["channels"]), tuple(json.loads(facts["sides"])))
+        #: The hash of the encoder whose statistics are predicted.
         self.encoder = facts["encoder"]
         self.state = {name: value.float() for name, value in state.items()}
 
     def read(self, text: str) -> tuple[str, ...]:
         """The known words of a text. Raises UsageError that names the unknown ones."""
-        names = {name: word.name for word in self.known.values() for name in word.names}
-        return vocabulary.read(text, self.known, names)
+        return vocabulary.read(text, self.known, self.names)
 
     def predict(self, text: str) -> Prediction:
         """The statistics that a text stands for. Raises UsageError if it holds an unknown word."""
-        return self.of_words(self.read(text))
+        words = self.read(text)
+        shares, vector = self.vector(words)
+        swatch, correlations = self._swatch(vector, shares), self._correlations(shares)
+        return Prediction(words, swatch, self.layout, vector, correlations)
 
-    def of_words(self, names: Sequence[str]) -> Prediction:
-        """The statistics that known words stand for together."""
-        words = [self.known[name] for name in names]
-        shares = self.shares(words)
+    def vector(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The shares (P,) of the prototypes in the answer to known words, and its style vector (D,)."""
+        known = [self.known[word] for word in words]
+        shares = self._shares(known)
         traits = shares @ self.state["traits"]
-        code = shares @ self.state["codes"]
-        for word in words:
-            code = code + _lacking(word, traits) * self.state["directions"][word.axis]
-        vector = self.state["mean"] + code @ self.state["basis"]
-        return Prediction(
-            tuple(names), self._swatch(vector, shares), self.layout, vector, self._correlations(shares)
-        )
+        code = shares @ self.state["codes"] + self._change(known, traits)
+        return shares, self.state["mean"] + code @ self.state["basis"]
 
-    def shares(self, words: Sequence[Word]) -> Tensor:
-        """The share (P,) of each prototype in the answer; most are 0."""
+    def _change(self, words: Sequence[Word], traits: Tensor) -> Tensor:
+        """The most likely change (K,) of a code whose traits (A,) change to those that the words ask for.
+
+        It is the conditional mean of a Gaussian with the covariances of traits and codes. Words that are not
+        in the text are free: what is bluer is mostly colder as well.
+        """
+        lacking = torch.tensor([_lacking(word, traits) for word in words])
+        axes = [word.axis for word in words]
+        together = self.state["covariance"][axes][:, axes] + self.state["noise"] * torch.eye(len(axes))
+        change: Tensor = torch.linalg.solve(together, lacking) @ self.state["directions"][axes]
+        return change
+
+    def _shares(self, words: Sequence[Word]) -> Tensor:
+        """The share (P,) of each prototype in the answer; all but a few are 0."""
         columns = [list(self.known).index(word.name) for word in words]
         fits = self.state["fits"][:, columns]
         if all(word.sign for word in words):  # "dark" asks for a usual picture that is dark
@@ -157,9 +167,8 @@ class Words:
     def _swatch(self, vector: Tensor, shares: Tensor) -> Tensor:
         """The prototypes' palettes in their shares, moved to the predicted mean and covariance."""
         palettes = self.state["palettes"]
-        weights_ = (shares[:, None] * palettes[..., 3] / palettes[..., 3].sum(1, keepdim=True)).flatten()
-        count = _SWATCH * _SWATCH
-        ends = (weights_.double().cumsum(0) * count).round().long()
+        parts = (shares[:, None] * palettes[..., 3] / palettes[..., 3].sum(1, keepdim=True)).flatten()
+        ends = (parts.double().cumsum(0) * _SWATCH**2).round().long()
         counts = ends.diff(prepend=ends.new_zeros(1))
         colours = palettes[..., :3].flatten(0, 1).repeat_interleave(counts, 0) / 255
         swatch = colours.T.reshape(1, 3, _SWATCH, _SWATCH)
@@ -208,7 +217,8 @@ def load(name: str | Path = NAME) -> Words:
 @kept
 @torch.inference_mode(False)  # it is kept, and a later caller may need gradients
 def _loaded(name: str, fingerprint: str) -> Words:
-    facts: Mapping[str, Any] = weights.metadata(name)
-    if "vocabulary" not in facts:
-        raise WeightsError(f"{name} holds no words: use a file that 'atelier train words' wrote")
-    return Words(weights.load(name), facts)
+    facts = weights.metadata(name)
+    try:
+        return Words(weights.load(name), facts)
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"{name} holds no words: use a file that 'atelier train words' wrote") from None

@@ -69,7 +69,7 @@ SUBJECTS: Mapping[str, str] = {
     "geometric": r"composition|construction|suprematis|proun|geometr",
     "interior": r"interior|\broom\b|studio|kitchen|\bcafe",
     "mountains": r"mountain|\bmount\b|\bmont\b|\bfuji\b|peak|\balps\b|山",
-    "night": r"night|moon|nocturne|starry|evening|dusk",
+    "night": r"\bnight|moon|nocturne|starry|evening|dusk",
     "religion": r"christ|madonna|\bsaint|annunciation|virgin|angel|crucif",
     "river": r"river|canal|\bseine\b|bridge|\blakes?\b|pond",
     "sea": r"\bsea\b|seascape|waves?\b|beach|coast|harbour|ships?\b|boats?\b|shore|sail|marine|ocean",
@@ -90,6 +90,7 @@ DRAWN: Mapping[str, str] = {
 
 #: An artist becomes a word with so many pictures; so does every other word.
 LEAST = 7
+_SAY_LITTLE = frozenset({"north", "martin"})
 _PARTICLES = frozenset({"de", "del", "della", "der", "di", "du", "el", "la", "le", "van", "von"})
 
 
@@ -140,12 +141,15 @@ def artists(names: Iterator[str] | Sequence[str]) -> dict[str, str]:
 
 
 def surname(name: str) -> str:
-    """The last name of an artist, in lower case.
+    """The name that an artist is known by, in lower case: the last one, unless it says too little.
 
     >>> surname("Joaquín Torres-García"), surname("Shitao (石涛), attributed"), surname("El Lissitzky")
     ('torres-garcia', 'shitao', 'lissitzky')
     """
-    words = full_name(name).split()
+    whole = full_name(name)
+    words = whole.split()
+    if words[-1] in _SAY_LITTLE or re.search(r"[\u4e00-\u9fff]", name):  # Chinese names begin with the family
+        return whole
     start = len(words) - 1
     while start > 1 and words[start - 1] in _PARTICLES:
         start -= 1

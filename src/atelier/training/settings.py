@@ -225,7 +225,7 @@ class WordsSettings(BaseModel):
     ranks: tuple[int, ...] = Field(
         (8, 10, 12, 16), description="Factors of the correlations at the four layers, from fine to coarse."
     )
-    shrinkage: float = Field(10.0, gt=0, description="Ridge penalty of the words' directions, in pictures.")
+    shrinkage: float = Field(10.0, gt=0, description="Pictures that speak against the effect of a word.")
     least: int = Field(7, ge=2, description="Pictures that a word needs.")
     worst: float = Field(0.8, ge=0, le=1, description="Least area under the curve of a word, held out.")
     seed: int = Field(0, ge=0, description="Seed of the folds.")

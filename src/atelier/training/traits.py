@@ -95,6 +95,10 @@ class View:
         inside &= (self.lightness >= light[0]) & (self.lightness < light[1])
         return float((np.clip((self.chroma - chroma) / 20, 0, 1) * inside).mean())
 
+    def towards(self, hue: float) -> float:
+        """How far the mean colour lies towards a hue: a picture is blue that is so as a whole."""
+        return float((self.chroma * np.cos(np.radians(self.hue - hue))).mean())
+
     def greys(self, dark: float, light: float, chroma: float) -> float:
         """The share of pixels of a lightness and with little chroma."""
         inside = (self.lightness >= dark) & (self.lightness < light) & (self.chroma < chroma)
@@ -151,13 +155,13 @@ _MEASURES: Mapping[str, Callable[[View], float]] = {
     "contrast": _contrast,
     "chroma": lambda view: float(view.chroma.mean()),
     "warmth": lambda view: float(view.warmth.mean()),
-    "red": lambda view: view.hues(350, 45),
-    "orange": lambda view: view.hues(45, 75, (50, 100), 30),
-    "yellow": lambda view: view.hues(75, 105, (50, 100)),
-    "green": lambda view: view.hues(110, 175),
-    "turquoise": lambda view: view.hues(165, 220),
-    "blue": lambda view: view.hues(215, 300),
-    "violet": lambda view: view.hues(300, 345),
+    "red": lambda view: view.towards(35),
+    "orange": lambda view: view.towards(65),
+    "yellow": lambda view: view.towards(95),
+    "green": lambda view: view.towards(145),
+    "turquoise": lambda view: view.towards(205),
+    "blue": lambda view: view.towards(280),
+    "violet": lambda view: view.towards(320),
     "pink": lambda view: view.hues(340, 30, (60, 100)),
     "brown": lambda view: view.hues(40, 85, (0, 50)),
     "gold": lambda view: view.hues(65, 95, (45, 80), 30),

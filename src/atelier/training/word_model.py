@@ -1,18 +1,19 @@
 """The fit of a model of words: codes of style statistics, word directions, held-out scores, prototypes.
 
 About a thousand paintings cannot make a network that reads words. Everything here is linear and regularised:
-principal components for the statistics, ridge regression for the words, and for the answer a painting that
+principal components for the statistics, covariances with the words, and for the answer a painting that
 exists, chosen by how well it fits the words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from atelier.core.errors import TrainingError
 from atelier.features.style_vector import Layout
 from atelier.features.words import FLOOR, Word
 from atelier.training.labels import Labelled, full_name, surname
@@ -26,7 +27,7 @@ CARRIED = 1.0
 #: The share of each part of the vector in the components' variance, and of each tap.
 _PARTS = {"mean": 1.0, "deviation": 1.0, "colours": 2.5, "details": 0.7}
 _TAPS = (0.7, 0.8, 1.0, 1.2)
-_FOLDS = 5
+_FOLDS, _TURNS = 5, 5  # of cross-validation: five partitions into five folds
 _PENALTY = 30.0  # of the classifiers, for codes of unit variance
 _LEADING = 16  # components in which a picture's distance from others is seen
 
@@ -64,12 +65,18 @@ class Axes:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model. `fits` (N, W) says how well each picture fits each word, 0..1, `typical` (N,) how near
-    it is to the middle of all; a drawn example is not."""
+    """A fitted model.
+
+    `covariance` (A, A) is that of the axes, `directions` (A, K) that of axes and codes, and `noise` is added
+    to the variances of axes. `fits` (N, W) says how well each picture fits each word, 0..1; `typical` (N,)
+    how near it is to the middle of all, 0 for drawn examples.
+    """
 
     components: Components
     axes: Axes
+    covariance: Array
     directions: Array
+    noise: float
     vocabulary: Sequence[Word]
     dropped: Sequence[Word]
     fits: Array
@@ -89,19 +96,25 @@ def fit(
     seed: int,
 ) -> Fitted:
     """Fit a model: `components` codes, `prototypes` pictures; words with fewer pictures than `least` or an
-    area under the curve below `worst` are left out."""
+    area under the curve below `worst` are left out. Raises TrainingError if none is left."""
     found = principal(data.vectors, layout, components)
     codes = found.codes(data.vectors)
     axes = axes_of(data, least)
-    directions = _ridge(axes.values, codes, shrinkage)
+    covariance, directions = _covariances(axes.values, codes)
     words = [_scored(word, codes, data.pictures, axes, seed) for word in _words(axes, data.pictures)]
     kept = [word for word in words if word.auc >= worst]
+    if not kept:
+        raise TrainingError(
+            f"no word can be told from the {len(codes)} pictures, held out with a score of {worst} at least: "
+            "give more pictures, or lower --worst"
+        )
     fits = np.stack([_fit(word, codes, axes) for word in kept], axis=1)
     painted = np.array([not one.drawn for one in data.pictures])
     typical = _rank(-np.square(codes[:, :_LEADING]).sum(axis=1)) * painted
     chosen = choose(fits, typical, kept, prototypes)
     dropped = [word for word in words if word.auc < worst]
-    return Fitted(found, axes, directions, kept, dropped, fits, typical, chosen)
+    noise = shrinkage / len(codes)
+    return Fitted(found, axes, covariance, directions, noise, kept, dropped, fits, typical, chosen)
 
 
 def principal(vectors: Array, layout: Layout, count: int) -> Components:
@@ -153,12 +166,10 @@ def _normal_scores(values: Array) -> Array:
     return scores.clip(-2.5, 2.5)
 
 
-def _ridge(values: Array, codes: Array, shrinkage: float) -> Array:
-    """The change of the code (A, K) along each axis, others held fixed, by ridge regression."""
+def _covariances(values: Array, codes: Array) -> tuple[Array, Array]:
+    """The covariances of the axes (A, A), and of axes with codes (A, K), over the pictures."""
     centred = values - values.mean(axis=0)
-    square = centred.T @ centred + shrinkage * np.eye(centred.shape[1])
-    found: Array = np.linalg.solve(square, centred.T @ (codes - codes.mean(axis=0)))
-    return found
+    return centred.T @ centred / len(codes), centred.T @ (codes - codes.mean(axis=0)) / len(codes)
 
 
 def _words(axes: Axes, pictures: Sequence[Labelled]) -> list[Word]:
@@ -187,11 +198,10 @@ def carried(axes: Axes, axis: int, sign: int) -> npt.NDArray[np.bool_]:
 
 def _scored(word: Word, codes: Array, pictures: Sequence[Labelled], axes: Axes, seed: int) -> Word:
     """The word with its area under the curve on held-out artists, or pictures."""
-    from dataclasses import replace
-
     truth = carried(axes, word.axis, word.sign)
     groups = [one.artist or one.file if word.split == "artist" else f"{n}" for n, one in enumerate(pictures)]
-    return replace(word, auc=round(held_out_auc(codes, truth, groups, seed), 3))
+    aucs = [held_out_auc(codes, truth, groups, seed + turn) for turn in range(_TURNS)]
+    return replace(word, auc=round(float(np.mean(aucs)), 3))
 
 
 def held_out_auc(codes: Array, truth: npt.NDArray[np.bool_], groups: Sequence[str], seed: int) -> float:
@@ -250,15 +260,15 @@ def _rank(values: Array) -> Array:
 
 
 def choose(fits: Array, typical: Array, words: Sequence[Word], count: int) -> list[int]:
-    """`count` pictures: the best for each label, then those that fit other texts best together.
+    """`count` pictures: the best for each label, then those that fit short texts best together.
 
-    The other texts are the measured words and their pairs with each label; the pictures are added one by one
+    The texts are single words, and each label with each measured word; the pictures are added one by one
     (greedy facility location).
     """
     logs, usual = np.log(fits + FLOOR), np.log(typical + FLOOR)
     labels = [place for place, word in enumerate(words) if not word.sign]
     measured = [place for place, word in enumerate(words) if word.sign]
-    texts = [logs[:, place] + usual for place in measured]
+    texts = [logs[:, place] + usual for place in measured] + [2 * logs[:, place] for place in labels]
     texts += [logs[:, place] + logs[:, other] for place in labels for other in measured]
     scores = np.stack(texts, axis=1)
     chosen = list(dict.fromkeys(int(logs[:, place].argmax()) for place in labels))[:count]

@@ -88,26 +88,13 @@ class WordsRun:
 
     def state(self, fitted: Fitted, data: Data) -> State:
         """The tensors of the model; correlations and palettes are measured for the prototypes alone."""
-        chosen = list(fitted.prototypes)
-        parts = {
-            "mean": fitted.components.mean,
-            "basis": fitted.components.basis,
-            "codes": fitted.components.codes(data.vectors[chosen]),
-            "directions": fitted.directions,
-            "traits": fitted.axes.values[chosen],
-            "fits": fitted.fits[chosen],
-            "typical": fitted.typical[chosen],
-        }
-        state = {name: torch.from_numpy(np.ascontiguousarray(one)).half() for name, one in parts.items()}
-        pictures = [self.picture(self.pictures[place]) for place in chosen]
-        state["palettes"] = torch.stack([_palette(picture) for picture in pictures])
-        return state | self._factors(pictures)
+        pictures = [self.picture(self.pictures[place]) for place in fitted.prototypes]
+        palettes = torch.stack([_palette(picture) for picture in pictures])
+        return numbers(fitted, data) | {"palettes": palettes} | self._factors(pictures)
 
-    def write(self, path: Path, state: State, fitted: Fitted) -> None:
-        """Write the model as a safetensors file, with its vocabulary and settings inside."""
-        from safetensors.torch import save_file
-
-        facts = {
+    def facts(self, fitted: Fitted) -> dict[str, str]:
+        """The model's metadata: its vocabulary, layout, encoder and settings."""
+        return {
             "vocabulary": json.dumps([vars(word) for word in fitted.vocabulary]),
             "dropped": json.dumps({word.name: word.auc for word in fitted.dropped}),
             "channels": json.dumps(dict(self.layout.channels)),
@@ -115,8 +102,13 @@ class WordsRun:
             "encoder": weights.fingerprint(self.settings.encoder),
             "training": json.dumps(portable(self.settings.model_dump(mode="json"))),
         }
+
+    def write(self, path: Path, state: State, fitted: Fitted) -> None:
+        """Write the model as a safetensors file."""
+        from safetensors.torch import save_file
+
         with atomic(path) as beside:
-            save_file({name: one.contiguous() for name, one in state.items()}, beside, metadata=facts)
+            save_file({name: one.contiguous() for name, one in state.items()}, beside, self.facts(fitted))
 
     def _factors(self, pictures: Sequence[Picture]) -> State:
         """The factors of the correlations, (P, sides, C, rank) int8 in units of 1/127, by tap."""
@@ -163,6 +155,23 @@ class WordsRun:
         names = [(one.file, one.drawn, one.seed) for one in self.pictures]
         facts = (names, weights.fingerprint(self.settings.encoder), self.layout.lengths, list(traits.WORDS))
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def numbers(fitted: Fitted, data: Data) -> State:
+    """The tensors of a model that follow from the fit, float16: all but palettes and correlations."""
+    chosen = list(fitted.prototypes)
+    parts = {
+        "mean": fitted.components.mean,
+        "basis": fitted.components.basis,
+        "codes": fitted.components.codes(data.vectors[chosen]),
+        "covariance": fitted.covariance,
+        "directions": fitted.directions,
+        "noise": np.array(fitted.noise),
+        "traits": fitted.axes.values[chosen],
+        "fits": fitted.fits[chosen],
+        "typical": fitted.typical[chosen],
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(one)).half() for name, one in parts.items()}
 
 
 def _palette(picture: Picture) -> Tensor:
