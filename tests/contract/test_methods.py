@@ -32,7 +32,14 @@ FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", 
 pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
 
 
+def takes_pictures(kind: Kind) -> bool:
+    """Whether a picture can be the style; for the others, the weights are."""
+    return "picture" in kind.takes.styles
+
+
 def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
+    """What the method makes; without the style if its weights are its style."""
+    style = style if takes_pictures(kind) else None
     return atelier.stylize(content, style, method=kind.name, **settings | more)
 
 
@@ -264,6 +271,8 @@ def test_alpha_is_kept(kind: Kind, tiny: dict[str, Any], photo: Floats, painting
 def test_several_styles_are_weighted(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style picture")
     first = made(kind, photo, painting, tiny)
     both = made(kind, photo, [painting, 1 - painting], tiny, style_weights=(1, 0))
     assert np.abs(first.pixels - both.pixels).max() < 1e-4
@@ -272,6 +281,8 @@ def test_several_styles_are_weighted(
 def test_each_region_has_its_own_style(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style picture")
     left = np.zeros(photo.shape[:2], np.float32)
     left[:, :20] = 1
     right = np.zeros_like(left)
@@ -314,6 +325,7 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
         "pairs": {"photos": (a,), "paintings": (b,)},
         "styles": {"photos": (a,), "paintings": (b,)},
         "one_style": {"photos": (a,), "style": f"{b}/1.png"},
+        "pictures": {"pictures": (a, b)},
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
@@ -393,7 +405,8 @@ def test_its_recipe_is_complete_and_json(
     assert recipe["controls"].keys() == atelier.Controls.model_fields.keys() - UNRECORDED
     assert (recipe["controls"]["seed"], recipe["controls"]["size"]) == (9, 56)
     assert recipe["content"]["sha256"] == Picture.of(photo).sha256
-    assert [style["sha256"] for style in recipe["styles"]] == [Picture.of(painting).sha256]
+    styles = [Picture.of(painting).sha256] if takes_pictures(kind) else []
+    assert [style["sha256"] for style in recipe["styles"]] == styles
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recipe["weights"].values())
     # A receipt has the names of weights files, and not their folders.
     files = {name: value for name, value in tiny.items() if name in kind.Knobs.model_fields}
