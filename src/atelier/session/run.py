@@ -19,7 +19,7 @@ from atelier.core import recipe as recipes
 from atelier.core.allocator import release_freed_memory
 from atelier.core.progress import Progress
 from atelier.images import Picture
-from atelier.methods.base import Context, Frame, Method, Painter, Result, Styles
+from atelier.methods.base import Context, Frame, Job, Method, Painter, Result, Styles
 from atelier.session import inputs as given
 from atelier.session.controls import UNRECORDED, Controls
 from atelier.session.inputs import Inputs
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Above this many pixels, painting takes longer than allocating its memory again.
 LARGE = 4096 * 4096
+
+#: The network that finishes a picture.
+FINISHER = "ddpm.atelier"
 
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -95,7 +98,7 @@ class Setup:
             return Result(frame.content)
         required = self.kind.takes.mask == "required"
         inner = frame if required else dataclasses.replace(frame, mask=None)
-        made = padded(painter(), inner, self.kind.multiple)
+        made = self._finished(painter(), inner) if self.controls.finish else self._painted(painter(), inner)
         if content is None:
             return made
         picture, original = made.picture, frame.content
@@ -107,6 +110,24 @@ class Setup:
             picture = original + self.controls.strength * (picture - original)
         if frame.mask is not None and not required:
             picture = images.blend(original, picture, frame.mask[0, 0])
+        return dataclasses.replace(made, picture=picture)
+
+    def _painted(self, painter: Painter, frame: Frame) -> Result:
+        return padded(painter, frame, self.kind.multiple)
+
+    def _finished(self, painter: Painter, frame: Frame) -> Result:
+        """The method's picture, with its surface painted again by the diffusion network."""
+        from atelier.methods.diffusion import ddpm, model
+
+        parts = [dataclasses.replace(frame, progress=frame.progress.part(index, 2)) for index in (0, 1)]
+        made = self._painted(painter, parts[0])
+        if frame.progress.stopped:
+            return made
+        dtype = devices.compute_dtype(self.device)
+        denoiser = model.load(FINISHER, self.device, dtype)
+        last = dataclasses.replace(parts[1], content=made.picture, blank=False)
+        job = Job.of(Styles(), Context(self.device, dtype, self.controls.seed), last)
+        picture = ddpm.edited(denoiser, job, ddpm.DdpmKnobs(noise=self.controls.finish * frame.strength))
         return dataclasses.replace(made, picture=picture)
 
     def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:
@@ -136,7 +157,10 @@ class Setup:
     def _weights(self, inputs: Inputs) -> Sequence[str]:
         """The weights that the run uses; none if the photo stays as it is."""
         idle = inputs.content is not None and self.controls.strength == 0
-        return () if idle else [str(name) for name in self.method.weights(self.knobs)]
+        if idle:
+            return ()
+        finisher = [FINISHER] if self.controls.finish else []
+        return [*(str(name) for name in self.method.weights(self.knobs)), *finisher]
 
     def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
         """The request plus the facts recorded during the run."""
