@@ -17,7 +17,11 @@ Kind = type[Method]
 Add = Callable[[str], None]
 
 #: What keeps a method small where the general rule of `tiny` does not.
-SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}, "quilting": {"passes": 2}}
+SMALL: dict[str, dict[str, Any]] = {
+    "gatys": {"smallest": 32},
+    "quilting": {"passes": 2},
+    "zecon": {"skip": 0, "views": 2, "view_side": 32},
+}
 
 
 @pytest.fixture(scope="session")

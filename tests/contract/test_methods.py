@@ -75,6 +75,7 @@ def test_its_knobs_are_declared_in_full(kind: Kind) -> None:
     assert issubclass(kind.Knobs, Knobs)
     controls = atelier.Controls.model_fields.keys() | {
         "content",
+        "text",
         "style",
         "mask",
         "regions",
@@ -335,6 +336,7 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
     given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
     given |= {"encoder": str(tiny_encoder)} if "encoder" in fields else {}
+    given |= {"width": 16} if "width" in fields else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 

@@ -54,10 +54,14 @@ class Sampler(Protocol):
     ) -> Iterator[State]: ...
 
 
-def seeded(seed: int) -> Noise:
+def drawn_from(generator: torch.Generator) -> Noise:
     """Normal noise from a generator on the CPU, so that every device makes the same picture."""
-    generator = torch.Generator().manual_seed(seed)
     return lambda like: torch.randn(like.shape, generator=generator).to(like)
+
+
+def seeded(seed: int) -> Noise:
+    """Normal noise from a generator of its own."""
+    return drawn_from(torch.Generator().manual_seed(seed))
 
 
 def ancestral(

@@ -79,9 +79,9 @@ def test_as_many_steps_as_asked(file: str, photo: np.ndarray, sampler: str) -> N
 
 
 def test_more_noise_than_the_network_knows_is_refused(file: str, photo: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"noise = 0\.8 is more than this network removes.*up to 0\.5"):
+    with pytest.raises(UsageError, match=r"noise of 0\.8 is more than this network removes.*up to 0\.5"):
         atelier.stylize(photo, method="ddpm", weights=file, noise=0.8)
-    with pytest.raises(UsageError, match="noise = 1 is more"):
+    with pytest.raises(UsageError, match="noise of 1 is more"):
         atelier.generate("ddpm", weights=file, size=16)
 
 

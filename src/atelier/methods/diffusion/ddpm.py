@@ -162,7 +162,7 @@ class Ddpm(Method):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return {"weights": UNet(UNetPlan(32, (1, 1))).state_dict()}
+            return {"weights": UNet(UNetPlan(32, (1,))).state_dict()}
 
 
 def edited(denoiser: model.Denoiser, job: Job, knobs: DdpmKnobs) -> Tensor:

@@ -91,18 +91,19 @@ class Denoiser:
             clip=clip,
         )
 
-    def within(self, noise: float, steps: int) -> Schedule:
-        """A schedule of at most `steps` steps, up to `noise`, a fraction of the network's schedule.
-
-        Raises UsageError for more noise than the network was trained for.
-        """
-        from atelier.maths import schedules
-
+    def check(self, noise: float) -> None:
+        """Raise UsageError for a noise, a fraction of the schedule, beyond that of the training."""
         if noise > self.settings.highest:
             raise UsageError(
-                f"noise = {noise:g} is more than this network removes: it was trained up to "
-                f"{self.settings.highest:g}; use less noise, or weights that were trained with --highest 1"
+                f"a noise of {noise:.3g} is more than this network removes: it was trained up to "
+                f"{self.settings.highest:g}; start with less noise, or use weights trained with --highest 1"
             )
+
+    def within(self, noise: float, steps: int) -> Schedule:
+        """A schedule of at most `steps` steps, up to a `noise`, which is checked."""
+        from atelier.maths import schedules
+
+        self.check(noise)
         whole = self.schedule
         count = max(1, round(noise * len(whole)))
         part = schedules.Schedule(whole.betas[:count], whole.steps[:count], whole.trained)
@@ -111,19 +112,19 @@ class Denoiser:
     def predict(self, picture: Tensor, times: Tensor) -> Tensor:
         """The network's output for pictures of any size; large ones in tiles, if the network is local."""
         plan, (height, width) = self.network.plan, picture.shape[-2:]
-        padded = _padded(picture, plan.multiple)
+        whole = padded(picture, plan.multiple)
         if not plan.is_local or max(height, width) <= _CORE:
-            output: Tensor = self.network(padded, times)
+            output: Tensor = self.network(whole, times)
             return output[..., :height, :width]
         core = _CORE - _CORE % plan.multiple
-        whole = torch.empty((len(picture), plan.out, *padded.shape[-2:]), device=picture.device)
-        for tile in tiles(*padded.shape[-2:], core=core, margin=plan.reach, step=plan.multiple):
-            found = self.network(padded[(..., *tile.outer)], times)
-            whole[(..., *tile.core)] = found[(..., *tile.inner)]
-        return whole[..., :height, :width]
+        made = torch.empty((len(picture), plan.out, *whole.shape[-2:]), device=picture.device)
+        for tile in tiles(*whole.shape[-2:], core=core, margin=plan.reach, step=plan.multiple):
+            found = self.network(whole[(..., *tile.outer)], times)
+            made[(..., *tile.core)] = found[(..., *tile.inner)]
+        return made[..., :height, :width]
 
 
-def _padded(picture: Tensor, multiple: int) -> Tensor:
+def padded(picture: Tensor, multiple: int) -> Tensor:
     """The picture with sides that are multiples of this, and at least two, by repeating the last pixels.
 
     Group norm needs more than one position at the coarsest level.
