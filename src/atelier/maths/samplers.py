@@ -7,13 +7,14 @@ every step, until the picture is clean. The caller can look at every state, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from atelier.core import extras
 from atelier.maths.diffusion import Prediction, Process, noise_of
 from atelier.maths.schedules import at
 
@@ -97,17 +98,47 @@ def ddim(
     for index in _downward(process, start):
         steps = _steps(picture, index)
         found, pull = _predicted(process, picture, index, guide)
-        clean = found.x0
-        epsilon = noise_of(schedule, picture, clean, steps)
+        clean, epsilon = found.x0, noise_of(schedule, picture, found.x0, steps)
         if pull is not None:
-            epsilon = epsilon - at(np.sqrt(1 - left), steps, picture) * pull
-            scale, share = at(np.sqrt(1 / left), steps, picture), at(np.sqrt(1 / left - 1), steps, picture)
-            clean = scale * picture - share * epsilon
+            clean, epsilon = _pulled(process, picture, clean, pull, index)
         toward = at(np.sqrt(1 - before - deviations**2), steps, picture)
         picture = at(np.sqrt(before), steps, picture) * clean + toward * epsilon
         if index > 0 and eta:
             picture = picture + at(deviations, steps, picture) * noise(picture)
         yield State(index, picture, clean)
+
+
+def dpm_solver(
+    process: Process,
+    picture: Tensor,
+    *,
+    noise: Noise,
+    start: int | None = None,
+    guide: Guide | None = None,
+) -> Iterator[State]:
+    """DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095), by diffusers.
+
+    Its error falls with the square of the number of steps, that of `ddim` in proportion to it. With fewer
+    than about 25 even steps, `ddim` is nearer. Raises ResourceError without diffusers.
+    """
+    diffusers: Any = extras.require("diffusers", "diffusion", "the sampler dpm-solver++")
+    schedule, indices = process.schedule, _downward(process, start)
+    solver = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=len(schedule),
+        trained_betas=schedule.betas,
+        prediction_type="sample",
+        algorithm_type="dpmsolver++",
+        final_sigmas_type="zero",
+    )
+    solver.set_timesteps(timesteps=list(indices))
+    for index in indices:
+        found, pull = _predicted(process, picture, index, guide)
+        clean = found.x0 if pull is None else _pulled(process, picture, found.x0, pull, index)[0]
+        picture = solver.step(clean, index, picture).prev_sample
+        yield State(index, picture, clean)
+
+
+SAMPLERS: Mapping[str, Sampler] = {"ancestral": ancestral, "ddim": ddim, "dpm-solver++": dpm_solver}
 
 
 def ddim_inversion(process: Process, picture: Tensor, *, start: int = 0, stop: int) -> Iterator[State]:
@@ -130,6 +161,17 @@ def _downward(process: Process, start: int | None) -> range:
 
 def _steps(picture: Tensor, index: int) -> Tensor:
     return torch.full((len(picture),), index, device=picture.device)
+
+
+def _pulled(
+    process: Process, picture: Tensor, clean: Tensor, pull: Tensor, index: int
+) -> tuple[Tensor, Tensor]:
+    """The clean picture and the noise of a guided step, through the score (algorithm 2)."""
+    steps, left = _steps(picture, index), process.schedule.alphas_cumprod
+    epsilon = noise_of(process.schedule, picture, clean, steps)
+    epsilon = epsilon - at(np.sqrt(1 - left), steps, picture) * pull
+    scale, share = at(np.sqrt(1 / left), steps, picture), at(np.sqrt(1 / left - 1), steps, picture)
+    return scale * picture - share * epsilon, epsilon
 
 
 def _predicted(

@@ -70,8 +70,10 @@ class DdpmKnobs(AnyKnobs):
         0.3, "Noise to add to the photo, as a fraction of the network's schedule.", gt=0, le=1
     )
     steps: int = knob(20, "Steps in which the noise is removed.", ge=1, le=1000)
-    sampler: Literal["ancestral", "ddim"] = knob(
-        "ddim", "Sampler: ancestral draws noise in each step, ddim only at the start."
+    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = knob(
+        "ddim",
+        "Sampler: ancestral draws noise in each step, the others only at the start; dpm-solver++ needs "
+        "atelier[diffusion].",
     )
     half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -177,7 +179,7 @@ def edited(denoiser: model.Denoiser, job: Job, knobs: DdpmKnobs) -> Tensor:
         content = 2 * job.content - 1
         fresh = noise(content)
         start = fresh if job.blank else noised(schedule, content, last, fresh)
-        sampler: Sampler = {"ancestral": samplers.ancestral, "ddim": samplers.ddim}[knobs.sampler]
+        sampler: Sampler = samplers.SAMPLERS[knobs.sampler]
         picture = job.content
         for state in sampler(denoiser.process(schedule), start, noise=noise):
             picture = ((state.x0 + 1) / 2).clamp(0, 1)
