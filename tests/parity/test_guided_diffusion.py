@@ -89,21 +89,6 @@ def test_output(name: str, split_first: bool) -> None:
         check(name, network(array("unet.x"), array("unet.t")))
 
 
-def test_recomputed_activations_give_the_same_gradient(network: UNet) -> None:
-    def gradient() -> Tensor:
-        picture = array("unet.x").requires_grad_()
-        network(picture, array("unet.t")).square().mean().backward()
-        assert picture.grad is not None
-        return picture.grad
-
-    plain = gradient()
-    network.frugal = True
-    try:
-        assert torch.equal(gradient(), plain)
-    finally:
-        network.frugal = False
-
-
 # schedules
 
 TABLES: dict[str, Callable[[schedules.Schedule], np.ndarray]] = {
