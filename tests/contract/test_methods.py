@@ -33,7 +33,14 @@ pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), i
 
 
 def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
+    """What the method paints; one that takes no style pictures gets none."""
+    if not takes_pictures(kind):
+        style, more = None, {name: value for name, value in more.items() if name != "style_weights"}
     return atelier.stylize(content, style, method=kind.name, **settings | more)
+
+
+def takes_pictures(kind: Kind) -> bool:
+    return "picture" in kind.takes.styles
 
 
 # what a method says of itself
@@ -272,6 +279,8 @@ def test_several_styles_are_weighted(
 def test_each_region_has_its_own_style(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style pictures")
     left = np.zeros(photo.shape[:2], np.float32)
     left[:, :20] = 1
     right = np.zeros_like(left)
@@ -299,8 +308,11 @@ def test_without_a_style(kind: Kind, tiny: dict[str, Any], photo: Floats) -> Non
 # training
 
 
-def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats, folder: Path) -> Any:
-    """A task that trains the method on a handful of small pictures of the data that it declares."""
+def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floats, folder: Path) -> Any:
+    """A task that trains the method on a handful of small pictures of the data that it declares.
+
+    `files` are tiny weights by the name of the setting that takes them.
+    """
     from atelier.training.settings import settings_of
     from atelier.training.task import MethodTask
 
@@ -316,13 +328,15 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
         "one_style": {"photos": (a,), "style": f"{b}/1.png"},
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
+        "pictures": {"pictures": (a, b)},
         "captioned": {"pictures": (a, b)},
     }
     assert kind.Training is not None
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
     given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
-    given |= {"encoder": str(tiny_encoder)} if "encoder" in fields else {}
+    small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
+    given |= {name: small[name] for name in ("encoder", "clip_model", "start", "text") if name in fields}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 
@@ -346,11 +360,18 @@ def _kept(task: Any, state: Any, path: Path) -> None:
 
 
 def test_its_training_learns_and_what_it_writes_paints(
-    kind: Kind, tiny: dict[str, Any], tiny_encoder: Path, photo: Floats, painting: Floats, tmp_path: Path
+    kind: Kind,
+    tiny: dict[str, Any],
+    tiny_encoder: Path,
+    tiny_clip: Path,
+    photo: Floats,
+    painting: Floats,
+    tmp_path: Path,
 ) -> None:
     if kind.Training is None:
         pytest.skip("nothing to train")
-    task = training_of(kind, tiny_encoder, photo, painting, tmp_path)
+    files = tiny | {"encoder": str(tiny_encoder), "clip_model": str(tiny_clip)}
+    task = training_of(kind, files, photo, painting, tmp_path)
     torch.manual_seed(0)
     networks = task.networks()
     optimisers, state = task.optimisers(networks), task.state()
@@ -393,7 +414,8 @@ def test_its_recipe_is_complete_and_json(
     assert recipe["controls"].keys() == atelier.Controls.model_fields.keys() - UNRECORDED
     assert (recipe["controls"]["seed"], recipe["controls"]["size"]) == (9, 56)
     assert recipe["content"]["sha256"] == Picture.of(photo).sha256
-    assert [style["sha256"] for style in recipe["styles"]] == [Picture.of(painting).sha256]
+    styles = [Picture.of(painting).sha256] if takes_pictures(kind) else []
+    assert [style["sha256"] for style in recipe["styles"]] == styles
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recipe["weights"].values())
     # A receipt has the names of weights files, and not their folders.
     files = {name: value for name, value in tiny.items() if name in kind.Knobs.model_fields}

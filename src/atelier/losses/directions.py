@@ -70,21 +70,27 @@ def rejected(distances: Tensor, threshold: float) -> Tensor:
 class DirectionLoss:
     """Directional losses towards several directions, such as those of several texts, each with a weight.
 
-    `before` (D,) or (B, D) is the encoding of the content, normalised here; `wanted` are directions (D,).
+    `before` (D,) is the encoding of the content, normalised here; `wanted` are directions (D,).
+    Distances below `threshold` count as 0.
 
     >>> loss = DirectionLoss(torch.tensor([1.0, 0.0]), [torch.tensor([-1.0, 1.0])], [2.0])
     >>> loss(torch.tensor([[0.0, 5.0]])).item()
     0.0
     """
 
-    def __init__(self, before: Tensor, wanted: Sequence[Tensor], weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self, before: Tensor, wanted: Sequence[Tensor], weights: Sequence[float], *, threshold: float = 0.0
+    ) -> None:
         self.before = unit(before.detach())
         self.wanted = [unit(one.detach()) for one in wanted]
-        self.weights = weights
+        self.weights, self.threshold = weights, threshold
 
-    def __call__(self, encodings: Tensor, *, threshold: float = 0.0) -> Tensor:
-        """The weighted sum over the directions of the mean over encodings (B, D), after rejection."""
-        after, total = unit(encodings), encodings.new_zeros(())
+    def __call__(self, encodings: Tensor) -> Tensor:
+        return self.distances(encodings).mean()
+
+    def distances(self, encodings: Tensor) -> Tensor:
+        """The weighted sum of the distances to all directions, (B,), for encodings (B, D)."""
+        after, total = unit(encodings), encodings.new_zeros(len(encodings))
         for weight, wanted in zip(self.weights, self.wanted, strict=True):
-            total = total + weight * rejected(directional(after, self.before, wanted), threshold).mean()
+            total = total + weight * rejected(directional(after, self.before, wanted), self.threshold)
         return total

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 #: one_style: as styles, with exactly one style;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
+#: pictures: `pictures`;
 #: captioned: `pictures`, and `captions` from .txt files of the same name.
-DataKind = Literal["pairs", "styles", "one_style", "domains", "labelled", "captioned"]
+DataKind = Literal["pairs", "styles", "one_style", "domains", "labelled", "pictures", "captioned"]
 
 
 def _same(tensor: Tensor) -> Tensor:

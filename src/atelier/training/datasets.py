@@ -167,6 +167,11 @@ def _labelled(settings: Any) -> Read:
     return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
 
 
+def _pictures(settings: Any) -> Read:
+    source = Source(entries(settings.pictures), max(_SHORT_SIDE, settings.crop), settings.zoom)
+    return (Stream("pictures", (source,)),), DataInfo()
+
+
 def _captioned(settings: Any) -> Read:
     found = entries(settings.pictures)
     if shards := [entry.path for entry in found if entry.end is not None]:
@@ -183,6 +188,7 @@ _READERS = {
     "one_style": _one_style,
     "domains": _domains,
     "labelled": _labelled,
+    "pictures": _pictures,
     "captioned": _captioned,
 }
 

@@ -164,6 +164,14 @@ class LabelledSettings(MethodSettings):
     zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
 
 
+class PicturesSettings(MethodSettings):
+    """Pictures of one kind, without labels."""
+
+    pictures: tuple[str, ...] = Field(..., description=f"Pictures: {_PICTURES}.")
+    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
+    zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
+
+
 class CaptionedSettings(MethodSettings):
     """Pictures with captions, each in a .txt file of the same name."""
 
@@ -184,6 +192,7 @@ DATA: dict[str, type[MethodSettings]] = {
     "one_style": OneStyleSettings,
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
+    "pictures": PicturesSettings,
     "captioned": CaptionedSettings,
 }
 
