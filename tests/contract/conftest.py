@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that import transformers, which takes seconds, run in one process."""
-    kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")  # type: ignore[attr-defined]
+    kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")
     if kind is not None and "clip_model" in {*kind.Knobs.model_fields, *_fields(kind.Training)}:
         item.add_marker(pytest.mark.xdist_group("transformers"))
 

@@ -30,6 +30,21 @@ def test_a_direction_is_that_of_the_change() -> None:
     assert directions.directional(after, before, wanted).tolist() == pytest.approx([0, 1])
 
 
+def test_softness_bounds_the_slope_at_no_change() -> None:
+    """1 - x / sqrt(x^2 + s^2) along the direction, whose slope at 0 is -1 / s."""
+    wanted, before = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0])
+    for change, softness in ((0.0, 0.1), (0.05, 0.1), (-0.3, 0.1), (0.7, 0.5)):
+        after = torch.tensor([1.0, change], requires_grad=True)
+        found = directions.directional(after, before, wanted, softness=softness)
+        assert found.item() == pytest.approx(1 - change / math.hypot(change, softness), abs=1e-6)
+        (slope,) = torch.autograd.grad(found, after)
+        expected = -(softness**2) / math.hypot(change, softness) ** 3
+        assert slope.tolist() == pytest.approx([0, expected], abs=1e-4)
+    after = before.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(directions.directional(after, before, wanted), after)
+    assert slope.abs().max() <= 1
+
+
 def test_patches_that_fit_are_left_alone() -> None:
     terms = torch.tensor([0.1, 0.699, 0.7, 1.5], requires_grad=True)
     kept = directions.rejected(terms, 0.7)

@@ -23,14 +23,19 @@ if TYPE_CHECKING:
     from atelier.losses.guidance import Guidance
     from atelier.methods.base import Styles
 
+#: What styles in words depart from by default.
+PHOTO = "a Photo"
 #: The smallest side of a patch.
 SMALLEST = 8
 
 
 @dataclass(frozen=True)
 class Sight:
-    """How the picture's patches are seen: their number, their side relative to the picture's longer side, the
-    distortion of their perspective, the distance below which they are left alone, and the encodings at once.
+    """How the losses see a picture.
+
+    It is seen in `count` patches, whose side is relative to the picture's longer side, in perspective with
+    this distortion; patches nearer to a goal than `threshold` are left alone. `softness` is that of
+    `losses.directions.directional`. `batch` patches are encoded at once.
     """
 
     count: int = 64
@@ -38,6 +43,7 @@ class Sight:
     distortion: float = 0.5
     threshold: float = 0.7
     batch: int = 16
+    softness: float = 0.0
 
     def patches(self, picture: Tensor, generator: torch.Generator) -> Patches:
         """Random patches of a picture (1, 3, H, W)."""
@@ -138,6 +144,7 @@ def guidance(tower: ImageTower, content: Tensor, goals: Sequence[Goal], sight: S
         return [getattr(goal, kind) - (before if goal.source is None else goal.source) for goal in goals]
 
     shares = [goal.weight for goal in goals]
-    whole = DirectionLoss(before, directions("whole"), shares)
-    patch = DirectionLoss(before, directions("patch"), shares, threshold=sight.threshold)
+    soft = {"softness": sight.softness}
+    whole = DirectionLoss(before, directions("whole"), shares, **soft)
+    patch = DirectionLoss(before, directions("patch"), shares, threshold=sight.threshold, **soft)
     return Guidance(tower, whole, patch, batch=sight.batch)

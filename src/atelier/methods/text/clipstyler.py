@@ -66,7 +66,7 @@ class Clipstyler(Method):
         direction_weight: float = knob(500.0, "Weight of the direction of the whole picture.", ge=0)
         content_weight: float = knob(150.0, "Weight of the content's features.", ge=0)
         smoothness: float = knob(0.002, "Weight of total variation, which suppresses grain.", ge=0)
-        source: str = knob("a Photo", "What the words depart from.")
+        source: str = knob(guided.PHOTO, "What the words depart from.")
         patches: int = knob(64, "Patches at each iteration.", ge=1)
         patch_size: float = knob(0.25, "Side of a patch relative to the longer side.", gt=0, le=1)
         distortion: float = knob(0.5, "Distortion of the patches' perspective.", ge=0, le=0.9)

@@ -7,7 +7,7 @@ weights.
 Differences from the published code: the decoder is the bundled one of AdaIN, which also receives relu3_1,
 and so is the encoder; the learning rate keeps its first value, as over 200 steps the published one loses only
 a hundredth. The published training: `--encoder vgg_normalised.adain --start adain.published --padding
-reflect --content-layers relu4_2,relu5_2 --content-encoder vgg19.imagenet --average 0`.
+reflect --content-layers relu4_2 --content-layers relu5_2 --content-encoder vgg19.imagenet --average 0`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ClipstylerFast(Method):
 
         text: tuple[str, ...] = knob(..., "The style in words; repeat for several.")
         text_weights: tuple[float, ...] = knob((), "Weight of each text; equal by default.")
-        source: str = knob("a Photo", "What the words depart from.")
+        source: str = knob(guided.PHOTO, "What the words depart from.")
         clip_model: str = knob("clip_vit_b32.openai", "CLIP: a name, a folder, or a file.", file="weights")
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
