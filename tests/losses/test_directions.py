@@ -58,10 +58,10 @@ def test_several_directions_are_weighted() -> None:
     before, here = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
     wanted = [torch.tensor([-1.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])]
     loss = directions.DirectionLoss(before, wanted, [1.0, 2.0])
-    picky = directions.DirectionLoss(before, wanted, [1.0, 2.0], threshold=0.4)
+    picky = directions.DirectionLoss(before, wanted, [1.0, 2.0], thresholds=[0.4, 0.0])
     apart = [[0, 1 - 0.5], [1, 1 - math.sqrt(0.5)]]  # by direction and encoding
     assert loss(here).item() == pytest.approx(sum(apart[0]) / 2 + 2 * sum(apart[1]) / 2)
-    assert picky(here).item() == pytest.approx(0.5 / 2 + 2 * 1 / 2)
+    assert picky(here).item() == pytest.approx(0.5 / 2 + 2 * sum(apart[1]) / 2)
     assert loss(5 * here).item() == pytest.approx(loss(here).item())
 
 

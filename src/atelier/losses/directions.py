@@ -80,7 +80,7 @@ class DirectionLoss:
     """Directional losses towards several directions, such as those of several texts, each with a weight.
 
     `before` (D,) is the encoding of the content, normalised here; `wanted` are directions (D,).
-    Distances below `threshold` count as 0. `softness` is that of `directional`.
+    Distances below the direction's own threshold count as 0. `softness` is that of `directional`.
 
     >>> loss = DirectionLoss(torch.tensor([1.0, 0.0]), [torch.tensor([-1.0, 1.0])], [2.0])
     >>> loss(torch.tensor([[0.0, 5.0]])).item()
@@ -93,12 +93,13 @@ class DirectionLoss:
         wanted: Sequence[Tensor],
         weights: Sequence[float],
         *,
-        threshold: float = 0.0,
+        thresholds: Sequence[float] | None = None,
         softness: float = 0.0,
     ) -> None:
         self.before = unit(before.detach())
         self.wanted = [unit(one.detach()) for one in wanted]
-        self.weights, self.threshold, self.softness = weights, threshold, softness
+        self.weights, self.softness = weights, softness
+        self.thresholds = thresholds or [0.0] * len(self.wanted)
 
     def __call__(self, encodings: Tensor) -> Tensor:
         return self.distances(encodings).mean()
@@ -106,7 +107,7 @@ class DirectionLoss:
     def distances(self, encodings: Tensor) -> Tensor:
         """The weighted sum of the distances to all directions, (B,), for encodings (B, D)."""
         after, total = unit(encodings), encodings.new_zeros(len(encodings))
-        for weight, wanted in zip(self.weights, self.wanted, strict=True):
+        for weight, wanted, threshold in zip(self.weights, self.wanted, self.thresholds, strict=True):
             apart = directional(after, self.before, wanted, softness=self.softness)
-            total = total + weight * rejected(apart, self.threshold)
+            total = total + weight * rejected(apart, threshold)
         return total

@@ -34,7 +34,7 @@ class Sight:
     """How the losses see a picture.
 
     It is seen in `count` patches, whose side is relative to the picture's longer side, in perspective with
-    this distortion; patches nearer to a goal than `threshold` are left alone. `softness` is that of
+    this distortion; patches nearer to words than `threshold` are left alone. `softness` is that of
     `losses.directions.directional`. `batch` patches are encoded at once.
     """
 
@@ -144,7 +144,8 @@ def guidance(tower: ImageTower, content: Tensor, goals: Sequence[Goal], sight: S
         return [getattr(goal, kind) - (before if goal.source is None else goal.source) for goal in goals]
 
     shares = [goal.weight for goal in goals]
-    soft = {"softness": sight.softness}
-    whole = DirectionLoss(before, directions("whole"), shares, **soft)
-    patch = DirectionLoss(before, directions("patch"), shares, threshold=sight.threshold, **soft)
+    # Pictures come nearer to pictures than to sentences: the published threshold would reject all patches.
+    rejecting = [0.0 if goal.source is None else sight.threshold for goal in goals]
+    whole = DirectionLoss(before, directions("whole"), shares, softness=sight.softness)
+    patch = DirectionLoss(before, directions("patch"), shares, thresholds=rejecting, softness=sight.softness)
     return Guidance(tower, whole, patch, batch=sight.batch)

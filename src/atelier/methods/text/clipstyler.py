@@ -6,15 +6,15 @@ texts and style pictures are directions with weights: a picture's leads from the
 
 Differences from the published code: the photo keeps its proportions and gets no 512-pixel square, so a patch
 is a quarter of the longer side; by default the content is held by the bundled encoder's features in place of
-VGG-19's, in its taps nearest to the published ones; CLIP runs in bfloat16 where the device does, as the
-published code runs it in half precision on a GPU. `--quality published` undoes the last two. Style pictures
-are an addition.
+VGG-19's, in its taps nearest to the published ones, relative to their magnitude; CLIP runs in bfloat16 where
+the device does, as the published code runs it in half precision on a GPU. `--quality published` undoes the
+last two. Style pictures are an addition; none of their patches is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
@@ -64,13 +64,16 @@ class Clipstyler(Method):
         content_layers: tuple[str, ...] = knob(("relu4_2", "relu5_1"), "Taps of the content loss.")
         patch_weight: float = knob(9000.0, "Weight of the direction of the patches.", ge=0)
         direction_weight: float = knob(500.0, "Weight of the direction of the whole picture.", ge=0)
-        content_weight: float = knob(150.0, "Weight of the content's features.", ge=0)
+        content_weight: float = knob(400.0, "Weight of the content's features.", ge=0)
+        scale: Literal["relative", "published"] = knob(
+            "relative", "Scale of the content loss: relative to the content's features, or as published."
+        )
         smoothness: float = knob(0.002, "Weight of total variation, which suppresses grain.", ge=0)
         source: str = knob(guided.PHOTO, "What the words depart from.")
         patches: int = knob(64, "Patches at each iteration.", ge=1)
         patch_size: float = knob(0.25, "Side of a patch relative to the longer side.", gt=0, le=1)
         distortion: float = knob(0.5, "Distortion of the patches' perspective.", ge=0, le=0.9)
-        threshold: float = knob(0.7, "Distance below which a patch is left alone.", ge=0, le=2)
+        threshold: float = knob(0.7, "Distance to words below which a patch is left alone.", ge=0, le=2)
         iterations: int = knob(201, "Training steps.", ge=1)
         learning_rate: float = knob(5e-4, "Learning rate, halved every 100 steps.", gt=0)
         contrast: float = knob(1.5, "Contrast of the finished picture; 1 keeps that of the network.", ge=0)
@@ -89,6 +92,8 @@ class Clipstyler(Method):
         "published": {
             "encoder": "vgg19.imagenet",
             "content_layers": ("relu4_2", "relu5_2"),
+            "content_weight": 150.0,
+            "scale": "published",
             "half": False,
         },
     }
@@ -137,7 +142,8 @@ class Objective:
         if knobs.content_weight:
             with torch.no_grad():
                 found = encoder(content, knobs.content_layers)
-            self.kept = {tap: ContentLoss(features) for tap, features in found.items()}
+            relative = knobs.scale == "relative"
+            self.kept = {tap: ContentLoss(features, relative=relative) for tap, features in found.items()}
 
     def __call__(self, picture: Tensor) -> dict[str, Tensor]:
         return self.terms(picture, self.knobs.sight().patches(picture, self.generator))
