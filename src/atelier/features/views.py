@@ -141,8 +141,7 @@ def perspective(pictures: Tensor, ends: Tensor) -> Tensor:
     """
     height, width = pictures.shape[-2:]
     a, b, c, d, e, f, g, h = (
-        one[:, None, None].to(pictures)
-        for one in perspective_coefficients(ends.to(pictures.device), (height, width)).unbind(1)
+        one[:, None, None].to(pictures) for one in perspective_coefficients(ends, (height, width)).unbind(1)
     )
     x = torch.arange(width, device=pictures.device, dtype=pictures.dtype) + 0.5
     y = torch.arange(height, device=pictures.device, dtype=pictures.dtype)[:, None] + 0.5

@@ -168,6 +168,19 @@ def test_losses_that_are_not_finite_end_with_the_picture_before(
     assert np.array_equal(result, expected)
 
 
+def test_a_loss_that_is_never_finite_is_named(
+    photo: Floats, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = clipstyler.Objective.terms
+
+    def broken(*given: Any) -> dict[str, Tensor]:
+        return (found := terms(*given)) | {"direction": found["direction"] * torch.nan}
+
+    monkeypatch.setattr(clipstyler.Objective, "terms", broken)
+    with pytest.raises(atelier.AtelierError, match="loss of the direction is not finite from the start"):
+        made(photo, small, text="red")
+
+
 def test_the_finish_is_contrast_and_range(photo: Floats, small: dict[str, Any]) -> None:
     stretched = made(photo, small, text="red")
     assert stretched.min() == 0

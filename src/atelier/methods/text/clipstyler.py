@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from atelier.core.errors import ResourceError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -190,7 +191,7 @@ def trained(
     """The network's last picture of the content (1, 3, H, W).
 
     The last, because with random patches the lowest loss is only a lucky draw. Where the losses are no longer
-    finite, training ends with the picture before.
+    finite, training ends with the picture before. Raises ResourceError if they never are.
     """
     optimiser, picture = torch.optim.Adam(network.parameters()), content
     for iteration, rate in enumerate(rates(knobs), 1):
@@ -202,6 +203,8 @@ def trained(
             total = torch.stack(list(terms.values())).sum()
             (slope,) = torch.autograd.grad(total, shown)
         if not bool(torch.isfinite(total) & torch.isfinite(slope).all()):
+            if iteration == 1:
+                raise ResourceError(_not_finite(terms))
             break
         picture = shown.detach()
         if not _report(frame, iteration, terms, picture, knobs):
@@ -210,6 +213,14 @@ def trained(
         made.backward(slope)
         optimiser.step()
     return picture
+
+
+def _not_finite(terms: Mapping[str, Tensor]) -> str:
+    wrong = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
+    return (
+        f"the loss of the {wrong[0] if wrong else 'picture'} is not finite from the start: check the weights, "
+        "or compute in full precision with half = False"
+    )
 
 
 def _report(
