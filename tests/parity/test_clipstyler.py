@@ -99,25 +99,26 @@ def test_another_convention_is_far_outside() -> None:
 # the network and its losses
 
 
-@pytest.fixture
-def network() -> StyleUNet:
+def filled_network() -> StyleUNet:
     network = StyleUNet()
     network.load_state_dict(filled("unet"))
     return network
 
 
-def encoder() -> VGG:
+@pytest.fixture(scope="module")
+def eyes() -> VGG:
     return from_official(VGG19, filled("vgg19"))
 
 
-def test_network(network: StyleUNet) -> None:
+def test_network() -> None:
+    network = filled_network()
     for which in ("0", "1"):
         check(f"unet.y{which}", network(array(f"unet.x{which}")))
         check(f"unet.y{which}_no_sigmoid", network.logits(array(f"unet.x{which}")))
 
 
-def test_content_and_smoothness() -> None:
-    eyes, taps = encoder(), ("relu4_2", "relu5_2")
+def test_content_and_smoothness(eyes: VGG) -> None:
+    taps = ("relu4_2", "relu5_2")
     a, b = (eyes(array(f"content.{one}"), taps) for one in "ab")
     for tap in taps:
         check(f"content.a.{tap.replace('relu', 'conv')}", a[tap])
@@ -128,7 +129,7 @@ def test_content_and_smoothness() -> None:
 # the training
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def knobs() -> Clipstyler.Knobs:
     """The published settings, with the case's number and size of patches."""
     chosen = {"patches": 8, "patch_size": 0.5, "iterations": 3, "batch": 3}
@@ -149,20 +150,20 @@ class Recorded(clipstyler.Objective):
     shown: list[tuple[Tensor, views.Patches, dict[str, Tensor]]]
 
 
-def recorded(knobs: Clipstyler.Knobs) -> Recorded:
+def recorded(knobs: Clipstyler.Knobs, eyes: VGG) -> Recorded:
     content, tower = array("train.content_image"), Stub()
     goals = guided.text_goals(tower, Styles(texts=["a style"], text_weights=[1.0]), knobs.source)
     led = guided.guidance(tower, content, goals, knobs.sight())
-    objective = Recorded(knobs, led, encoder(), content, seed=0)
+    objective = Recorded(knobs, led, eyes, content, seed=0)
     objective.shown = []
     return objective
 
 
-@pytest.fixture
-def run(network: StyleUNet, knobs: Clipstyler.Knobs) -> tuple[Recorded, list[Event], Tensor]:
-    content, events, objective = array("train.content_image"), list[Event](), recorded(knobs)
+@pytest.fixture(scope="module")
+def run(knobs: Clipstyler.Knobs, eyes: VGG) -> tuple[Recorded, list[Event], Tensor]:
+    content, events, objective = array("train.content_image"), list[Event](), recorded(knobs, eyes)
     picture = clipstyler.trained(
-        network, content, objective, knobs, Frame(content, progress=Progress(events.append))
+        filled_network(), content, objective, knobs, Frame(content, progress=Progress(events.append))
     )
     return objective, events, picture
 
@@ -191,9 +192,9 @@ def test_patches_before_and_after_rejection(run: tuple[Recorded, list[Event], Te
     check("train.patch_terms_after_threshold", rejected(torch.stack(found), 0.7))
 
 
-def test_first_gradients(network: StyleUNet, knobs: Clipstyler.Knobs) -> None:
+def test_first_gradients(knobs: Clipstyler.Knobs, eyes: VGG) -> None:
     content, slopes, norms = array("train.content_image"), list[Tensor](), list[Tensor]()
-    objective = recorded(knobs)
+    objective, network = recorded(knobs, eyes), filled_network()
 
     def listened(picture: Tensor) -> dict[str, Tensor]:
         picture.register_hook(slopes.append)

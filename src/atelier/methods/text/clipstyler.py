@@ -218,8 +218,8 @@ def trained(
 def _not_finite(terms: Mapping[str, Tensor]) -> str:
     wrong = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
     return (
-        f"the loss of the {wrong[0] if wrong else 'picture'} is not finite from the start: check the weights, "
-        "or compute in full precision with half = False"
+        f"the loss of the {wrong[0] if wrong else 'picture'} is not finite from the start: check the "
+        "weights, or compute in full precision with half = False"
     )
 
 
