@@ -305,8 +305,8 @@ TABLE = [
     Row("encoder-hash", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, VGG19_HASH),
     Row("encoder-path", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, "weights/vgg19.imagenet/vgg19-dcbb9e9d"),
     Row("clip-missing", f"{WORDS} --method clipstyler", WEIGHTS, "weights pull clip_vit_b32.openai"),
-    Row("clip-unsaid", f"{WORDS} {TINY}", USAGE, "set --clip-model to clip_vit_b32.openai"),
-    Row("clip-folder", f"{WORDS} --method clipstyler --clip-model .", WEIGHTS, "holds no model.safetensors"),
+    Row("clip-unsaid", f"{WORDS} {TINY}", USAGE, "give --clip clip_vit_b32.openai"),
+    Row("clip-folder", f"{WORDS} --method clipstyler --clip .", WEIGHTS, "holds no model.safetensors"),
     Row("decoder-unsaid", "stylize photo.png --method clipstyler_fast", USAGE, "give it with --weights"),
     Row("encoder-text", f"{PAIR} --encoder e.pth", WEIGHTS, "is not a checkpoint", _put("e.pth", "hello")),
     Row(

@@ -21,18 +21,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "clipstyler": {"patches": 4},
     "gatys": {"smallest": 32},
     "quilting": {"passes": 2},
+    "zecon": {"skip": 0, "views": 2, "view_side": 32},
 }
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that import transformers, which takes seconds, run in one process."""
     kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")
-    if kind is not None and "clip_model" in {*kind.Knobs.model_fields, *_fields(kind.Training)}:
+    if kind is not None and (
+        "transformers" in kind.packages or "clip_model" in getattr(kind.Training, "model_fields", ())
+    ):
         item.add_marker(pytest.mark.xdist_group("transformers"))
-
-
-def _fields(training: Any) -> set[str]:
-    return set() if training is None else set(training.model_fields)
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +57,10 @@ def tiny(
 ) -> dict[str, Any]:
     """Settings with which a method runs in a moment and needs no weights but tiny ones."""
     settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
-    for name in kind.Knobs.model_fields:
+    for name, field in kind.Knobs.model_fields.items():
         if name == "encoder":
             settings[name] = str(tiny_encoder)
-        elif name == "clip_model":
+        elif name == "clip" and field.default:
             settings[name] = str(tiny_clip)
         elif re.search("iterations|steps", name):
             settings[name] = 2

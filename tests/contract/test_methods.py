@@ -32,15 +32,15 @@ FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", 
 pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
 
 
-def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
-    """What the method paints; one that takes no style pictures gets none."""
-    if not takes_pictures(kind):
-        style, more = None, {name: value for name, value in more.items() if name != "style_weights"}
-    return atelier.stylize(content, style, method=kind.name, **settings | more)
-
-
 def takes_pictures(kind: Kind) -> bool:
+    """Whether a picture can be the style; for the others, the weights are."""
     return "picture" in kind.takes.styles
+
+
+def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
+    """What the method makes; without the style if its weights are its style."""
+    style = style if takes_pictures(kind) else None
+    return atelier.stylize(content, style, method=kind.name, **settings | more)
 
 
 # what a method says of itself
@@ -75,6 +75,7 @@ def test_its_knobs_are_declared_in_full(kind: Kind) -> None:
     assert issubclass(kind.Knobs, Knobs)
     controls = atelier.Controls.model_fields.keys() | {
         "content",
+        "text",
         "style",
         "mask",
         "regions",
@@ -271,6 +272,8 @@ def test_alpha_is_kept(kind: Kind, tiny: dict[str, Any], photo: Floats, painting
 def test_several_styles_are_weighted(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style picture")
     first = made(kind, photo, painting, tiny)
     both = made(kind, photo, [painting, 1 - painting], tiny, style_weights=(1, 0))
     assert np.abs(first.pixels - both.pixels).max() < 1e-4
@@ -280,7 +283,7 @@ def test_each_region_has_its_own_style(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
     if not takes_pictures(kind):
-        pytest.skip("it takes no style pictures")
+        pytest.skip("it takes no style picture")
     left = np.zeros(photo.shape[:2], np.float32)
     left[:, :20] = 1
     right = np.zeros_like(left)
@@ -326,9 +329,9 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "pairs": {"photos": (a,), "paintings": (b,)},
         "styles": {"photos": (a,), "paintings": (b,)},
         "one_style": {"photos": (a,), "style": f"{b}/1.png"},
+        "pictures": {"pictures": (a, b)},
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
-        "pictures": {"pictures": (a, b)},
         "captioned": {"pictures": (a, b)},
     }
     assert kind.Training is not None
@@ -337,6 +340,7 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
     small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
     given |= {name: small[name] for name in ("encoder", "clip_model", "start", "text") if name in fields}
+    given |= {"width": 16} if "width" in fields else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 

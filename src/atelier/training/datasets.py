@@ -145,6 +145,11 @@ def _one_style(settings: Any) -> Read:
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
+def _pictures(settings: Any) -> Read:
+    source = Source(entries(settings.pictures), _SHORT_SIDE, settings.zoom)
+    return (Stream("pictures", (source,)),), DataInfo()
+
+
 def _domains(settings: Any) -> Read:
     a, b = (Source(entries(names), _SHORT_SIDE, settings.zoom) for names in (settings.a, settings.b))
     return (Stream("a", (a,)), Stream("b", (b,))), DataInfo(domains=("a", "b"))
@@ -167,11 +172,6 @@ def _labelled(settings: Any) -> Read:
     return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
 
 
-def _pictures(settings: Any) -> Read:
-    source = Source(entries(settings.pictures), max(_SHORT_SIDE, settings.crop), settings.zoom)
-    return (Stream("pictures", (source,)),), DataInfo()
-
-
 def _captioned(settings: Any) -> Read:
     found = entries(settings.pictures)
     if shards := [entry.path for entry in found if entry.end is not None]:
@@ -186,9 +186,9 @@ _READERS = {
     "pairs": _pairs,
     "styles": _styles,
     "one_style": _one_style,
+    "pictures": _pictures,
     "domains": _domains,
     "labelled": _labelled,
-    "pictures": _pictures,
     "captioned": _captioned,
 }
 

@@ -145,6 +145,16 @@ class OneStyleSettings(MethodSettings):
     style_side: int = Field(256, ge=16, le=4096, description="Long side of the style picture in pixels.")
 
 
+class PicturesSettings(MethodSettings):
+    """Pictures of one kind."""
+
+    pictures: tuple[str, ...] = Field(..., description=f"Pictures: {_PICTURES}.")
+    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
+    zoom: float = Field(
+        0.125, gt=0, le=1, description="Smallest crop, as a fraction of a picture's short side."
+    )
+
+
 class DomainsSettings(MethodSettings):
     """Two sets of pictures that the method translates between."""
 
@@ -160,14 +170,6 @@ class LabelledSettings(MethodSettings):
     domain: tuple[str, ...] = Field(
         ..., description="Domains as NAME=FOLDER (or NAME=SHARD); at least two are needed."
     )
-    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
-    zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
-
-
-class PicturesSettings(MethodSettings):
-    """Pictures of one kind, without labels."""
-
-    pictures: tuple[str, ...] = Field(..., description=f"Pictures: {_PICTURES}.")
     sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
     zoom: float = Field(0.5, gt=0, le=1, description="Smallest crop, as part of a picture's short side.")
 
@@ -190,9 +192,9 @@ DATA: dict[str, type[MethodSettings]] = {
     "pairs": PairSettings,
     "styles": StylesSettings,
     "one_style": OneStyleSettings,
+    "pictures": PicturesSettings,
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
-    "pictures": PicturesSettings,
     "captioned": CaptionedSettings,
 }
 

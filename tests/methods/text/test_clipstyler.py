@@ -29,13 +29,13 @@ Floats = npt.NDArray[np.float32]
 @pytest.fixture
 def small(tiny_clip: Path, tiny_encoder: Path) -> dict[str, Any]:
     """Settings of `clipstyler` with which it takes a moment."""
-    files = {"clip_model": str(tiny_clip), "encoder": str(tiny_encoder)}
+    files = {"clip": str(tiny_clip), "encoder": str(tiny_encoder)}
     return {**files, "method": "clipstyler", "iterations": 3, "patches": 4, "device": "cpu"}
 
 
 @pytest.fixture
 def gatys(tiny_clip: Path, tiny_encoder: Path) -> dict[str, Any]:
-    files = {"clip_model": str(tiny_clip), "encoder": str(tiny_encoder), "smallest": 64}
+    files = {"clip": str(tiny_clip), "encoder": str(tiny_encoder), "smallest": 64}
     return {**files, "method": "gatys", "iterations": 4, "device": "cpu", "half": False}
 
 
@@ -269,10 +269,10 @@ def test_the_fast_variant_asks_for_its_decoder(photo: Floats) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"method": "clipstyler", "clip_model": "clip_vit_b32.openai"}, r"weights pull clip_vit_b32\.openai"),
+        ({"method": "clipstyler", "clip": "clip_vit_b32.openai"}, r"weights pull clip_vit_b32\.openai"),
         (
-            {"method": "gatys", "clip_model": ""},
-            r"gatys reads words with CLIP: set clip_model to clip_vit_b32",
+            {"method": "gatys", "clip": ""},
+            r"gatys reads words with CLIP: give --clip clip_vit_b32",
         ),
         ({"text": "x " * 90}, "CLIP reads 75: shorten it"),
         ({"text": None}, "clipstyler needs a style: give --style PAINTING or --text WORDS"),
@@ -295,13 +295,13 @@ def test_the_command_paints_words_and_replays(
     write(Picture.of(photo), tmp_path / "photo.png")
     write(Picture.of(painting), tmp_path / "painting.png")
     flags = "--method clipstyler --iterations 2 --patches 4 --device cpu"
-    files = ["--clip-model", small["clip_model"], "--encoder", small["encoder"]]
+    files = ["--clip", small["clip"], "--encoder", small["encoder"]]
     words = ["--style", "painting.png", "--text", "a red photo", "--text", "art"]
     shares = [word for share in "211" for word in ("--style-weights", share)]
     assert cli.main(["stylize", "photo.png", *flags.split(), *files, *words, *shares, "-o", "out.png"]) == 0
     assert cli.main(["stylize", "photo.png", "--text", "red", "--method", "clipstyler"]) == 4
     shown = Picture.open("out.png").pixels
-    given = {name: small[name] for name in ("clip_model", "encoder")}
+    given = {name: small[name] for name in ("clip", "encoder")}
     again = atelier.replay("out.png", files=given)
     assert np.abs(again.pixels - shown).max() <= 0.5 / 255 + 1e-6
     assert again.recipe is not None

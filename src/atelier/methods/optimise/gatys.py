@@ -3,7 +3,7 @@
 The style loss compares Gram matrices of an encoder's features, and the content loss the features themselves;
 the picture is optimised from an initial image. Later methods are compared with this one.
 
-Styles in words are an addition: with a CLIP (`clip_model`), the directional losses of CLIPstyler (Kwon & Ye
+Styles in words are an addition: with a CLIP (`clip`), the directional losses of CLIPstyler (Kwon & Ye
 2022) lead the picture towards them, alone or beside style pictures.
 
 Differences from the paper, which `--quality published` and `--quality tutorial` undo: coarse to fine, because
@@ -66,7 +66,7 @@ class Gatys(_Optimising):
             "relative",
             "Scale of the losses: relative to their targets, or as in the tutorial or the paper.",
         )
-        clip_model: str = knob(
+        clip: str = knob(
             "",
             "CLIP that reads styles in words: a name, such as clip_vit_b32.openai, or a file.",
             file="weights",
@@ -74,7 +74,7 @@ class Gatys(_Optimising):
         text_weight: float = knob(1.0, "Weight of styles in words.", ge=0)
 
         def files(self) -> tuple[str, ...]:
-            return (self.encoder, self.clip_model) if self.clip_model else (self.encoder,)
+            return (self.encoder, self.clip) if self.clip else (self.encoder,)
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
@@ -128,9 +128,9 @@ def objective_at(
 
 def _words(job: Job, knobs: Gatys.Knobs) -> Words:
     """The losses towards the styles in words, which are read once."""
-    if not knobs.clip_model:
-        raise UsageError("gatys reads words with CLIP: set clip_model to clip_vit_b32.openai, or to a file")
-    tower = guided.tower_of(knobs.clip_model, job.device, job.dtype if knobs.half else torch.float32)
+    if not knobs.clip:
+        raise UsageError("gatys reads words with CLIP: give --clip clip_vit_b32.openai, or a folder or file")
+    tower = guided.tower_of(knobs.clip, job.device, job.dtype if knobs.half else torch.float32)
     goals = guided.text_goals(tower, job.looks, guided.PHOTO)
     # Strength scales the weight as that of the style pictures.
     weight = knobs.text_weight * job.strength**2

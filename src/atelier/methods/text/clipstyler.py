@@ -54,7 +54,7 @@ class Clipstyler(Method):
     class Knobs(AnyKnobs):
         """The networks, the losses and the training."""
 
-        clip_model: str = knob(
+        clip: str = knob(
             "clip_vit_b32.openai",
             "CLIP: a name from 'atelier weights list', a folder, or a file.",
             file="weights",
@@ -101,13 +101,13 @@ class Clipstyler(Method):
     sizes = {"draft": 384, "good": 512, "best": 768, "published": 512}  # noqa: RUF012
 
     def weights(self, knobs: Clipstyler.Knobs) -> Sequence[str]:
-        return (knobs.clip_model, knobs.encoder)
+        return (knobs.clip, knobs.encoder)
 
     def prepare(self, styles: Styles, knobs: Clipstyler.Knobs, context: Context) -> Painter:
         dtype = context.dtype if knobs.half else torch.float32
         # Tensors created in a caller's inference mode do not support autograd.
         with torch.inference_mode(False), torch.no_grad():
-            tower = guided.tower_of(knobs.clip_model, context.device, dtype)
+            tower = guided.tower_of(knobs.clip, context.device, dtype)
             encoder = guided.encoder_of(knobs.encoder, context.device, dtype=dtype)
             goals = guided.text_goals(tower, styles, knobs.source)
             job = style_job(styles, context)

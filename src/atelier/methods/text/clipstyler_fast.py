@@ -66,6 +66,7 @@ class ClipstylerFast(Method):
         text: tuple[str, ...] = knob(..., "The style in words; repeat for several.")
         text_weights: tuple[float, ...] = knob((), "Weight of each text; equal by default.")
         source: str = knob(guided.PHOTO, "What the words depart from.")
+        # In training, `clip` is the limit of the gradient.
         clip_model: str = knob("clip_vit_b32.openai", "CLIP: a name, a folder, or a file.", file="weights")
         encoder: str = knob(
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
@@ -92,6 +93,7 @@ class ClipstylerFast(Method):
         cooldown: float = knob(
             0.0, "Final fraction of the run, in which the learning rate falls.", ge=0, le=1
         )
+        zoom: float = knob(0.5, "Smallest crop, as a fraction of a picture's short side.", gt=0, le=1)
         average: float = knob(0.9, "Decay of the running average of the weights.", ge=0, lt=1)
         evaluate_every: int = knob(100, "Steps between evaluations.", ge=1)
 
