@@ -311,8 +311,11 @@ def test_without_a_style(kind: Kind, tiny: dict[str, Any], photo: Floats) -> Non
 # training
 
 
-def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats, folder: Path) -> Any:
-    """A task that trains the method on a handful of small pictures of the data that it declares."""
+def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floats, folder: Path) -> Any:
+    """A task that trains the method on a handful of small pictures of the data that it declares.
+
+    `files` are tiny weights by the name of the setting that takes them.
+    """
     from atelier.training.settings import settings_of
     from atelier.training.task import MethodTask
 
@@ -335,7 +338,8 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
     given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
-    given |= {"encoder": str(tiny_encoder)} if "encoder" in fields else {}
+    small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
+    given |= {name: small[name] for name in ("encoder", "clip_model", "start", "text") if name in fields}
     given |= {"width": 16} if "width" in fields else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
@@ -360,11 +364,18 @@ def _kept(task: Any, state: Any, path: Path) -> None:
 
 
 def test_its_training_learns_and_what_it_writes_paints(
-    kind: Kind, tiny: dict[str, Any], tiny_encoder: Path, photo: Floats, painting: Floats, tmp_path: Path
+    kind: Kind,
+    tiny: dict[str, Any],
+    tiny_encoder: Path,
+    tiny_clip: Path,
+    photo: Floats,
+    painting: Floats,
+    tmp_path: Path,
 ) -> None:
     if kind.Training is None:
         pytest.skip("nothing to train")
-    task = training_of(kind, tiny_encoder, photo, painting, tmp_path)
+    files = tiny | {"encoder": str(tiny_encoder), "clip_model": str(tiny_clip)}
+    task = training_of(kind, files, photo, painting, tmp_path)
     torch.manual_seed(0)
     networks = task.networks()
     optimisers, state = task.optimisers(networks), task.state()

@@ -30,6 +30,21 @@ def test_a_direction_is_that_of_the_change() -> None:
     assert directions.directional(after, before, wanted).tolist() == pytest.approx([0, 1])
 
 
+def test_softness_bounds_the_slope_at_no_change() -> None:
+    """1 - x / sqrt(x^2 + s^2) along the direction, whose slope at 0 is -1 / s."""
+    wanted, before = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0])
+    for change, softness in ((0.0, 0.1), (0.05, 0.1), (-0.3, 0.1), (0.7, 0.5)):
+        after = torch.tensor([1.0, change], requires_grad=True)
+        found = directions.directional(after, before, wanted, softness=softness)
+        assert found.item() == pytest.approx(1 - change / math.hypot(change, softness), abs=1e-6)
+        (slope,) = torch.autograd.grad(found, after)
+        expected = -(softness**2) / math.hypot(change, softness) ** 3
+        assert slope.tolist() == pytest.approx([0, expected], abs=1e-4)
+    after = before.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(directions.directional(after, before, wanted), after)
+    assert slope.abs().max() <= 1
+
+
 def test_patches_that_fit_are_left_alone() -> None:
     terms = torch.tensor([0.1, 0.699, 0.7, 1.5], requires_grad=True)
     kept = directions.rejected(terms, 0.7)
@@ -43,9 +58,10 @@ def test_several_directions_are_weighted() -> None:
     before, here = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
     wanted = [torch.tensor([-1.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])]
     loss = directions.DirectionLoss(before, wanted, [1.0, 2.0])
+    picky = directions.DirectionLoss(before, wanted, [1.0, 2.0], thresholds=[0.4, 0.0])
     apart = [[0, 1 - 0.5], [1, 1 - math.sqrt(0.5)]]  # by direction and encoding
     assert loss(here).item() == pytest.approx(sum(apart[0]) / 2 + 2 * sum(apart[1]) / 2)
-    assert loss(here, threshold=0.4).item() == pytest.approx(0.5 / 2 + 2 * 1 / 2)
+    assert picky(here).item() == pytest.approx(0.5 / 2 + 2 * sum(apart[1]) / 2)
     assert loss(5 * here).item() == pytest.approx(loss(here).item())
 
 

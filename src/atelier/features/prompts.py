@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from atelier.features.clip import Tower
 
-#: What a photo is called in the direction from a photo to a style.
-PHOTO = "a Photo"
-
 _QUALITIES = (
     "bad",
     "low resolution",

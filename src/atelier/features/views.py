@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -140,8 +141,7 @@ def perspective(pictures: Tensor, ends: Tensor) -> Tensor:
     """
     height, width = pictures.shape[-2:]
     a, b, c, d, e, f, g, h = (
-        one[:, None, None].to(pictures)
-        for one in perspective_coefficients(ends.to(pictures.device), (height, width)).unbind(1)
+        one[:, None, None].to(pictures) for one in perspective_coefficients(ends, (height, width)).unbind(1)
     )
     x = torch.arange(width, device=pictures.device, dtype=pictures.dtype) + 0.5
     y = torch.arange(height, device=pictures.device, dtype=pictures.dtype)[:, None] + 0.5
@@ -150,6 +150,39 @@ def perspective(pictures: Tensor, ends: Tensor) -> Tensor:
     grid = torch.stack([2 * across / width - 1, 2 * down / height - 1], -1)
     whole = pictures.expand(len(ends), -1, -1, -1)
     return F.grid_sample(whole, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+# patches
+
+
+class Patches(NamedTuple):
+    """Random patches of a picture: squares of `side` pixels at `tops` and `lefts`, seen in perspective.
+
+    The corners of a patch move to `ends` (N, 4, 2), which are relative to the patch.
+    """
+
+    side: int
+    tops: Sequence[int]
+    lefts: Sequence[int]
+    ends: Tensor
+
+
+def random_patches(
+    count: int, size: tuple[int, int], side: int, generator: torch.Generator, *, distortion: float = 0.5
+) -> Patches:
+    """`count` patches of a picture of `size` (H, W), as CLIPstyler draws them.
+
+    `side` is cut down to the picture's shorter side.
+    """
+    side = min(side, *size)
+    tops, lefts = random_places(count, size, side, generator)
+    return Patches(side, tops, lefts, random_corners(count, (side, side), generator, distortion=distortion))
+
+
+def patch_views(picture: Tensor, patches: Patches, side: int) -> Tensor:
+    """The patches of a picture (1, 3, H, W) in their perspective, resized to (N, 3, side, side)."""
+    cut = crops(picture, patches.tops, patches.lefts, patches.side)
+    return resized(perspective(cut, patches.ends), side)
 
 
 # rotation

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+_SHORTEST = 1e-12
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -20,7 +21,9 @@ def unit(vectors: Tensor) -> Tensor:
     >>> unit(torch.tensor([3.0, 4.0])).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    return F.normalize(vectors, dim=-1)
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    # Not a smallest length: the zero vector would have a slope of its inverse.
+    return vectors / torch.where(lengths > _SHORTEST, lengths, 1.0)
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -45,15 +48,21 @@ def spherical(one: Tensor, other: Tensor) -> Tensor:
     return 2 * (apart / 2).clamp(max=1 - 1e-6).asin().square()
 
 
-def directional(after: Tensor, before: Tensor, wanted: Tensor) -> Tensor:
+def directional(after: Tensor, before: Tensor, wanted: Tensor, *, softness: float = 0.0) -> Tensor:
     """1 - cosine between the change from `before` to `after` and the direction `wanted`, all (..., D).
 
-    CLIPstyler passes encodings of length 1 (Kwon & Ye 2022, eq. 2), ZeCon raw ones.
+    CLIPstyler passes encodings of length 1 (Kwon & Ye 2022, eq. 2), ZeCon raw ones. The slope grows as the
+    inverse of the change. With `softness` the change counts as that much longer, at right angles to it, which
+    bounds the slope for a picture that starts as the content.
 
     >>> directional(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0])).item()
     0.0
     """
-    return cosine(after - before, wanted)
+    change = after - before
+    if not softness:
+        return cosine(change, wanted)
+    lengths = (change.square().sum(-1) + softness**2).sqrt()
+    return 1 - (change * unit(wanted)).sum(-1) / lengths
 
 
 def rejected(distances: Tensor, threshold: float) -> Tensor:
@@ -70,21 +79,35 @@ def rejected(distances: Tensor, threshold: float) -> Tensor:
 class DirectionLoss:
     """Directional losses towards several directions, such as those of several texts, each with a weight.
 
-    `before` (D,) or (B, D) is the encoding of the content, normalised here; `wanted` are directions (D,).
+    `before` (D,) is the encoding of the content, normalised here; `wanted` are directions (D,).
+    Distances below the direction's own threshold count as 0. `softness` is that of `directional`.
 
     >>> loss = DirectionLoss(torch.tensor([1.0, 0.0]), [torch.tensor([-1.0, 1.0])], [2.0])
     >>> loss(torch.tensor([[0.0, 5.0]])).item()
     0.0
     """
 
-    def __init__(self, before: Tensor, wanted: Sequence[Tensor], weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        before: Tensor,
+        wanted: Sequence[Tensor],
+        weights: Sequence[float],
+        *,
+        thresholds: Sequence[float] | None = None,
+        softness: float = 0.0,
+    ) -> None:
         self.before = unit(before.detach())
         self.wanted = [unit(one.detach()) for one in wanted]
-        self.weights = weights
+        self.weights, self.softness = weights, softness
+        self.thresholds = thresholds or [0.0] * len(self.wanted)
 
-    def __call__(self, encodings: Tensor, *, threshold: float = 0.0) -> Tensor:
-        """The weighted sum over the directions of the mean over encodings (B, D), after rejection."""
-        after, total = unit(encodings), encodings.new_zeros(())
-        for weight, wanted in zip(self.weights, self.wanted, strict=True):
-            total = total + weight * rejected(directional(after, self.before, wanted), threshold).mean()
+    def __call__(self, encodings: Tensor) -> Tensor:
+        return self.distances(encodings).mean()
+
+    def distances(self, encodings: Tensor) -> Tensor:
+        """The weighted sum of the distances to all directions, (B,), for encodings (B, D)."""
+        after, total = unit(encodings), encodings.new_zeros(len(encodings))
+        for weight, wanted, threshold in zip(self.weights, self.wanted, self.thresholds, strict=True):
+            apart = directional(after, self.before, wanted, softness=self.softness)
+            total = total + weight * rejected(apart, threshold)
         return total

@@ -98,8 +98,8 @@ def read(
     shares = _shares(controls.style_weights, own)
     if regions and controls.style_weights:
         raise UsageError("style weights cannot be combined with regions, which assign each style a place")
-    if regions and len(regions) != len(pictures):
-        raise UsageError(f"{len(regions)} regions were given for {len(pictures)} styles: give one per style")
+    if regions and len(regions) != len(own):
+        raise UsageError(f"{len(regions)} regions were given for {len(own)} styles: give one per style")
     if kind.takes.mask == "required" and mask is None:
         raise UsageError(f"{kind.name} needs a mask of the part to change: give --mask PICTURE")
     most = controls.max_pixels or MAX_PIXELS

@@ -74,6 +74,8 @@ class _Reader(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle" and name.startswith("build_"):
             return list
+        if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
+            return _first
         raise pickle.UnpicklingError(f"Unsupported class {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -81,13 +83,20 @@ class _Reader(pickle.Unpickler):
 
         _, kind, key, _, count = pid
         if key not in self.storages:
-            data = bytearray(self.archive.read(f"{self.folder}data/{key}"))
+            entry = self.archive.getinfo(f"{self.folder}data/{key}")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise EOFError(f"storage {key} is compressed")  # it might unpack to any size
+            data = bytearray(self.archive.read(entry))
             dtype = getattr(torch, _DTYPES[kind])
             self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         storage = self.storages[key]
         if storage.numel() != count:
             raise EOFError(f"storage {key} has {storage.numel()} values instead of {count}")
         return storage
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
 
 
 def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:

@@ -56,6 +56,7 @@ class ZeconKnobs(AnyKnobs):
         "",
         "CLIP for words and for the similarity to the style: a name, file or folder; else the encoder's "
         "pooled features.",
+        file="weights",
     )
     scale: Literal["relative", "published"] = knob(
         "relative", "Scale of the losses over the encoder: relative to their targets, or as published."

@@ -160,6 +160,8 @@ def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
     if start == "content":
         return resize(job.content, size)
     if start == "style":
+        if not job.styles:
+            raise UsageError("start = 'style' needs a style picture: start from 'content' or 'noise'")
         return resize(job.styles[0], size)
     if start == "noise":
         generator = torch.Generator().manual_seed(job.seed)

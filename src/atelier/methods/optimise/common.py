@@ -115,10 +115,11 @@ def style_and_content(
     terms: Terms,
     *,
     scale: Scale = "relative",
+    direct: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
 ) -> Objective:
     """The objective at the content's size: the styles' `terms`, the content's features, smoothness.
 
-    Statistics ignore hidden pixels of the content and the styles.
+    `direct` are further losses of the picture. Statistics ignore hidden pixels of the content and the styles.
     """
     from atelier.losses.objective import Objective, content_terms
 
@@ -126,5 +127,9 @@ def style_and_content(
     with torch.no_grad():
         kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight, scale=scale)
     return Objective(
-        encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness, seen=job.content_seen
+        encoder,
+        {"style": style, "content": kept},
+        direct=direct,
+        smoothness=knobs.smoothness,
+        seen=job.content_seen,
     )

@@ -3,6 +3,9 @@
 The style loss compares Gram matrices of an encoder's features, and the content loss the features themselves;
 the picture is optimised from an initial image. Later methods are compared with this one.
 
+Styles in words are an addition: with a CLIP (`clip`), the directional losses of CLIPstyler (Kwon & Ye
+2022) lead the picture towards them, alone or beside style pictures.
+
 Differences from the paper, which `--quality published` and `--quality tutorial` undo: coarse to fine, because
 strokes larger than the encoder's receptive field never form at the final size; the Wasserstein distance of
 Gaussians instead of Gram matrices, because it transfers the whole palette; replicate padding, because zero
@@ -13,13 +16,16 @@ of L-BFGS.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from atelier import features
+from atelier.core.errors import UsageError
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Job, Paper
+from atelier.methods import guided
+from atelier.methods.base import Job, Paper, Takes
 from atelier.methods.optimise.coarse_to_fine import coarse_to_fine
 from atelier.methods.optimise.common import (
     EFFORTS,
@@ -32,6 +38,7 @@ from atelier.methods.optimise.common import (
 )
 
 if TYPE_CHECKING:
+    from atelier.features.clip import Tower
     from atelier.losses.objective import Objective, Term
 
 _TUTORIAL_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
@@ -49,15 +56,25 @@ class Gatys(_Optimising):
         "https://openaccess.thecvf.com/content_cvpr_2016/html/Gatys_Image_Style_Transfer_CVPR_2016_paper.html",
     )
     native = frozenset({"styles", "strength"})
+    takes = Takes(styles=frozenset({"picture", "text"}))
 
     class Knobs(ContentKnobs):
-        """The statistics to match and the scale of the losses."""
+        """The statistics to match, the scale of the losses, and what reads words."""
 
         style_loss: Statistics = knob("wasserstein", "Statistics to match.")
         scale: Scale = knob(
             "relative",
             "Scale of the losses: relative to their targets, or as in the tutorial or the paper.",
         )
+        clip: str = knob(
+            "",
+            "CLIP that reads styles in words: a name, such as clip_vit_b32.openai, or a file.",
+            file="weights",
+        )
+        text_weight: float = knob(1.0, "Weight of styles in words.", ge=0)
+
+        def files(self) -> tuple[str, ...]:
+            return (self.encoder, self.clip) if self.clip else (self.encoder,)
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
@@ -86,16 +103,57 @@ class Gatys(_Optimising):
     }
 
     def paint(self, job: Job, knobs: Gatys.Knobs, encoder: features.VGG) -> torch.Tensor:
-        objective = partial(objective_at, job, knobs, encoder)
+        words = _words(job, knobs) if job.texts else None
+        objective = partial(objective_at, job, knobs, encoder, words=words)
         return coarse_to_fine(job, knobs, objective, rescale=knobs.scale == "relative")
 
 
-def objective_at(job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: torch.Tensor) -> Objective:
-    """The objective at the content's size: the styles' statistics, the content's features, smoothness."""
+#: Makes the losses towards the words from the content at one size.
+Words = Callable[["torch.Tensor"], Mapping[str, Callable[["torch.Tensor"], "torch.Tensor"]]]
+
+
+def objective_at(
+    job: Job, knobs: Gatys.Knobs, encoder: features.VGG, content: torch.Tensor, *, words: Words | None = None
+) -> Objective:
+    """The objective at the content's size: the styles' statistics and words, the content, smoothness."""
     from atelier.losses.objective import statistics_terms
 
     def terms(style: torch.Tensor, seen: torch.Tensor | None) -> list[Term]:
         shares = knobs.style_shares()
         return statistics_terms(encoder, style, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
-    return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale)
+    direct = words(content) if words is not None else None
+    return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale, direct=direct)
+
+
+def _words(job: Job, knobs: Gatys.Knobs) -> Words:
+    """The losses towards the styles in words, which are read once."""
+    if not knobs.clip:
+        raise UsageError("gatys reads words with CLIP: give --clip clip_vit_b32.openai, or a folder or file")
+    tower = guided.tower_of(knobs.clip, job.device, job.dtype if knobs.half else torch.float32)
+    goals = guided.text_goals(tower, job.looks, guided.PHOTO)
+    # Strength scales the weight as that of the style pictures.
+    weight = knobs.text_weight * job.strength**2
+    # The history of L-BFGS needs a fixed objective.
+    generator = None if knobs.optimiser == "lbfgs" else torch.Generator().manual_seed(job.seed)
+    return partial(_text_losses, tower, goals, weight, generator, job.seed)
+
+
+def _text_losses(
+    tower: Tower,
+    goals: Sequence[guided.Goal],
+    weight: float,
+    generator: torch.Generator | None,
+    seed: int,
+    content: torch.Tensor,
+) -> Mapping[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """The directional losses of patches and of the whole, in CLIPstyler's proportion."""
+    # The picture starts as the content, where the change of its encoding is 0.
+    sight = guided.Sight(count=16, softness=0.1)
+    led = guided.guidance(tower, content, goals, sight)
+
+    def text(picture: torch.Tensor) -> torch.Tensor:
+        patches = sight.patches(picture, generator or torch.Generator().manual_seed(seed))
+        return weight * (0.95 * led.of_patches(picture, patches) + 0.05 * led.of_whole(picture))
+
+    return {"text": text}
