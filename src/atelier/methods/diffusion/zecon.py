@@ -20,21 +20,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import features
 from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
+from atelier.methods import guided
 from atelier.methods.base import Job, Method, Paper, Takes
 from atelier.methods.diffusion import model
 from atelier.methods.visible import visible_part
-from atelier.store import weights
-from atelier.store.models import kept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.features.clip import ImageTower, Tower
+    from atelier.features.vgg import VGG
     from atelier.maths.diffusion import Process
     from atelier.methods.diffusion.zecon_guide import Guidance, Term, Views
 
@@ -167,8 +166,8 @@ class _Run:
         self.job, self.knobs = job, knobs
         dtype = job.dtype if knobs.half else torch.float32
         self.denoiser = model.load(knobs.weights, job.device, dtype)
-        version = weights.fingerprint(knobs.encoder)
-        self.encoder = _encoder(knobs.encoder, version, knobs.scale, job.device, dtype)
+        padding = "zeros" if knobs.scale == "published" else "replicate"
+        self.encoder = guided.encoder_of(knobs.encoder, job.device, padding, dtype)
         self.tower = _tower(knobs, self.encoder, job.device, dtype)
         self.content = 2 * job.content.clone() - 1
         self.schedule = schedules.respaced(self.denoiser.schedule, str(knobs.steps))
@@ -308,7 +307,7 @@ def _style_terms(run: _Run, views: Views) -> dict[str, tuple[float, Term]]:
     return terms
 
 
-def gram_loss(encoder: features.VGG, style: Tensor, *, relative: bool) -> Callable[[Tensor], Tensor]:
+def gram_loss(encoder: VGG, style: Tensor, *, relative: bool) -> Callable[[Tensor], Tensor]:
     """The loss of pictures (1, 3, H, W) in -1..1: differences of Gram matrices, summed over the taps."""
     from atelier.losses import GramLoss
 
@@ -359,28 +358,15 @@ def network_maps(denoiser: model.Denoiser, blocks: Sequence[int], picture: Tenso
     return [found[block] for block in blocks]
 
 
-def encoder_maps(encoder: features.VGG, picture: Tensor, *, relative: bool) -> list[Tensor]:
+def encoder_maps(encoder: VGG, picture: Tensor, *, relative: bool) -> list[Tensor]:
     """The features of a picture (1, 3, H, W) in -1..1; as published, the encoder takes it as if in 0..1."""
     found = encoder((picture + 1) / 2 if relative else picture, _CONTENT)
     return [found[tap] for tap in _CONTENT]
 
 
-def _tower(knobs: ZeconKnobs, encoder: features.VGG, device: Any, dtype: Any) -> ImageTower:
+def _tower(knobs: ZeconKnobs, encoder: VGG, device: Any, dtype: Any) -> ImageTower:
     from atelier.features.pooled import PooledEncoder
 
     if not knobs.clip:
         return PooledEncoder(encoder, side=knobs.view_side)
-    return _clip(knobs.clip, weights.fingerprint(knobs.clip), device, dtype)
-
-
-@kept
-def _clip(name: str, fingerprint: str, device: Any, dtype: Any) -> ImageTower:
-    from atelier.features import clip
-
-    return clip.load(name).prepare(device, dtype)
-
-
-@kept
-def _encoder(name: str, fingerprint: str, scale: str, device: Any, dtype: Any) -> features.VGG:
-    padding: Literal["zeros", "replicate"] = "zeros" if scale == "published" else "replicate"
-    return features.load(name, padding=padding).prepare(device, dtype)
+    return guided.tower_of(knobs.clip, device, dtype)
