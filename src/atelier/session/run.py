@@ -7,6 +7,7 @@ one of them better itself declares it in `Method.native` and receives the contro
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,10 @@ class Setup:
         denoiser = model.load(FINISHER, self.device, dtype)
         last = dataclasses.replace(parts[1], content=made.picture, blank=False)
         job = Job.of(Styles(), Context(self.device, dtype, self.controls.seed), last)
-        picture = ddpm.edited(denoiser, job, ddpm.DdpmKnobs(noise=self.controls.finish * frame.strength))
+        noise = self.controls.finish * frame.strength
+        # More and smaller steps leave more noise in the paint.
+        knobs = ddpm.DdpmKnobs(noise=noise, steps=math.ceil(40 * noise), sampler="ancestral")
+        picture = ddpm.edited(denoiser, job, knobs)
         return dataclasses.replace(made, picture=picture)
 
     def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:

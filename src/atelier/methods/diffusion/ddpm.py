@@ -71,9 +71,9 @@ class DdpmKnobs(AnyKnobs):
     )
     steps: int = knob(20, "Steps in which the noise is removed.", ge=1, le=1000)
     sampler: Literal["ancestral", "ddim", "dpm-solver++"] = knob(
-        "ddim",
-        "Sampler: ancestral draws noise in each step, the others only at the start; dpm-solver++ needs "
-        "atelier[diffusion].",
+        "ancestral",
+        "Sampler: ancestral draws noise in each step, which gives the smoothest paint; ddim and dpm-solver++ "
+        "(with atelier[diffusion]) only at the start.",
     )
     half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -96,7 +96,7 @@ class Ddpm(Method):
     qualities = {  # noqa: RUF012
         "draft": {"steps": 8},
         "good": {},
-        "best": {"steps": 50, "sampler": "ancestral"},
+        "best": {"steps": 50},
     }
 
     class Training(model.NetworkSettings):
