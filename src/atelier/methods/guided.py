@@ -95,13 +95,6 @@ def _encoder(name: str, fingerprint: str, device: Any, padding: Any, dtype: Any)
     return features.load(name, padding=padding).prepare(device, dtype)
 
 
-def padded(picture: Tensor, smallest: int, multiple: int = 1) -> Tensor:
-    """A picture (1, 3, H, W) with its last row and column repeated up to sides that a network takes."""
-    height, width = picture.shape[-2:]
-    down, right = (max(smallest, side + -side % multiple) - side for side in (height, width))
-    return torch.nn.functional.pad(picture, (0, right, 0, down), mode="replicate")
-
-
 def text_goals(tower: Tower, styles: Styles, source: str) -> list[Goal]:
     """The styles in words."""
     from atelier.features.prompts import encoded

@@ -12,6 +12,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.tiles import tiles
+from atelier.maths.layout import padded
 from atelier.store import weights
 from atelier.store.models import kept
 
@@ -109,10 +110,15 @@ class Denoiser:
         part = schedules.Schedule(whole.betas[:count], whole.steps[:count], whole.trained)
         return schedules.respaced(part, str(min(steps, count)))
 
+    def padded(self, picture: Tensor) -> Tensor:
+        """The picture with sides that the network takes: group norm needs two places at every level."""
+        multiple = self.network.plan.multiple
+        return padded(picture, 2 * multiple, multiple)
+
     def predict(self, picture: Tensor, times: Tensor) -> Tensor:
         """The network's output for pictures of any size; large ones in tiles, if the network is local."""
         plan, (height, width) = self.network.plan, picture.shape[-2:]
-        whole = padded(picture, plan.multiple)
+        whole = self.padded(picture)
         if not plan.is_local or max(height, width) <= _CORE:
             output: Tensor = self.network(whole, times)
             return output[..., :height, :width]
@@ -122,16 +128,6 @@ class Denoiser:
             found = self.network(whole[(..., *tile.outer)], times)
             made[(..., *tile.core)] = found[(..., *tile.inner)]
         return made[..., :height, :width]
-
-
-def padded(picture: Tensor, multiple: int) -> Tensor:
-    """The picture with sides that are multiples of this, and at least two, by repeating the last pixels.
-
-    Group norm needs more than one position at the coarsest level.
-    """
-    height, width = (max(2 * multiple, side + -side % multiple) for side in picture.shape[-2:])
-    more = (0, width - picture.shape[-1], 0, height - picture.shape[-2])
-    return torch.nn.functional.pad(picture, more, mode="replicate") if any(more) else picture
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype) -> Denoiser:

@@ -351,7 +351,7 @@ def default_blocks(count: int) -> tuple[int, ...]:
 def network_maps(denoiser: model.Denoiser, blocks: Sequence[int], picture: Tensor) -> list[Tensor]:
     """The features of a picture (1, 3, H, W) in -1..1 in the network's input blocks, at time step 0."""
     found = denoiser.network.features(
-        model.padded(picture, denoiser.network.plan.multiple),
+        denoiser.padded(picture),
         torch.zeros(len(picture), device=picture.device),
         blocks,
     )

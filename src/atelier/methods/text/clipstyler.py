@@ -20,6 +20,7 @@ from atelier.core.errors import ResourceError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
+from atelier.maths.layout import padded
 from atelier.methods import guided
 from atelier.methods.base import Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.prepared import style_job
@@ -112,7 +113,7 @@ class Clipstyler(Method):
             goals = guided.text_goals(tower, styles, knobs.source)
             job = style_job(styles, context)
             shown = [visible_part(job, index).clone() for index in range(len(styles.pictures))]
-            large = [guided.padded(one, guided.SMALLEST) for one in shown]
+            large = [padded(one, guided.SMALLEST) for one in shown]
             goals += guided.picture_goals(tower, large, styles.weights, knobs.sight(), context.seed)
 
         from atelier.networks.clipstyler import MULTIPLE
@@ -120,7 +121,7 @@ class Clipstyler(Method):
         @torch.inference_mode(False)
         def paint(frame: Frame) -> Result:
             height, width = frame.content.shape[-2:]
-            content = guided.padded(frame.content.clone(), 2 * MULTIPLE, MULTIPLE)
+            content = padded(frame.content.clone(), 2 * MULTIPLE, MULTIPLE)
             led = guided.guidance(tower, content, goals, knobs.sight())
             objective = Objective(knobs, led, encoder, content, context.seed)
             picture = trained(style_network(context.seed, context.device), content, objective, knobs, frame)
