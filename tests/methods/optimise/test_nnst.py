@@ -18,8 +18,9 @@ from atelier.core.errors import UsageError
 from atelier.core.progress import Event
 from atelier.images.resize import resize
 from atelier.methods.base import Job
-from atelier.methods.optimise import nnst
-from atelier.methods.optimise.nnst import NNST, Matcher, MatchObjective
+from atelier.methods.optimise import nnst_match
+from atelier.methods.optimise.nnst import NNST
+from atelier.methods.optimise.nnst_match import Matcher, MatchObjective
 from atelier.methods.registry import knobs_for
 
 Floats = npt.NDArray[np.float32]
@@ -113,7 +114,7 @@ def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> 
     for light in (0.0, 0.1, 10.0):
         objective = canvas(content, [style], settings, knobs={"light": light})
         chosen = objective.side.candidates.keys[objective.choose(tensor(content)), -1]
-        shades = torch.stack([chosen.flatten(), nnst.lightness(tensor(content)).flatten()])
+        shades = torch.stack([chosen.flatten(), nnst_match.lightness(tensor(content)).flatten()])
         likeness.append(float(torch.corrcoef(shades)[0, 1]))
     assert likeness[0] < likeness[1] < likeness[2]
     assert likeness[2] > 0.95
@@ -122,8 +123,8 @@ def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> 
 def test_lightness_by_hand() -> None:
     picture = torch.zeros(1, 3, 5, 8)
     picture[..., 4:] = 1.0
-    assert nnst.lightness(picture).tolist() == [[-1, 1], [-1, 1]]
-    assert not nnst.lightness(torch.full((1, 3, 5, 8), 0.3)).any()
+    assert nnst_match.lightness(picture).tolist() == [[-1, 1], [-1, 1]]
+    assert not nnst_match.lightness(torch.full((1, 3, 5, 8), 0.3)).any()
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
@@ -132,10 +133,10 @@ def test_tiles_match_the_whole_picture(
 ) -> None:
     content, style, painted = waves(150, 130), waves(100, 120, 1), tensor(waves(150, 130, 2))
     if not full:
-        monkeypatch.setattr(nnst, "FULL_SEARCH", 1 << 19)
+        monkeypatch.setattr(nnst_match, "FULL_SEARCH", 1 << 19)
     found = []
     for core in (1024, 64):
-        monkeypatch.setattr(nnst, "TILE", core)
+        monkeypatch.setattr(nnst_match, "TILE", core)
         objective = canvas(content, [style], settings)
         picture = painted.clone().requires_grad_()
         value = objective(picture)["match"]
@@ -152,7 +153,7 @@ def test_coherent_search_is_nearly_exact(settings: dict[str, Any], monkeypatch: 
     content, style = waves(96, 128), waves(90, 100, 1)
     values = []
     for limit in (1 << 31, 1 << 17):
-        monkeypatch.setattr(nnst, "FULL_SEARCH", limit)
+        monkeypatch.setattr(nnst_match, "FULL_SEARCH", limit)
         objective = canvas(content, [style], settings, knobs={"keep": 1.0})
         values.append(float(objective(tensor(content))["match"].detach()))
     # Of no likeness at all the distance is 1.
