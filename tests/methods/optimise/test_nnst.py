@@ -109,6 +109,35 @@ def test_matches_are_the_nearest_candidates(settings: dict[str, Any]) -> None:
     assert torch.allclose(table[torch.arange(len(best)), chosen], best, atol=1e-4)
 
 
+def test_targets_hold_a_share_of_the_photos_own_features(settings: dict[str, Any]) -> None:
+    """A share of 1 is AdaIN: the photo's features with the style's mean and deviation, by the formula."""
+    content, style = waves(64, 96), waves(48, 80, 1)
+    whole, half, none = (
+        canvas(content, [style], settings, knobs={"content_share": share}) for share in (1.0, 0.5, 0.0)
+    )
+    for objective in (whole, half, none):
+        objective.choose(tensor(content))
+    columns, gain = whole.matcher.columns, whole.matcher.gain[:, None, None]
+    own, other = ((columns(tensor(one))[0] * gain).flatten(1).T for one in (content, style))
+    own = (own - own.mean(0)) / own.std(0, correction=0).clamp(min=1e-3) * other.std(0, correction=0)
+    likeness = torch.cosine_similarity(whole.table, own)
+    assert likeness.min() > 0.999
+    assert none.table is none.side.directions
+    matched = none.table[none.chosen.flatten()]
+    wanted = torch.nn.functional.normalize(matched + whole.table)
+    assert torch.allclose(half.table, wanted, atol=1e-3)
+
+
+def test_hidden_pixels_do_not_count_for_the_photos_moments(settings: dict[str, Any]) -> None:
+    content, seen = waves(64, 96), torch.ones(1, 1, 64, 96)
+    seen[..., 48:] = 0
+    objective = canvas(content, [waves(48, 80, 1)], settings, content_seen=seen)
+    rows = objective._rows(tensor(content), objective.tiles[0]) * objective.matcher.gain
+    shown = rows.view(16, 24, -1)[:, :12].flatten(0, 1)
+    assert objective.moments is not None
+    assert torch.allclose(objective.moments[0], shown.mean(0), atol=1e-5)
+
+
 def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> None:
     content, style, likeness = waves(64, 80), waves(80, 60, 1), []
     for light in (0.0, 0.1, 10.0):
@@ -254,7 +283,7 @@ def test_the_initial_picture_comes_from_nnst_d(
 
     monkeypatch.setattr(MatchObjective, "__call__", noted)
     common = {name: settings[name] for name in ("encoder", "device", "half")}
-    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], keep=0.5, **common)
+    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
     paint(content, style, settings)
     assert len(begun) == settings["iterations"]
     assert torch.allclose(begun[0], tensor(first.pixels), atol=1e-5)
@@ -262,6 +291,46 @@ def test_the_initial_picture_comes_from_nnst_d(
     paint(content, style, settings, refined_from=40, coarse_iterations=3)
     assert [tuple(one.shape[-2:]) for one in begun] == [(30, 40)] * 3 + [(60, 80)] * settings["iterations"]
     assert torch.allclose(begun[0], resize(tensor(first.pixels), (30, 40)), atol=1e-5)
+
+
+def test_a_larger_size_starts_with_the_fine_detail_of_the_first_picture(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One evaluation moves nothing, so all the detail together is the first picture again."""
+    content, style = waves(64, 96), waves(50, 50, 1)
+    begun: list[torch.Tensor] = []
+    call = MatchObjective.__call__
+
+    def noted(self: MatchObjective, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+        begun.append(picture.detach().clone())
+        return call(self, picture)
+
+    monkeypatch.setattr(MatchObjective, "__call__", noted)
+    common = {name: settings[name] for name in ("encoder", "device", "half")}
+    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
+    far = []
+    for fine, photo in ((1.0, 0.0), (0.5, 0.0), (0.0, 0.0), (1.0, 1.0)):
+        begun.clear()
+        steps = {"refined_from": 48, "coarse_iterations": 1, "iterations": 1}
+        paint(content, style, settings, fine=fine, photo_detail=photo, **steps)
+        assert begun[1].shape == (1, 3, 64, 96)
+        far.append(float((begun[1] - tensor(first.pixels)).abs().mean()))
+    whole, half, none, photos = far
+    assert whole < 1e-5
+    assert half == pytest.approx(none / 2, rel=0.01)
+    assert photos > 1e-3
+
+
+def test_a_receipt_from_before_its_knobs_runs_as_it_did(settings: dict[str, Any]) -> None:
+    content = waves(64, 96)
+    knobs = {name: value for name, value in NNST.before.items() if name != "bands"}
+    objective = canvas(content, [waves(48, 80, 1)], settings, knobs=knobs)
+    objective.choose(tensor(content))
+    assert objective.table is objective.side.directions
+    older = knob_rules.parse(NNST.Knobs, dict(NNST.before))
+    assert older.files() == ("encoder.atelier", "nnst_d.atelier")
+    newer = knob_rules.parse(NNST.Knobs, {})
+    assert newer.files() == ("encoder.atelier", "nnst_d.atelier", "adain_vgg16.atelier")
 
 
 def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -> None:
