@@ -346,13 +346,32 @@ def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -
     assert list(dict.fromkeys(stages)) == ["32 x 24", "64 x 48", "128 x 96"]
 
 
-def test_strokes_stop_growing_at_stroke_size(settings: dict[str, Any]) -> None:
+def test_strokes_stop_growing_at_stroke_size(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No larger style is even made: one of 512 px is enough for a picture of 8192."""
+    sides: list[tuple[int, int]] = []
+    side = Matcher.side
+
+    def noted(self: Matcher, long_side: int) -> Any:
+        found = side(self, long_side)
+        sides.append((max(self.job.styles[0].shape), 4 * max(found.candidates.grids[0])))
+        return found
+
+    monkeypatch.setattr(Matcher, "side", noted)
     content, style = waves(100, 128), waves(100, 128, 1)
-    sides = []
-    for stroke_size in (64, 1000):
-        objective = canvas(content, [style], settings, knobs={"stroke_size": stroke_size})
-        sides.append(max(objective.side.candidates.grids[0]) * 4)
-    assert sides == [64, 128]
+    for stroke_size, wanted in (
+        (64, [(64, 32), (64, 64), (64, 64)]),
+        (1000, [(128, 32), (128, 64), (128, 128)]),
+    ):
+        sides.clear()
+        paint(content, style, settings, stroke_size=stroke_size, refined_from=32, iterations=1)
+        assert sides == wanted
+
+
+def test_the_published_code_gets_styles_at_full_size() -> None:
+    knobs = knobs_for(NNST, "published", {"stroke_size": 64})
+    assert NNST().style_side(knob_rules.parse(NNST.Knobs, knobs), 128) == 128
 
 
 # as published

@@ -31,7 +31,6 @@ from atelier.core.progress import Event, Progress
 from atelier.images.resize import resize
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
-from atelier.methods.feedforward.nnst_d_style import shrunk
 from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages
 from atelier.methods.optimise.common import _Optimising
 from atelier.methods.optimise.nnst_match import Matcher, MatchObjective, used_styles
@@ -148,11 +147,12 @@ class NNST(_Optimising):
             picture = _with_hues(job, picture)
         else:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
-            ratio = min(1.0, knobs.stroke_size / max(size_of(job.content)))
-            sized = [shrunk(style, ratio) for style in job.styles]
-            detail = detail_statistics(job, sized) if knobs.bands else None
+            detail = detail_statistics(job) if knobs.bands else None
             picture = lend_statistics(job, picture, colours=knobs.colours, detail=detail)
         return torch.lerp(base, picture, job.strength)
+
+    def style_side(self, knobs: NNST.Knobs, side: int) -> int:
+        return side if knobs.published else min(side, knobs.stroke_size)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
         if knobs.start == "nnst_d" and not knobs.published:

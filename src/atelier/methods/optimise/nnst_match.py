@@ -15,8 +15,7 @@ from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods.base import Job
 from atelier.methods.feedforward.nnst_d_level import MARGIN, TILE, Pooled
-from atelier.methods.feedforward.nnst_d_style import turned_alphas, turned_copies
-from atelier.methods.optimise.coarse_to_fine import style_at
+from atelier.methods.feedforward.nnst_d_style import shrunk, turned_alphas, turned_copies
 
 #: The largest number of query-candidate products for an exhaustive search (one or two seconds on two cores):
 #: for the first search, and for later ones, where most matches are near the previous ones anyway.
@@ -94,11 +93,12 @@ class Matcher:
 
     def side(self, long_side: int) -> Side:
         """The style level for a content with that long side."""
-        limit = min(long_side, self.knobs.stroke_size)
+        whole = min(max(self.job.content.shape[-2:]), self.knobs.stroke_size)
+        ratio = min(long_side, whole) / whole
         maps, groups, light, masks = [], [], [], []
         with torch.no_grad():
             for group, (style, alpha) in enumerate(self.styles):
-                small = turned_copies(style_at(self.job, style, (limit, limit)), self.knobs.turned)
+                small = turned_copies(shrunk(style, ratio), self.knobs.turned)
                 for picture, seen in zip(small, turned_alphas(alpha, self.knobs.turned), strict=True):
                     columns = self.columns.join(self.see(picture))[0]
                     maps.append(columns * self.gain.to(columns.dtype)[:, None, None])
