@@ -52,9 +52,10 @@ StyleKind = Literal["picture", "text", "trained"]
 class Styles:
     """The styles of a run, as the method receives them.
 
-    `pictures` are (1, 3, H, W) sRGB 0..1 on the device, hidden pixels filled with the nearest visible
-    colour; `seen` holds their alpha (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and
-    `trained` names. Each kind has its own weights; together they sum to 1.
+    `pictures` are (1, 3, H, W) sRGB 0..1 on the device, with the long side of `Method.style_side` times the
+    style scale; hidden pixels are filled with the nearest visible colour. `seen` holds their alpha
+    (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and `trained` names. Each kind has
+    its own weights; together they sum to 1.
     """
 
     pictures: Sequence[torch.Tensor] = ()
@@ -252,6 +253,10 @@ class Method(Trainable):
     def weights(self, knobs: Any) -> Sequence[str]:
         """Names or paths of the weights and other files that these knobs use, for the recipe."""
         return ()
+
+    def style_side(self, knobs: Any, side: int) -> int:
+        """The long side of styles for a result with a long side of `side`; larger ones would be shrunk."""
+        return side
 
     def look(self, job: Job, knobs: Any) -> None:
         """Compute the styles' features and leave them in the cache; does nothing by default."""

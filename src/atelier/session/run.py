@@ -57,7 +57,8 @@ class Setup:
             size=side,
             files=inputs.files,
         )
-        styles = style_tensors(inputs, side, self.controls.style_scale, self.device)
+        used = self.method.style_side(self.knobs, side)
+        styles = style_tensors(inputs, used, self.controls.style_scale, self.device)
         native = "regions" if inputs.regions else "styles"
         offers = [
             (tensor, images.style_entries(Path(style.name), style.sha256))
@@ -231,7 +232,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 
 
 def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
-    """The styles for a result with a long side of `side`; pictures get a long side of `side * scale`."""
+    """The styles; pictures get a long side of `side * scale`."""
     long_side = max(1, round(side * scale))
     resized = (style.resized(images.fit(style.shape, long_side)) for style in inputs.styles)
     seen = [seen_tensor(style, device) for style in resized]
