@@ -16,11 +16,12 @@ from torch import Tensor
 
 from atelier.features.clip import normalised
 from atelier.features.vgg import VGG, from_official, recognise
+from atelier.losses import diffusion_guidance
 from atelier.losses.directions import cosine, directional, spherical
 from atelier.losses.patch_contrast import layers_contrast, patch_contrast
 from atelier.maths import samplers, schedules
 from atelier.maths.diffusion import Prediction, noised
-from atelier.methods.diffusion import zecon, zecon_guide
+from atelier.methods.diffusion import zecon
 from atelier.methods.diffusion.model import Denoiser, NetworkSettings
 from atelier.networks.unet import UNet, UNetPlan, from_state, plan_of
 
@@ -65,7 +66,7 @@ class StubTower:
         return small.flatten(1) @ self.weight.mT
 
 
-class FixedViews(zecon_guide.Views):
+class FixedViews(diffusion_guidance.Views):
     """Patches at recorded places, and no augmentation."""
 
     def __init__(self, given: Sequence[Any]) -> None:
@@ -197,28 +198,28 @@ def guide_of_the_run(
     content: Tensor,
     noise: samplers.Noise,
     chosen: Any,
-) -> zecon_guide.Guidance:
+) -> diffusion_guidance.Guidance:
     """The terms of the published editor with the recorded random numbers."""
     target, source = array("run.text_target"), array("run.text_source")
     views = FixedViews(array("run.boxes").flatten(0, 1))
     maps = partial(zecon.network_maps, denoiser, BLOCKS)
     taps = partial(zecon.encoder_maps, vgg, relative=False)
     terms = {
-        "text": (WEIGHTS["l_clip_global"], zecon_guide.similarity(views.copies, target, COUNT)),
+        "text": (WEIGHTS["l_clip_global"], diffusion_guidance.similarity(views.copies, target, COUNT)),
         "text patches": (
             WEIGHTS["l_clip_global_patch"],
-            zecon_guide.similarity(views.patches, target, COUNT),
+            diffusion_guidance.similarity(views.patches, target, COUNT),
         ),
-        "direction": (WEIGHTS["l_clip_dir"], zecon_guide.direction(views, target - source)),
+        "direction": (WEIGHTS["l_clip_dir"], diffusion_guidance.direction(views, target - source)),
         "patch direction": (
             WEIGHTS["l_clip_dir_patch"],
-            zecon_guide.patch_direction(views, target - source),
+            diffusion_guidance.patch_direction(views, target - source),
         ),
-        "contrast": (WEIGHTS["l_zecon"], zecon_guide.contrast(maps, lambda *_: next(chosen))),
-        "pixels": (WEIGHTS["l_mse"], zecon_guide.squared_difference(lambda picture: [picture])),
-        "content": (WEIGHTS["l_vgg"], zecon_guide.squared_difference(taps)),
+        "contrast": (WEIGHTS["l_zecon"], diffusion_guidance.contrast(maps, lambda *_: next(chosen))),
+        "pixels": (WEIGHTS["l_mse"], diffusion_guidance.squared_difference(lambda picture: [picture])),
+        "content": (WEIGHTS["l_vgg"], diffusion_guidance.squared_difference(taps)),
     }
-    return zecon_guide.Guidance(schedule, content, terms, noise, WEIGHTS["range_lambda"])
+    return diffusion_guidance.Guidance(schedule, content, terms, noise, WEIGHTS["range_lambda"])
 
 
 def test_guidance_by_a_style_picture(vgg: VGG) -> None:

@@ -14,12 +14,13 @@ import atelier
 from atelier import features
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.progress import Event
+from atelier.losses import diffusion_guidance
+from atelier.losses.diffusion_guidance import Guidance, Place
 from atelier.losses.patch_contrast import patch_contrast, random_places
 from atelier.maths import schedules
 from atelier.maths.diffusion import Prediction
-from atelier.methods.diffusion import zecon, zecon_guide
+from atelier.methods.diffusion import zecon
 from atelier.methods.diffusion.ddpm import Ddpm
-from atelier.methods.diffusion.zecon_guide import Guidance, Place
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_small_step_along_the_pull_lowers_the_loss(tiny_encoder: Path) -> None
     style, picture = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32) * 2 - 1
     loss = zecon.gram_loss(encoder, style, relative=True)
     schedule = schedules.respaced(schedules.linear(), "20")
-    terms = {"gram": (1.0, zecon_guide.whole_loss(loss))}
+    terms = {"gram": (1.0, diffusion_guidance.whole_loss(loss))}
     guidance = Guidance(schedule, picture, terms, torch.zeros_like)
 
     def pulled(noisy: torch.Tensor) -> torch.Tensor:
@@ -130,7 +131,7 @@ def test_the_batch_of_views_changes_memory_and_not_the_pull() -> None:
     """Parts of a term are differentiated one by one; their sum is the whole."""
     picture = torch.rand(1, 3, 8, 8)
 
-    def term(parts: int) -> zecon_guide.Term:
+    def term(parts: int) -> diffusion_guidance.Term:
         def found(place: Place) -> Any:
             for part in place.picture.flatten(2).chunk(parts, dim=2):
                 yield part.square().sum()

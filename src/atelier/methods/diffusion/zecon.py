@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from atelier.features.clip import ImageTower, Tower
     from atelier.features.vgg import VGG
+    from atelier.losses.diffusion_guidance import Guidance, Term, Views
     from atelier.maths.diffusion import Process
-    from atelier.methods.diffusion.zecon_guide import Guidance, Term, Views
 
 #: Where the published contrastive loss reads the network.
 _PUBLISHED_BLOCKS = (0, 2, 5, 8, 11)
@@ -178,7 +178,7 @@ class _Run:
 
     def picture(self) -> Tensor:
         """The picture (1, 3, H, W) in 0..1: the clean picture of the last step."""
-        from atelier.methods.diffusion.zecon_guide import TermNotFiniteError
+        from atelier.losses.diffusion_guidance import TermNotFiniteError
 
         process = self.denoiser.process(self.schedule, clip=False)
         guidance = guidance_of(self)
@@ -240,7 +240,7 @@ class _Run:
 
 def guidance_of(run: _Run) -> Guidance:
     """The terms of a run, in the order in which the published code draws their random numbers."""
-    from atelier.methods.diffusion.zecon_guide import Guidance, Views
+    from atelier.losses.diffusion_guidance import Guidance, Views
 
     knobs = run.knobs
     views = Views(
@@ -262,7 +262,7 @@ def guidance_of(run: _Run) -> Guidance:
 
 
 def _text_terms(run: _Run, views: Views) -> dict[str, tuple[float, Term]]:
-    from atelier.methods.diffusion import zecon_guide as guide
+    from atelier.losses import diffusion_guidance as guide
 
     knobs, job = run.knobs, run.job
     terms: dict[str, tuple[float, Term]] = {}
@@ -288,7 +288,7 @@ def _text_terms(run: _Run, views: Views) -> dict[str, tuple[float, Term]]:
 
 
 def _style_terms(run: _Run, views: Views) -> dict[str, tuple[float, Term]]:
-    from atelier.methods.diffusion import zecon_guide as guide
+    from atelier.losses import diffusion_guidance as guide
 
     knobs, job = run.knobs, run.job
     terms: dict[str, tuple[float, Term]] = {}
@@ -322,7 +322,7 @@ def gram_loss(encoder: VGG, style: Tensor, *, relative: bool) -> Callable[[Tenso
 
 
 def _content_terms(run: _Run) -> dict[str, tuple[float, Term]]:
-    from atelier.methods.diffusion import zecon_guide as guide
+    from atelier.losses import diffusion_guidance as guide
 
     knobs, relative = run.knobs, run.knobs.scale == "relative"
     blocks = knobs.contrast_blocks or default_blocks(len(run.denoiser.network.input_blocks))
