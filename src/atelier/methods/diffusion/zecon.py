@@ -67,8 +67,8 @@ class ZeconKnobs(AnyKnobs):
     )
     backward: Literal["ddpm", "ddim"] = knob("ddpm", "Sampler: ddpm draws noise in each step.")
     eta: float = knob(0.0, "Randomness of the ddim sampler; 1 is as random as ddpm.", ge=0, le=1)
-    similarity: float = knob(3000.0, "Weight of the similarity of patches to the style picture.", ge=0)
-    gram: float = knob(5000.0, "Weight of the style picture's Gram matrices.", ge=0)
+    similarity: float = knob(1000.0, "Weight of the similarity of patches to the style picture.", ge=0)
+    gram: float = knob(2000.0, "Weight of the style picture's Gram matrices.", ge=0)
     text_whole: float = knob(0.0, "Weight of the similarity of the whole picture to the words.", ge=0)
     text_patches: float = knob(10_000.0, "Weight of the similarity of patches to the words.", ge=0)
     text_direction: float = knob(0.0, "Weight of the direction from the photo to the words.", ge=0)
@@ -76,9 +76,9 @@ class ZeconKnobs(AnyKnobs):
         20_000.0, "Weight of the direction from the photo to the words, for patches.", ge=0
     )
     source_text: str = knob("Photo", "What the photo is in words, where directions start.")
-    contrast: float = knob(400.0, "Weight of the contrastive loss on the network's features.", ge=0)
+    contrast: float = knob(1000.0, "Weight of the contrastive loss on the network's features.", ge=0)
     pixels: float = knob(4000.0, "Weight of the pixels of the photo.", ge=0)
-    features: float = knob(1500.0, "Weight of the photo's features.", ge=0)
+    features: float = knob(4000.0, "Weight of the photo's features.", ge=0)
     range: float = knob(50.0, "Weight of values outside the range of colours.", ge=0)
     contrast_blocks: tuple[int, ...] = knob(
         (), "Input blocks of the network for the contrastive loss; by default one for each level."
