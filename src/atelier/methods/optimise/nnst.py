@@ -65,13 +65,13 @@ class NNST(_Optimising):
         )
         keep: float = knob(0.75, "Weight of the photo itself in the search.", ge=0, le=1)
         content_share: float = knob(
-            0.2, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
+            0.13, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
         )
         fine: float = knob(
-            0.8, "Share of fine detail with which each larger size starts; at 0 it is optimised.", ge=0, le=1
+            1.0, "Share of fine detail with which each larger size starts; at 0 it is optimised.", ge=0, le=1
         )
         photo_detail: float = knob(
-            0.3, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
+            0.05, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
         )
         light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
         coarsest: int = knob(
