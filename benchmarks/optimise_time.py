@@ -18,7 +18,7 @@ from atelier import examples
 from atelier.images import Picture, write
 
 #: The most seconds and GiB of a work at 512 px on two cores.
-SECONDS = {"gatys:draft": 12.0, "gatys": 60.0, "nnst": 30.0}
+SECONDS = {"gatys:draft": 12.0, "gatys": 60.0, "nnst": 20.0}
 OTHERS = 180.0
 MEMORY, LARGE = 2.5, 6.0
 WORKS = ("gatys:draft", "gatys", "mmd", "mrf", "deep_analogy", "nnst", "strotss", "texture")

@@ -3,7 +3,8 @@
 python benchmarks/pairs.py --data FOLDER --methods identity style_copy nnst_d --sheet sheet.png
 
 FOLDER holds the pictures that benchmarks/pairs.txt names (or --pairs, one "photo painting" a line). Style
-distances are relative to the photo's own: 1 is no style at all.
+distances are relative to the photo's own: 1 is no style at all. A method may be followed by settings:
+`--methods zecon zecon:gram=0 zecon:similarity=0,contrast=0` is an ablation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from measure import arguments, report, set_threads
@@ -39,20 +41,31 @@ def metrics_with(encoder: features.VGG) -> list[Metric]:
 
 def rows(
     given: Sequence[tuple[Picture, Picture]],
-    method: str,
+    named: str,
     quality: str,
     size: int,
     metrics: Sequence[Metric],
 ) -> Iterator[tuple[Picture, list[float]]]:
     """Each pair's picture, and its metrics and seconds; distances are over those of the photo itself."""
+    method, _, knobs = named.partition(":")
+    settings = dict(_setting(one) for one in knobs.split(",") if one)
     for photo, painting in given:
         start = time.perf_counter()
-        made = api.stylize(photo, painting, method=method, quality=quality, size=size)
+        made = api.stylize(photo, painting, method=method, quality=quality, size=size, **settings)
         seconds = time.perf_counter() - start
         content = photo.resized(fit(photo.shape, size)).tensor()
         style = painting.resized(fit(painting.shape, size)).tensor()
         values = [_relative(metric, made.tensor(), content, style) for metric in metrics]
         yield made, [*values, seconds]
+
+
+def _setting(words: str) -> tuple[str, Any]:
+    """A knob and its value, NAME=VALUE: a number, or text."""
+    name, _, value = words.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
 
 
 def _relative(metric: Metric, result: Tensor, content: Tensor, style: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,40 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("encoder") / "tiny.safetensors"
     save_file({name: value.contiguous() for name, value in VGG(TINY, seed=3).state_dict().items()}, path)
     return path
+
+
+#: Words that the tiny CLIP reads as one token each; it spells the rest.
+WORDS = ("photo", "art", "red", "blue", "paint")
+
+
+def vocabulary() -> tuple[list[str], list[str]]:
+    """The tokens of CLIP's kind for letters and `WORDS`, and the merges that make them."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,-()"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges = []
+    for word in WORDS:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:
+            merges.append(f"{pieces[0]} {pieces[1]}")
+            tokens.append(pieces[0] + pieces[1])
+            pieces[:2] = [tokens[-1]]
+    return [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"], list(dict.fromkeys(merges))
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny CLIP with random weights and a small vocabulary."""
+    from safetensors.torch import save_file
+
+    from atelier.features.clip_layout import tiny
+
+    folder = tmp_path_factory.mktemp("clip")
+    tokens, merges = vocabulary()
+    save_file(tiny(3, words=len(tokens)), folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    return folder
 
 
 @pytest.fixture

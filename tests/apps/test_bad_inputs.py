@@ -30,6 +30,7 @@ USAGE, INPUT, WEIGHTS, OUTPUT, RESOURCE, TRAINING = 2, 3, 4, 5, 6, 7
 PAIR = "stylize photo.png -s style.png -o out.png"
 TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 1 --coarse-iterations 1"
 PAINT = f"{PAIR} {TINY}"
+WORDS = "stylize photo.png --text red -o out.png"
 RECIPE = {"method": "gatys", "knobs": {}, "controls": {}, "versions": {}, "machine": {}}
 METHOD = '''
 from atelier.core.knobs import Knobs, knob
@@ -303,6 +304,10 @@ TABLE = [
     ),
     Row("encoder-hash", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, VGG19_HASH),
     Row("encoder-path", f"{PAIR} --encoder vgg19.imagenet", WEIGHTS, "weights/vgg19.imagenet/vgg19-dcbb9e9d"),
+    Row("clip-missing", f"{WORDS} --method clipstyler", WEIGHTS, "weights pull clip_vit_b32.openai"),
+    Row("clip-unsaid", f"{WORDS} {TINY}", USAGE, "give --clip clip_vit_b32.openai"),
+    Row("clip-folder", f"{WORDS} --method clipstyler --clip .", WEIGHTS, "holds no model.safetensors"),
+    Row("decoder-unsaid", "stylize photo.png --method clipstyler_fast", USAGE, "give it with --weights"),
     Row("encoder-text", f"{PAIR} --encoder e.pth", WEIGHTS, "is not a checkpoint", _put("e.pth", "hello")),
     Row(
         "encoder-cut",

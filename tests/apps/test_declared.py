@@ -165,7 +165,7 @@ def test_the_last_value_of_a_flag(line: str, found: str | None) -> None:
 
 def test_what_a_method_takes_in_words() -> None:
     words = {name: takes(kind) for name, kind in registry.list_methods().items()}
-    assert words["gatys"] == "a photo; 1 or more styles (pictures)"
+    assert words["gatys"] == "a photo; 1 or more styles (pictures or words)"
     assert words["strokes"] == "a photo; 0 or more styles (pictures)"
     assert words["words"] == "a photo; 1 style (words)"
     assert words["named"] == "a photo; 1 to 3 styles (names)"

@@ -150,6 +150,7 @@ class Mean(Method):
         ("styles", "photos", "{'styles': list}", "--photos light --paintings style.png --paintings dark"),
         ("domains", "b", "{'a': torch.Tensor}", "--a dark --b light --sheet photo.png"),
         ("labelled", "pictures", "{'domain': torch.Tensor}", "--domain one=light --domain two=light"),
+        ("pictures", "pictures", "{}", "--pictures light --sheet photo.png"),
         ("captioned", "pictures", "{'captions': list}", "--pictures light"),
     ],
 )

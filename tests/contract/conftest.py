@@ -17,7 +17,21 @@ Kind = type[Method]
 Add = Callable[[str], None]
 
 #: What keeps a method small where the general rule of `tiny` does not.
-SMALL: dict[str, dict[str, Any]] = {"gatys": {"smallest": 32}, "quilting": {"passes": 2}}
+SMALL: dict[str, dict[str, Any]] = {
+    "clipstyler": {"patches": 4},
+    "gatys": {"smallest": 32},
+    "quilting": {"passes": 2},
+    "zecon": {"skip": 0, "views": 2, "view_side": 32},
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that import transformers, which takes seconds, run in one process."""
+    kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")
+    if kind is not None and (
+        "transformers" in kind.packages or "clip_model" in getattr(kind.Training, "model_fields", ())
+    ):
+        item.add_marker(pytest.mark.xdist_group("transformers"))
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +52,16 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], d
 
 
 @pytest.fixture
-def tiny(kind: Kind, tiny_encoder: Path, tiny_weights: Callable[[Kind], dict[str, str]]) -> dict[str, Any]:
+def tiny(
+    kind: Kind, tiny_encoder: Path, tiny_clip: Path, tiny_weights: Callable[[Kind], dict[str, str]]
+) -> dict[str, Any]:
     """Settings with which a method runs in a moment and needs no weights but tiny ones."""
     settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
-    for name in kind.Knobs.model_fields:
+    for name, field in kind.Knobs.model_fields.items():
         if name == "encoder":
             settings[name] = str(tiny_encoder)
+        elif name == "clip" and field.default:
+            settings[name] = str(tiny_clip)
         elif re.search("iterations|steps", name):
             settings[name] = 2
     return settings | SMALL.get(kind.name, {})

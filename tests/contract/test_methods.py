@@ -32,7 +32,14 @@ FAMILIES = {"classical", "optimise", "feedforward", "gan", "text", "diffusion", 
 pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
 
 
+def takes_pictures(kind: Kind) -> bool:
+    """Whether a picture can be the style; for the others, the weights are."""
+    return "picture" in kind.takes.styles
+
+
 def made(kind: Kind, content: Any, style: Any, settings: dict[str, Any], **more: Any) -> Picture:
+    """What the method makes; without the style if its weights are its style."""
+    style = style if takes_pictures(kind) else None
     return atelier.stylize(content, style, method=kind.name, **settings | more)
 
 
@@ -68,6 +75,7 @@ def test_its_knobs_are_declared_in_full(kind: Kind) -> None:
     assert issubclass(kind.Knobs, Knobs)
     controls = atelier.Controls.model_fields.keys() | {
         "content",
+        "text",
         "style",
         "mask",
         "regions",
@@ -264,6 +272,8 @@ def test_alpha_is_kept(kind: Kind, tiny: dict[str, Any], photo: Floats, painting
 def test_several_styles_are_weighted(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style picture")
     first = made(kind, photo, painting, tiny)
     both = made(kind, photo, [painting, 1 - painting], tiny, style_weights=(1, 0))
     assert np.abs(first.pixels - both.pixels).max() < 1e-4
@@ -272,6 +282,8 @@ def test_several_styles_are_weighted(
 def test_each_region_has_its_own_style(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats
 ) -> None:
+    if not takes_pictures(kind):
+        pytest.skip("it takes no style picture")
     left = np.zeros(photo.shape[:2], np.float32)
     left[:, :20] = 1
     right = np.zeros_like(left)
@@ -299,8 +311,11 @@ def test_without_a_style(kind: Kind, tiny: dict[str, Any], photo: Floats) -> Non
 # training
 
 
-def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats, folder: Path) -> Any:
-    """A task that trains the method on a handful of small pictures of the data that it declares."""
+def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floats, folder: Path) -> Any:
+    """A task that trains the method on a handful of small pictures of the data that it declares.
+
+    `files` are tiny weights by the name of the setting that takes them.
+    """
     from atelier.training.settings import settings_of
     from atelier.training.task import MethodTask
 
@@ -314,6 +329,7 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
         "pairs": {"photos": (a,), "paintings": (b,)},
         "styles": {"photos": (a,), "paintings": (b,)},
         "one_style": {"photos": (a,), "style": f"{b}/1.png"},
+        "pictures": {"pictures": (a, b)},
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
@@ -322,7 +338,9 @@ def training_of(kind: Kind, tiny_encoder: Path, photo: Floats, painting: Floats,
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
     given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
-    given |= {"encoder": str(tiny_encoder)} if "encoder" in fields else {}
+    small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
+    given |= {name: small[name] for name in ("encoder", "clip_model", "start", "text") if name in fields}
+    given |= {"width": 16} if "width" in fields else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 
@@ -346,11 +364,18 @@ def _kept(task: Any, state: Any, path: Path) -> None:
 
 
 def test_its_training_learns_and_what_it_writes_paints(
-    kind: Kind, tiny: dict[str, Any], tiny_encoder: Path, photo: Floats, painting: Floats, tmp_path: Path
+    kind: Kind,
+    tiny: dict[str, Any],
+    tiny_encoder: Path,
+    tiny_clip: Path,
+    photo: Floats,
+    painting: Floats,
+    tmp_path: Path,
 ) -> None:
     if kind.Training is None:
         pytest.skip("nothing to train")
-    task = training_of(kind, tiny_encoder, photo, painting, tmp_path)
+    files = tiny | {"encoder": str(tiny_encoder), "clip_model": str(tiny_clip)}
+    task = training_of(kind, files, photo, painting, tmp_path)
     torch.manual_seed(0)
     networks = task.networks()
     optimisers, state = task.optimisers(networks), task.state()
@@ -393,7 +418,8 @@ def test_its_recipe_is_complete_and_json(
     assert recipe["controls"].keys() == atelier.Controls.model_fields.keys() - UNRECORDED
     assert (recipe["controls"]["seed"], recipe["controls"]["size"]) == (9, 56)
     assert recipe["content"]["sha256"] == Picture.of(photo).sha256
-    assert [style["sha256"] for style in recipe["styles"]] == [Picture.of(painting).sha256]
+    styles = [Picture.of(painting).sha256] if takes_pictures(kind) else []
+    assert [style["sha256"] for style in recipe["styles"]] == styles
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in recipe["weights"].values())
     # A receipt has the names of weights files, and not their folders.
     files = {name: value for name, value in tiny.items() if name in kind.Knobs.model_fields}

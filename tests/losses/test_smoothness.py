@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from atelier.core.errors import UsageError
-from atelier.losses.smoothness import LatticeLoss, Norm, TotalVariation
+from atelier.losses.smoothness import LatticeLoss, NeighbourNorm, Norm, TotalVariation
 
 NORMS: list[Norm] = ["absolute", "isotropic", "squared"]
 
@@ -76,3 +76,25 @@ def test_lattice_loss_gradient_and_small_images() -> None:
     image = torch.rand((1, 2, 9, 8), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(LatticeLoss(cells=2), (image.requires_grad_(),))
     assert LatticeLoss()(torch.rand(1, 3, 5, 4)).isfinite()
+
+
+def test_norms_of_neighbours_by_hand() -> None:
+    """Right, lower, lower left and lower right neighbours; over channels and pictures together."""
+    image = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5) ** 1.5
+    pairs = {(0, 1): 0.0, (1, 0): 0.0, (1, -1): 0.0, (1, 1): 0.0}
+    for down, right in pairs:
+        for y in range(4 - down):
+            for x in range(max(0, -right), 5 - max(0, right)):
+                pairs[down, right] += float(
+                    (image[..., y + down, x + right] - image[..., y, x]).square().sum()
+                )
+    expected = sum(value**0.5 for value in pairs.values())
+    assert NeighbourNorm()(image).item() == pytest.approx(expected)
+
+
+def test_norms_of_a_flat_picture_have_a_gradient() -> None:
+    flat = torch.full((1, 3, 6, 6), 0.5, requires_grad=True)
+    loss = NeighbourNorm()(flat)
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(flat.grad, torch.zeros_like(flat))

@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "mad offsets": (struct.pack("<Q", 24) + b'{"a":{"data_offsets":3}}', "is not a checkpoint"),
     "a document": (other_zip(), "is a zip archive, not a checkpoint"),
-    "torchscript": (script(), "TorchScript"),
+    "torchscript": (script(), "no tensors"),
     "no tensors": (pickled({"epoch": 3, "name": "x"}), "contains no tensors"),
     "a list": (pickled([1, 2]), "contains no tensors"),
     "claims": (claiming(), "is far smaller"),

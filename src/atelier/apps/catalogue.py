@@ -55,7 +55,7 @@ def takes(kind: type[Method]) -> str:
 
     >>> from atelier.methods import registry
     >>> takes(registry.find("gatys"))
-    'a photo; 1 or more styles (pictures)'
+    'a photo; 1 or more styles (pictures or words)'
     """
     rules = kind.takes
     if rules.most is None:

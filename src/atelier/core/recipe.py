@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -99,6 +100,11 @@ class Recipe(Request):
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that can change a pixel."""
+    return dict(_versions())
+
+
+@functools.cache  # reading the metadata of packages takes some ten milliseconds
+def _versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

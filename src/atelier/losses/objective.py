@@ -36,8 +36,9 @@ class Term:
 class Objective:
     """The named loss terms of a picture (1, 3, H, W), to be minimised.
 
-    The `terms` under each name are summed; terms of weight 0 are not computed. A `smoothness` above 0 adds
-    a term of that name: the squared total variation times this weight. With `wrap`, opposite borders of the
+    The `terms` under each name are summed; terms of weight 0 are not computed. `direct` are further losses by
+    name, of the picture itself and already weighted. A `smoothness` above 0 adds a term of that name: the
+    squared total variation times this weight. With `wrap`, opposite borders of the
     picture count as neighbours. `seen` is the picture's alpha (1, 1, H, W): statistics ignore hidden pixels.
     """
 
@@ -46,11 +47,13 @@ class Objective:
         encoder: VGG,
         terms: Mapping[str, Sequence[Term]],
         *,
+        direct: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         smoothness: float = 0.0,
         wrap: bool = False,
         seen: Tensor | None = None,
     ) -> None:
         self.encoder, self.smoothness, self.wrap, self.seen = encoder, smoothness, wrap, seen
+        self.direct = direct or {}
         self.terms = {name: [term for term in some if term.weight] for name, some in terms.items()}
         self.taps = tuple(dict.fromkeys(term.tap for some in self.terms.values() for term in some))
         self.smooth = TotalVariation("squared")
@@ -63,6 +66,7 @@ class Objective:
             name: sum((term.weight * self._loss(term, found[term.tap]) for term in some), start=nothing)
             for name, some in self.terms.items()
         }
+        values |= {name: loss(picture) for name, loss in self.direct.items()}
         if self.smoothness:
             whole = F.pad(picture, (0, 1, 0, 1), mode="circular") if self.wrap else picture
             values["smoothness"] = self.smoothness * self.smooth(whole)

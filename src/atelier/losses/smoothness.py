@@ -1,4 +1,4 @@
-"""Smoothness losses: total variation, and a penalty on periodic grid artefacts."""
+"""Smoothness losses: total variation in two forms, and a penalty on periodic grid artefacts."""
 
 from __future__ import annotations
 
@@ -42,6 +42,29 @@ class TotalVariation:
             return squares.mean()
         # sqrt has no gradient at 0, which is the value in flat areas.
         return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0).mean()
+
+
+class NeighbourNorm:
+    """The sum of the L2 norms of the differences to the right, lower and both diagonal neighbours.
+
+    The total variation of CLIPstyler (Kwon & Ye 2022). It is neither squared nor a mean: it grows with the
+    square root of the number of pixels.
+
+    >>> NeighbourNorm()(torch.tensor([[[[0.0, 3.0], [0.0, 3.0]]]])).item()  # 3 sqrt(2) + 0 + 3 + 3
+    10.242640495300293
+    """
+
+    def __call__(self, image: Tensor) -> Tensor:
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+        upper, lower, left, right = image[..., :-1, :], image[..., 1:, :], image[..., :-1], image[..., 1:]
+        differences = (
+            right - left,
+            lower - upper,
+            lower[..., :-1] - upper[..., 1:],
+            lower[..., 1:] - upper[..., :-1],
+        )
+        norms: Tensor = torch.stack([torch.linalg.vector_norm(one) for one in differences]).sum()
+        return norms
 
 
 class LatticeLoss:

@@ -52,10 +52,11 @@ StyleKind = Literal["picture", "text", "trained"]
 class Styles:
     """The styles of a run, as the method receives them.
 
-    `pictures` are (1, 3, H, W) sRGB 0..1 on the device, hidden pixels filled with the nearest visible
-    colour; `seen` holds their alpha (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and
-    `trained` names. Each kind has its own weights; together they sum to 1. `scale` is the size of the style
-    relative to the content; pictures already have it.
+    `pictures` are (1, 3, H, W) sRGB 0..1 on the device, with the long side of `Method.style_side` times the
+    style scale; hidden pixels are filled with the nearest visible colour. `seen` holds their alpha
+    (1, 1, H, W), or None if all pixels are visible; `texts` are prompts and `trained` names. Each kind has
+    its own weights; together they sum to 1. `scale` is the size of the style relative to the content, which
+    pictures already have.
     """
 
     pictures: Sequence[torch.Tensor] = ()
@@ -265,6 +266,10 @@ class Method(Trainable):
     def reading(self, texts: Sequence[str], knobs: Any) -> str:
         """How the texts were read, for the recipe and the user; empty if there is nothing to say."""
         return ""
+
+    def style_side(self, knobs: Any, side: int) -> int:
+        """The long side of styles for a result with a long side of `side`; larger ones would be shrunk."""
+        return side
 
     def look(self, job: Job, knobs: Any) -> None:
         """Compute the styles' features and leave them in the cache; does nothing by default."""

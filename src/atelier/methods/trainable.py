@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
 #: one_style: as styles, with exactly one style;
+#: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
 #: captioned: `pictures`, and `captions` from .txt files of the same name.
-DataKind = Literal["pairs", "styles", "one_style", "domains", "labelled", "captioned"]
+DataKind = Literal["pairs", "styles", "one_style", "pictures", "domains", "labelled", "captioned"]
 
 
 def _same(tensor: Tensor) -> Tensor:

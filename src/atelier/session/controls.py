@@ -45,6 +45,13 @@ class Controls(knob_rules.Knobs):
         le=8,
         description="Size of the style picture relative to the content; larger values give larger strokes.",
     )
+    finish: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Noise that a small diffusion network removes from the finished picture: it replaces the "
+        "grids of other networks with the surface of paint; 0 is off, 0.1 is light, 0.3 is strong.",
+    )
     feather: float = Field(8.0, ge=0, description="Width of the mask's soft edge in pixels.")
     seed: int = Field(0, ge=0, lt=2**63, description="Random seed.")
     device: str = Field("auto", description="Device to run on: auto, cpu, cuda, cuda:N or mps.")

@@ -7,6 +7,7 @@ one of them better itself declares it in `Method.native` and receives the contro
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from atelier.core import recipe as recipes
 from atelier.core.allocator import release_freed_memory
 from atelier.core.progress import Progress
 from atelier.images import Picture
-from atelier.methods.base import Context, Frame, Method, Painter, Result, Styles
+from atelier.methods.base import Context, Frame, Job, Method, Painter, Result, Styles
 from atelier.session import inputs as given
 from atelier.session.controls import UNRECORDED, Controls
 from atelier.session.inputs import Inputs
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Above this many pixels, painting takes longer than allocating its memory again.
 LARGE = 4096 * 4096
+
+#: The network that finishes a picture.
+FINISHER = "ddpm.atelier"
 
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -53,7 +57,8 @@ class Setup:
             size=side,
             files=inputs.files,
         )
-        styles = style_tensors(inputs, side, self.controls.style_scale, self.device)
+        used = self.method.style_side(self.knobs, side)
+        styles = style_tensors(inputs, used, self.controls.style_scale, self.device)
         native = "regions" if inputs.regions else "styles"
         offers = [
             (tensor, images.style_entries(Path(style.name), style.sha256))
@@ -95,7 +100,7 @@ class Setup:
             return Result(frame.content)
         required = self.kind.takes.mask == "required"
         inner = frame if required else dataclasses.replace(frame, mask=None)
-        made = padded(painter(), inner, self.kind.multiple)
+        made = self._finished(painter(), inner) if self.controls.finish else self._painted(painter(), inner)
         if content is None:
             return made
         picture, original = made.picture, frame.content
@@ -107,6 +112,27 @@ class Setup:
             picture = original + self.controls.strength * (picture - original)
         if frame.mask is not None and not required:
             picture = images.blend(original, picture, frame.mask[0, 0])
+        return dataclasses.replace(made, picture=picture)
+
+    def _painted(self, painter: Painter, frame: Frame) -> Result:
+        return padded(painter, frame, self.kind.multiple)
+
+    def _finished(self, painter: Painter, frame: Frame) -> Result:
+        """The method's picture, with its surface painted again by the diffusion network."""
+        from atelier.methods.diffusion import ddpm, model
+
+        parts = [dataclasses.replace(frame, progress=frame.progress.part(index, 2)) for index in (0, 1)]
+        made = self._painted(painter, parts[0])
+        if frame.progress.stopped:
+            return made
+        dtype = devices.compute_dtype(self.device)
+        denoiser = model.load(FINISHER, self.device, dtype)
+        last = dataclasses.replace(parts[1], content=made.picture, blank=False)
+        job = Job.of(Styles(), Context(self.device, dtype, self.controls.seed), last)
+        noise = self.controls.finish * frame.strength
+        # More and smaller steps leave more noise in the paint.
+        knobs = ddpm.DdpmKnobs(noise=noise, steps=math.ceil(40 * noise), sampler="ancestral")
+        picture = ddpm.edited(denoiser, job, knobs)
         return dataclasses.replace(made, picture=picture)
 
     def request(self, inputs: Inputs, size: tuple[int, int], threads: int) -> recipes.Request:
@@ -139,7 +165,8 @@ class Setup:
         if idle:
             return ()
         readers = self.method.text_weights(self.knobs) if inputs.texts else ()
-        return [str(name) for name in (*self.method.weights(self.knobs), *readers)]
+        finisher = [FINISHER] if self.controls.finish else []
+        return [*(str(name) for name in (*self.method.weights(self.knobs), *readers)), *finisher]
 
     def receipt(self, request: recipes.Request, inputs: Inputs, progress: Progress) -> dict[str, Any]:
         """The request plus the facts recorded during the run."""
@@ -207,7 +234,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 
 
 def style_tensors(inputs: Inputs, side: int, scale: float, device: torch.device) -> Styles:
-    """The styles for a result with a long side of `side`; pictures get a long side of `side * scale`."""
+    """The styles; pictures get a long side of `side * scale`."""
     long_side = max(1, round(side * scale))
     resized = (style.resized(images.fit(style.shape, long_side)) for style in inputs.styles)
     seen = [seen_tensor(style, device) for style in resized]

@@ -28,9 +28,8 @@ def save(
     picture = Picture.of(style, max_pixels=controls.max_pixels or images.MAX_PIXELS)
     side = controls.size or kind.sizes["good"]
     files = open_files(kind.Knobs, knobs, memory, controls.max_pixels or images.MAX_PIXELS)
-    styles = style_tensors(
-        Inputs(content=None, styles=[picture], weights=[1.0]), side, controls.style_scale, device
-    )
+    inputs = Inputs(content=None, styles=[picture], weights=[1.0])
+    styles = style_tensors(inputs, kind().style_side(knobs, side), controls.style_scale, device)
     context = Context(device, devices.compute_dtype(device), controls.seed, side, files)
     job = Job.of(styles, context, Frame(torch.zeros((1, 3, side, side), device=device)))
     with threads(controls.threads), cache.recording() as entries:

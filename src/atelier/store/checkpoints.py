@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,7 +109,7 @@ def examine(path: Path) -> Kind:
 
 
 def read_checkpoint(path: Path | str) -> State:
-    """Read tensors from safetensors, a torch pickle, or a TensorFlow checkpoint, also in a tar archive.
+    """Read tensors from safetensors, a torch pickle, TorchScript, or TensorFlow, also in a tar archive.
 
     Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers add to every name
     (`module.`) are removed, and names in nested containers are joined with dots. Raises `WeightsError` for
@@ -212,12 +213,18 @@ def _read_tensorflow(path: Path) -> State:
 def _read_pickle(path: Path, kind: Kind) -> State:
     import torch
 
+    from atelier.store import torchscript
+
     if kind == "zip":
         _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols that torch does not write
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            scripted = kind == "zip" and torchscript.is_torchscript(path)
+            load = (
+                torchscript.read if scripted else partial(torch.load, map_location="cpu", weights_only=True)
+            )
+            content = load(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(_refused_pickle(path, error)) from error
     except Exception as error:  # damaged pickles can raise anything
@@ -232,8 +239,6 @@ def _check_archive(path: Path) -> None:
 
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
-    if "constants.pkl" in names:
-        raise WeightsError(f"{path} is a TorchScript program, not weights: save its state_dict instead")
     if "data.pkl" not in names:
         raise WeightsError(f"{path} is a zip archive, not a checkpoint: unpack it and use the file inside")
 

@@ -145,6 +145,11 @@ def _one_style(settings: Any) -> Read:
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
+def _pictures(settings: Any) -> Read:
+    source = Source(entries(settings.pictures), _SHORT_SIDE, settings.zoom)
+    return (Stream("pictures", (source,)),), DataInfo()
+
+
 def _domains(settings: Any) -> Read:
     a, b = (Source(entries(names), _SHORT_SIDE, settings.zoom) for names in (settings.a, settings.b))
     return (Stream("a", (a,)), Stream("b", (b,))), DataInfo(domains=("a", "b"))
@@ -181,6 +186,7 @@ _READERS = {
     "pairs": _pairs,
     "styles": _styles,
     "one_style": _one_style,
+    "pictures": _pictures,
     "domains": _domains,
     "labelled": _labelled,
     "captioned": _captioned,

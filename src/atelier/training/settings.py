@@ -145,6 +145,16 @@ class OneStyleSettings(MethodSettings):
     style_side: int = Field(256, ge=16, le=4096, description="Long side of the style picture in pixels.")
 
 
+class PicturesSettings(MethodSettings):
+    """Pictures of one kind."""
+
+    pictures: tuple[str, ...] = Field(..., description=f"Pictures: {_PICTURES}.")
+    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
+    zoom: float = Field(
+        0.125, gt=0, le=1, description="Smallest crop, as a fraction of a picture's short side."
+    )
+
+
 class DomainsSettings(MethodSettings):
     """Two sets of pictures that the method translates between."""
 
@@ -182,6 +192,7 @@ DATA: dict[str, type[MethodSettings]] = {
     "pairs": PairSettings,
     "styles": StylesSettings,
     "one_style": OneStyleSettings,
+    "pictures": PicturesSettings,
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
     "captioned": CaptionedSettings,

@@ -201,7 +201,11 @@ class MethodTask:
         return np.concatenate([photo, cv2.resize(painting, (width, photo.shape[0])), made], axis=1)
 
     def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
-        """Write the method's exported networks as fp16 safetensors, with the training facts as metadata."""
+        """Write the method's exported networks as fp16 safetensors, with the training facts as metadata.
+
+        A network whose weights do not tell its shape is built again from the settings among them.
+        """
+        facts = {"settings": self.settings.model_dump(), **facts}
         metadata = {"network": self.name, "training": json.dumps(portable(facts))}
         with atomic(path) as temporary:
             save_file(half_precision(self.method.exported(networks)), temporary, metadata=metadata)

@@ -18,8 +18,9 @@ from atelier.core.errors import UsageError
 from atelier.core.progress import Event
 from atelier.images.resize import resize
 from atelier.methods.base import Job
-from atelier.methods.optimise import nnst
-from atelier.methods.optimise.nnst import NNST, Matcher, MatchObjective
+from atelier.methods.optimise import nnst_match
+from atelier.methods.optimise.nnst import NNST
+from atelier.methods.optimise.nnst_match import Matcher, MatchObjective
 from atelier.methods.registry import knobs_for
 
 Floats = npt.NDArray[np.float32]
@@ -108,12 +109,41 @@ def test_matches_are_the_nearest_candidates(settings: dict[str, Any]) -> None:
     assert torch.allclose(table[torch.arange(len(best)), chosen], best, atol=1e-4)
 
 
+def test_targets_hold_a_share_of_the_photos_own_features(settings: dict[str, Any]) -> None:
+    """A share of 1 is AdaIN: the photo's features with the style's mean and deviation, by the formula."""
+    content, style = waves(64, 96), waves(48, 80, 1)
+    whole, half, none = (
+        canvas(content, [style], settings, knobs={"content_share": share}) for share in (1.0, 0.5, 0.0)
+    )
+    for objective in (whole, half, none):
+        objective.choose(tensor(content))
+    columns, gain = whole.matcher.columns, whole.matcher.gain[:, None, None]
+    own, other = ((columns(tensor(one))[0] * gain).flatten(1).T for one in (content, style))
+    own = (own - own.mean(0)) / own.std(0, correction=0).clamp(min=1e-3) * other.std(0, correction=0)
+    likeness = torch.cosine_similarity(whole.table, own)
+    assert likeness.min() > 0.999
+    assert none.table is none.side.directions
+    matched = none.table[none.chosen.flatten()]
+    wanted = torch.nn.functional.normalize(matched + whole.table)
+    assert torch.allclose(half.table, wanted, atol=1e-3)
+
+
+def test_hidden_pixels_do_not_count_for_the_photos_moments(settings: dict[str, Any]) -> None:
+    content, seen = waves(64, 96), torch.ones(1, 1, 64, 96)
+    seen[..., 48:] = 0
+    objective = canvas(content, [waves(48, 80, 1)], settings, content_seen=seen)
+    rows = objective._rows(tensor(content), objective.tiles[0]) * objective.matcher.gain
+    shown = rows.view(16, 24, -1)[:, :12].flatten(0, 1)
+    assert objective.moments is not None
+    assert torch.allclose(objective.moments[0], shown.mean(0), atol=1e-5)
+
+
 def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> None:
     content, style, likeness = waves(64, 80), waves(80, 60, 1), []
     for light in (0.0, 0.1, 10.0):
         objective = canvas(content, [style], settings, knobs={"light": light})
         chosen = objective.side.candidates.keys[objective.choose(tensor(content)), -1]
-        shades = torch.stack([chosen.flatten(), nnst.lightness(tensor(content)).flatten()])
+        shades = torch.stack([chosen.flatten(), nnst_match.lightness(tensor(content)).flatten()])
         likeness.append(float(torch.corrcoef(shades)[0, 1]))
     assert likeness[0] < likeness[1] < likeness[2]
     assert likeness[2] > 0.95
@@ -122,8 +152,8 @@ def test_lightness_weight_preserves_light_and_dark(settings: dict[str, Any]) -> 
 def test_lightness_by_hand() -> None:
     picture = torch.zeros(1, 3, 5, 8)
     picture[..., 4:] = 1.0
-    assert nnst.lightness(picture).tolist() == [[-1, 1], [-1, 1]]
-    assert not nnst.lightness(torch.full((1, 3, 5, 8), 0.3)).any()
+    assert nnst_match.lightness(picture).tolist() == [[-1, 1], [-1, 1]]
+    assert not nnst_match.lightness(torch.full((1, 3, 5, 8), 0.3)).any()
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["searched in full", "searched near the coarser choice"])
@@ -132,10 +162,10 @@ def test_tiles_match_the_whole_picture(
 ) -> None:
     content, style, painted = waves(150, 130), waves(100, 120, 1), tensor(waves(150, 130, 2))
     if not full:
-        monkeypatch.setattr(nnst, "FULL_SEARCH", 1 << 19)
+        monkeypatch.setattr(nnst_match, "FULL_SEARCH", 1 << 19)
     found = []
     for core in (1024, 64):
-        monkeypatch.setattr(nnst, "TILE", core)
+        monkeypatch.setattr(nnst_match, "TILE", core)
         objective = canvas(content, [style], settings)
         picture = painted.clone().requires_grad_()
         value = objective(picture)["match"]
@@ -152,7 +182,7 @@ def test_coherent_search_is_nearly_exact(settings: dict[str, Any], monkeypatch: 
     content, style = waves(96, 128), waves(90, 100, 1)
     values = []
     for limit in (1 << 31, 1 << 17):
-        monkeypatch.setattr(nnst, "FULL_SEARCH", limit)
+        monkeypatch.setattr(nnst_match, "FULL_SEARCH", limit)
         objective = canvas(content, [style], settings, knobs={"keep": 1.0})
         values.append(float(objective(tensor(content))["match"].detach()))
     # Of no likeness at all the distance is 1.
@@ -253,7 +283,7 @@ def test_the_initial_picture_comes_from_nnst_d(
 
     monkeypatch.setattr(MatchObjective, "__call__", noted)
     common = {name: settings[name] for name in ("encoder", "device", "half")}
-    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], keep=0.5, **common)
+    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
     paint(content, style, settings)
     assert len(begun) == settings["iterations"]
     assert torch.allclose(begun[0], tensor(first.pixels), atol=1e-5)
@@ -261,6 +291,46 @@ def test_the_initial_picture_comes_from_nnst_d(
     paint(content, style, settings, refined_from=40, coarse_iterations=3)
     assert [tuple(one.shape[-2:]) for one in begun] == [(30, 40)] * 3 + [(60, 80)] * settings["iterations"]
     assert torch.allclose(begun[0], resize(tensor(first.pixels), (30, 40)), atol=1e-5)
+
+
+def test_a_larger_size_starts_with_the_fine_detail_of_the_first_picture(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One evaluation moves nothing, so all the detail together is the first picture again."""
+    content, style = waves(64, 96), waves(50, 50, 1)
+    begun: list[torch.Tensor] = []
+    call = MatchObjective.__call__
+
+    def noted(self: MatchObjective, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+        begun.append(picture.detach().clone())
+        return call(self, picture)
+
+    monkeypatch.setattr(MatchObjective, "__call__", noted)
+    common = {name: settings[name] for name in ("encoder", "device", "half")}
+    first = atelier.stylize(content, style, method="nnst_d", weights=settings["decoder"], **common)
+    far = []
+    for fine, photo in ((1.0, 0.0), (0.5, 0.0), (0.0, 0.0), (1.0, 1.0)):
+        begun.clear()
+        steps = {"refined_from": 48, "coarse_iterations": 1, "iterations": 1}
+        paint(content, style, settings, fine=fine, photo_detail=photo, **steps)
+        assert begun[1].shape == (1, 3, 64, 96)
+        far.append(float((begun[1] - tensor(first.pixels)).abs().mean()))
+    whole, half, none, photos = far
+    assert whole < 1e-5
+    assert half == pytest.approx(none / 2, rel=0.01)
+    assert photos > 1e-3
+
+
+def test_a_receipt_from_before_its_knobs_runs_as_it_did(settings: dict[str, Any]) -> None:
+    content = waves(64, 96)
+    knobs = {name: value for name, value in NNST.before.items() if name != "bands"}
+    objective = canvas(content, [waves(48, 80, 1)], settings, knobs=knobs)
+    objective.choose(tensor(content))
+    assert objective.table is objective.side.directions
+    older = knob_rules.parse(NNST.Knobs, dict(NNST.before))
+    assert older.files() == ("encoder.atelier", "nnst_d.atelier")
+    newer = knob_rules.parse(NNST.Knobs, {})
+    assert newer.files() == ("encoder.atelier", "nnst_d.atelier", "adain_vgg16.atelier")
 
 
 def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -> None:
@@ -276,13 +346,32 @@ def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -
     assert list(dict.fromkeys(stages)) == ["32 x 24", "64 x 48", "128 x 96"]
 
 
-def test_strokes_stop_growing_at_stroke_size(settings: dict[str, Any]) -> None:
+def test_strokes_stop_growing_at_stroke_size(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No larger style is even made: one of 512 px is enough for a picture of 8192."""
+    sides: list[tuple[int, int]] = []
+    side = Matcher.side
+
+    def noted(self: Matcher, long_side: int) -> Any:
+        found = side(self, long_side)
+        sides.append((max(self.job.styles[0].shape), 4 * max(found.candidates.grids[0])))
+        return found
+
+    monkeypatch.setattr(Matcher, "side", noted)
     content, style = waves(100, 128), waves(100, 128, 1)
-    sides = []
-    for stroke_size in (64, 1000):
-        objective = canvas(content, [style], settings, knobs={"stroke_size": stroke_size})
-        sides.append(max(objective.side.candidates.grids[0]) * 4)
-    assert sides == [64, 128]
+    for stroke_size, wanted in (
+        (64, [(64, 32), (64, 64), (64, 64)]),
+        (1000, [(128, 32), (128, 64), (128, 128)]),
+    ):
+        sides.clear()
+        paint(content, style, settings, stroke_size=stroke_size, refined_from=32, iterations=1)
+        assert sides == wanted
+
+
+def test_the_published_code_gets_styles_at_full_size() -> None:
+    knobs = knobs_for(NNST, "published", {"stroke_size": 64})
+    assert NNST().style_side(knob_rules.parse(NNST.Knobs, knobs), 128) == 128
 
 
 # as published

@@ -176,6 +176,9 @@ class NNSTD(Method):
             job, picture, job.strength, colours=knobs.colours, detail=finish.statistics, out=picture
         )
 
+    def style_side(self, knobs: NNSTD.Knobs, side: int) -> int:
+        return min(side, knobs.stroke_size)
+
     def look(self, job: Job, knobs: NNSTD.Knobs) -> None:
         with torch.inference_mode():
             styles = Styles(_networks(knobs.encoder, knobs.weights, job, knobs.half), job, knobs)

@@ -222,7 +222,7 @@ class Views:
         """Over the visible part of the whole content."""
         level = self.level
         strides = {} if level.detail is None else level.networks.strides(level.detail.taps)
-        queries, guidance, detail = _Pooled(), _Pooled(), {tap: _Pooled() for tap in strides}
+        queries, guidance, detail = Pooled(), Pooled(), {tap: Pooled() for tap in strides}
         for position, tile in enumerate(level.tiles):
             view = self[position]
             if self.small:
@@ -246,7 +246,7 @@ class Views:
         return core[:, :, mask[coarser(tile.core, stride)]][..., None]
 
 
-class _Pooled:
+class Pooled:
     """Mean and variance of the channels over several parts of a picture."""
 
     def __init__(self) -> None:

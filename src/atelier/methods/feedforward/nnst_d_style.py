@@ -121,7 +121,8 @@ class Styles:
     def __init__(self, networks: Networks, job: Job, knobs: StyleKnobs, *, keep: bool = False) -> None:
         self.networks, self.job, self.knobs = networks, job, knobs
         self.keep = keep
-        self.final = max(job.content.shape[-2:])
+        #: The long side of a content for which the styles have their size (`Method.style_side`).
+        self.final = min(max(job.content.shape[-2:]), knobs.stroke_size)
         self.levels: dict[float, StyleLevel] = {}
         styles = zip(job.styles, job.looks.seen, job.style_weights, strict=True)
         #: The styles that have a weight, with their alphas.
@@ -132,12 +133,12 @@ class Styles:
 
     def pictures(self, long_side: int) -> list[torch.Tensor]:
         """All styles (1, 3, H, W), those without a weight too, at the size used for such a content."""
-        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
+        ratio = min(long_side, self.final) / self.final
         return [shrunk(style, ratio) for style in self.job.styles]
 
     def at(self, long_side: int) -> StyleLevel:
         """The style level for a content with that long side."""
-        ratio = min(long_side, self.knobs.stroke_size, self.final) / self.final
+        ratio = min(long_side, self.final) / self.final
         if ratio not in self.levels:
             self.levels = {**(self.levels if self.keep else {}), ratio: self._look(ratio)}
         return self.levels[ratio]

@@ -120,11 +120,12 @@ def style_and_content(
     *,
     scale: Scale = "relative",
     more: Sequence[Term] = (),
+    direct: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
 ) -> Objective:
     """The objective at the content's size: the styles' `terms`, the content's features, smoothness.
 
-    `more` are further terms of style with their final weights, such as those of styles in words. Statistics
-    ignore hidden pixels of the content and the styles.
+    `more` are further terms of style with their final weights, and `direct` further losses of the picture.
+    Statistics ignore hidden pixels of the content and the styles.
     """
     from atelier.losses.objective import Objective, content_terms
 
@@ -132,5 +133,9 @@ def style_and_content(
     with torch.no_grad():
         kept = content_terms(encoder, content, knobs.content_layers, knobs.content_weight, scale=scale)
     return Objective(
-        encoder, {"style": style, "content": kept}, smoothness=knobs.smoothness, seen=job.content_seen
+        encoder,
+        {"style": style, "content": kept},
+        direct=direct,
+        smoothness=knobs.smoothness,
+        seen=job.content_seen,
     )

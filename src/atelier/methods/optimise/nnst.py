@@ -5,19 +5,20 @@ searched again at intervals, with the photo and the picture so far as query (Kol
 optimising variant). The variables are the levels of the picture's Laplacian pyramid.
 
 Differences from the paper, for speed and to preserve the photo: the optimisation starts from the picture of
-`nnst_d`, scaled down, so that a few dozen steps at each size are enough and errors in large areas are fixed
-at small sizes, where it is cheap. Half of each query is the photo's. Features are centred before comparison,
-all layers have equal weight, and mirrored copies of the style are candidates too. The encoder runs in
-bfloat16, and the search uses the principal directions of the style's features. Above `stroke_size` the style
-is not enlarged further, and the finished picture gets the style's statistics of colour and detail. Feature
-splitting and the colour step are omitted. `--quality published` is the authors' code, with VGG-16 and its
-conventions.
+`nnst_d`, scaled down, so that a few steps at each size are enough and errors in large areas are fixed at
+small sizes, where it is cheap. Each larger size starts with fine detail of that picture and of the photo
+(`fine`, `photo_detail`), because a few steps do not bring eyes or windows back. Most of each query is the
+photo's, and each target is in part the photo's own feature with the style's moments (`content_share`).
+Features are centred before comparison, and all layers have equal weight. The encoder runs in bfloat16, and
+the search uses the principal directions of the style's features. Above `stroke_size` the style is not
+enlarged further, and the finished picture gets the style's statistics of colour and detail. Feature splitting
+and the colour step are omitted. `--quality published` is the authors' code, with VGG-16 and its conventions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,21 +29,14 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.core.progress import Event, Progress
 from atelier.images.resize import resize
-from atelier.images.tiles import Tile, coarser, tiles
 from atelier.methods import registry
 from atelier.methods.base import Job, Method, Paper
-from atelier.methods.feedforward.nnst_d_level import MARGIN, TILE
-from atelier.methods.feedforward.nnst_d_style import shrunk, turned_alphas, turned_copies
-from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages, style_at
+from atelier.methods.optimise.coarse_to_fine import EncoderKnobs, size_of, stages
 from atelier.methods.optimise.common import _Optimising
+from atelier.methods.optimise.nnst_match import Matcher, MatchObjective, used_styles
 from atelier.methods.visible import detail_statistics, lend_statistics
 
-#: The largest number of query-candidate products for an exhaustive search (one or two seconds on two cores):
-#: for the first search, and for later ones, where most matches are near the previous ones anyway.
-FULL_SEARCH, FULL_AGAIN = 1 << 31, 1 << 26
 _LEVELS = 5
-#: Luma (ITU-R BT.601).
-_LIGHT = (0.299, 0.587, 0.114)
 
 
 class NNST(_Optimising):
@@ -55,7 +49,7 @@ class NNST(_Optimising):
         "Neural Neighbor Style Transfer",
         "https://arxiv.org/abs/2203.13215",
     )
-    before = {"bands": False}  # noqa: RUF012
+    before = {"bands": False, "content_share": 0.0, "fine": 0.0, "photo_detail": 0.0}  # noqa: RUF012
     native = frozenset({"strength", "styles", "regions"})
 
     class Knobs(EncoderKnobs):
@@ -69,7 +63,16 @@ class NNST(_Optimising):
         start: Literal["nnst_d", "content"] = knob(
             "nnst_d", "Start from the picture of the method nnst_d, or from the photo, coarse to fine."
         )
-        keep: float = knob(0.5, "Weight of the photo itself in the search.", ge=0, le=1)
+        keep: float = knob(0.75, "Weight of the photo itself in the search.", ge=0, le=1)
+        content_share: float = knob(
+            0.13, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
+        )
+        fine: float = knob(
+            1.0, "Share of fine detail with which each larger size starts; at 0 it is optimised.", ge=0, le=1
+        )
+        photo_detail: float = knob(
+            0.05, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
+        )
         light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
         coarsest: int = knob(
             64, "Long side of the first size in pixels; larger values keep larger shapes.", ge=16
@@ -85,8 +88,8 @@ class NNST(_Optimising):
         turned: Literal["no", "mirrored", "all"] = knob(
             "no", "Rotated copies of the style to search as well."
         )
-        iterations: int = knob(40, "Evaluations at the final size.", ge=1)
-        coarse_iterations: int = knob(50, "Evaluations at each coarser size.", ge=1)
+        iterations: int = knob(20, "Evaluations at the final size.", ge=1)
+        coarse_iterations: int = knob(20, "Evaluations at each coarser size.", ge=1)
         rematch: int = knob(10, "Evaluations between two searches.", ge=1)
         step_size: float = knob(
             4e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
@@ -108,13 +111,15 @@ class NNST(_Optimising):
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
         def files(self) -> tuple[str, ...]:
-            decoded = self.start == "nnst_d" and not self.published
-            return (*super().files(), self.decoder) if decoded else super().files()
+            if self.start == "content" or self.published:
+                return super().files()
+            kind, chosen = _decoding(self)
+            return tuple(kind.weights(chosen))
 
     qualities = {  # noqa: RUF012
-        "draft": {"iterations": 15, "coarse_iterations": 25},
+        "draft": {"iterations": 8, "coarse_iterations": 12},
         "good": {},
-        "best": {"iterations": 80, "coarse_iterations": 100},
+        "best": {},
         "published": {
             "encoder": "vgg16.imagenet",
             "padding": "zeros",
@@ -142,11 +147,12 @@ class NNST(_Optimising):
             picture = _with_hues(job, picture)
         else:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
-            ratio = min(1.0, knobs.stroke_size / max(size_of(job.content)))
-            sized = [shrunk(style, ratio) for style in job.styles]
-            detail = detail_statistics(job, sized) if knobs.bands else None
+            detail = detail_statistics(job) if knobs.bands else None
             picture = lend_statistics(job, picture, colours=knobs.colours, detail=detail)
         return torch.lerp(base, picture, job.strength)
+
+    def style_side(self, knobs: NNST.Knobs, side: int) -> int:
+        return side if knobs.published else min(side, knobs.stroke_size)
 
     def look(self, job: Job, knobs: NNST.Knobs) -> None:
         if knobs.start == "nnst_d" and not knobs.published:
@@ -162,13 +168,8 @@ def _with_hues(job: Job, picture: torch.Tensor) -> torch.Tensor:
     """The picture with the photo's hues, spread like the styles'."""
     from atelier.colour.oklab import photo_hues
 
-    used = [maths.visible_pixels(style, seen).flatten(2) for style, seen, _ in _used(job)]
+    used = [maths.visible_pixels(style, seen).flatten(2) for style, seen, _ in used_styles(job)]
     return photo_hues(job.content, torch.cat(used, 2)[..., None], picture)
-
-
-def _used(job: Job) -> list[tuple[torch.Tensor, torch.Tensor | None, float]]:
-    """The styles with a weight above 0, their alphas and their weights."""
-    return [one for one in zip(job.styles, job.looks.seen, job.style_weights, strict=True) if one[2] > 0]
 
 
 # the picture
@@ -186,7 +187,12 @@ def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
     if job.progress.stopped:
         return picture
     matcher = Matcher(job, knobs, features.Hypercolumns(encoder))
+    detailed = torch.lerp(picture, job.content, knobs.photo_detail)
+    before = None
     for stage in stages(job, knobs, scales, done=done):
+        begun = resize(picture, stage.size)
+        if before is not None and knobs.fine:
+            begun = begun + knobs.fine * _finer(resize(detailed, stage.size), before)
         descent = PyramidDescent(
             MatchObjective(matcher, stage.content),
             split=partial(maths.split, levels=_LEVELS),
@@ -194,8 +200,13 @@ def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
             rule="adam",
             **stage.options,
         )
-        picture = descent.run(resize(picture, stage.size))
+        picture, before = descent.run(begun), stage.size
     return resize(picture, final)
+
+
+def _finer(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """What a picture (1, 3, H, W) loses at a smaller `size`."""
+    return picture - resize(resize(picture, size), size_of(picture))
 
 
 def _first_picture(job: Job, knobs: NNST.Knobs, more: int) -> tuple[torch.Tensor, int]:
@@ -220,247 +231,9 @@ def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
     """The method that paints the first picture, and its knobs."""
     kind = registry.find("nnst_d")
     same = ("encoder", "keep", "coarsest", "stroke_size", "turned", "dims", "half")
-    # Fine detail is optimised here, and a decoder of it would tie the start to one encoder.
-    own = {"weights": knobs.decoder, "detail": 0.0}
+    own = {"weights": knobs.decoder, "detail": 1.0 if knobs.fine else 0.0}
     chosen = {name: getattr(knobs, name) for name in same} | own
     return kind(), knob_rules.parse(kind.Knobs, chosen)
-
-
-# the style
-
-
-@dataclass(frozen=True)
-class Side:
-    """The styles at one size: the candidates, and their directions (M, D) from the mean `centre` (D,).
-
-    The last column of the candidates' keys is their lightness.
-    """
-
-    candidates: maths.Candidates
-    directions: torch.Tensor
-    centre: torch.Tensor
-
-
-class Matcher:
-    """The state shared by all sizes: the job, the encoder, and the weights of layers and styles.
-
-    `gain` (D,) divides each layer by its mean length over the styles; `bias` (K,) is the score bias of each
-    style that makes its share of the canvas equal its weight.
-    """
-
-    def __init__(self, job: Job, knobs: NNST.Knobs, columns: features.Hypercolumns) -> None:
-        self.job, self.knobs, self.columns = job, knobs, columns
-        self.styles = [(style, seen) for style, seen, _ in _used(job)]
-        self.gain, self.bias = self._gain(), None
-        weights = [weight for _, _, weight in _used(job)]
-        if len(weights) > 1 and job.regions is None:
-            self.bias = self._shares(weights)
-
-    def see(self, picture: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """The features of a picture (1, 3, H, W) at the hypercolumns' taps."""
-        found: Mapping[str, torch.Tensor] = self.columns.encoder(picture, self.columns.taps)
-        return found
-
-    def side(self, long_side: int) -> Side:
-        """The style level for a content with that long side."""
-        limit = min(long_side, self.knobs.stroke_size)
-        maps, groups, light, masks = [], [], [], []
-        with torch.no_grad():
-            for group, (style, alpha) in enumerate(self.styles):
-                small = turned_copies(style_at(self.job, style, (limit, limit)), self.knobs.turned)
-                for picture, seen in zip(small, turned_alphas(alpha, self.knobs.turned), strict=True):
-                    columns = self.columns.join(self.see(picture))[0]
-                    maps.append(columns * self.gain.to(columns.dtype)[:, None, None])
-                    groups.append(group)
-                    light.append(lightness(picture, seen).flatten())
-                    masks.append(maths.mask_at(seen, (columns.shape[1], columns.shape[2])))
-            return _side(maps, groups, torch.cat(light), self.knobs.dims, masks)
-
-    def _gain(self) -> torch.Tensor:
-        with torch.no_grad():
-            lengths = [self.columns.norms(self.see(style), seen) for style, seen in self.styles]
-            norms = torch.stack(lengths).mean(0)
-        widths = torch.tensor(self.columns.widths, device=norms.device)
-        return torch.repeat_interleave(1 / norms.clamp(min=1e-6), widths)
-
-    def _shares(self, weights: Sequence[float]) -> torch.Tensor:
-        height, width = self.job.content.shape[-2:]
-        small = maths.sizes((height, width), smallest=self.knobs.coarsest)[0]
-        canvas = MatchObjective(self, resize(self.job.content, small))
-        queries = _directions(canvas.photo, canvas.visible).flatten(1).T
-        if canvas.visible is not None:
-            queries = queries[canvas.visible.flatten()]
-        choices = canvas.side.candidates
-        keys = [choices.of_group(one)[:, :-1] for one in range(len(weights))]  # without the lightness
-        scores = [maths.nearest(queries, some)[1] for some in keys]
-        return maths.balance(torch.stack(scores, 1), weights)
-
-
-def _side(
-    maps: Sequence[torch.Tensor],
-    groups: Sequence[int],
-    light: torch.Tensor,
-    dims: int,
-    visible: Sequence[torch.Tensor | None],
-) -> Side:
-    """The style level from hypercolumn maps (D, h, w); hidden positions are ignored."""
-    from atelier.losses.cosine import unit
-
-    rows = torch.cat([one.permute(1, 2, 0).flatten(0, 1) for one in maps])
-    shown = maths.joined_masks(maps, visible)
-    counted = rows if shown is None else rows[shown]
-    centre = counted.mean(0, dtype=torch.promote_types(rows.dtype, torch.float32))
-    rows = unit(rows - centre.to(rows.dtype))
-    choices = maths.candidates(maps, groups, dims=dims, visible=visible)
-    return Side(replace(choices, keys=torch.cat([choices.keys, light[:, None]], 1)), rows, centre)
-
-
-def lightness(picture: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-    """The standardised lightness (h, w) of each cell of a picture (1, 3, H, W); 0 in a flat picture.
-
-    The mean and standard deviation are those of the cells that are visible according to the alpha `seen`.
-    """
-    shade = (picture * picture.new_tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    pool = torch.nn.functional.avg_pool2d
-    cells = pool(shade, features.CELL, ceil_mode=True, count_include_pad=False)[0, 0]
-    visible = maths.mask_at(seen, (cells.shape[0], cells.shape[1]))
-    rest = cells - (cells if visible is None else cells[visible]).mean()
-    spread = (rest if visible is None else rest[visible]).square().mean().sqrt()
-    return rest / spread.clamp(min=0.01)
-
-
-def _directions(queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-    """Queries (P, h, w), centred by the mean of the visible ones and normalised to length 1."""
-    if visible is None:
-        mean = queries.mean((1, 2), keepdim=True)
-    else:
-        mean = queries[:, visible].mean(1)[:, None, None]
-    return torch.nn.functional.normalize(queries - mean, dim=0)
-
-
-# the objective
-
-
-class MatchObjective:
-    """The objective at one size: mean distance of each position from its match (eq. 3).
-
-    Matches are searched again every `rematch` evaluations, using the current picture. Large pictures are
-    encoded tile by tile, and each tile again in the backward pass, so that memory holds one tile at a time.
-    """
-
-    def __init__(self, matcher: Matcher, content: torch.Tensor) -> None:
-        from atelier.losses.contrast import ContrastLoss
-
-        self.matcher, self.content = matcher, content
-        strength = matcher.job.strength
-        self.keep, self.own = 1 - strength * (1 - matcher.knobs.keep), (1 - strength) ** 2
-        self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
-        self.visible = maths.mask_at(matcher.job.content_seen, self.cells)
-        self.tiles = list(tiles(*content.shape[-2:], core=TILE, margin=MARGIN, step=16))
-        self.side = matcher.side(max(content.shape[-2:]))
-        self.basis = self.side.candidates.basis * matcher.gain
-        self.photo = self._project(content)
-        self.table, self.evaluations = self.side.directions, 0
-        self.contrast = ContrastLoss(content)
-        self.chosen: torch.Tensor | None = None
-
-    def __call__(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.evaluations % self.matcher.knobs.rematch == 0:
-            self.choose(picture.detach())
-        self.evaluations += 1
-        sums = [self._kept_small(picture, tile) for tile in self.tiles]
-        terms = {"match": torch.stack(sums).sum() / (self.cells[0] * self.cells[1])}
-        if self.matcher.knobs.contrast:
-            terms["contrast"] = self.matcher.knobs.contrast * self.contrast(picture)
-        return terms
-
-    def choose(self, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each position, (h, w), from the photo and the picture so far."""
-        queries = self.photo
-        if self.keep < 1:
-            queries = self.keep * queries + (1 - self.keep) * self._project(picture)
-        self.chosen = self._search(_directions(queries, self.visible), picture)
-        if self.own:
-            self._mix()
-        return self.chosen
-
-    def _search(self, queries: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-        """The candidate for each query (P, h, w): among all, near the previous match, or at half size."""
-        choices, allowed, bias = self.side.candidates, self._allowed(), self._bias()
-        light = lightness(self.content, self.matcher.job.content_seen)
-        queries = torch.cat([queries, 2 * self.matcher.knobs.light * light[None]])
-        most = FULL_SEARCH if self.chosen is None else FULL_AGAIN
-        if self.cells[0] * self.cells[1] * len(choices.keys) <= most:
-            flat = None if allowed is None else allowed.flatten()
-            return maths.confined(queries.flatten(1).T, choices, flat, bias).view(self.cells)
-        before, grids = self.chosen, choices.grids
-        if before is None:
-            height, width = self.content.shape[-2:]
-            half = ((height + 1) // 2, (width + 1) // 2)
-            coarse = MatchObjective(self.matcher, resize(self.content, half))
-            before, grids = coarse.choose(resize(picture, half)), coarse.side.candidates.grids
-        return maths.coherent(queries, choices, before, grids, allowed=allowed, bias=bias)
-
-    def _bias(self) -> torch.Tensor | None:
-        """The score bias of each candidate (M,): style share and lightness; -inf if it is hidden."""
-        choices, bias = self.side.candidates, self.matcher.bias
-        light = -self.matcher.knobs.light * choices.keys[:, -1].square()
-        whole = light if bias is None else light + bias[choices.group_of().to(bias.device)]
-        return choices.with_hidden(whole)
-
-    def _allowed(self) -> torch.Tensor | None:
-        """The style with the largest share at each position."""
-        regions = self.matcher.job.regions
-        return None if regions is None else resize(regions, self.cells)[:, 0].argmax(0)
-
-    def _project(self, picture: torch.Tensor) -> torch.Tensor:
-        """Queries (P, h, w) projected on the candidates' directions."""
-        found = torch.empty((len(self.basis), *self.cells), device=picture.device)
-        with torch.no_grad():
-            for tile in self.tiles:
-                seen = self.matcher.see(picture[(..., *tile.outer)])
-                part = self.matcher.columns.project(seen, self.basis)[0]
-                core, inner = (coarser(one, features.CELL) for one in (tile.core, tile.inner))
-                found[(..., *core)] = part[(..., *inner)]
-        return found
-
-    def _mix(self) -> None:
-        """Compute the target of each position: below strength 1, mixed with the photo's own direction."""
-        from atelier.losses.cosine import centred, unit
-
-        assert self.chosen is not None
-        with torch.no_grad():
-            mixed = self.side.directions[self.chosen.flatten()]
-            places = torch.arange(len(mixed), device=mixed.device).view(self.cells)
-            for tile in self.tiles:
-                rows = self._rows(self.content, tile)
-                own = unit(centred(rows, self.matcher.gain, self.side.centre))
-                part = places[coarser(tile.core, features.CELL)].flatten()
-                mixed[part] = unit(torch.lerp(mixed[part], own, self.own))
-        self.table, self.index = mixed, places
-
-    def _kept_small(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """The sum of a tile's distances. With several tiles, features are recomputed in the backward pass."""
-        if len(self.tiles) == 1:
-            return self._distances(picture, tile)
-        from torch.utils.checkpoint import checkpoint
-
-        total: torch.Tensor = checkpoint(self._distances, picture, tile, use_reentrant=False)
-        return total
-
-    def _distances(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
-        from atelier.losses.cosine import chosen_distances
-
-        assert self.chosen is not None
-        index = (self.index if self.own else self.chosen)[coarser(tile.core, features.CELL)].flatten()
-        gain, centre = self.matcher.gain, self.side.centre
-        return chosen_distances(self._rows(picture, tile), self.table, index, gain=gain, centre=centre).sum()
-
-    def _rows(self, picture: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """The hypercolumns (N, D) of a tile's core."""
-        joined = self.matcher.columns.join(self.matcher.see(picture[(..., *tile.outer)]))
-        inner = joined[(..., *coarser(tile.inner, features.CELL))]
-        return inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1])
 
 
 # as published
@@ -470,7 +243,7 @@ def _published(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tens
     """The picture of the authors' code. Raises UsageError for more than one style."""
     from atelier.methods.optimise.nnst_published import Programme
 
-    styles = _used(job)
+    styles = used_styles(job)
     if len(styles) > 1:
         raise UsageError("nnst takes one style with --quality published: remove the others, or the quality")
     return Programme(job, knobs, encoder, styles[0][0]).run().clamp(0, 1)
