@@ -99,7 +99,7 @@ def test_help_of_generate_lists_the_methods_that_need_no_photo(run: Any) -> None
     [
         ("stylize photo.png -m words -s style.png", "words does not take a style picture"),
         ("stylize photo.png -m words --text a --text b", "words takes at most 1 style"),
-        ("stylize photo.png --text sea", "nnst_d does not take a style in words: it takes a style picture"),
+        ("stylize photo.png --text sea", "the word 'sea' is not known to the model of words"),
         ("stylize photo.png -m masked", "masked needs a mask"),
         ("stylize photo.png -m noise", "noise makes pictures without a photo: use generate"),
         ("generate", "METHOD is missing: see 'atelier generate --help'"),

@@ -85,7 +85,7 @@ def test_warmth() -> None:
 
 def test_marks_of_the_brush() -> None:
     drawn = {
-        name: traits(examples.style(name, size=384)) for name in ("garden", "etching", "ink", "abstraction")
+        name: traits(examples.style(name, size=256)) for name in ("garden", "etching", "ink", "abstraction")
     }
     assert max(drawn, key=lambda name: drawn[name]["dots"]) == "garden"
     assert max(drawn, key=lambda name: drawn[name]["lines"]) == "etching"

@@ -29,8 +29,8 @@ def predictions(job: Job, words: str, encoder: str) -> list[Prediction]:
     model = load(words)
     if model.encoder != weights.fingerprint(encoder):
         raise UsageError(
-            f"{words} predicts the statistics of another encoder than {encoder}: leave out --encoder, or "
-            f"fit words to it with 'atelier train words --encoder {encoder}'"
+            f"{words} predicts the statistics of another encoder than {encoder}: leave out --encoder, or fit "
+            f"words to it with 'atelier train words --encoder {encoder}', or let a CLIP read the text"
         )
     return [model.predict(text) for text in job.texts]
 

@@ -3,8 +3,9 @@
 The style loss compares Gram matrices of an encoder's features, and the content loss the features themselves;
 the picture is optimised from an initial image. Later methods are compared with this one.
 
-Styles in words are an addition: with a CLIP (`clip`), the directional losses of CLIPstyler (Kwon & Ye
-2022) lead the picture towards them, alone or beside style pictures.
+Styles in words are an addition, alone or beside style pictures. A closed vocabulary (`words`) predicts the
+statistics that a style picture would have; with a CLIP (`clip`), the directional losses of CLIPstyler (Kwon &
+Ye 2022) lead the picture towards them instead.
 
 Differences from the paper, which `--quality published` and `--quality tutorial` undo: coarse to fine, because
 strokes larger than the encoder's receptive field never form at the final size; the Wasserstein distance of
@@ -141,7 +142,7 @@ def objective_at(
         shares = knobs.style_shares()
         return statistics_terms(encoder, style, shares, knobs.style_loss, scale=knobs.scale, seen=seen)
 
-    more = text_terms(job, knobs, content, texts)
+    more = text_terms(job, knobs, content, texts) if texts else ()
     direct = led(content) if led is not None else None
     return style_and_content(job, knobs, encoder, content, terms, scale=knobs.scale, more=more, direct=direct)
 
