@@ -45,10 +45,12 @@ def lend_visible_colours(
 ) -> torch.Tensor:
     """`colour.lend_colours` for a job: hidden pixels of the photo and the styles are ignored.
 
-    `swatches` are pictures of the colours of the job's texts.
+    `swatches` are pictures of the colours of the job's texts; without them, the share of the texts keeps the
+    picture's own colours.
     """
     styles = [maths.visible_pixels(one, a) for one, a in zip(job.styles, job.looks.seen, strict=True)]
-    return colour.lend_colours(picture, [*styles, *swatches], _parts(job, picture), strength, out=out)
+    styles += swatches
+    return colour.lend_colours(picture, styles, _parts(job, picture)[: len(styles)], strength, out=out)
 
 
 def detail_statistics(job: Job, styles: Sequence[torch.Tensor] | None = None) -> list[list[torch.Tensor]]:

@@ -8,10 +8,11 @@ Gram matrices, which bring its colours.
 
 Differences from the published code, except in `--quality published`: the network, the encoder and, in place
 of CLIP, the pooled features of the encoder are those bundled with atelier; losses over the encoder are
-relative to their targets, because feature scales differ between encoders. The picture keeps its shape, where
-the published code makes a square of 256 px. The network runs once a step instead of twice, with the same
-result. The report on style pictures gives neither weights nor layers: the Gram term is the mean square
-difference, as its text says, and not the product in its formula. Words need CLIP (`--clip`).
+relative to their targets, because feature scales differ between encoders; the photo has the style picture's
+colours from the start, because a small network cannot move a palette in 25 steps. The picture keeps its
+shape, where the published code makes a square of 256 px. The network runs once a step instead of twice, with
+the same result. The report on style pictures gives neither weights nor layers: the Gram term is the mean
+square difference, as its text says, and not the product in its formula. Words need CLIP (`--clip`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from atelier.core.lazy import torch
 from atelier.methods import guided
 from atelier.methods.base import Job, Method, Paper, Takes
 from atelier.methods.diffusion import model
-from atelier.methods.visible import visible_part
+from atelier.methods.visible import lend_visible_colours, visible_part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +60,9 @@ class ZeconKnobs(AnyKnobs):
     )
     scale: Literal["relative", "published"] = knob(
         "relative", "Scale of the losses over the encoder: relative to their targets, or as published."
+    )
+    colours: bool = knob(
+        True, "Begin with the photo in the mean and covariance of the style pictures' colours."
     )
     steps: int = knob(50, "Steps of the whole schedule.", ge=2, le=1000)
     skip: int = knob(25, "Steps to skip, from the most noise on; fewer change the photo more.", ge=0, le=999)
@@ -109,6 +113,7 @@ class Zecon(Method):
     )
     takes = Takes(styles=frozenset({"picture", "text"}))
     native = frozenset({"styles"})
+    before = {"colours": False}  # noqa: RUF012
     Knobs = ZeconKnobs
 
     qualities = {  # noqa: RUF012
@@ -120,6 +125,7 @@ class Zecon(Method):
             "encoder": "vgg19.imagenet",
             "clip": "clip_vit_b16.openai",
             "scale": "published",
+            "colours": False,
             "similarity": 10_000.0,
             "gram": 200_000.0,
             "contrast": 500.0,
@@ -169,7 +175,8 @@ class _Run:
         padding = "zeros" if knobs.scale == "published" else "replicate"
         self.encoder = guided.encoder_of(knobs.encoder, job.device, padding, dtype)
         self.tower = _tower(knobs, self.encoder, job.device, dtype)
-        self.content = 2 * job.content.clone() - 1
+        photo = lend_visible_colours(job, job.content) if knobs.colours else job.content.clone()
+        self.content = 2 * photo - 1
         self.schedule = schedules.respaced(self.denoiser.schedule, str(knobs.steps))
         self.first = knobs.steps - knobs.skip - 1
         self.denoiser.check(float(self.schedule.steps[self.first]) / self.schedule.trained)
