@@ -8,11 +8,11 @@ Gram matrices, which bring its colours.
 
 Differences from the published code, except in `--quality published`: the network, the encoder and, in place
 of CLIP, the pooled features of the encoder are those bundled with atelier; losses over the encoder are
-relative to their targets, because feature scales differ between encoders; the photo has the style picture's
-colours from the start, because a small network cannot move a palette in 25 steps. The picture keeps its
-shape, where the published code makes a square of 256 px. The network runs once a step instead of twice, with
-the same result. The report on style pictures gives neither weights nor layers: the Gram term is the mean
-square difference, as its text says, and not the product in its formula. Words need CLIP (`--clip`).
+relative to their targets, because feature scales differ between encoders; the picture gets the style's
+colours, because a small network moves a palette little in 25 steps. The picture keeps its shape, where the
+published code makes a square of 256 px. The network runs once a step instead of twice, with the same result.
+The report on style pictures gives neither weights nor layers: the Gram term is the mean square difference, as
+its text says, and not the product in its formula. Words need CLIP (`--clip`).
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ class ZeconKnobs(AnyKnobs):
     scale: Literal["relative", "published"] = knob(
         "relative", "Scale of the losses over the encoder: relative to their targets, or as published."
     )
-    colours: bool = knob(
-        True, "Begin with the photo in the mean and covariance of the style pictures' colours."
-    )
+    colours: bool = knob(True, "Give the picture the mean and covariance of the style pictures' colours.")
     steps: int = knob(50, "Steps of the whole schedule.", ge=2, le=1000)
     skip: int = knob(25, "Steps to skip, from the most noise on; fewer change the photo more.", ge=0, le=999)
     forward: Literal["ddim", "ddpm"] = knob(
@@ -175,8 +173,7 @@ class _Run:
         padding = "zeros" if knobs.scale == "published" else "replicate"
         self.encoder = guided.encoder_of(knobs.encoder, job.device, padding, dtype)
         self.tower = _tower(knobs, self.encoder, job.device, dtype)
-        photo = lend_visible_colours(job, job.content) if knobs.colours else job.content.clone()
-        self.content = 2 * photo - 1
+        self.content = 2 * job.content.clone() - 1
         self.schedule = schedules.respaced(self.denoiser.schedule, str(knobs.steps))
         self.first = knobs.steps - knobs.skip - 1
         self.denoiser.check(float(self.schedule.steps[self.first]) / self.schedule.trained)
@@ -194,7 +191,7 @@ class _Run:
         total = done + self.first + 1
         try:
             for state in self._sampled(process, start, guidance):
-                clean, done = ((state.x0 + 1) / 2).clamp(0, 1), done + 1
+                clean, done = self._shown(state.x0), done + 1
                 if not self._report(done, total, "guiding", clean, guidance.values):
                     break
         except TermNotFiniteError as error:
@@ -202,6 +199,11 @@ class _Run:
             self._report(done, total, f"stopped: {error}", clean, guidance.values)
             self.job.progress.stopped = True
         return clean
+
+    def _shown(self, clean: Tensor) -> Tensor:
+        """A clean picture of a step as it is seen: in 0..1, and in the style's colours."""
+        picture = ((clean + 1) / 2).clamp(0, 1)
+        return lend_visible_colours(self.job, picture) if self.knobs.colours else picture
 
     @property
     def _inverting(self) -> int:
