@@ -32,20 +32,20 @@ _EPS = 1e-5
 _SMALLEST = 5
 
 
-def normalise(features: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Conditional instance normalisation of features (B, C, H, W); `shift` and `scale` are (B, C).
+def normalise(features: Tensor, shift: Tensor, scale: Tensor, *, eps: float = _EPS) -> Tensor:
+    """Conditional instance normalisation of features (B, C, H, W); `shift` and `scale` are (B or 1, C).
 
-    Moments are taken per picture and channel in float32, with epsilon 1e-5 (Dumoulin et al. 2017, eq. 5).
+    Moments are taken per picture and channel in float32, over the population (Dumoulin et al. 2017, eq. 5).
 
     >>> normalise(torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 1), torch.ones(1, 1) * 3).round().flatten()
     tensor([-2.,  4.])
     """
     if features.shape[0] == 1 and features.shape[2:].numel() > 1:
         # For one picture, batch norm equals instance norm, and supports channels-last and half precision.
-        return F.batch_norm(features, None, None, scale[0], shift[0], training=True, eps=_EPS)
+        return F.batch_norm(features, None, None, scale[0], shift[0], training=True, eps=eps)
     exact = features.float()
     variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
-    factor = scale[..., None, None] * (variance + _EPS).rsqrt()
+    factor = scale[..., None, None] * (variance + eps).rsqrt()
     return ((exact - mean) * factor + shift[..., None, None]).to(features.dtype)
 
 

@@ -20,14 +20,16 @@ from atelier.core.errors import WeightsError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["safetensors", "zip", "pickle", "tensorflow", "tar", "html", "lfs", "empty", "unknown"]
+Kind = Literal[
+    "safetensors", "zip", "pickle", "tensorflow", "tar", "manifest", "html", "lfs", "empty", "unknown"
+]
 State = dict[str, "Tensor"]
 Converter = Callable[[State], State]
 
 HEAD = 1024
 _CONTAINERS = ("state_dict", "model_state_dict", "params_ema", "params", "model", "net", "weights")
 _PREFIXES = ("module.", "_orig_mod.")
-_CHECKPOINTS = ("safetensors", "zip", "pickle", "tensorflow", "tar")
+_CHECKPOINTS = ("safetensors", "zip", "pickle", "tensorflow", "tar", "manifest")
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<error")
 # Allowed excess of the tensors' nominal size over the file size: a stride of zero can repeat one value.
 _SLACK = 64 << 20
@@ -65,6 +67,8 @@ def sniff(head: bytes) -> Kind:
         return "safetensors"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or head[257:262] == b"ustar":
         return "tar"
+    if head.lstrip()[:1] == b"{" and b'"filename"' in head:
+        return "manifest"
     if head.startswith(b"version https://git-lfs"):
         return "lfs"
     return "html" if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP) else "unknown"
@@ -111,6 +115,7 @@ def examine(path: Path) -> Kind:
 def read_checkpoint(path: Path | str) -> State:
     """Read tensors from safetensors, a torch pickle, TorchScript, or TensorFlow, also in a tar archive.
 
+    A manifest.json of deeplearn.js is read with the files of variables beside it.
     Containers such as {"state_dict": ...} are unwrapped, prefixes that wrappers add to every name
     (`module.`) are removed, and names in nested containers are joined with dots. Raises `WeightsError` for
     anything else, including code in a pickle.
@@ -119,7 +124,7 @@ def read_checkpoint(path: Path | str) -> State:
     kind = examine(path)
     if kind == "safetensors":
         state = _read_safetensors(path)
-    elif kind in ("tensorflow", "tar"):
+    elif kind in ("tensorflow", "tar", "manifest"):
         state = _read_tensorflow(path)
     else:
         state = _read_pickle(path, kind)

@@ -7,6 +7,7 @@ table and every variable of a bundle has a checksum, a masked CRC-32C, which is 
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import tarfile
@@ -27,6 +28,7 @@ _FOOTER = 48
 #: NumPy types of TensorFlow's type numbers, for the types that weights have.
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 _LARGEST = 16 << 30
+_DAMAGE = (OSError, EOFError, AttributeError, LookupError, TypeError, ValueError)
 _PARTS = (".index", ".data-", ".ckpt")
 # LevelDB masks a checksum before storing it (rotate, then add), because data may itself contain checksums.
 _MASK = 0xA282EAD8
@@ -43,16 +45,37 @@ def is_table(path: Path) -> bool:
 def read(path: Path) -> Arrays:
     """Read the variables of a bundle (by its .index file), an older single file, or a tar archive of either.
 
-    Non-numeric variables are skipped. Raises `WeightsError` if the file is damaged, according to its
-    checksums, or stores variables in slices.
+    A manifest.json is read by `read_manifest`. Non-numeric variables are skipped. Raises `WeightsError`
+    if the file is damaged, according to its checksums, or stores variables in slices.
     """
     try:
-        return _read_table(path) if is_table(path) else _read_archive(path)
-    except (OSError, EOFError, ValueError, IndexError, TypeError, struct.error, tarfile.TarError) as error:
+        if is_table(path):
+            return _read_table(path)
+        return read_manifest(path) if path.suffix == ".json" else _read_archive(path)
+    except (*_DAMAGE, struct.error, tarfile.TarError) as error:
         raise WeightsError(
             f"{path} is damaged or not a TensorFlow checkpoint: use an .index file next to its .data file, "
             "a .ckpt file, or the original published archive"
         ) from error
+
+
+def read_manifest(path: Path) -> Arrays:
+    """The variables that a manifest.json of deeplearn.js lists, from the files beside it, float32.
+
+    Raises `WeightsError` if a file is missing or has another size than its shape asks for.
+    """
+    found: Arrays = {}
+    for name, entry in json.loads(path.read_text(encoding="utf-8")).items():
+        file, shape = Path(entry["filename"]), tuple(int(side) for side in entry["shape"])
+        if file.name != entry["filename"]:
+            raise WeightsError(f"{path} lists the file {file} in another folder: keep all files in one")
+        if not (path.parent / file).is_file():
+            raise WeightsError(f"{path} lists the file {file}, which is not beside it: copy it there")
+        numbers = np.fromfile(path.parent / file, "<f4")
+        if numbers.size != math.prod(shape):
+            raise WeightsError(f"{path.parent / file} does not hold the shape {shape}: copy it again")
+        found[name] = numbers.reshape(shape)
+    return found
 
 
 def _read_archive(path: Path) -> Arrays:
