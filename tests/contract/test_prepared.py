@@ -22,7 +22,18 @@ Kind = type[Method]
 pytestmark = pytest.mark.parametrize("kind", registry.list_methods().values(), ids=registry.list_methods())
 
 #: Methods that look at their styles in `prepare`; later pictures neither load nor look again.
-PREPARES = ("adain", "cap_vstnet", "clipstyler", "clipstyler_fast", "ghiasi", "microast", "nnst_d", "wct")
+PREPARES = (
+    "adain",
+    "cap_vstnet",
+    "clipstyler",
+    "clipstyler_fast",
+    "ghiasi",
+    "johnson",
+    "microast",
+    "msgnet",
+    "nnst_d",
+    "wct",
+)
 
 
 def tensor(pixels: Floats) -> Tensor:

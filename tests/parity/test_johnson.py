@@ -106,7 +106,8 @@ def test_the_losses_and_gradients_of_pytorch_s_examples(vgg16: str) -> None:
 
 def test_the_gram_matrices_and_losses_of_each_layer(vgg16: str) -> None:
     training = Method.Training(encoder=vgg16, scale="published", content_layers=("relu2_2",))
-    criterion, grams = Method()._targets(training, given("style") / 255)
+    criterion = training.criterion(torch.device("cpu"))
+    grams = criterion.grams(criterion.see(given("style") / 255))
     for tap in criterion.style:
         check(f"gram_style_{tap}", grams[tap] / grams[tap].shape[-1])
     network = load_johnson(filled("transformer"))

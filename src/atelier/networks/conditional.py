@@ -32,8 +32,10 @@ _EPS = 1e-5
 _SMALLEST = 5
 
 
-def normalise(features: Tensor, shift: Tensor, scale: Tensor, *, eps: float = _EPS) -> Tensor:
-    """Conditional instance normalisation of features (B, C, H, W); `shift` and `scale` are (B or 1, C).
+def normalise(
+    features: Tensor, shift: Tensor | None = None, scale: Tensor | None = None, *, eps: float = _EPS
+) -> Tensor:
+    """Instance normalisation of features (B, C, H, W), conditional with `shift` and `scale` (B or 1, C).
 
     Moments are taken per picture and channel in float32, over the population (Dumoulin et al. 2017, eq. 5).
 
@@ -42,11 +44,15 @@ def normalise(features: Tensor, shift: Tensor, scale: Tensor, *, eps: float = _E
     """
     if features.shape[0] == 1 and features.shape[2:].numel() > 1:
         # For one picture, batch norm equals instance norm, and supports channels-last and half precision.
-        return F.batch_norm(features, None, None, scale[0], shift[0], training=True, eps=eps)
+        weight, bias = (None if part is None else part[0] for part in (scale, shift))
+        return F.batch_norm(features, None, None, weight, bias, training=True, eps=eps)
     exact = features.float()
     variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
-    factor = scale[..., None, None] * (variance + eps).rsqrt()
-    return ((exact - mean) * factor + shift[..., None, None]).to(features.dtype)
+    factor = (variance + eps).rsqrt()
+    if scale is not None:
+        factor = scale[..., None, None] * factor
+    found = (exact - mean) * factor
+    return (found if shift is None else found + shift[..., None, None]).to(features.dtype)
 
 
 class Transformer(nn.Module):

@@ -130,11 +130,8 @@ class Johnson(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Stylise images (B, 3, H, W) of any size, RGB in 0..1; the pictures are not clamped."""
         height, width = image.shape[-2:]
-        spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
-        if any(spare):
-            image = F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate")
         # Sides that are not multiples of 4 come out slightly larger.
-        return self.published(255 * image)[..., :height, :width] / 255
+        return self.published(255 * large_enough(image))[..., :height, :width] / 255
 
     def published(self, image: Tensor) -> Tensor:
         """The published computation: RGB in 0..255, sides rounded up to a multiple of 4."""
@@ -157,14 +154,8 @@ class Johnson(nn.Module):
         return last
 
     def near_grey(self) -> Self:
-        """Scale the last layer of a new network so that it gives grey pictures with some contrast.
-
-        It works on 0..255: otherwise, the first thousand steps of training only find the range.
-        """
-        with torch.no_grad():
-            self.deconv3.conv2d.weight *= 50
-            if self.deconv3.conv2d.bias is not None:
-                self.deconv3.conv2d.bias += 127.5
+        """This network, new, set to give grey pictures with some contrast."""
+        near_grey(self.deconv3.conv2d)
         return self
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
@@ -174,6 +165,24 @@ class Johnson(nn.Module):
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) and part is not last.conv2d:
                 part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.eval().requires_grad_(False).to(device)
+
+
+def near_grey(last: nn.Conv2d) -> None:
+    """Scale a new network's last layer, whose output is in 0..255, to give grey pictures with some contrast.
+
+    Otherwise, the first thousand steps of training only find the range.
+    """
+    with torch.no_grad():
+        last.weight *= 50
+        if last.bias is not None:
+            last.bias += 127.5
+
+
+def large_enough(image: Tensor) -> Tensor:
+    """The image, with its last row and column repeated until it is large enough for the mirrored borders."""
+    height, width = image.shape[-2:]
+    spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
+    return F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate") if any(spare) else image
 
 
 def load_johnson(state: Mapping[str, Tensor]) -> Johnson:

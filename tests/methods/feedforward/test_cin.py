@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from atelier import Picture, UsageError, WeightsError, stylize
 from atelier.images import write
 from atelier.methods.base import Batch, Job
-from atelier.methods.feedforward.cin import Cin, look_of
+from atelier.methods.feedforward.cin import Cin, _criterion, look_of
 from atelier.methods.trainable import DataInfo
 from atelier.networks.conditional import Pastiche
 from atelier.store import records
@@ -204,7 +204,7 @@ def test_training_lowers_the_loss(training: Any, styles: list[torch.Tensor]) -> 
 def test_each_picture_is_compared_with_its_own_style(training: Any, styles: list[torch.Tensor]) -> None:
     """A network that paints the second style for every number has no style loss where that one is drawn."""
     method = Cin()
-    judge, grams = method._target(training, styles)
+    judge, grams = method._targets.of(styles, training, lambda: _criterion(training, CPU))
     assert grams["relu1_2"].shape == (2, 8, 8)
     drawn = torch.randint(2, (3,), generator=torch.Generator().manual_seed(0))
     seen: list[torch.Tensor] = []

@@ -27,6 +27,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.feedforward.pastiche import Targets, weighted
 from atelier.methods.trainable import DataInfo
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -110,7 +111,7 @@ class Cin(Method):
         smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
 
     def __init__(self) -> None:
-        self._targets: tuple[tuple[Any, ...], Losses, dict[str, Tensor]] | None = None
+        self._targets = Targets()
 
     def weights(self, knobs: Cin.Knobs) -> Sequence[str]:
         return (knobs.weights,)
@@ -141,34 +142,18 @@ class Cin(Method):
         return {"network": network}
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
-        criterion, grams = self._target(training, batch["styles"])
+        criterion, grams = self._targets.of(
+            batch["styles"], training, lambda: _criterion(training, batch.photos.device)
+        )
         styles = len(batch["styles"])
         chosen = batch.rows(torch.randint(styles, (batch.whole,), generator=batch.generator))
         chosen = chosen.to(batch.photos.device)
         shares = torch.nn.functional.one_hot(chosen, styles).to(batch.photos.dtype)
         target = {tap: gram[chosen] for tap, gram in grams.items()}
         found = criterion(network(batch.photos, shares), batch.photos, target)
-        taps = torch.stack([found[tap] for tap in criterion.style])
-        return {
-            "content": training.content_weight * found["content"],
-            "style": training.style_weight * (taps.mean() if criterion.relative else taps.sum()),
-            "smoothness": training.smoothness * found["smoothness"],
-        }
-
-    def _target(self, training: Cin.Training, styles: Sequence[Tensor]) -> tuple[Losses, dict[str, Tensor]]:
-        """The losses and the styles' Gram matrices (styles, C, C) by tap, computed once."""
-        from atelier.losses.pastiche import Pastiche
-
-        device = styles[0].device
-        key = (training.encoder, training.pooling, training.scale, *styles)
-        if self._targets is None or not _identical(self._targets[0], key):
-            encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
-            criterion = Pastiche(encoder, relative=training.scale == "relative")
-            with torch.no_grad():
-                grams = [criterion.grams(criterion.see(style)) for style in styles]
-            joined = {tap: torch.cat([one[tap] for one in grams]) for tap in criterion.style}
-            self._targets = key, criterion, joined
-        return self._targets[1:]
+        return weighted(
+            found, criterion, (training.content_weight, training.style_weight, training.smoothness)
+        )
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
@@ -195,10 +180,11 @@ def look_of(picture: Tensor) -> Tensor:
     return torch.cat([pixels.mean(1), pixels.std(1, correction=0), torch.stack(grain)])
 
 
-def _identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two sequences hold the same objects, or equal text."""
-    same = (a is b or (isinstance(a, str) and a == b) for a, b in zip(one, other, strict=False))
-    return len(one) == len(other) and all(same)
+def _criterion(training: Cin.Training, device: torch.device) -> Losses:
+    from atelier.losses.pastiche import Pastiche
+
+    encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
+    return Pastiche(encoder, relative=training.scale == "relative")
 
 
 def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:

@@ -18,21 +18,20 @@ published --content-layers relu2_2 --content-weight 1e5 --style-weight 1e10 --sm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from atelier import features
 from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
+from atelier.methods.feedforward.pastiche import PasticheTraining, Targets, weighted
 from atelier.store import weights
 from atelier.store.models import kept
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from atelier.losses.pastiche import Pastiche as Losses
     from atelier.networks.johnson import Johnson as Network
 
 
@@ -59,28 +58,16 @@ class Johnson(Method):
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
-    class Training(AnyKnobs):
+    class Training(PasticheTraining):
         """The layout of the network, and the losses."""
 
         widths: tuple[int, int, int] = knob(
             (16, 32, 64), "Channels of the network at full, half and quarter size."
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
-        encoder: str = knob("encoder.atelier", "Encoder of the losses: a name, or a file.", file="weights")
-        content_layers: tuple[str, ...] = knob(("relu3_3",), "Taps of the content loss.")
-        style_layers: tuple[str, ...] = knob(
-            ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), "Taps of the style loss."
-        )
-        scale: Literal["relative", "published"] = knob(
-            "relative", "Scale of the losses: relative to their targets, or as in PyTorch's examples."
-        )
-        content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
-        smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
-        learning_rate: float = knob(1e-3, "Learning rate between warm-up and cool-down.", gt=0)
 
     def __init__(self) -> None:
-        self._target: tuple[Any, Losses, dict[str, Tensor]] | None = None
+        self._targets = Targets()
 
     def weights(self, knobs: Johnson.Knobs) -> Sequence[str]:
         return (_trained(knobs),)
@@ -113,27 +100,13 @@ class Johnson(Method):
         network.load_state_dict(from_published(state))
 
     def losses(self, network: nn.Module, batch: Batch, training: Johnson.Training) -> dict[str, Tensor]:
-        criterion, grams = self._targets(training, batch["styles"][0])
-        found = criterion(network(batch.photos), batch.photos, grams)
-        taps = torch.stack([found[tap] * _share(grams[tap], criterion) for tap in criterion.style])
-        return {
-            "content": training.content_weight * found["content"],
-            "style": training.style_weight * (taps.mean() if criterion.relative else taps.sum()),
-            "smoothness": training.smoothness * found["smoothness"],
-        }
-
-    def _targets(self, training: Johnson.Training, style: Tensor) -> tuple[Losses, dict[str, Tensor]]:
-        """The losses and the style's Gram matrices (1, C, C) by tap, computed once."""
-        from atelier.losses.pastiche import Pastiche
-
-        if self._target is None or self._target[0] is not style:
-            encoder = features.load(training.encoder).prepare(style.device)
-            criterion = Pastiche(
-                encoder, training.scale == "relative", training.content_layers, training.style_layers
-            )
-            with torch.no_grad():
-                self._target = style, criterion, criterion.grams(criterion.see(style))
-        return self._target[1:]
+        photos = batch.photos
+        criterion, grams = self._targets.of(
+            batch["styles"], training, lambda: training.criterion(photos.device)
+        )
+        found = criterion(network(photos), photos, grams)
+        shares = (training.content_weight, training.style_weight, training.smoothness)
+        return weighted(found, criterion, shares, by_channel=grams)
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
@@ -142,11 +115,6 @@ class Johnson(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return {"weights": Network((8, 8, 16), 2).near_grey().state_dict()}
-
-
-def _share(gram: Tensor, criterion: Losses) -> float:
-    """The factor of a tap's loss: the published Gram matrices (1, C, C) are also divided by C."""
-    return 1.0 if criterion.relative else 1 / gram.shape[-1] ** 2
 
 
 def _trained(knobs: Johnson.Knobs) -> str:
