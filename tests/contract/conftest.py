@@ -53,7 +53,11 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], d
 
 @pytest.fixture
 def tiny(
-    kind: Kind, tiny_encoder: Path, tiny_clip: Path, tiny_weights: Callable[[Kind], dict[str, str]]
+    kind: Kind,
+    tiny_encoder: Path,
+    tiny_clip: Path,
+    tiny_weights: Callable[[Kind], dict[str, str]],
+    request: pytest.FixtureRequest,
 ) -> dict[str, Any]:
     """Settings with which a method runs in a moment and needs no weights but tiny ones."""
     settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
@@ -62,6 +66,8 @@ def tiny(
             settings[name] = str(tiny_encoder)
         elif name == "clip" and field.default:
             settings[name] = str(tiny_clip)
+        elif name == "pipeline":  # made only where it is needed, because it imports diffusers
+            settings[name] = str(request.getfixturevalue("tiny_pipeline"))
         elif re.search("iterations|steps", name):
             settings[name] = 2
     return settings | SMALL.get(kind.name, {})

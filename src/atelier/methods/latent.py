@@ -5,9 +5,10 @@ The pipeline is loaded once a process for a device and a precision, after its me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 from atelier.core import extras
 from atelier.core.knobs import Knobs as AnyKnobs
@@ -17,6 +18,8 @@ from atelier.store import weights
 from atelier.store.models import MODELS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from atelier.core.progress import Progress
     from atelier.methods.base import Context
     from atelier.networks.stable_diffusion import StableDiffusion
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 EXTRA, PACKAGES = "diffusion", ("diffusers", "transformers")
 
 _Saving = Literal["auto", "on", "off"]
+
+#: Pipelines in use. They may be too large for the cache, and painters of several styles share one.
+_ALIVE: WeakValueDictionary[Any, StableDiffusion] = WeakValueDictionary()
 
 
 class PipelineKnobs(AnyKnobs):
@@ -57,7 +63,7 @@ class Room:
         for package in PACKAGES:
             extras.require(package, EXTRA, "Stable Diffusion")
         self.knobs, self.device = knobs, context.device
-        self.dtype = context.dtype if knobs.half else torch.float32
+        self.dtype = _precision(context) if knobs.half else torch.float32
         self.fingerprint = weights.fingerprint(knobs.pipeline)
         self.parts = self._found()
         self._held: tuple[Any, StableDiffusion] | None = None
@@ -77,7 +83,9 @@ class Room:
         options = (plan.offload, plan.slices)
         if self._held is None or self._held[0] != options:
             key = ("pipeline", self.knobs.pipeline, self.fingerprint, self.device, self.dtype, *options)
-            self._held = options, MODELS.get(key, lambda: self._load(*options))
+            found = _ALIVE.get(key) or MODELS.get(key, lambda: self._load(*options))
+            _ALIVE[key] = found
+            self._held = options, found
             self.parts = self.parts.settled()
         return replace(self._held[1], plan=plan)
 
@@ -96,6 +104,23 @@ class Room:
         return stable_diffusion_layout.find(self.knobs.pipeline)
 
 
-def announced(plan: MemoryPlan, total: int, progress: Progress) -> bool:
-    """Tell the user the plan, as the first event of `total` steps; False if the work should stop."""
-    return progress.report(0, total, stage="loading", note=str(plan))
+def _precision(context: Context) -> torch.dtype:
+    """Half precision where that is fast: on a GPU float16, whose digits inversions need, over bfloat16."""
+    fast = context.dtype != torch.float32
+    return torch.float16 if fast and context.device.type == "cuda" else context.dtype
+
+
+class Steps:
+    """Reports the steps of a run, `total` in all; the first event has the memory plan."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total, self.count = progress, total, 0
+
+    def announce(self, plan: MemoryPlan) -> bool:
+        """Tell the plan before the work starts; False if it should stop."""
+        return self.progress.report(0, self.total, stage="loading", note=str(plan))
+
+    def done(self, stage: str, preview: Callable[[], Tensor] | None = None) -> bool:
+        """One more step is done; False if the work should stop."""
+        self.count += 1
+        return self.progress.report(self.count, self.total, stage=stage, preview=preview)
