@@ -105,7 +105,10 @@ def painting() -> Floats:
 
 
 def pipeline_networks(seed: int = 0, *, vocabulary: int = 0) -> dict[str, Any]:
-    """The three networks of a Stable Diffusion 1.x with few channels and random weights."""
+    """The three networks of a Stable Diffusion 1.x with few channels and levels, and random weights.
+
+    The UNet has four decoder blocks; the last two have attention.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -123,12 +126,12 @@ def pipeline_networks(seed: int = 0, *, vocabulary: int = 0) -> dict[str, Any]:
         torch.manual_seed(seed)
         return {
             "unet": UNet2DConditionModel(
-                block_out_channels=(32, 32, 64, 64),
-                layers_per_block=2,
+                block_out_channels=(32, 64),
+                layers_per_block=1,
                 cross_attention_dim=64,
                 attention_head_dim=8,
-                down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-                up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             ).eval(),
             "vae": AutoencoderKL(
                 block_out_channels=(32,) * 4,

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "clipstyler": {"patches": 4},
     "gatys": {"smallest": 32},
     "quilting": {"passes": 2},
+    "styleid": {"blocks": (2, 3)},
     "zecon": {"skip": 0, "views": 2, "view_side": 32},
 }
 

@@ -257,7 +257,8 @@ def test_variants_of_the_program_on_ldm(run: Run, name: str, more: dict[str, Any
     check(f"ldm.result_{name}", run.sampled(start, **more)[-1].after)
 
 
-@pytest.mark.parametrize("target", ["eps", pytest.param("v", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["eps", "v"])
 def test_a_run_of_the_program_on_diffusers(pipeline: StableDiffusion, target: Any) -> None:
     name = "diffusers_v" if target == "v" else "diffusers"
     with torch.no_grad(), Opened(pipeline.unet, range(6, 12)) as inside:
