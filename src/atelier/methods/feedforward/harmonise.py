@@ -4,7 +4,7 @@ The mask shows the object. A method for whole pictures paints it with the statis
 of the painting alone, or of the painting as it was before (`--style`), and only the object is replaced. The
 task is that of Luan et al. 2018, "Deep Painterly Harmonization".
 
-Differences from the paper, which optimises twice with losses of its own: any of four methods does the work,
+Differences from the paper, which optimises twice with losses of its own: any of five methods does the work,
 by default the feed-forward NNST-D, which takes seconds; and the painting's colours are moved half of the way
 to the object's before, because an object of one colour would otherwise lose it: a red rose would become as
 green as the meadow. The edge fades into the painting, not into the pasted photo, whose rim would show.
@@ -45,7 +45,7 @@ class Harmonise(Method):
     class Knobs(AnyKnobs):
         """What paints the object, and in which colours."""
 
-        engine: Literal["nnst_d", "adain", "cap_vstnet", "gatys"] = knob(
+        engine: Literal["nnst_d", "nnst", "adain", "cap_vstnet", "gatys"] = knob(
             "nnst_d", "Method that paints the object; cap_vstnet changes its light and palette alone."
         )
         effort: Literal["draft", "good", "best"] = knob("good", "Quality of that method.")
@@ -56,7 +56,7 @@ class Harmonise(Method):
     qualities = {  # noqa: RUF012
         "draft": {"engine": "adain"},
         "good": {},
-        "best": {"engine": "gatys"},
+        "best": {"engine": "nnst"},
     }
     sizes = {"draft": 768, "good": 1024, "best": 1024}  # noqa: RUF012
 
