@@ -66,7 +66,9 @@ def main() -> None:
         command = [sys.executable, __file__, "--size", str(options.size), "--run", kind]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         taken, expected = int(done.stdout.split()[-1]), planned(kind, latent)
-        print(f"{kind}: {taken / 2**30:.2f} GiB taken, {expected / 2**30:.2f} planned, {taken / expected:.3f}")
+        print(
+            f"{kind}: {taken / 2**30:.2f} GiB taken, {expected / 2**30:.2f} planned, {taken / expected:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ The pipeline is loaded once a process for a device and a precision, after its me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
@@ -56,15 +56,24 @@ class PipelineKnobs(AnyKnobs):
 class Room:
     """The pipeline of some knobs: planned for a size of picture, then loaded.
 
-    Missing and wrong weights fail at once, before any work.
+    `tuned` are tensors that take the place of its UNet's; `mark` tells them apart. Missing and wrong weights
+    fail at once, before any work.
     """
 
-    def __init__(self, knobs: PipelineKnobs, context: Context) -> None:
+    def __init__(
+        self,
+        knobs: PipelineKnobs,
+        context: Context,
+        *,
+        tuned: Mapping[str, Tensor] | None = None,
+        mark: str = "",
+    ) -> None:
         for package in PACKAGES:
             extras.require(package, EXTRA, "Stable Diffusion")
         self.knobs, self.device = knobs, context.device
         self.dtype = _precision(context) if knobs.half else torch.float32
-        self.fingerprint = weights.fingerprint(knobs.pipeline)
+        self.fingerprint = weights.fingerprint(knobs.pipeline) + mark
+        self._tuned = tuned
         self.parts = self._found()
         self._held: tuple[Any, StableDiffusion] | None = None
 
@@ -101,7 +110,11 @@ class Room:
     def _found(self) -> Parts:
         from atelier.networks import stable_diffusion_layout
 
-        return stable_diffusion_layout.find(self.knobs.pipeline)
+        found = stable_diffusion_layout.find(self.knobs.pipeline)
+        if self._tuned is None:
+            return found
+        tuned = dict(self._tuned)
+        return replace(found, unet=found.unet._replace(read=lambda: tuned))
 
 
 def _precision(context: Context) -> torch.dtype:
