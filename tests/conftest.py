@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,3 +102,64 @@ def painting() -> Floats:
     strokes = np.stack([np.sin(x + y / 2), np.sin(x / 2 - y), np.cos(x / 3 + y / 4)], axis=2)
     grain = np.random.default_rng(5).normal(0, 0.1, strokes.shape)
     return (0.5 + 0.4 * strokes + grain).clip(0, 1).astype(np.float32)
+
+
+def pipeline_networks(seed: int = 0, *, vocabulary: int = 0) -> dict[str, Any]:
+    """The three networks of a Stable Diffusion 1.x with few channels and levels, and random weights.
+
+    The UNet has four decoder blocks; the last two have attention.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    words = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {
+            "unet": UNet2DConditionModel(
+                block_out_channels=(32, 64),
+                layers_per_block=1,
+                cross_attention_dim=64,
+                attention_head_dim=8,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            ).eval(),
+            "vae": AutoencoderKL(
+                block_out_channels=(32,) * 4,
+                layers_per_block=1,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            ).eval(),
+            "text_encoder": CLIPTextModel(words).eval(),
+        }
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Stable Diffusion 1.x, complete with its tokenizer, as diffusers writes it."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    tokens, merges = vocabulary()
+    for name, network in pipeline_networks(vocabulary=len(tokens)).items():
+        network.save_pretrained(folder / name)
+    for name in ("tokenizer", "scheduler"):
+        (folder / name).mkdir()
+    words = folder / "tokenizer"
+    (words / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(tokens)}))
+    (words / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    steps = {"beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(steps))
+    index = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+    index |= {"tokenizer": "CLIPTokenizer", "scheduler": "DDIMScheduler"}
+    classes = {name: ["diffusers", kind] for name, kind in index.items()}
+    index_of = {"_class_name": "StableDiffusionPipeline", **classes}
+    (folder / "model_index.json").write_text(json.dumps(index_of))
+    return folder

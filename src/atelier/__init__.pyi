@@ -1,4 +1,4 @@
-from .api import Controls, generate, replay, run, save_style, stylize
+from .api import Controls, generate, harmonise, replay, run, save_style, stylize
 from .core.errors import (
     AtelierError,
     InputError,
@@ -34,6 +34,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "generate",
+    "harmonise",
     "list_methods",
     "replay",
     "run",

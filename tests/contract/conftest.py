@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
@@ -20,7 +21,10 @@ Add = Callable[[str], None]
 SMALL: dict[str, dict[str, Any]] = {
     "clipstyler": {"patches": 4},
     "gatys": {"smallest": 32},
+    "diffusion_in_style": {"noise": 1.0},
+    "harmonise": {"engine": "adain"},
     "quilting": {"passes": 2},
+    "styleid": {"blocks": (2, 3)},
     "zecon": {"skip": 0, "views": 2, "view_side": 32},
 }
 
@@ -53,15 +57,24 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], d
 
 @pytest.fixture
 def tiny(
-    kind: Kind, tiny_encoder: Path, tiny_clip: Path, tiny_weights: Callable[[Kind], dict[str, str]]
+    kind: Kind,
+    tiny_encoder: Path,
+    tiny_clip: Path,
+    tiny_weights: Callable[[Kind], dict[str, str]],
+    request: pytest.FixtureRequest,
 ) -> dict[str, Any]:
     """Settings with which a method runs in a moment and needs no weights but tiny ones."""
     settings: dict[str, Any] = {"device": "cpu", **tiny_weights(kind)}
+    if kind.takes.mask == "required":
+        # Nearly all of the picture: black only at the bottom.
+        settings["mask"] = np.vstack([np.ones((7, 8), np.float32), np.zeros((1, 8), np.float32)])
     for name, field in kind.Knobs.model_fields.items():
         if name == "encoder":
             settings[name] = str(tiny_encoder)
         elif name == "clip" and field.default:
             settings[name] = str(tiny_clip)
+        elif name == "pipeline":  # made only where it is needed, because it imports diffusers
+            settings[name] = str(request.getfixturevalue("tiny_pipeline"))
         elif re.search("iterations|steps", name):
             settings[name] = 2
     return settings | SMALL.get(kind.name, {})

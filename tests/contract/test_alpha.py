@@ -107,7 +107,7 @@ def test_a_canvas_round_a_style_does_not_count(kind: Kind, tiny: dict[str, Any],
     style = framed()
     canvas, alpha = np.zeros((192, 256, 3), np.float32), np.zeros((192, 256), np.float32)
     canvas[64:160, 96:224], alpha[64:160, 96:224] = style, 1
-    knobs = {name: value for name, value in tiny.items() if name != "device"}
+    knobs = {name: value for name, value in tiny.items() if name in kind.Knobs.model_fields}
     chosen = knob_rules.parse(kind.Knobs, registry.knobs_for(kind, "good", knobs))
     job = Job(tensor(photo), [tensor(style)], [1.0], torch.device("cpu"), torch.float32)
     filled = [tensor(fill_hidden(canvas, alpha))]

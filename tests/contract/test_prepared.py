@@ -43,7 +43,7 @@ def tensor(pixels: Floats) -> Tensor:
 def test_a_prepared_painter_gives_what_a_transfer_gives(
     kind: Kind, tiny: dict[str, Any], photo: Floats, painting: Floats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {name: value for name, value in tiny.items() if name != "device"}
+    given = {name: value for name, value in tiny.items() if name in kind.Knobs.model_fields}
     knobs = knob_rules.parse(kind.Knobs, registry.knobs_for(kind, "good", given))
     alpha = torch.ones(1, 1, *painting.shape[:2])
     alpha[..., :10] = 0

@@ -102,6 +102,29 @@ MovedRegions = Annotated[
 ]
 MovedMask = Annotated[Path | None, _file("--mask", says="The mask, if it has moved.")]
 
+# harmonise
+Composite = Annotated[Path, _argument("COMPOSITE", "A painting into which an object was pasted.")]
+ObjectMask = Annotated[
+    Path,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="The object: white in this picture.",
+        readable=False,
+        show_default=False,
+    ),
+]
+Background = Annotated[
+    Path | None,
+    _file("--background", says="The painting without the object. [default: what surrounds the object]"),
+]
+ObjectFeather = Annotated[
+    float | None,
+    typer.Option(
+        "--feather", metavar="PIXELS", min=0, help="Width of the object's soft edge in pixels. [default: 2]"
+    ),
+]
+
 # the other commands
 Painting = Annotated[Path, _argument("PAINTING", "The style picture.")]
 StyleOutput = Annotated[Path, _file("--output", "-o", says="The file to write: NAME.safetensors.")]

@@ -46,7 +46,7 @@ def emit(values: Mapping[str, Any]) -> None:
 
 
 class Watch:
-    """A progress listener: a bar with the time left, losses at every 50th step, and Ctrl-C.
+    """A progress listener: a bar with the time left, notes, losses at every 50th step, and Ctrl-C.
 
     The first Ctrl-C stops the work and keeps the best picture so far; a second one ends it at once.
     """
@@ -62,6 +62,8 @@ class Watch:
         self.last = event
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=event.done, total=event.total, description=event.stage)
+        if event.note and not self.quiet:
+            say(event.note)
         due = event.done % EVERY == 0 or event.done == event.total or event.stage != self._stage
         if due and event.losses and not self.quiet:
             terms = "  ".join(f"{name} {value:.4g}" for name, value in event.losses.items())

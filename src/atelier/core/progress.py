@@ -15,7 +15,8 @@ class Event:
     """Progress of a run: step `done` of `total` in the stage `stage`.
 
     `losses` are the weighted terms of the objective by name. `preview` returns the current picture,
-    (B, 3, H, W) in 0..1; it costs nothing until it is called.
+    (B, 3, H, W) in 0..1; it costs nothing until it is called. `note` is a line to show the user once, such as
+    a memory plan.
 
     >>> import atelier, numpy as np
     >>> events = []
@@ -30,6 +31,7 @@ class Event:
     stage: str = ""
     losses: Mapping[str, float] = field(default_factory=dict)
     preview: Callable[[], torch.Tensor] | None = None
+    note: str = ""
 
 
 Listener = Callable[[Event], bool | None]
@@ -55,13 +57,14 @@ class Progress:
         stage: str = "",
         losses: Mapping[str, float] | None = None,
         preview: Callable[[], torch.Tensor] | None = None,
+        note: str = "",
     ) -> bool:
         """Send an event; True while the work should continue. Nothing is sent after a stop."""
         if self.stopped:
             return False
         self.done = done
         if self._listener is not None:
-            answer = self._listener(Event(done, total, stage, losses or {}, preview))
+            answer = self._listener(Event(done, total, stage, losses or {}, preview, note))
             self.stopped = answer is False
         return not self.stopped
 
@@ -76,7 +79,12 @@ class Progress:
         def forward(event: Event) -> bool:
             done = index * event.total + event.done
             return self.report(
-                done, count * event.total, stage=event.stage, losses=event.losses, preview=event.preview
+                done,
+                count * event.total,
+                stage=event.stage,
+                losses=event.losses,
+                preview=event.preview,
+                note=event.note,
             )
 
         part = Progress(forward)

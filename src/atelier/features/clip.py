@@ -138,7 +138,7 @@ def load(name: str | Path) -> Clip:
     except WeightsError as error:
         raise WeightsError(f"{name}: {error}") from error
     mean, std = _normalisation(str(name)) or (known.mean, known.std)
-    return Clip(model, _tokenizer(file.parent), mean=mean, std=std, name=str(name))
+    return Clip(model, tokenizer(file.parent), mean=mean, std=std, name=str(name))
 
 
 def check(name: str | Path) -> None:
@@ -202,7 +202,7 @@ def _model(state: dict[str, Tensor], activation: Activation) -> CLIPModel:
     return model
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer | None:
+def tokenizer(folder: Path) -> CLIPTokenizer | None:
     """The tokenizer of the vocabulary in a folder, or of any installed CLIP: all read the same one."""
     from transformers import CLIPTokenizer
 

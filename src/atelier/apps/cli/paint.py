@@ -1,4 +1,4 @@
-"""Commands that make pictures: stylize, generate, replay."""
+"""Commands that make pictures: stylize, harmonise, generate, replay."""
 
 from __future__ import annotations
 
@@ -70,6 +70,47 @@ def _stylize_flags(words: Sequence[str]) -> Flags:
 
     kind = method_of(words)
     return Flags(settings(kind), inputs(kind))
+
+
+def harmonise(
+    composite: arguments.Composite,
+    mask: arguments.ObjectMask,
+    background: arguments.Background = None,
+    feather: arguments.ObjectFeather = None,
+    output: arguments.Output = None,
+    quality: arguments.Quality = "good",
+    bits: arguments.Bits = None,
+    no_receipt: arguments.NoReceipt = False,
+    no_metadata: arguments.NoMetadata = False,
+    overwrite: arguments.Overwrite = False,
+    as_json: arguments.Json = False,
+    **settings: Any,
+) -> None:
+    from atelier import api
+
+    _write(
+        lambda watch: api.harmonise(
+            composite,
+            mask,
+            background,
+            quality=quality,
+            progress=watch,
+            **_settings(settings | {"feather": feather}, no_receipt),
+        ),
+        output or Path(f"{composite.stem}-harmonised.png"),
+        bits=bits,
+        metadata=not no_metadata,
+        longest=_longest(settings.get("size")),
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+def _harmonise_flags(words: Sequence[str]) -> Flags:
+    from atelier.apps.cli.declared import settings
+    from atelier.methods import registry
+
+    return Flags(settings(registry.find("harmonise"), skip=("feather", "style_weights", "style_scale")))
 
 
 def generate(
@@ -227,6 +268,12 @@ COMMANDS = (
         "Make a picture without a photo, such as a texture from a sample.",
         generate,
         _generate_flags,
+    ),
+    Entry(
+        "harmonise",
+        "Repaint an object that was pasted into a painting, so that it belongs there.",
+        harmonise,
+        _harmonise_flags,
     ),
     Entry("replay", "Make a picture again from its receipt: the same pixels on the same machine.", replay),
 )
