@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from atelier.core.progress import Progress
     from atelier.methods.base import Context
-    from atelier.networks.stable_diffusion import StableDiffusion
-    from atelier.networks.stable_diffusion_layout import Parts
-    from atelier.networks.stable_diffusion_memory import MemoryPlan
+    from atelier.pipelines.stable_diffusion import StableDiffusion
+    from atelier.pipelines.stable_diffusion_layout import Parts
+    from atelier.pipelines.stable_diffusion_memory import MemoryPlan
 
 #: What the methods declare as their extra and packages.
 EXTRA, PACKAGES = "diffusion", ("diffusers", "transformers")
@@ -79,7 +79,7 @@ class Room:
 
     def planned(self, size: tuple[int, int], *, batch: int = 1, kept: Sequence[int] = (0,)) -> MemoryPlan:
         """The memory plan for pictures of `size`, (height, width). Raises ResourceError if none fits."""
-        from atelier.networks import stable_diffusion_memory as memory
+        from atelier.pipelines import stable_diffusion_memory as memory
 
         savings = memory.Savings(self.knobs.tiles, self.knobs.slices, self.knobs.offload)
         loaded = self._held is not None
@@ -99,7 +99,7 @@ class Room:
         return replace(self._held[1], plan=plan)
 
     def _load(self, offload: bool, slices: bool) -> StableDiffusion:
-        from atelier.networks import stable_diffusion
+        from atelier.pipelines import stable_diffusion
 
         parts = self._found() if self.parts.empty else self.parts
         name = self.knobs.pipeline
@@ -108,7 +108,7 @@ class Room:
         )
 
     def _found(self) -> Parts:
-        from atelier.networks import stable_diffusion_layout
+        from atelier.pipelines import stable_diffusion_layout
 
         found = stable_diffusion_layout.find(self.knobs.pipeline)
         if self._tuned is None:

@@ -1,0 +1,1 @@
+"""Published pipelines of several networks: their files, their memory, and their parts opened."""
