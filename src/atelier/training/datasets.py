@@ -138,10 +138,12 @@ def _styles(settings: Any) -> Read:
 
 
 def _one_style(settings: Any) -> Read:
-    photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
     styles = read_styles((settings.style,), settings.style_side)
     if len(styles) > 1:
         raise TrainingError(f"{settings.style} has {len(styles)} pictures: this method learns a single style")
+    if not settings.photos:  # only where the method allows it
+        return (), DataInfo(styles)
+    photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
@@ -310,7 +312,8 @@ class Draws(Dataset[dict[str, Any]]):
         row: dict[str, Any] = {}
         for stream in self.streams:
             row |= self._drawn(stream, generator)
-        return row
+        # A method that learns from its style alone still has batches, of empty rows.
+        return row or {"row": key[1]}
 
     def _drawn(self, stream: Stream, generator: torch.Generator) -> dict[str, Any]:
         """A crop (3, S, S) uint8, with its label and caption if there are any."""
