@@ -25,8 +25,8 @@ LEVELS = 4
 _STRIP, _MARGIN = 1 << 21, 64
 #: Standard deviation below which a band is noise; it is added to the picture's, so noise is not amplified.
 _NOISE = 1 / 255
-#: Largest factor by which each round amplifies detail.
-_GAINS = (3.0, 1.2)
+#: Largest factor by which detail is amplified in the first round and in each later one.
+_GAIN, _NEXT_GAIN = 3.0, 1.2
 #: The rest is set before, by `lend_colours`: largest factor here, and its noise (five shades of 255).
 _REST, _REST_NOISE = 1.2, 5 / 255
 
@@ -36,19 +36,20 @@ def lend_bands(
     wanted: Sequence[Sequence[Tensor]],
     shares: Sequence[float] | Tensor,
     *,
+    rounds: int = 2,
     out: Tensor | None = None,
 ) -> Tensor:
     """A picture (1, 3, H, W), 0..1, whose detail bands have the covariances of its styles' bands.
 
     `wanted` are the `covariances` of each style; `shares` are the weights of the styles, which sum to 1, or
     their shares of every pixel (K, 1, H, W). Detail in a colour direction in which a style has none is
-    removed; no detail is amplified much more than three times. The mean of all colours stays.
-    `out`, which may be the picture itself, is where the result goes.
+    removed; in two rounds no detail is amplified much more than three times. The mean of all colours stays.
+    Bands of a pyramid overlap, so each of the `rounds` brings them nearer to what is wanted. `out`, which may
+    be the picture itself, is where the result goes.
     """
     made = torch.empty_like(picture) if out is None else out
-    # Bands of a pyramid overlap: a second round brings all of them near what is wanted.
-    for gain in _GAINS:
-        _lend_once(picture, wanted, shares, gain, made)
+    for done in range(rounds):
+        _lend_once(picture, wanted, shares, _NEXT_GAIN if done else _GAIN, made)
         picture = made
     return made.clamp_(0, 1)
 

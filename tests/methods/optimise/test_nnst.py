@@ -113,7 +113,8 @@ def test_targets_hold_a_share_of_the_photos_own_features(settings: dict[str, Any
     """A share of 1 is AdaIN: the photo's features with the style's mean and deviation, by the formula."""
     content, style = waves(64, 96), waves(48, 80, 1)
     whole, half, none = (
-        canvas(content, [style], settings, knobs={"content_share": share}) for share in (1.0, 0.5, 0.0)
+        canvas(content, [style], settings, knobs={"content_share": share, "content_layers": "all"})
+        for share in (1.0, 0.5, 0.0)
     )
     for objective in (whole, half, none):
         objective.choose(tensor(content))
@@ -126,6 +127,24 @@ def test_targets_hold_a_share_of_the_photos_own_features(settings: dict[str, Any
     matched = none.table[none.chosen.flatten()]
     wanted = torch.nn.functional.normalize(matched + whole.table)
     assert torch.allclose(half.table, wanted, atol=1e-3)
+
+
+def test_deep_layers_hold_most_of_the_photo(settings: dict[str, Any]) -> None:
+    """By the square of the stage: none at the first, then a ninth, four ninths, and all at the last."""
+    content, style = waves(64, 96), waves(48, 80, 1)
+    deep, whole, none = (
+        canvas(content, [style], settings, knobs={"content_share": share, "content_layers": layers})
+        for share, layers in ((0.9, "deep"), (1.0, "all"), (0.0, "all"))
+    )
+    for objective in (deep, whole, none):
+        objective.choose(tensor(content))
+    columns, chosen = deep.matcher.columns, none.side.directions[none.chosen.flatten()]
+    stages = torch.tensor([int(tap[4]) for tap in columns.taps])
+    shares = torch.repeat_interleave(
+        torch.tensor([0, 0.1, 0.4, 0.9])[stages - 1], torch.tensor(columns.widths)
+    )
+    wanted = torch.nn.functional.normalize(chosen + shares * (whole.table - chosen))
+    assert torch.allclose(deep.table, wanted, atol=1e-5)
 
 
 def test_hidden_pixels_do_not_count_for_the_photos_moments(settings: dict[str, Any]) -> None:
@@ -323,7 +342,7 @@ def test_a_larger_size_starts_with_the_fine_detail_of_the_first_picture(
 
 def test_a_receipt_from_before_its_knobs_runs_as_it_did(settings: dict[str, Any]) -> None:
     content = waves(64, 96)
-    knobs = {name: value for name, value in NNST.before.items() if name != "bands"}
+    knobs = {name: value for name, value in NNST.before.items() if "band" not in name}
     objective = canvas(content, [waves(48, 80, 1)], settings, knobs=knobs)
     objective.choose(tensor(content))
     assert objective.table is objective.side.directions

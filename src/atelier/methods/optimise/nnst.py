@@ -8,7 +8,8 @@ Differences from the paper, for speed and to preserve the photo: the optimisatio
 `nnst_d`, scaled down, so that a few steps at each size are enough and errors in large areas are fixed at
 small sizes, where it is cheap. Each larger size starts with fine detail of that picture and of the photo
 (`fine`, `photo_detail`), because a few steps do not bring eyes or windows back. Most of each query is the
-photo's, and each target is in part the photo's own feature with the style's moments (`content_share`).
+photo's, and each target is in part the photo's own feature with the style's moments (`content_share`), most
+in the deepest layers, which say what the photo shows.
 Features are centred before comparison, and all layers have equal weight. The encoder runs in bfloat16, and
 the search uses the principal directions of the style's features. Above `stroke_size` the style is not
 enlarged further, and the finished picture gets the style's statistics of colour and detail. Feature splitting
@@ -49,7 +50,14 @@ class NNST(_Optimising):
         "Neural Neighbor Style Transfer",
         "https://arxiv.org/abs/2203.13215",
     )
-    before = {"bands": False, "content_share": 0.0, "fine": 0.0, "photo_detail": 0.0}  # noqa: RUF012
+    before = {  # noqa: RUF012
+        "bands": False,
+        "band_rounds": 2,
+        "content_share": 0.0,
+        "content_layers": "all",
+        "fine": 0.0,
+        "photo_detail": 0.0,
+    }
     native = frozenset({"strength", "styles", "regions"})
 
     class Knobs(EncoderKnobs):
@@ -65,7 +73,10 @@ class NNST(_Optimising):
         )
         keep: float = knob(0.75, "Weight of the photo itself in the search.", ge=0, le=1)
         content_share: float = knob(
-            0.13, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
+            0.35, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
+        )
+        content_layers: Literal["deep", "all"] = knob(
+            "deep", "'deep' gives this share to the deepest layers and less to the others; 'all' is even."
         )
         fine: float = knob(
             1.0, "Share of fine detail with which each larger size starts; at 0 it is optimised.", ge=0, le=1
@@ -88,8 +99,8 @@ class NNST(_Optimising):
         turned: Literal["no", "mirrored", "all"] = knob(
             "no", "Rotated copies of the style to search as well."
         )
-        iterations: int = knob(20, "Evaluations at the final size.", ge=1)
-        coarse_iterations: int = knob(20, "Evaluations at each coarser size.", ge=1)
+        iterations: int = knob(8, "Evaluations at the final size.", ge=1)
+        coarse_iterations: int = knob(30, "Evaluations at each coarser size.", ge=1)
         rematch: int = knob(10, "Evaluations between two searches.", ge=1)
         step_size: float = knob(
             4e-3, "Adam's step at each level of the pyramid, in units of the pixel range.", gt=0, le=1
@@ -107,6 +118,9 @@ class NNST(_Optimising):
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
         bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
+        band_rounds: int = knob(
+            6, "Rounds in which it gets this contrast; each comes nearer to the style's.", ge=1, le=16
+        )
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
 
@@ -117,7 +131,7 @@ class NNST(_Optimising):
             return tuple(kind.weights(chosen))
 
     qualities = {  # noqa: RUF012
-        "draft": {"iterations": 8, "coarse_iterations": 12},
+        "draft": {"iterations": 4, "coarse_iterations": 15},
         "good": {},
         "best": {},
         "published": {
@@ -148,7 +162,9 @@ class NNST(_Optimising):
         else:
             # The loss compares directions of features, not their lengths, so it does not constrain contrast.
             detail = detail_statistics(job) if knobs.bands else None
-            picture = lend_statistics(job, picture, colours=knobs.colours, detail=detail)
+            picture = lend_statistics(
+                job, picture, colours=knobs.colours, detail=detail, rounds=knobs.band_rounds
+            )
         return torch.lerp(base, picture, job.strength)
 
     def style_side(self, knobs: NNST.Knobs, side: int) -> int:

@@ -34,6 +34,8 @@ class MatchKnobs(Protocol):
     @property
     def content_share(self) -> float: ...
     @property
+    def content_layers(self) -> str: ...
+    @property
     def light(self) -> float: ...
     @property
     def coarsest(self) -> int: ...
@@ -74,14 +76,16 @@ class Side:
 class Matcher:
     """The state shared by all sizes: the job, the encoder, and the weights of layers and styles.
 
-    `gain` (D,) divides each layer by its mean length over the styles; `bias` (K,) is the score bias of each
-    style that makes its share of the canvas equal its weight.
+    `gain` (D,) divides each layer by its mean length over the styles; `content_shares` (D,) is the photo's
+    share in the targets; `bias` (K,) is the score bias of each style that makes its share of the canvas equal
+    its weight.
     """
 
     def __init__(self, job: Job, knobs: MatchKnobs, columns: features.Hypercolumns) -> None:
         self.job, self.knobs, self.columns = job, knobs, columns
         self.styles = [(style, seen) for style, seen, _ in used_styles(job)]
         self.gain, self.bias = self._gain(), None
+        self.content_shares = _content_shares(columns, knobs).to(self.gain)
         weights = [weight for _, _, weight in used_styles(job)]
         if len(weights) > 1 and job.regions is None:
             self.bias = self._shares(weights)
@@ -125,6 +129,21 @@ class Matcher:
         keys = [choices.of_group(one)[:, :-1] for one in range(len(weights))]  # without the lightness
         scores = [maths.nearest(queries, some)[1] for some in keys]
         return maths.balance(torch.stack(scores, 1), weights)
+
+
+def _content_shares(columns: features.Hypercolumns, knobs: MatchKnobs) -> torch.Tensor:
+    """The photo's share in the targets, (D,): the same for all layers, or growing to the deepest layer's.
+
+    It grows with the square of the stage's number, from 0 at the first: shallow layers hold strokes and
+    colours, deep ones what the photo shows.
+    """
+    stages = torch.tensor([columns.encoder.scale(tap).bit_length() for tap in columns.taps])
+    if knobs.content_layers == "deep":
+        depth = (stages - 1) / max(1, int(stages.max()) - 1)
+        shares = knobs.content_share * depth.square()
+    else:
+        shares = torch.full(stages.shape, knobs.content_share)
+    return torch.repeat_interleave(shares, torch.tensor(columns.widths))
 
 
 def _side(
@@ -290,8 +309,8 @@ class MatchObjective:
     def _mix(self) -> None:
         """Compute the target of each position: its match, mixed with the photo's own direction.
 
-        `content_share` mixes in the photo's feature with the style's moments (AdaIN, eq. 8); a strength
-        below 1 mixes in the feature as it is.
+        `content_shares` mix in the photo's feature with the style's moments (AdaIN, eq. 8); a strength below
+        1 mixes in the feature as it is.
         """
         from atelier.losses.cosine import centred, unit
 
@@ -303,7 +322,8 @@ class MatchObjective:
                 part = places[coarser(tile.core, features.CELL)].flatten()
                 target, rows = mixed[part], self._rows(self.content, tile)
                 if self.moments is not None:
-                    target = unit(torch.lerp(target, self._moved(rows, *self.moments), self.share))
+                    shares = self.matcher.content_shares.to(target.dtype)
+                    target = unit(torch.lerp(target, self._moved(rows, *self.moments), shares))
                 if self.own:
                     own = unit(centred(rows, self.matcher.gain, self.side.centre))
                     target = unit(torch.lerp(target, own, self.own))
