@@ -52,7 +52,7 @@ register(
         name="msgnet.published",
         file="21styles.model",
         sources=("https://www.dropbox.com/s/2iz8orqqubrfrpo/21styles.model?dl=1",),
-        licence="MIT (zhanghang1989/PyTorch-Multi-Style-Transfer)",
+        licence="MIT (PyTorch-Multi-Style-Transfer)",
         paper="Zhang & Dana 2017, Multi-style Generative Network for Real-time Transfer, arXiv:1703.06953",
         converter="msgnet",
         note="21 styles.",
