@@ -97,5 +97,31 @@ def test_every_name_of_a_published_file_has_its_layer() -> None:
         assert lora.opened(dotted, {}, layers, "the case").adapters.keys() <= layers
 
 
+def test_training_changes_the_layers_that_a_published_file_has() -> None:
+    """The 192 layers of the UNet, with their shapes at rank 4."""
+    unet = layout.empty("unet", {"cross_attention_dim": 768, "attention_head_dim": 8})
+    with torch.device("meta"):
+        made = lora.Trained(unet, 4, 1.0).exported()
+    official = LAYOUT["official_layout"]
+    assert {name: list(one.shape) for name, one in made.items()} == {
+        name: one["shape"] for name, one in official.items() if name.startswith("lora_unet_")
+    }
+
+
+def test_the_weights_of_steps_and_the_offset_of_noise() -> None:
+    from atelier.losses.diffusion import min_snr_weight
+    from atelier.maths import schedules
+    from atelier.methods.diffusion.lora import offset
+
+    schedule, index = schedules.scaled_linear(), torch.from_numpy(CASE["snr_t"])
+    left = schedule.alphas_cumprod[CASE["snr_t"]]
+    np.testing.assert_allclose(left / (1 - left), CASE["snr"], rtol=1e-4)
+    for target in ("eps", "v"):
+        found = min_snr_weight(schedule, target, index, 5.0).flatten().numpy()
+        np.testing.assert_allclose(found, CASE[f"min_snr5_{target}"], rtol=1e-4)
+    noise, level = (torch.from_numpy(CASE[f"offset_{name}"]) for name in ("noise_in", "gauss"))
+    check("offset_out_0p1", offset(noise, level, 0.1))
+
+
 def _converted() -> list[str]:
     return [str(name) for name in LAYOUT["diffusers_converted_keys_example"]]

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -224,6 +225,71 @@ def _layers(parts: Parts, kind: Kind) -> Iterable[tuple[str, torch.Size]]:
     for path, module in network.named_modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
             yield path, module.weight.shape
+
+
+# training
+
+
+class Trained(torch.nn.Module):
+    """The adapters of a LoRA in training, by the names of kohya's files.
+
+    They are those of sd-scripts' default: every linear layer and 1 x 1 convolution of the transformers in the
+    UNet. The first matrix starts random, from torch's global seed, and the second at zero, so that an
+    untrained LoRA changes nothing.
+    """
+
+    def __init__(self, unet: torch.nn.Module, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.alpha = rank, alpha
+        self.places = dict(transformer_layers(unet))
+        layers = {name: unet.get_submodule(path) for name, path in self.places.items()}
+        self.pairs = torch.nn.ModuleDict({name: _pair(layer, rank) for name, layer in layers.items()})
+
+    def attach(self, unet: torch.nn.Module) -> list[Any]:
+        """Add the adapters' outputs to those of the layers of `unet`; returns handles that undo it."""
+        return [
+            unet.get_submodule(path).register_forward_hook(partial(self._add, self.pairs[name]))
+            for name, path in self.places.items()
+        ]
+
+    def _add(self, pair: torch.nn.Module, layer: Any, seen: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        added: Tensor = pair(seen[0].to(next(pair.parameters()).dtype))
+        return made + self.alpha / self.rank * added.to(made.dtype)
+
+    def exported(self) -> State:
+        """The tensors of a file of kohya's layout."""
+        state: State = {}
+        for name, pair in self.pairs.items():
+            down, up = pair.parameters()
+            state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+            state[f"{name}.alpha"] = torch.tensor(float(self.alpha))
+        return {name: value.detach() for name, value in state.items()}
+
+
+def transformer_layers(unet: torch.nn.Module) -> Iterable[tuple[str, str]]:
+    """The names in kohya's files, and the paths, of the layers that sd-scripts changes by default."""
+    for path, module in unet.named_modules():
+        inside = ".transformer_blocks." in path or path.endswith((".proj_in", ".proj_out"))
+        linear = isinstance(module, torch.nn.Linear)
+        square = isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1)
+        if inside and (linear or square):
+            yield _kohya(("unet", path)), path
+
+
+def _pair(layer: Any, rank: int) -> torch.nn.Sequential:
+    if isinstance(layer, torch.nn.Linear):
+        parts: tuple[Any, Any] = (
+            torch.nn.Linear(layer.in_features, rank, bias=False),
+            torch.nn.Linear(rank, layer.out_features, bias=False),
+        )
+    else:
+        parts = (
+            torch.nn.Conv2d(layer.in_channels, rank, 1, bias=False),
+            torch.nn.Conv2d(rank, layer.out_channels, 1, bias=False),
+        )
+    torch.nn.init.kaiming_uniform_(parts[0].weight, a=math.sqrt(5))
+    torch.nn.init.zeros_(parts[1].weight)
+    return torch.nn.Sequential(*parts)
 
 
 # inspecting

@@ -16,6 +16,7 @@ from torch import Tensor
 import atelier
 from atelier.apps.cli.root import main
 from atelier.core.errors import UsageError, WeightsError
+from atelier.images import Picture, write
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.xdist_group("transformers")
@@ -137,6 +138,58 @@ def test_pictures_from_words_and_from_a_photo(tiny_pipeline: Path, tmp_path: Pat
     led, away = (atelier.stylize(photo, text="art", **settings, negative=one).pixels for one in ("", "blue"))
     assert led.shape == photo.shape
     assert not np.array_equal(led, away)
+
+
+@pytest.mark.slow
+def test_the_way_from_a_folder_to_a_file(
+    tiny_pipeline: Path, tmp_path: Path, photo: Floats, painting: Floats
+) -> None:
+    """A resumed run gives the file of a whole one; the file has kohya's layout and changes pictures."""
+    home = tmp_path / "pictures"
+    home.mkdir()
+    for index, one in enumerate((painting, photo)):
+        write(Picture.of(one), home / f"{index}.png")
+        (home / f"{index}.txt").write_text("red paint")
+    line = f"train lora --pictures {home} --pipeline {tiny_pipeline} --rank 2 --alpha 1 --trigger art"
+    for out, steps in (("whole", 2), ("parts", 1), ("parts", 2)):
+        more = ["--out", str(tmp_path / out), "--steps", str(steps), "--crop", "32", "--save-every", "1"]
+        assert main([*line.split(), *more, "--device", "cpu", "--no-half"]) == 0
+    whole, parts = (load_file(tmp_path / out / "lora.safetensors") for out in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert lora.inspect(tmp_path / "whole" / "lora.safetensors")["ranks"] == {"2": len(whole) // 3}
+    assert any(float(one.abs().max()) > 0 for name, one in whole.items() if "lora_up" in name)
+    settings = {"pipeline": str(tiny_pipeline), "steps": 4, "device": "cpu", "text": "art", "size": 64}
+    file = str(tmp_path / "whole" / "lora.safetensors")
+    plain, changed = (
+        atelier.generate("lora", weights=file, multiplier=share, **settings).pixels for share in (0, 4)
+    )
+    assert not np.array_equal(plain, changed)
+
+
+def test_adapters_in_training_compute_what_the_merged_file_does(tiny_pipeline: Path, tmp_path: Path) -> None:
+    parts = stable_diffusion_layout.find(tiny_pipeline)
+    plain = stable_diffusion.load(parts, torch.device("cpu"), torch.float32)
+    latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    words = plain.words([""])
+    torch.manual_seed(0)
+    trained = lora.Trained(plain.unet, 2, 3.0)
+    with torch.no_grad():
+        before = plain.predict(latents, 300, words)
+        handles = trained.attach(plain.unet)
+        assert torch.equal(plain.predict(latents, 300, words), before)  # untrained, it changes nothing
+        for weight in trained.parameters():
+            weight.add_(0.05)
+        live = plain.predict(latents, 300, words)
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(plain.predict(latents, 300, words), before)
+        save_file(
+            {name: one.contiguous() for name, one in trained.exported().items()}, tmp_path / "a.safetensors"
+        )
+        merged = lora.read(tmp_path / "a.safetensors", parts).changed(parts, 1.0)
+        again = stable_diffusion.load(merged, torch.device("cpu"), torch.float32).predict(latents, 300, words)
+    assert not torch.allclose(live, before, atol=1e-3)
+    torch.testing.assert_close(again, live, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
