@@ -68,7 +68,7 @@ def test_help_is_laid_out_in_two_columns_where_there_is_room(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert "  weights   List, download, add and verify pretrained weights.\n" in run("--help").out
+    assert "  weights    List, download, add and verify pretrained weights.\n" in run("--help").out
     monkeypatch.setenv("COLUMNS", str(NARROW))
     assert "  weights\n      List, download, add and verify\n      pretrained weights.\n" in run("--help").out
 

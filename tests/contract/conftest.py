@@ -21,8 +21,9 @@ Add = Callable[[str], None]
 SMALL: dict[str, dict[str, Any]] = {
     "clipstyler": {"patches": 4},
     "gatys": {"smallest": 32},
-    "diffusion_in_style": {"noise": 1.0},
+    "diffusion_in_style": {"noise": 1.0, "guidance": 1.0},
     "harmonise": {"engine": "adain"},
+    "lora": {"noise": 1.0, "guidance": 1.0},
     "quilting": {"passes": 2},
     "styleid": {"blocks": (2, 3)},
     "zecon": {"skip": 0, "views": 2, "view_side": 32},

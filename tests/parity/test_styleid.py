@@ -224,6 +224,7 @@ def run(pipeline: StableDiffusion) -> Any:
         yield Run(pipeline, "published", inside)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_program_on_ldm(run: Run) -> None:
     check("ldm.noise_first", run.outputs[0])
     for name in ("content", "style"):
@@ -257,8 +258,7 @@ def test_variants_of_the_program_on_ldm(run: Run, name: str, more: dict[str, Any
     check(f"ldm.result_{name}", run.sampled(start, **more)[-1].after)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", ["eps", "v"])
+@pytest.mark.parametrize("target", ["eps", pytest.param("v", marks=pytest.mark.slow)])
 def test_a_run_of_the_program_on_diffusers(pipeline: StableDiffusion, target: Any) -> None:
     name = "diffusers_v" if target == "v" else "diffusers"
     with torch.no_grad(), Opened(pipeline.unet, range(6, 12)) as inside:
@@ -302,6 +302,7 @@ def test_the_published_layout_of_the_unet_loads() -> None:
     assert {name: one.shape for name, one in state.items()} == expected
 
 
+@pytest.mark.slow
 def test_the_memory_of_features_is_what_they_take(run: Run) -> None:
     settings = dict(run.pipeline.unet.config)
 

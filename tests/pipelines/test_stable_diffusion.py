@@ -293,43 +293,58 @@ def test_attention_counts_its_weights_only_where_kernels_are_not_fused() -> None
     assert memory.peak(attend, fused=False) - memory.peak(attend) == 4 * (2 * 64 * 64 - 2 * 64)
 
 
-def planned(monkeypatch: pytest.MonkeyPatch, gib: float, **options: Any) -> plans.MemoryPlan:
-    monkeypatch.setattr(available, "available", lambda device: int(gib * 2**30))
-    return plans.plan(FULL, (1024, 1024), options.pop("device", CPU), torch.float32, **options)
-
-
 def test_the_networks_of_the_full_size_have_their_published_number_of_weights() -> None:
     """860 million in the UNet, 84 in the VAE, 123 in the text encoder (Stable Diffusion 1.5)."""
     counts = plans._weights(FULL)
     assert counts == (859_520_964, 83_653_863, 123_060_480)
 
 
-def test_a_plan_gives_up_features_first_and_then_whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+class Machine:
+    """A machine whose free memory can be set, and the plans of the tiny pipeline on it."""
+
+    def __init__(self, parts: layout.Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parts, self.free = parts, 1 << 40
+        monkeypatch.setattr(available, "available", lambda device: self.free)
+
+    def plan(self, free: int | None = None, device: str = "cpu", **options: Any) -> plans.MemoryPlan:
+        self.free = 1 << 40 if free is None else free
+        return plans.plan(self.parts, (640, 512), torch.device(device), torch.float32, **options)
+
+
+@pytest.fixture
+def machine(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(layout.find(tiny_pipeline), monkeypatch)
+
+
+def test_a_plan_gives_up_features_first_and_then_whole_pictures(machine: Machine) -> None:
     kept = (3 << 30, 0)
-    rich, poor, poorest = (planned(monkeypatch, gib, kept=kept) for gib in (40, 8.2, 6))
+    rich = machine.plan(kept=kept)
+    poor = machine.plan(rich.total - 1, kept=kept)
+    poorest = machine.plan(poor.total - 1, kept=kept)
     assert (rich.kept, rich.tiles) == (3 << 30, False)
     assert (poor.kept, poor.tiles) == (0, False)
     assert (poorest.kept, poorest.tiles) == (0, True)
-    assert rich.total > poor.total > poorest.total
-    with pytest.raises(ResourceError, match=r"1024 x 1024 pixels needs at least .* 2\.0 GiB are available"):
-        planned(monkeypatch, 2)
+    assert rich.total - poor.total == 3 << 30
+    with pytest.raises(ResourceError, match=r"512 x 640 pixels needs at least .* GiB are available"):
+        machine.plan(poorest.total - 1, kept=kept)
     assert "the VAE in tiles" in str(poorest)
     assert "\n" not in str(poorest)
 
 
-def test_networks_that_are_loaded_already_need_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_are_loaded_already_need_no_room(machine: Machine) -> None:
+    least = machine.plan(savings=plans.Savings(tiles="on"))
     with pytest.raises(ResourceError):
-        planned(monkeypatch, 4)
-    assert planned(monkeypatch, 4, loaded=True).available > 4 << 30
+        machine.plan(least.total - 1)
+    assert machine.plan(least.total - 1, loaded=True).available == least.total - 1 + least.networks
 
 
-def test_on_a_gpu_networks_wait_in_main_memory_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = torch.device("cuda")
-    plan = planned(monkeypatch, 5.0, device=cuda)
-    assert plan.offload
-    assert plan.networks == 4 * 859_520_964
+def test_on_a_gpu_networks_wait_in_main_memory_at_last(machine: Machine) -> None:
+    tiled = machine.plan(device="cuda", savings=plans.Savings(tiles="on", offload="off"))
+    last = machine.plan(tiled.total - 1, device="cuda")
+    assert (last.tiles, last.offload) == (True, True)
+    assert last.networks == max(4 * count for count in plans._weights(machine.parts))
     with pytest.raises(ResourceError):
-        planned(monkeypatch, 5.0, device=cuda, savings=plans.Savings(offload="off"))
+        machine.plan(tiled.total - 1, device="cuda", savings=plans.Savings(offload="off"))
 
 
 def test_saving_memory_changes_nothing_but_tiles(

@@ -125,6 +125,9 @@ ObjectFeather = Annotated[
     ),
 ]
 
+# lora
+LoraFile = Annotated[Path, _argument("FILE", "A LoRA file.")]
+
 # the other commands
 Painting = Annotated[Path, _argument("PAINTING", "The style picture.")]
 StyleOutput = Annotated[Path, _file("--output", "-o", says="The file to write: NAME.safetensors.")]

@@ -5,7 +5,7 @@ The pipeline is loaded once a process for a device and a precision, after its me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
@@ -56,8 +56,8 @@ class PipelineKnobs(AnyKnobs):
 class Room:
     """The pipeline of some knobs: planned for a size of picture, then loaded.
 
-    `tuned` are tensors that take the place of its UNet's; `mark` tells them apart. Missing and wrong weights
-    fail at once, before any work.
+    `change` changes its parts, for instance their tensors; `mark` tells such pipelines apart. Missing and
+    wrong weights fail at once, before any work.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Room:
         knobs: PipelineKnobs,
         context: Context,
         *,
-        tuned: Mapping[str, Tensor] | None = None,
+        change: Callable[[Parts], Parts] | None = None,
         mark: str = "",
     ) -> None:
         for package in PACKAGES:
@@ -73,7 +73,7 @@ class Room:
         self.knobs, self.device = knobs, context.device
         self.dtype = _precision(context) if knobs.half else torch.float32
         self.fingerprint = weights.fingerprint(knobs.pipeline) + mark
-        self._tuned = tuned
+        self._change = change
         self.parts = self._found()
         self._held: tuple[Any, StableDiffusion] | None = None
 
@@ -111,10 +111,7 @@ class Room:
         from atelier.pipelines import stable_diffusion_layout
 
         found = stable_diffusion_layout.find(self.knobs.pipeline)
-        if self._tuned is None:
-            return found
-        tuned = dict(self._tuned)
-        return replace(found, unet=found.unet._replace(read=lambda: tuned))
+        return found if self._change is None else self._change(found)
 
 
 def _precision(context: Context) -> torch.dtype:

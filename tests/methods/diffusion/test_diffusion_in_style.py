@@ -42,6 +42,7 @@ def train(folder: Path, pipeline: Path, out: Path, *more: str) -> int:
     return main([*line.split(), "--no-half", "--device", "cpu", "--save-every", "1", *more])
 
 
+@pytest.mark.slow
 def test_the_way_from_a_folder_to_pictures(
     folder: Path, tiny_pipeline: Path, tmp_path: Path, photo: Floats, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ import typer
 
 from atelier import __version__
 from atelier.apps import weights
-from atelier.apps.cli import listing, paint, style, train
+from atelier.apps.cli import listing, lora, paint, style, train
 from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
@@ -44,6 +44,7 @@ def application(args: Sequence[str]) -> typer.Typer:
     shelf = [Entry(name, *command) for name, command in weights.COMMANDS.items()]
     groups = {
         "weights": ("List, download, add and verify pretrained weights.", shelf),
+        "lora": ("Look into LoRA files.", lora.COMMANDS),
         "style": ("Save styles for later use.", style.COMMANDS),
         "train": ("Train networks on your own pictures.", train.commands(line)),
     }

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -368,7 +368,8 @@ class _Painting:
     def __init__(self, styles: Styles, knobs: DiffusionInStyle.Knobs, context: Context) -> None:
         self.words, self.knobs, self.seed = " ".join(styles.texts), knobs, context.seed
         self.noise, tuned = read(knobs.weights)
-        self.room = latent.Room(knobs, context, tuned=tuned, mark=weights.fingerprint(knobs.weights))
+        mark = weights.fingerprint(knobs.weights)
+        self.room = latent.Room(knobs, context, change=partial(_with_unet, tuned), mark=mark)
 
     def paint(self, frame: Frame) -> Result:
         """The picture; the photo itself if the work is stopped before there is one."""
@@ -424,6 +425,13 @@ class _Painting:
             return guided(both[:1], both[1:], share)
 
         return predict
+
+
+def _with_unet(tuned: dict[str, Tensor] | None, parts: Any) -> Any:
+    """The parts of a pipeline with a trained UNet."""
+    if tuned is None:
+        return parts
+    return replace(parts, unet=parts.unet._replace(read=lambda: tuned))
 
 
 def read(name: str) -> tuple[StyleNoise, dict[str, Tensor] | None]:
