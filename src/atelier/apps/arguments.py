@@ -128,3 +128,30 @@ RunFolder = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Fail if the folder already holds checkpoints.")]
 Threads = Annotated[int | None, _number("--threads", "CPU threads. [default: one per core]")]
+
+# the bench
+ProtocolName = Annotated[
+    str, _argument("PROTOCOL", "A .toml file, or the name of a protocol from 'atelier bench list'.")
+]
+BenchFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of the grid: rows, pictures. [default: out/bench/NAME]",
+    ),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of the protocol's pictures. [default: that of the protocol]",
+    ),
+]
+Jobs = Annotated[
+    int | None, _number("--jobs", "Processes. [default: the protocol's, or one per core and its threads]")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Do the cells again that failed.")]

@@ -16,7 +16,7 @@ import typer
 
 from atelier import __version__
 from atelier.apps import weights
-from atelier.apps.cli import listing, paint, style, train
+from atelier.apps.cli import bench, listing, paint, style, train
 from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
@@ -46,9 +46,11 @@ def application(args: Sequence[str]) -> typer.Typer:
         "weights": ("List, download, add and verify pretrained weights.", shelf),
         "style": ("Save styles for later use.", style.COMMANDS),
         "train": ("Train networks on your own pictures.", train.commands(line)),
+        "bench": ("Compare methods on the same pictures: one grid, one table.", bench.COMMANDS),
     }
+    usual = {"bench": bench.USUAL}
     for name, (sentence, entries) in groups.items():
-        inner = group(name, sentence)
+        inner = group(name, sentence, usual.get(name))
         rest = _from_first_word(line[1:]) if line[:1] == [name] else []
         for entry in entries:
             entry.add_to(inner, rest[1:] if rest[:1] == [entry.name] else None)
