@@ -155,3 +155,13 @@ Jobs = Annotated[
     int | None, _number("--jobs", "Processes. [default: the protocol's, or one per core and its threads]")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Do the cells again that failed.")]
+GridFolder = Annotated[Path, _argument("FOLDER", "The folder of a grid, such as out/bench/smoke.")]
+SiteFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder for the page. [default: report, in the grid's folder]",
+    ),
+]

@@ -120,9 +120,14 @@ def finite(value: Any) -> Any:
 
 
 def check(place: Place) -> tuple[str, bool]:
-    """What is missing, one line each, and whether nothing is."""
+    """What is missing, one line each, and whether nothing is. Methods are tried on the first pair."""
     made = plan(place.protocol, place.data, place.folder)
-    lacking = [*(problem.reason for problem in made.problems), *_features(place), *_programs(place)]
+    lacking = [
+        *(problem.reason for problem in made.problems),
+        *(f"the method {problem.what}: {problem.reason}" for problem in made.idle),
+        *_features(place),
+        *_programs(place),
+    ]
     lines = [f"{len(made.cells)} cells: {len(made.entries)} methods (baselines included), "]
     lines[0] += f"{len(made.contents)} contents, {len(made.styles)} styles, {place.protocol.size} px"
     lines += [f"missing: {one}" for one in lacking] or ["nothing is missing"]

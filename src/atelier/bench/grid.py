@@ -76,10 +76,10 @@ def run(
     where it was. Raises InputError for missing pictures, UsageError for metrics that cannot be computed here,
     and OutputError while another process runs the same grid.
     """
+    plan = planned(protocol, data, folder)
+    check(plan)
     _make(folder)
     with _alone(folder):
-        plan = planned(protocol, data, folder)
-        check(plan)
         table = Table(folder, create=True)
         try:
             table.plan(plan, _facts(protocol, jobs), list(_columns(protocol)))

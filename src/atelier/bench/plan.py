@@ -31,7 +31,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a protocol in the order of their work, with the entries of its methods by label."""
+    """The cells of a protocol in the order of their work, with the entries of its methods by label.
+
+    `problems` are missing pictures, without which nothing runs, and `idle` the methods that cannot run here,
+    whose cells will fail.
+    """
 
     protocol: Protocol
     contents: Sequence[Input]
@@ -39,6 +43,7 @@ class Plan:
     cells: Sequence[Cell]
     entries: dict[str, MethodEntry | ExternalEntry]
     problems: Sequence[Problem] = field(default_factory=list)
+    idle: Sequence[Problem] = field(default_factory=list)
 
 
 def plan(protocol: Protocol, data: Path, folder: Path) -> Plan:
@@ -46,16 +51,18 @@ def plan(protocol: Protocol, data: Path, folder: Path) -> Plan:
 
     Raises nothing for missing pictures: they are the plan's problems.
     """
+    data, folder = data.resolve(), folder.resolve()
     contents, missing = inputs(protocol.contents, data, folder / "inputs")
     styles, more = inputs(protocol.styles, data, folder / "inputs")
     every: tuple[MethodEntry | ExternalEntry, ...] = (*protocol.methods, *protocol.external)
     entries = {one.label: one for one in every}
+    idle: list[Problem] = []
     cells = [
         cell
         for entry in entries.values()
-        for cell in _cells(protocol, entry, _pairs(protocol, contents, styles))
+        for cell in _cells(protocol, entry, _pairs(protocol, contents, styles), idle)
     ]
-    return Plan(protocol, contents, styles, cells, entries, [*missing, *more])
+    return Plan(protocol, contents, styles, cells, entries, [*missing, *more], idle)
 
 
 def _pairs(
@@ -68,11 +75,14 @@ def _pairs(
 
 
 def _cells(
-    protocol: Protocol, entry: MethodEntry | ExternalEntry, pairs: Sequence[tuple[Input, Input]]
+    protocol: Protocol,
+    entry: MethodEntry | ExternalEntry,
+    pairs: Sequence[tuple[Input, Input]],
+    idle: list[Problem],
 ) -> Iterator[Cell]:
     """The cells of a method, for the styles of the kinds that it takes."""
     fitting = [pair for pair in pairs if takes(entry, pair[1])]
-    facts = _facts(protocol, entry, fitting[0]) if fitting else {}
+    facts = _facts(protocol, entry, fitting[0], idle) if fitting else {}
     for content, style in fitting:
         key = _digest(facts | {"content": content.sha256, "style": style.sha256, "words": style.text})
         name = f"pictures/{slug(entry.label)}/{content.name}__{style.name}.png"
@@ -88,22 +98,28 @@ def takes(entry: MethodEntry | ExternalEntry, style: Input) -> bool:
 
 
 def _facts(
-    protocol: Protocol, entry: MethodEntry | ExternalEntry, pair: tuple[Input, Input]
+    protocol: Protocol,
+    entry: MethodEntry | ExternalEntry,
+    pair: tuple[Input, Input],
+    idle: list[Problem],
 ) -> dict[str, Any]:
     """What all cells of a method share and their pixels depend on, versions and weights included."""
     facts = {"entry": entry.model_dump(mode="json", exclude={"name"}), "versions": recipes.versions()}
     shared = {"size": protocol.size, "seed": protocol.seed, "threads": protocol.threads}
     if isinstance(entry, MethodEntry):
-        facts["weights"] = _weights(protocol, entry, pair)
+        facts["weights"] = _weights(protocol, entry, pair, idle)
     return facts | shared
 
 
-def _weights(protocol: Protocol, entry: MethodEntry, pair: tuple[Input, Input]) -> dict[str, str]:
-    """The hashes of the weights that a method uses; empty where it cannot run, which its cells will say."""
+def _weights(
+    protocol: Protocol, entry: MethodEntry, pair: tuple[Input, Input], idle: list[Problem]
+) -> dict[str, str]:
+    """The hashes of the weights that a method uses; empty, and a problem more, where it cannot run."""
     content, style = pair
     try:
         request = stylizer(protocol, entry, style).request(content.path)
-    except AtelierError:
+    except AtelierError as error:
+        idle.append(Problem(entry.label, str(error)))
         return {}
     return dict(request.weights)
 

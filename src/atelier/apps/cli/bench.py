@@ -44,6 +44,17 @@ def check(
         raise typer.Exit(3)
 
 
+def report(
+    folder: arguments.GridFolder,
+    site: arguments.SiteFolder = None,
+) -> None:
+    from atelier.apps.show import watching
+    from atelier.bench.report import build
+
+    with watching() as watch:
+        typer.echo(build(folder, site, progress=watch))
+
+
 def listing() -> None:
     from atelier.apps import bench
 
@@ -55,6 +66,7 @@ COMMANDS = (
         "run", "Do the cells of a protocol that are not done yet: `atelier bench PROTOCOL` for short.", run
     ),
     Entry("check", "Say which pictures, weights and programs of a protocol are missing.", check),
+    Entry("report", "Write the report of a grid: a page with its table, plots and pictures.", report),
     Entry("list", "List the protocols that come with atelier, and the metrics.", listing),
 )
 #: What `atelier bench WORD` means where WORD is no command.
