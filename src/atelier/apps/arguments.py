@@ -165,3 +165,17 @@ SiteFolder = Annotated[
         help="Folder for the page. [default: report, in the grid's folder]",
     ),
 ]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME",
+        help="What to ask: overall, style or content. Repeat for several. [default: overall]",
+    ),
+]
+Trials = Annotated[int, _number("--trials", "Questions for each participant.")]
+Host = Annotated[
+    str,
+    typer.Option("--host", metavar="ADDRESS", help="Address; 0.0.0.0 lets other machines in."),
+]
+Port = Annotated[int, typer.Option("--port", metavar="NUMBER", min=0, max=65535, help="Port; 0 is any.")]
