@@ -98,6 +98,9 @@ def test_what_fails_is_a_row_and_is_done_again_only_when_asked(bench: Bench) -> 
     assert errors["slow"] == "slow took longer than 0.2 seconds and was ended"
     copied = [row for row in bench.rows() if row[1] == "copies"]
     assert {row[4] for row in copied} == {"done"}
+    table = Table(bench.root / "out")
+    assert "absent failed on 1 cell: the program 'no-such-program'" in "\n".join(summary.gaps(table))
+    table.close()
     assert bench.run().done == 0
     assert bench.run(retry=True).done == 4
 

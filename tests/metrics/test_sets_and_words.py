@@ -143,6 +143,8 @@ def test_missing_features_name_the_remedy(tmp_path: Path) -> None:
         measure("artfid", [photo], [photo], [photo])
     with pytest.raises(UsageError, match="did you mean 'ssim'"):
         measure("sim", [photo], [photo], [photo])
+    with pytest.raises(WeightsError, match=r"there is no weights file none\.pth for vgg16\.imagenet"):
+        measure("vgg_style", [photo], [photo], [photo], Networks({"vgg16.imagenet": "none.pth"}))
     with pytest.raises(UsageError, match=r"did you mean 'vgg16\.imagenet'"):
         Networks({"vgg16.imagnet": "vgg16.pth"})
 

@@ -15,6 +15,7 @@ from atelier.apps.show import Watch, live, say
 from atelier.bench import grid, protocol, summary
 from atelier.bench.plan import plan
 from atelier.bench.table import Table
+from atelier.core.errors import Cancelled
 from atelier.core.progress import Event
 
 #: Seconds between two lines of progress where no bar can be drawn.
@@ -55,22 +56,20 @@ class Lines:
 
 
 def run(place: Place, jobs: int | None, retry: bool, watch: Watch, *, quiet: bool) -> grid.Outcome:
-    """Run a grid."""
-    return grid.run(
-        place.protocol,
-        place.data,
-        place.folder,
-        jobs=jobs,
-        retry=retry,
-        progress=Lines(watch, quiet=quiet),
-    )
+    """Run a grid. Raises Cancelled at the second Ctrl-C."""
+    listener = Lines(watch, quiet=quiet)
+    try:
+        return grid.run(place.protocol, place.data, place.folder, jobs=jobs, retry=retry, progress=listener)
+    except KeyboardInterrupt:
+        kept = f"the rows so far are in {place.folder}, and the same command goes on"
+        raise Cancelled(f"stopped; {kept}") from None
 
 
 def told(place: Place, outcome: grid.Outcome) -> str:
     """The table of a grid, and a line on what was done."""
     table = Table(place.folder)
     try:
-        text = as_text(table)
+        text = "\n\n".join(filter(None, [as_text(table), "\n".join(summary.gaps(table))]))
     finally:
         table.close()
     states = [f"{outcome.cells} cells", f"{outcome.before} were done before", f"{outcome.done} done now"]

@@ -136,6 +136,7 @@ def _data(
         "seed": protocol.get("seed", 0),
         "machine": f"{table.fact('machine')}, {software}, {threads}",
         "metrics": [asdict(column) for column in metrics],
+        "gaps": summary.gaps(table),
         "methods": [_method(line, line.method in baselines) for line in lines],
         "contents": places["content"],
         "styles": places["style"],

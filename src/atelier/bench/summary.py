@@ -104,6 +104,29 @@ def _values(table: Table, method: str) -> dict[str, Value]:
     return found
 
 
+def gaps(table: Table) -> list[str]:
+    """What is missing from the means: a sentence for each reason."""
+    failed = table.rows(
+        "SELECT method, error, count(*) AS n FROM plan JOIN cells USING (key) WHERE state = 'failed' "
+        "GROUP BY method, error ORDER BY min(place)"
+    )
+    unmeasured = table.rows(
+        "SELECT metric, reason, count(*) AS n FROM plan JOIN cells USING (key) JOIN metrics USING (key) "
+        "JOIN columns USING (metric) WHERE state = 'done' AND value IS NULL "
+        "GROUP BY metric, reason ORDER BY columns.place"
+    )
+    sets = table.rows("SELECT metric, reason, count(*) AS n FROM sets WHERE value IS NULL GROUP BY 1, 2")
+    return [
+        *(f"{row['method']} failed on {_cells(row['n'])}: {row['error']}" for row in failed),
+        *(f"{row['metric']} has no number for {_cells(row['n'])}: {row['reason']}" for row in unmeasured),
+        *(f"{row['metric']} has no number for {row['n']} methods: {row['reason']}" for row in sets),
+    ]
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
 def mean_with_bounds(values: Sequence[float], *, seed: int = 0) -> Value:
     """The mean of values and its bootstrap interval (percentiles of 1,000 draws).
 

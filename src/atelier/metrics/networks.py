@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from atelier.core.errors import UsageError, did_you_mean
+from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.features import VGG, clip, efficientnet
 from atelier.features import load as load_vgg
 from atelier.features.inception_v3 import InceptionV3
@@ -54,6 +54,8 @@ class Networks:
     def path(self, name: str) -> Path:
         """Where the weights are. Raises WeightsError or ResourceError, with the remedy, if nowhere."""
         if name in self.files:
+            if not self.files[name].exists():
+                raise WeightsError(f"there is no weights file {self.files[name]} for {name}: check the path")
             return self.files[name]
         if not weights.installed(name):
             if name == CLASSIFIER:

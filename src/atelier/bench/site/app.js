@@ -133,6 +133,7 @@ function table() {
 }
 
 function restsOn() {
+  $("gaps").append(...data.gaps.map((gap) => element("li", {}, gap)));
   const rows = data.metrics.map((metric) => {
     const features = Object.entries(metric.features).map(([name, hash]) => `${name} (sha256 ${hash.slice(0, 12)}…)`);
     const facts = [metric.name, metric.sentence, metric.about, metric.better, metric.resize, features.join(", ") || "none"];
