@@ -155,6 +155,14 @@ Jobs = Annotated[
     int | None, _number("--jobs", "Processes. [default: the protocol's, or one per core and its threads]")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Do the cells again that failed.")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="local processes, ray on this machine, or a Ray cluster: auto or ray://HOST:PORT.",
+    ),
+]
 GridFolder = Annotated[Path, _argument("FOLDER", "The folder of a grid, such as out/bench/smoke.")]
 SiteFolder = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from atelier.apps.layout import columns as width
 from atelier.apps.layout import table as drawn
 from atelier.apps.show import Watch, live, say
 from atelier.bench import grid, protocol, summary
+from atelier.bench.cluster import RayWorkers
 from atelier.bench.plan import plan
+from atelier.bench.pool import Pool
 from atelier.bench.table import Table
-from atelier.core.errors import Cancelled
+from atelier.core.errors import Cancelled, UsageError
 from atelier.core.progress import Event
 
 #: Seconds between two lines of progress where no bar can be drawn.
@@ -55,11 +58,25 @@ class Lines:
         return self._watch(event)
 
 
-def run(place: Place, jobs: int | None, retry: bool, watch: Watch, *, quiet: bool) -> grid.Outcome:
+def engine_of(name: str) -> grid.Engine:
+    """The engine of a name: local, ray, or the address of a Ray cluster. Raises UsageError for another."""
+    if name == "local":
+        return Pool
+    if name == "ray":
+        return RayWorkers
+    if name == "auto" or name.startswith("ray://"):
+        return partial(RayWorkers, address=name)
+    raise UsageError(f"engine = '{name}' is not allowed: local, ray, auto or ray://HOST:PORT")
+
+
+def run(
+    place: Place, jobs: int | None, retry: bool, engine: str, watch: Watch, *, quiet: bool
+) -> grid.Outcome:
     """Run a grid. Raises Cancelled at the second Ctrl-C."""
+    settings: dict[str, Any] = {"jobs": jobs, "retry": retry, "engine": engine_of(engine)}
     listener = Lines(watch, quiet=quiet)
     try:
-        return grid.run(place.protocol, place.data, place.folder, jobs=jobs, retry=retry, progress=listener)
+        return grid.run(place.protocol, place.data, place.folder, progress=listener, **settings)
     except KeyboardInterrupt:
         kept = f"the rows so far are in {place.folder}, and the same command goes on"
         raise Cancelled(f"stopped; {kept}") from None

@@ -109,8 +109,8 @@ def _run(
     todo = list(_todo(plan, done, folder))
     before = len(plan.cells) - len(todo)
     count = 0
-    clock = Clock(todo, workers.jobs)
     with workers as pool:
+        clock = Clock(todo, pool.jobs)
         for work, row in pool.do(_batches(todo, pool.jobs)):
             table.keep(row, work.cell)
             count += 1

@@ -15,6 +15,7 @@ def run(
     data: arguments.DataFolder = None,
     jobs: arguments.Jobs = None,
     retry: arguments.Retry = False,
+    engine: arguments.EngineName = "local",
     as_json: arguments.Json = False,
 ) -> None:
     from atelier.apps import bench
@@ -22,7 +23,7 @@ def run(
 
     place = bench.Place.of(protocol, out, data)
     with watching(quiet=as_json) as watch:
-        outcome = bench.run(place, jobs, retry, watch, quiet=as_json)
+        outcome = bench.run(place, jobs, retry, engine, watch, quiet=as_json)
     if as_json:
         emit(bench.facts(place, outcome))
     else:
