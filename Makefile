@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs bench clean
+.PHONY: demo test test-slow lint docs bench report clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -12,6 +12,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/core
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps lpips  # for the heads of LPIPS: the rest wants torchvision
 	touch $@
 
 $(VENV)/docs: $(VENV)/core
@@ -40,6 +41,10 @@ bench: $(VENV)/dev  ## speed and memory; leave the machine alone meanwhile
 	$(BIN)/python benchmarks/encoder_peak.py
 	$(BIN)/python benchmarks/gatys_vgg19.py
 	$(BIN)/python benchmarks/optimise_time.py
+
+report: $(VENV)/core  ## table and gallery of every method that needs no download: about an hour
+	$(BIN)/atelier bench gallery
+	$(BIN)/atelier bench report out/bench/gallery
 
 clean:
 	rm -rf $(VENV) out dist docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache

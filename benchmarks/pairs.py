@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from measure import arguments, report, set_threads
 from torch import Tensor
 
-from atelier import api, features, images
+from atelier import api, images
 from atelier.images import Picture
 from atelier.images.resize import fit
-from atelier.metrics import GramDistance, LightSimilarity, Metric, MomentDistance, StructureSimilarity
+from atelier.metrics import METRICS, Metric, Networks
 
 CELL = 320
 
@@ -34,9 +34,8 @@ def pairs(listed: Path, data: Path) -> list[tuple[Picture, Picture]]:
     return [(Picture.of(data / photo), Picture.of(data / painting)) for photo, painting in lines]
 
 
-def metrics_with(encoder: features.VGG) -> list[Metric]:
-    """The metrics of the table, in the order of its columns."""
-    return [MomentDistance(encoder), GramDistance(encoder), LightSimilarity(), StructureSimilarity(encoder)]
+#: The metrics of the table, in the order of its columns.
+COLUMNS = ("moments", "gram", "light", "structure")
 
 
 def rows(
@@ -44,7 +43,7 @@ def rows(
     named: str,
     quality: str,
     size: int,
-    metrics: Sequence[Metric],
+    metrics: Mapping[str, Metric],
 ) -> Iterator[tuple[Picture, list[float]]]:
     """Each pair's picture, and its metrics and seconds; distances are over those of the photo itself."""
     method, _, knobs = named.partition(":")
@@ -55,7 +54,7 @@ def rows(
         seconds = time.perf_counter() - start
         content = photo.resized(fit(photo.shape, size)).tensor()
         style = painting.resized(fit(painting.shape, size)).tensor()
-        values = [_relative(metric, made.tensor(), content, style) for metric in metrics]
+        values = [_relative(name, one, made.tensor(), content, style) for name, one in metrics.items()]
         yield made, [*values, seconds]
 
 
@@ -68,10 +67,10 @@ def _setting(words: str) -> tuple[str, Any]:
         return name, value
 
 
-def _relative(metric: Metric, result: Tensor, content: Tensor, style: Tensor) -> float:
+def _relative(name: str, metric: Metric, result: Tensor, content: Tensor, style: Tensor) -> float:
     """A similarity as it is, a distance as a part of the photo's."""
     found = metric(result, content, style)
-    return found if metric.higher_is_better else found / metric(content, content, style)
+    return found if METRICS[name].better == "higher" else found / metric(content, content, style)
 
 
 def sheet(columns: Sequence[Sequence[Picture]]) -> Picture:
@@ -97,14 +96,15 @@ def main() -> int:
     options = parser.parse_args()
     set_threads(options)
     given = pairs(options.pairs, options.data)[: options.only]
-    metrics = metrics_with(features.load(padding="replicate"))
+    networks = Networks()
+    metrics = {name: cast(Metric, METRICS[name].make(networks)) for name in COLUMNS}
     columns: list[list[Picture]] = [[pair[index] for pair in given] for index in (0, 1)]
     lines: list[tuple[str | float, ...]] = []
     for method in options.methods:
         made = list(rows(given, method, options.quality, options.size, metrics))
         columns.append([picture for picture, _ in made])
         lines.append((method, *(mean(one) for one in zip(*(values for _, values in made), strict=True))))
-    head = ("method", *(metric.name for metric in metrics), "seconds")
+    head = ("method", *COLUMNS, "seconds")
     title = f"{len(given)} pairs, {options.size} px, quality {options.quality}"
     if options.sheet:
         images.write(sheet(columns), options.sheet, overwrite=True)

@@ -19,6 +19,7 @@ from atelier.core import errors
 from atelier.core.docstrings import first_paragraph
 from atelier.methods import registry
 from atelier.methods.base import Method
+from atelier.metrics import METRICS
 from atelier.store.records import records as all_records
 from atelier.training.settings import DATA, EncoderSettings, MethodSettings
 
@@ -89,6 +90,16 @@ def training() -> str:
     return "\n".join(parts)
 
 
+def metrics() -> str:
+    """One row per metric."""
+    head = ("name", "what it measures", "about", "better", "resize", "features")
+    found = [
+        (f"`{m.name}`", m.sentence, m.about, m.better, m.resize, ", ".join(m.weights) or "none")
+        for m in METRICS.values()
+    ]
+    return table(head, found)
+
+
 def _differs(name: str, field: FieldInfo) -> bool:
     """Whether a field is not one of every method's training, or has another default or sentence."""
     usual = MethodSettings.model_fields.get(name)
@@ -103,6 +114,7 @@ def pages() -> dict[str, str]:
         "errors.md": exit_codes(),
         "weights.md": records(),
         "training.md": training(),
+        "metrics.md": metrics(),
     }
 
 

@@ -422,6 +422,11 @@ TABLE = [
         _raise(Path, "replace", OSError(errno.EDQUOT, "Quota")),
     ),
     Row("folder-closed", PAIR, OUTPUT, "the folder '.' is not writable", _closed_folder),
+    Row("protocol-unknown", "bench smok", USAGE, "there is no protocol 'smok': did you mean 'smoke'"),
+    Row("protocol-absent", "bench none.toml", INPUT, "the protocol 'none.toml' cannot be read"),
+    Row("protocol-data", "bench styleid-800 --out o", INPUT, "--data names the folder (59 more"),
+    Row("study-absent", "study score .", INPUT, "holds no votes (study.sqlite): run `atelier study"),
+    Row("grid-absent", "bench report .", INPUT, "holds no grid (grid.sqlite): run `atelier bench PROTOCOL`"),
     Row("memory", f"{PAIR} -m brush", RESOURCE, "use a smaller --size", _brush("raise MemoryError"), OWN),
     Row(
         "a-bug",

@@ -13,6 +13,7 @@ from atelier.apps.catalogue import takes
 from atelier.apps.flags import flag
 from atelier.core import errors
 from atelier.methods import registry
+from atelier.metrics import METRICS
 from atelier.store import records
 from atelier.training.settings import EncoderSettings
 
@@ -42,6 +43,7 @@ def test_every_control_setting_and_weight_is_there(pages: dict[str, str]) -> Non
     assert all(f"`{flag(name)}`" in pages["controls.md"] for name in Controls.model_fields)
     assert all(f"`{flag(name)}`" in pages["training.md"] for name in EncoderSettings.model_fields)
     assert all(f"`{known.name}`" in pages["weights.md"] for known in records.records())
+    assert all(f"| `{name}` |" in pages["metrics.md"] for name in METRICS)
 
 
 def test_every_exit_code_is_told_once(pages: dict[str, str]) -> None:

@@ -160,3 +160,62 @@ RunFolder = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Fail if the folder already holds checkpoints.")]
 Threads = Annotated[int | None, _number("--threads", "CPU threads. [default: one per core]")]
+
+# the bench
+ProtocolName = Annotated[
+    str, _argument("PROTOCOL", "A .toml file, or the name of a protocol from 'atelier bench list'.")
+]
+BenchFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of the grid: rows, pictures. [default: out/bench/NAME]",
+    ),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of the protocol's pictures. [default: that of the protocol]",
+    ),
+]
+Jobs = Annotated[
+    int | None, _number("--jobs", "Processes. [default: the protocol's, or one per core and its threads]")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Do the cells again that failed.")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="local processes, ray on this machine, or a Ray cluster: auto or ray://HOST:PORT.",
+    ),
+]
+GridFolder = Annotated[Path, _argument("FOLDER", "The folder of a grid, such as out/bench/smoke.")]
+SiteFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder for the page. [default: report, in the grid's folder]",
+    ),
+]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME",
+        help="What to ask: overall, style or content. Repeat for several. [default: overall]",
+    ),
+]
+Trials = Annotated[int, _number("--trials", "Questions for each participant.")]
+Host = Annotated[
+    str,
+    typer.Option("--host", metavar="ADDRESS", help="Address; 0.0.0.0 lets other machines in."),
+]
+Port = Annotated[int, typer.Option("--port", metavar="NUMBER", min=0, max=65535, help="Port; 0 is any.")]

