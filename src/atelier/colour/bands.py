@@ -72,15 +72,17 @@ def _lend_once(
             maps = [_change(a, b, *limit) for a, b, limit in zip(own, style, limits, strict=True)]
             changes.append((index, mean, maps))
     for strip, bands in strips:
-        moved = [torch.zeros_like(band) for band in bands]
+        moved = list(bands)
         for index, mean, maps in changes:
             for level, (band, change) in enumerate(zip(bands, maps, strict=True)):
+                centred = band - mean.to(band).view(1, 3, 1, 1) if level == LEVELS else band
+                extra = (change.to(band) @ centred.flatten(2)).view_as(band)
                 weight = shares[index]
                 if isinstance(weight, Tensor):
-                    weight = _weights(weight[None][..., strip.outer, :], band, level)
-                centred = band - mean.to(band).view(1, 3, 1, 1) if level == LEVELS else band
-                moved[level] += weight * torch.einsum("ij,bjhw->bihw", change.to(band), centred)
-        whole = maths.merge([band + change for band, change in zip(bands, moved, strict=True)])
+                    extra *= _weights(weight[None][..., strip.outer, :], band, level)
+                    weight = 1.0
+                moved[level] = torch.add(moved[level], extra, alpha=weight)
+        whole = maths.merge(moved)
         out[..., strip.core, :] = whole[..., strip.inner, : picture.shape[-1]]
 
 
@@ -144,11 +146,13 @@ class _Strips:
                 rows = slice(strip.inner.start // step, -(-strip.inner.stop // step))
                 band = band[..., rows, : -(-self.picture.shape[-1] // step)]
                 values = band.flatten(2)[0]
-                share = torch.ones_like(values[:1])
+                weighted, count = values, values.shape[1]
                 if weight is not None:
-                    share = _weights(weight[..., strip.core, :], band, level).flatten()[None]
-                sums[level] += ((values * share) @ torch.cat([values, torch.ones_like(share)]).T).to(sums)
-                counts[level] += share.sum().to(sums)
+                    share = _weights(weight[..., strip.core, :], band, level).flatten()
+                    weighted, count = values * share, share.sum().to(sums)
+                sums[level, :, :3] += (weighted @ values.T).to(sums)
+                sums[level, :, 3] += weighted.sum(1).to(sums)
+                counts[level] += count
         sums /= counts.clamp(min=1e-9)[:, None, None]
         mean, moments = sums[-1, :, 3], list(sums[..., :3])
         return mean, [*moments[:-1], moments[-1] - torch.outer(mean, mean)]
