@@ -16,8 +16,8 @@ import sys
 
 import torch
 
-from atelier.networks import stable_diffusion_layout as layout
-from atelier.networks import stable_diffusion_memory as memory
+from atelier.pipelines import stable_diffusion_layout as layout
+from atelier.pipelines import stable_diffusion_memory as memory
 
 SETTINGS = {
     "unet": {"cross_attention_dim": 768, "attention_head_dim": 8},

@@ -16,8 +16,8 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.xdist_group("transformers")
 
-from atelier.networks import lora  # noqa: E402
-from atelier.networks import stable_diffusion_layout as layout  # noqa: E402
+from atelier.pipelines import lora  # noqa: E402
+from atelier.pipelines import stable_diffusion_layout as layout  # noqa: E402
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.xdist_group("transformers")
 from atelier.maths import ddim, schedules  # noqa: E402
 from atelier.methods.diffusion import styleid  # noqa: E402
 from atelier.methods.diffusion.styleid import Inverted, Styleid, Way  # noqa: E402
-from atelier.networks import self_attention  # noqa: E402
-from atelier.networks import stable_diffusion_layout as layout  # noqa: E402
-from atelier.networks.self_attention import Features, Injection, Opened, attend, injected  # noqa: E402
-from atelier.networks.stable_diffusion import StableDiffusion  # noqa: E402
+from atelier.pipelines import self_attention  # noqa: E402
+from atelier.pipelines import stable_diffusion_layout as layout  # noqa: E402
+from atelier.pipelines.self_attention import Features, Injection, Opened, attend, injected  # noqa: E402
+from atelier.pipelines.stable_diffusion import StableDiffusion  # noqa: E402
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from atelier.core.progress import Progress
     from atelier.methods.base import Context
-    from atelier.networks.stable_diffusion import StableDiffusion
-    from atelier.networks.stable_diffusion_layout import Parts
-    from atelier.networks.stable_diffusion_memory import MemoryPlan
+    from atelier.pipelines.stable_diffusion import StableDiffusion
+    from atelier.pipelines.stable_diffusion_layout import Parts
+    from atelier.pipelines.stable_diffusion_memory import MemoryPlan
 
 #: What the methods declare as their extra and packages.
 EXTRA, PACKAGES = "diffusion", ("diffusers", "transformers")
@@ -68,8 +68,7 @@ class Room:
         change: Callable[[Parts], Parts] | None = None,
         mark: str = "",
     ) -> None:
-        for package in PACKAGES:
-            extras.require(package, EXTRA, "Stable Diffusion")
+        require()
         self.knobs, self.device = knobs, context.device
         self.dtype = _precision(context) if knobs.half else torch.float32
         self.fingerprint = weights.fingerprint(knobs.pipeline) + mark
@@ -79,7 +78,7 @@ class Room:
 
     def planned(self, size: tuple[int, int], *, batch: int = 1, kept: Sequence[int] = (0,)) -> MemoryPlan:
         """The memory plan for pictures of `size`, (height, width). Raises ResourceError if none fits."""
-        from atelier.networks import stable_diffusion_memory as memory
+        from atelier.pipelines import stable_diffusion_memory as memory
 
         savings = memory.Savings(self.knobs.tiles, self.knobs.slices, self.knobs.offload)
         loaded = self._held is not None
@@ -99,7 +98,7 @@ class Room:
         return replace(self._held[1], plan=plan)
 
     def _load(self, offload: bool, slices: bool) -> StableDiffusion:
-        from atelier.networks import stable_diffusion
+        from atelier.pipelines import stable_diffusion
 
         parts = self._found() if self.parts.empty else self.parts
         name = self.knobs.pipeline
@@ -108,10 +107,16 @@ class Room:
         )
 
     def _found(self) -> Parts:
-        from atelier.networks import stable_diffusion_layout
+        from atelier.pipelines import stable_diffusion_layout
 
         found = stable_diffusion_layout.find(self.knobs.pipeline)
         return found if self._change is None else self._change(found)
+
+
+def require() -> None:
+    """Raise ResourceError, with the command that installs them, where packages are missing."""
+    for package in PACKAGES:
+        extras.require(package, EXTRA, "Stable Diffusion")
 
 
 def _precision(context: Context) -> torch.dtype:

@@ -16,7 +16,7 @@ from atelier.apps.cli.root import main
 from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.images import Picture, write
 from atelier.methods.diffusion.diffusion_in_style import DiffusionInStyle, StyleNoise
-from atelier.networks import stable_diffusion, stable_diffusion_layout
+from atelier.pipelines import stable_diffusion, stable_diffusion_layout
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.xdist_group("transformers")

@@ -21,7 +21,7 @@ from atelier.images import Picture, write
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.xdist_group("transformers")
 
-from atelier.networks import lora, stable_diffusion, stable_diffusion_layout  # noqa: E402
+from atelier.pipelines import lora, stable_diffusion, stable_diffusion_layout  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -10,7 +10,7 @@ from atelier.apps.cli.entry import Entry
 
 def inspect(file: arguments.LoraFile, as_json: arguments.Json = False) -> None:
     from atelier.apps.show import emit
-    from atelier.networks import lora
+    from atelier.pipelines import lora
 
     facts = lora.inspect(file)
     if as_json:

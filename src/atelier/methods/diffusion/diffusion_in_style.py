@@ -38,7 +38,7 @@ from atelier.store import weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from atelier.networks.stable_diffusion import StableDiffusion
+    from atelier.pipelines.stable_diffusion import StableDiffusion
 
 #: The steps of the network's training.
 _TRAINED = 1000
@@ -114,7 +114,7 @@ class DiffusionInStyle(Method):
     # training
 
     def network(self, training: Any) -> nn.Module:
-        from atelier.networks import stable_diffusion, stable_diffusion_layout
+        from atelier.pipelines import stable_diffusion, stable_diffusion_layout
 
         parts = stable_diffusion_layout.find(training.pipeline)
         if parts.target != "eps":

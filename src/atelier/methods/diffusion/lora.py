@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from atelier.maths.ddim import Step
-    from atelier.networks.stable_diffusion import StableDiffusion
-    from atelier.networks.stable_diffusion_layout import Parts
+    from atelier.pipelines.stable_diffusion import StableDiffusion
+    from atelier.pipelines.stable_diffusion_layout import Parts
 
 #: The steps of the network's training.
 _TRAINED = 1000
@@ -110,8 +110,9 @@ class Lora(Method):
     # training
 
     def network(self, training: Any) -> nn.Module:
-        from atelier.networks import lora, stable_diffusion_layout
+        from atelier.pipelines import lora, stable_diffusion_layout
 
+        latent.require()
         parts = stable_diffusion_layout.find(training.pipeline)
         unet = stable_diffusion_layout.empty("unet", parts.unet.settings)
         return lora.Trained(unet, training.rank, training.alpha)
@@ -148,7 +149,7 @@ class Lora(Method):
 
     def _changed_by(self, network: Any, device: torch.device, training: Any) -> StableDiffusion:
         """The frozen pipeline on a device, changed by the adapters in training."""
-        from atelier.networks import stable_diffusion, stable_diffusion_layout
+        from atelier.pipelines import stable_diffusion, stable_diffusion_layout
 
         if device not in self._frozen:
             parts = stable_diffusion_layout.find(training.pipeline)
@@ -214,7 +215,7 @@ class _Painting:
         self.room = latent.Room(knobs, context, change=self._changed, mark=mark)
 
     def _changed(self, parts: Parts) -> Parts:
-        from atelier.networks import lora
+        from atelier.pipelines import lora
 
         return lora.read(self.knobs.weights, parts).changed(parts, self.knobs.multiplier)
 

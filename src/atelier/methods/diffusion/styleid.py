@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.maths.ddim import Moved, Step
-    from atelier.networks.self_attention import Features, Opened
-    from atelier.networks.stable_diffusion import StableDiffusion
+    from atelier.pipelines.self_attention import Features, Opened
+    from atelier.pipelines.stable_diffusion import StableDiffusion
 
 Program = Literal["ldm", "diffusers"]
 Shape = Literal["constant", "linear", "cosine", "sqrt"]
@@ -242,7 +242,7 @@ class Way:
             yield moved
 
     def _injections(self, content: Inverted, style: Inverted, time: int, share: float) -> Mapping[int, Any]:
-        from atelier.networks.self_attention import Injection
+        from atelier.pipelines.self_attention import Injection
 
         seen, painted = self.features(content, time), self.features(style, time)
         sharp = self.knobs.temperature
@@ -272,7 +272,7 @@ class _Painting:
 
     def paint(self, frame: Frame) -> Result:
         """The picture; the photo itself if the work is stopped before there is one."""
-        from atelier.networks.self_attention import Opened
+        from atelier.pipelines.self_attention import Opened
 
         height, width = _size(frame.content)
         photo = _whole(frame.content)
@@ -322,7 +322,7 @@ class _Painting:
 
     def _kept(self, photo: Tensor) -> Sequence[int]:
         """The bytes of all features that are kept, in order of preference."""
-        from atelier.networks.self_attention import feature_bytes
+        from atelier.pipelines.self_attention import feature_bytes
 
         settings = self.room.parts.unet.settings
         sides = [tuple(-(-side // 8) for side in _size(one)) for one in (photo, self.style)]

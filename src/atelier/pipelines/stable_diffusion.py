@@ -21,11 +21,11 @@ from atelier.core.errors import UsageError, WeightsError
 from atelier.features.clip import tokenizer
 from atelier.maths import schedules
 from atelier.maths.diffusion import Target
-from atelier.networks.stable_diffusion_layout import PAD, REMEDY, SCALING, Part, Parts, empty
+from atelier.pipelines.stable_diffusion_layout import PAD, REMEDY, SCALING, Part, Parts, empty
 from atelier.store import checkpoints
 
 if TYPE_CHECKING:
-    from atelier.networks.stable_diffusion_memory import MemoryPlan
+    from atelier.pipelines.stable_diffusion_memory import MemoryPlan
 
 #: The extra and the packages that it needs.
 EXTRA, PACKAGES = "diffusion", ("diffusers", "transformers")

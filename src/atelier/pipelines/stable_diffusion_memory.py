@@ -18,10 +18,10 @@ import torch
 from atelier.core import memory
 from atelier.core.errors import ResourceError
 from atelier.core.memory import GIB
-from atelier.networks.memory import peak
+from atelier.pipelines.memory import peak
 
 if TYPE_CHECKING:
-    from atelier.networks.stable_diffusion_layout import Parts
+    from atelier.pipelines.stable_diffusion_layout import Parts
 
 #: Whether to save memory in one of the ways: as the plan finds it needed, always, or never.
 Saving = Literal["auto", "on", "off"]
@@ -175,7 +175,7 @@ def _key(settings: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=16)
 def _count(settings: str, kind: str) -> int:
-    from atelier.networks.stable_diffusion_layout import empty
+    from atelier.pipelines.stable_diffusion_layout import empty
 
     return sum(one.numel() for one in empty(kind, json.loads(settings)).parameters())
 
@@ -185,7 +185,7 @@ def _count(settings: str, kind: str) -> int:
 def _unet_peak(
     settings: str, latent: tuple[int, int], batch: int, context: int, fused: bool, dtype: torch.dtype
 ) -> int:
-    from atelier.networks.stable_diffusion_layout import empty
+    from atelier.pipelines.stable_diffusion_layout import empty
 
     unet = torch.nn.Module.to(empty("unet", json.loads(settings)), dtype)
 
@@ -199,7 +199,7 @@ def _unet_peak(
 @lru_cache(maxsize=64)
 @torch.no_grad()
 def _vae_peak(settings: str, latent: tuple[int, int], fused: bool, dtype: torch.dtype) -> int:
-    from atelier.networks.stable_diffusion_layout import empty
+    from atelier.pipelines.stable_diffusion_layout import empty
 
     vae = torch.nn.Module.to(empty("vae", json.loads(settings)), dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from atelier.core.errors import WeightsError
-from atelier.networks.stable_diffusion_layout import Part, Parts, State, empty
+from atelier.pipelines.stable_diffusion_layout import Part, Parts, State, empty
 from atelier.store import weights
 
 Kind = Literal["unet", "text"]

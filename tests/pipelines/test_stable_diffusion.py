@@ -21,9 +21,9 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.xdist_group("transformers")
 
-from atelier.networks import memory, stable_diffusion  # noqa: E402
-from atelier.networks import stable_diffusion_layout as layout  # noqa: E402
-from atelier.networks import stable_diffusion_memory as plans  # noqa: E402
+from atelier.pipelines import memory, stable_diffusion  # noqa: E402
+from atelier.pipelines import stable_diffusion_layout as layout  # noqa: E402
+from atelier.pipelines import stable_diffusion_memory as plans  # noqa: E402
 
 CPU = torch.device("cpu")
 #: The settings of Stable Diffusion 1.5 that differ from the defaults of diffusers.
