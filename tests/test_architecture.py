@@ -1,6 +1,7 @@
 """The way of the data: imports follow it, and no room grows a driver.
 
-apps → bench, video → api → session, training → methods → strokes, looks, patches, networks, pipelines, losses
+apps → bench, video → api → session, training → methods
+     → strokes, looks, patches, networks, pipelines, losses
      → features, filtering → colour → images → maths, store, core
 """
 

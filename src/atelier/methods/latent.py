@@ -68,8 +68,7 @@ class Room:
         change: Callable[[Parts], Parts] | None = None,
         mark: str = "",
     ) -> None:
-        for package in PACKAGES:
-            extras.require(package, EXTRA, "Stable Diffusion")
+        require()
         self.knobs, self.device = knobs, context.device
         self.dtype = _precision(context) if knobs.half else torch.float32
         self.fingerprint = weights.fingerprint(knobs.pipeline) + mark
@@ -112,6 +111,12 @@ class Room:
 
         found = stable_diffusion_layout.find(self.knobs.pipeline)
         return found if self._change is None else self._change(found)
+
+
+def require() -> None:
+    """Raise ResourceError, with the command that installs them, where packages are missing."""
+    for package in PACKAGES:
+        extras.require(package, EXTRA, "Stable Diffusion")
 
 
 def _precision(context: Context) -> torch.dtype:

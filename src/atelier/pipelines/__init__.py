@@ -1,1 +1,1 @@
-"""Published pipelines of several networks: their files, their memory, and their parts opened."""
+"""Published networks that work together, such as Stable Diffusion: read, planned for memory, and changed."""

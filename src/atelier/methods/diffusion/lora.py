@@ -112,6 +112,7 @@ class Lora(Method):
     def network(self, training: Any) -> nn.Module:
         from atelier.pipelines import lora, stable_diffusion_layout
 
+        latent.require()
         parts = stable_diffusion_layout.find(training.pipeline)
         unet = stable_diffusion_layout.empty("unet", parts.unet.settings)
         return lora.Trained(unet, training.rank, training.alpha)
