@@ -146,7 +146,8 @@ class _Strips:
                 rows = slice(strip.inner.start // step, -(-strip.inner.stop // step))
                 band = band[..., rows, : -(-self.picture.shape[-1] // step)]
                 values = band.flatten(2)[0]
-                weighted, count = values, values.shape[1]
+                weighted: Tensor = values
+                count: Tensor | int = values.shape[1]
                 if weight is not None:
                     share = _weights(weight[..., strip.core, :], band, level).flatten()
                     weighted, count = values * share, share.sum().to(sums)

@@ -18,7 +18,7 @@ from atelier.core.errors import UsageError
 from atelier.core.progress import Event
 from atelier.images.resize import resize
 from atelier.methods.base import Job
-from atelier.methods.optimise import nnst_match
+from atelier.methods.optimise import nnst, nnst_match
 from atelier.methods.optimise.nnst import NNST
 from atelier.methods.optimise.nnst_match import Matcher, MatchObjective
 from atelier.methods.registry import knobs_for
@@ -338,6 +338,16 @@ def test_a_larger_size_starts_with_the_fine_detail_of_the_first_picture(
     assert whole < 1e-5
     assert half == pytest.approx(none / 2, rel=0.01)
     assert photos > 1e-3
+
+
+def test_large_shapes_are_in_part_those_of_the_first_picture() -> None:
+    """A third of a slow change arrives, and nothing of one from pixel to pixel."""
+    y, x = torch.meshgrid(torch.arange(90.0), torch.arange(130.0), indexing="ij")
+    slow, fast = 0.2 * torch.sin(x / 20 + y / 30)[None, None], 0.1 * (-1) ** (x + y)[None, None]
+    picture = torch.full((1, 3, 90, 130), 0.5)
+    found = nnst._with_shapes(picture, picture + slow + fast, 1 / 3) - picture
+    assert (found - slow / 3)[..., 8:-8, 8:-8].abs().max() < 0.003
+    assert (found - slow / 3).abs().max() < 0.03
 
 
 def test_a_receipt_from_before_its_knobs_runs_as_it_did(settings: dict[str, Any]) -> None:

@@ -7,13 +7,14 @@ optimising variant). The variables are the levels of the picture's Laplacian pyr
 Differences from the paper, for speed and to preserve the photo: the optimisation starts from the picture of
 `nnst_d`, scaled down, so that a few steps at each size are enough and errors in large areas are fixed at
 small sizes, where it is cheap. Each larger size starts with fine detail of that picture and of the photo
-(`fine`, `photo_detail`), because a few steps do not bring eyes or windows back. Most of each query is the
-photo's, and each target is in part the photo's own feature with the style's moments (`content_share`), most
-in the deepest layers, which say what the photo shows.
-Features are centred before comparison, and all layers have equal weight. The encoder runs in bfloat16, and
-the search uses the principal directions of the style's features. Above `stroke_size` the style is not
-enlarged further, and the finished picture gets the style's statistics of colour and detail. Feature splitting
-and the colour step are omitted. `--quality published` is the authors' code, with VGG-16 and its conventions.
+(`fine`, `photo_detail`), because a few steps do not bring eyes or windows back, and larger shapes of the
+finished picture are in part the first one's (`first_share`). Most of each query is the photo's, and each
+target is in part the photo's own feature with the style's moments (`content_share`), most in the deepest
+layers, which say what the photo shows. Features are centred before comparison, and all layers have equal
+weight. The encoder runs in bfloat16, and the search uses the principal directions of the style's features.
+Above `stroke_size` the style is not enlarged further, and the finished picture gets the style's statistics of
+colour and detail. Feature splitting and the colour step are omitted. `--quality published` is the authors'
+code, with VGG-16 and its conventions.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class NNST(_Optimising):
         "content_layers": "all",
         "fine": 0.0,
         "photo_detail": 0.0,
+        "first_share": 0.0,
     }
     native = frozenset({"strength", "styles", "regions"})
 
@@ -83,6 +85,9 @@ class NNST(_Optimising):
         )
         photo_detail: float = knob(
             0.05, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
+        )
+        first_share: float = knob(
+            0.3, "Share of the picture of nnst_d in the finished one, except in fine detail.", ge=0, le=1
         )
         light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
         coarsest: int = knob(
@@ -199,12 +204,12 @@ def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
     smallest = knobs.refined_from if knobs.start == "nnst_d" else knobs.coarsest
     scales = maths.sizes(final, smallest=smallest)
     more = knobs.iterations + knobs.coarse_iterations * (len(scales) - 1)
-    picture, done = _first_picture(job, knobs, more)
+    first, done = _first_picture(job, knobs, more)
     if job.progress.stopped:
-        return picture
+        return first
     matcher = Matcher(job, knobs, features.Hypercolumns(encoder))
-    detailed = torch.lerp(picture, job.content, knobs.photo_detail)
-    before = None
+    detailed = torch.lerp(first, job.content, knobs.photo_detail)
+    picture, before = first, None
     for stage in stages(job, knobs, scales, done=done):
         begun = resize(picture, stage.size)
         if before is not None and knobs.fine:
@@ -217,7 +222,18 @@ def _paint(job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
             **stage.options,
         )
         picture, before = descent.run(begun), stage.size
-    return resize(picture, final)
+    picture = resize(picture, final)
+    if knobs.start == "content" or not knobs.first_share:
+        return picture
+    return _with_shapes(picture, first, knobs.first_share)
+
+
+def _with_shapes(picture: torch.Tensor, first: torch.Tensor, share: float) -> torch.Tensor:
+    """A picture (1, 3, H, W) with a share of the first one, except in detail below about four pixels."""
+    height, width = size_of(picture)
+    change = first - picture
+    shapes = change - _finer(change, (-(-height // 4), -(-width // 4)))
+    return (picture + share * shapes).clamp(0, 1)
 
 
 def _finer(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
