@@ -86,8 +86,9 @@ def _pixels(file: Path) -> int:
 def _start_anew(target: Path, side: int) -> None:
     """Remove pictures of another size, such as those of a smaller grid."""
     mark = target / "pictures" / "side.txt"
-    if mark.is_file() and mark.read_text(encoding="utf-8") != str(side):
-        shutil.rmtree(target / "pictures")
+    known = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    if mark.parent.is_dir() and known != str(side):
+        shutil.rmtree(mark.parent)
     _write(mark, str(side))
 
 
