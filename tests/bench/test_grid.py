@@ -230,6 +230,7 @@ def test_a_process_that_dies_costs_one_cell(bench: Bench, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_three_times_it_equals_an_undisturbed_run(bench: Bench) -> None:
     text = PROTOCOL.replace("size = 40", "size = 96").replace("methods = [", 'methods = ["adain", "colour", ')
     bench.write(text)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +28,10 @@ from atelier.images import Picture
 from atelier.images.resize import fit
 
 SITE = Path(__file__).parent / "site"
-#: The most that a report takes, in bytes, and what a pixel of a JPEG takes at this quality, at most.
-BUDGET, QUALITY, PER_PIXEL = 180 << 20, 85, 0.35
+#: The most that a report's pictures take, in bytes, and their JPEG quality.
+BUDGET, QUALITY = 160 << 20, 85
+#: So many pictures tell how many bytes a pixel takes; strokes take three times as many as a clear sky.
+SAMPLE = 24
 #: The longest and the shortest long side of its pictures, in pixels.
 LARGEST, SMALLEST = 1024, 160
 
@@ -41,7 +45,9 @@ def build(folder: Path, site: Path | None = None, *, progress: Listener | None =
     target = site or folder / "report"
     try:
         cells = _cells(table)
-        side = long_side(sum(cell["state"] == "done" for cell in cells), _size(table))
+        done = [folder / cell["file"] for cell in cells if cell["state"] == "done"]
+        side = long_side(len(done), _size(table), bytes_per_pixel(done))
+        _start_anew(target, side)
         places = {kind: _inputs(table, kind, target, side) for kind in ("content", "style")}
         _pictures(cells, folder, target, side, Progress(progress))
         data = _data(table, cells, places)
@@ -54,10 +60,36 @@ def build(folder: Path, site: Path | None = None, *, progress: Listener | None =
     return target / "index.html"
 
 
-def long_side(count: int, size: int) -> int:
-    """The long side at which `count` pictures fit into the budget, at most that of the grid."""
-    room = BUDGET / max(count, 1) / PER_PIXEL
+def long_side(count: int, size: int, per_pixel: float) -> int:
+    """The long side at which `count` square pictures fit into the budget, at most that of the grid."""
+    room = BUDGET / max(count, 1) / per_pixel
     return max(SMALLEST, min(size, LARGEST, int(math.sqrt(room))))
+
+
+def bytes_per_pixel(files: Sequence[Path], side: int = 256) -> float:
+    """What a pixel of these pictures takes as a small JPEG: the mean of some of them."""
+    some = [file for file in files[:: max(1, len(files) // SAMPLE)] if file.is_file()]
+    with tempfile.TemporaryDirectory() as folder:
+        sizes, pixels = 0, 1
+        for place, file in enumerate(some):
+            small = Path(folder) / f"{place}.jpg"
+            _shrink(file, small, side)
+            sizes, pixels = sizes + small.stat().st_size, pixels + _pixels(small)
+    return max(sizes / pixels, 0.05)
+
+
+def _pixels(file: Path) -> int:
+    height, width = Picture.open(file).shape
+    return height * width
+
+
+def _start_anew(target: Path, side: int) -> None:
+    """Remove pictures of another size, such as those of a smaller grid."""
+    mark = target / "pictures" / "side.txt"
+    known = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    if mark.parent.is_dir() and known != str(side):
+        shutil.rmtree(mark.parent)
+    _write(mark, str(side))
 
 
 def page(data: Mapping[str, Any]) -> str:
