@@ -203,11 +203,32 @@ def test_a_crop_that_would_change_size_is_an_error(folders: Any) -> None:
         task(folders(4, 24), crop=30).networks()
 
 
-def errors_of(run: Run, side: int) -> tuple[float, float]:
-    """The mean absolute errors against the true map, and after there and back, on new shapes."""
+def errors_of(run: Run, side: int) -> tuple[float, float, float]:
+    """The mean absolute errors against the true map, inside the shapes, and after there and back."""
     new = shapes(32, side, torch.Generator().manual_seed(2))
     there, back = run.judged["a_to_b"], run.judged["b_to_a"]
     with torch.inference_mode():
         made = there.paint(new)
-        errors = (made - swapped(new)).abs().mean(), (back.paint(made) - new).abs().mean()
-    return float(errors[0]), float(errors[1])
+        wrong = (made - swapped(new)).abs().mean(1)
+        cycle = (back.paint(made) - new).abs().mean()
+    inside = (new - swapped(new)).abs().sum(1) > 0.1
+    return float(wrong.mean()), float(wrong[inside].mean()), float(cycle)
+
+
+@pytest.mark.parametrize(
+    ("more", "limit"),
+    [
+        pytest.param({"width": 6, "batch": 1, "steps": 60, "learning_rate": 2e-3}, 0.25, id="seconds"),
+        pytest.param(
+            {"width": 12, "batch": 2, "steps": 600, "learning_rate": 1e-3, "pool": 50},
+            0.12,
+            id="a minute",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_red_shapes_become_blue(folders: Any, tmp_path: Path, more: dict[str, Any], limit: float) -> None:
+    """Inside the shapes, a network that changes nothing is off by 0.47, and one that paints grey by 0.34."""
+    run = run_of(task(folders(200, 24), held_back=0, zoom=0.9, **more), tmp_path / "run")
+    wrong, inside, cycle = errors_of(run, 24)
+    assert (wrong < 0.1, inside < limit, cycle < 0.05) == (True, True, True), (wrong, inside, cycle)
