@@ -88,7 +88,7 @@ class Generator(nn.Module):
         height, width = picture.shape[-2:]
         tall, wide = (max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) for side in (height, width))
         padded = F.pad(picture, (0, wide - width, 0, tall - height), mode="replicate")
-        made = self((2 * padded - 1).to(next(self.parameters()).dtype), label)
+        made: Tensor = self((2 * padded - 1).to(next(self.parameters()).dtype), label)
         return (made[..., :height, :width].float() + 1) / 2
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
@@ -146,7 +146,8 @@ def penalty(critic: nn.Module, pictures: Tensor) -> Tensor:
     """
     pictures = pictures.detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(pictures)[0].sum(), pictures, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    distance: Tensor = slope.flatten(1).norm(dim=1) - 1
+    return distance.square().mean()
 
 
 def from_state(state: Mapping[str, Tensor]) -> Generator:

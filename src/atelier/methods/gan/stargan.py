@@ -8,8 +8,8 @@ No style picture is needed: `--domain NAME` chooses.
 Differences from the paper: the default network is narrower, so that it trains on a small machine, and one
 picture has one domain (a folder a domain). The published networks know attributes that can go together, of
 which several can be named; attributes that are not named are off, where the published test keeps the photo's.
-The learning rate falls to zero in the second half, as in the paper; the published code hardly lowers it, which
-is `--cooldown 0`. Sides are padded to multiples of 4 inside.
+The learning rate falls to zero in the second half, as in the paper; the published code hardly lowers it,
+which is `--cooldown 0`. Sides are padded to multiples of 4 inside.
 
 The paper's training: `--width 64 --blocks 6 --depth 6 --crop 128 --batch 16 --steps 200000`.
 """
