@@ -137,12 +137,16 @@ class ImagePool:
         if len(self.images) < self.size:
             self.images.append(picture.clone())
             return picture
-        swap, place = torch.rand(2, generator=generator).tolist()
-        if swap < 0.5:
+        swap, place = self._draw(generator)
+        if swap <= 0.5:
             return picture
         index = int(place * self.size)
         old, self.images[index] = self.images[index], picture.clone()
         return old.to(picture)
+
+    def _draw(self, generator: torch.Generator) -> list[float]:
+        """Two numbers in 0..1: whether to swap, and with which picture."""
+        return torch.rand(2, generator=generator).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """The kept pictures."""

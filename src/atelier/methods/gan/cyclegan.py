@@ -1,0 +1,250 @@
+"""CycleGAN: translate pictures of one folder into those of another, learnt without pairs.
+
+Two generators translate between the domains A and B, and two critics judge patches of what they make. A
+picture that goes there and back must come back as it was, and one of the right domain must stay as it is
+(Zhu et al. 2017, equations 1 to 3 and section 5.2). No style picture is needed: a network knows one style.
+
+Differences from the paper: the default network is narrower and has 6 blocks, so that it trains on a small
+machine. The learning rate decays in each step instead of each epoch. Training crops differ more in size. A
+running average of the generators can be kept (`average`). The picture keeps its size: sides are padded to
+multiples of 4 inside. The network sees the whole picture at once: its normalisation uses statistics of all
+of it.
+
+The paper's training: `--width 64 --blocks 9 --crop 256 --zoom 0.9 --steps 200000` for a thousand pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from atelier.core.errors import TrainingError, UsageError, WeightsError
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.core.lazy import torch
+from atelier.methods.base import Batch, Job, Method, Paper, Takes
+from atelier.methods.trainable import DataInfo, ImagePool, Stateful, Update
+from atelier.store import checkpoints, weights
+from atelier.store.models import kept
+from atelier.store.records import Record, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.networks.cyclegan import Generator
+
+_FOLDER = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models"
+_PUBLISHED = {
+    "style_monet": "Photographs become paintings by Monet.",
+    "style_vangogh": "Photographs become paintings by Van Gogh.",
+    "style_ukiyoe": "Photographs become ukiyo-e prints.",
+    "style_cezanne": "Photographs become paintings by Cezanne.",
+    "monet2photo": "Paintings by Monet become photographs.",
+    "horse2zebra": "Horses become zebras.",
+    "zebra2horse": "Zebras become horses.",
+    "apple2orange": "Apples become oranges.",
+    "orange2apple": "Oranges become apples.",
+    "summer2winter_yosemite": "Summer landscapes become winter.",
+    "winter2summer_yosemite": "Winter landscapes become summer.",
+    "iphone2dslr_flower": "Photographs of flowers get a shallow depth of field.",
+}
+
+Direction = Literal["a_to_b", "b_to_a"]
+GENERATORS: tuple[Direction, Direction] = ("a_to_b", "b_to_a")
+
+
+def _converted(state: checkpoints.State) -> checkpoints.State:
+    from atelier.networks.cyclegan import from_state
+
+    return dict(from_state(state).state_dict())
+
+
+checkpoints.register_converter("cyclegan", _converted)
+for _tag, _what in _PUBLISHED.items():
+    register(
+        Record(
+            name=f"cyclegan.{_tag}",
+            file=f"{_tag}.pth",
+            sources=(f"{_FOLDER}/{_tag}.pth",),
+            licence="BSD-2-Clause (junyanz/pytorch-CycleGAN-and-pix2pix)",
+            paper="Zhu et al. 2017, Unpaired Image-to-Image Translation, arXiv:1703.10593",
+            input_range=(-1.0, 1.0),
+            converter="cyclegan",
+            note=_what,
+        )
+    )
+
+
+class CycleGan(Method):
+    """Translate the photo into another kind of picture, as learnt from two folders without pairs."""
+
+    name = "cyclegan"
+    paper = Paper(
+        "Zhu, Park, Isola & Efros",
+        2017,
+        "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks",
+        "https://arxiv.org/abs/1703.10593",
+    )
+    takes = Takes(styles=frozenset(), least=0)
+    data = "domains"
+    averaged = GENERATORS
+
+    class Knobs(AnyKnobs):
+        """Settings of the translation."""
+
+        weights: str = knob(
+            "cyclegan.style_monet", "Network: a name from 'atelier weights list', or a file.", file="weights"
+        )
+        direction: Direction = knob(
+            "a_to_b", "Direction, for files with both; published files hold one, which is a_to_b."
+        )
+        half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
+
+    class Training(AnyKnobs):
+        """The layout of the networks, and the losses."""
+
+        width: int = knob(32, "Channels of the networks at full size.", ge=1, le=512)
+        blocks: int = knob(6, "Residual blocks of the generators.", ge=1, le=32)
+        cycle_weight: float = knob(10.0, "Weight of the error after there and back.", ge=0)
+        identity_weight: float = knob(
+            0.5, "Weight of leaving pictures of the right domain alone, relative to the cycle's.", ge=0
+        )
+        pool: int = knob(50, "Earlier results that each critic also judges; 0 for none.", ge=0)
+        batch: int = knob(1, "Pictures of each domain per step, over all processes.", ge=1)
+        crop: int = knob(128, "Side of the square crops in pixels, a multiple of 4.", ge=24, le=2048)
+        steps: int = knob(60_000, "Total training steps; a resumed run can use a higher value.", ge=1)
+        learning_rate: float = knob(2e-4, "Learning rate before the cool-down.", gt=0)
+        warmup: int = knob(0, "Steps over which the learning rate rises from zero.", ge=0)
+        cooldown: float = knob(
+            0.5, "Final fraction of the run, in which the learning rate falls to zero.", ge=0, le=1
+        )
+        average: float = knob(
+            0.0, "Decay of the running average of the generators; 0 for none, as published.", ge=0, lt=1
+        )
+        clip: float = knob(1e4, "Maximum gradient norm; so high that it only stops explosions.", gt=0)
+
+    def weights(self, knobs: CycleGan.Knobs) -> Sequence[str]:
+        return (knobs.weights,)
+
+    # the translation
+
+    def transfer(self, job: Job, knobs: CycleGan.Knobs) -> torch.Tensor:
+        dtype = job.dtype if knobs.half else torch.float32
+        fingerprint = weights.fingerprint(knobs.weights)
+        network = _network(knobs.weights, fingerprint, knobs.direction, job.device, dtype)
+        with torch.inference_mode():
+            picture = network.paint(job.content).clamp(0, 1)
+        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
+        return picture
+
+    # the training
+
+    def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
+        from atelier.networks.cyclegan import MULTIPLE, Generator, PatchCritic
+
+        if training.crop % MULTIPLE:
+            raise TrainingError(
+                f"crop = {training.crop} is not a multiple of {MULTIPLE}, so the cycle would change the "
+                f"size: use {training.crop // MULTIPLE * MULTIPLE}"
+            )
+        generators = {name: Generator(training.width, training.blocks) for name in GENERATORS}
+        return generators | {name: PatchCritic(training.width) for name in ("critic_a", "critic_b")}
+
+    def optimisers(
+        self, networks: Mapping[str, torch.nn.Module], training: Any
+    ) -> dict[str, torch.optim.Optimizer]:
+        groups = {"generators": GENERATORS, "critics": ("critic_a", "critic_b")}
+        return {
+            group: torch.optim.Adam(
+                [weight for name in names for weight in networks[name].parameters()],
+                lr=training.learning_rate,
+                betas=(0.5, 0.999),
+            )
+            for group, names in groups.items()
+        }
+
+    def state(self, training: CycleGan.Training) -> dict[str, Stateful]:
+        return {name: ImagePool(training.pool) for name in ("pool_a", "pool_b")}
+
+    def updates(
+        self, networks: Mapping[str, Any], batch: Batch, training: Any, state: Mapping[str, Any]
+    ) -> Iterator[Update]:
+        real = {name: 2 * batch[name] - 1 for name in ("a", "b")}
+        made = {"a": networks["b_to_a"](real["b"]), "b": networks["a_to_b"](real["a"])}
+        critics = {name: networks[f"critic_{name}"] for name in real}
+        terms = {f"real_{name}": _apart(critics[name](made[name]), 1) for name in ("b", "a")}
+        yield Update("generators", terms | self._kept(networks, real, made, training))
+        old = {name: state[f"pool_{name}"].exchange(made[name], batch.generator) for name in ("b", "a")}
+        yield Update(
+            "critics",
+            {
+                f"critic_{name}": 0.5 * (_apart(critic(real[name]), 1) + _apart(critic(old[name]), 0))
+                for name, critic in critics.items()
+            },
+        )
+
+    @staticmethod
+    def _kept(
+        networks: Mapping[str, Any], real: Mapping[str, Tensor], made: Mapping[str, Tensor], training: Any
+    ) -> dict[str, Tensor]:
+        """What the generators must keep: pictures that go there and back, and those of their own domain."""
+        to = {"a": networks["b_to_a"], "b": networks["a_to_b"]}
+        cycle = training.cycle_weight
+        other = {"a": "b", "b": "a"}
+        terms = {f"cycle_{name}": cycle * _error(to[name](made[other[name]]), real[name]) for name in real}
+        if identity := cycle * training.identity_weight:
+            terms |= {f"same_{name}": identity * _error(to[name](real[name]), real[name]) for name in real}
+        return terms
+
+    def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
+        """The mean absolute errors of held-out pictures after there and back, in units of 0..1."""
+        there, back = networks["a_to_b"], networks["b_to_a"]
+        return {
+            "cycle_a": _error(back.paint(there.paint(batch["a"])), batch["a"]),
+            "cycle_b": _error(there.paint(back.paint(batch["b"])), batch["b"]),
+        }
+
+    @classmethod
+    def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
+        from atelier.networks.cyclegan import Generator
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = Generator(4, blocks=2)
+            for weight in network.parameters():
+                torch.nn.init.normal_(weight, std=0.2)
+        return {"weights": network.state_dict()}
+
+
+def _apart(scores: Tensor, target: float) -> Tensor:
+    """The least-squares loss (Mao et al. 2017) of patch scores."""
+    return (scores - target).square().mean()
+
+
+def _error(made: Tensor, wanted: Tensor) -> Tensor:
+    return (made - wanted).abs().mean()
+
+
+# The fingerprint is part of the cache key: changed weights under the same name are reloaded.
+@kept
+def _network(
+    name: str, fingerprint: str, direction: Direction, device: torch.device, dtype: torch.dtype
+) -> Generator:
+    from atelier.networks.cyclegan import from_state
+
+    try:
+        return from_state(_one_way(name, direction)).prepare(device, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
+
+
+def _one_way(name: str, direction: Direction) -> dict[str, Tensor]:
+    """The tensors of one direction, from a file with both or with one. Raises UsageError if it is absent."""
+    state = weights.load(name)
+    prefix = f"{direction}."
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if found:
+        return found
+    if direction != GENERATORS[0]:
+        raise UsageError(f"{name} holds one direction only: leave out --direction {direction}")
+    return dict(state)

@@ -1,0 +1,216 @@
+"""StarGAN as a method: its domains by name, errors and training; the parity case has its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atelier import stylize
+from atelier.core.errors import TrainingError, UsageError, WeightsError
+from atelier.core.progress import Progress
+from atelier.methods.gan.stargan import StarGan
+from atelier.networks.stargan import Critic, Generator, from_state, penalty
+from atelier.training import checkpoint
+from atelier.training.loop import Run
+from atelier.training.settings import settings_of
+from atelier.training.task import MethodTask
+
+Floats = npt.NDArray[np.float32]
+COLOURS = {"red": (0.8, 0.15, 0.15), "green": (0.15, 0.8, 0.15), "blue": (0.15, 0.15, 0.8)}
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    network = Generator(("summer", "winter", "été"), width=4, blocks=1)
+    save_file(network.state_dict(), tmp_path / "seasons.safetensors")
+    return str(tmp_path / "seasons.safetensors")
+
+
+# domains
+
+
+def test_the_domain_is_chosen_by_name(weights_file: str, photo: Floats) -> None:
+    network = from_state(load_file(weights_file)).prepare("cpu", torch.float32)
+    assert network.domains == ("summer", "winter", "été")
+    given = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    settings = {"weights": weights_file, "device": "cpu", "half": False}
+    for index, name in enumerate(network.domains):
+        made = stylize(photo, method="stargan", domain=(name,), **settings)
+        expected = network.paint(given, torch.eye(3)[[index]])[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(made.pixels, expected, atol=1e-4)
+    first = stylize(photo, method="stargan", **settings).pixels
+    assert not np.allclose(first, made.pixels, atol=1e-3)
+
+
+def test_an_unknown_domain_is_an_error(weights_file: str, photo: Floats) -> None:
+    with pytest.raises(
+        UsageError, match=r"has no domain 'wintr': did you mean 'winter'\? .*summer, winter, été"
+    ):
+        stylize(photo, method="stargan", weights=weights_file, domain=("wintr",), device="cpu")
+
+
+def test_another_networks_file_is_an_error(photo: Floats, tiny_encoder: Path) -> None:
+    with pytest.raises(WeightsError, match="are not those of a StarGAN generator"):
+        stylize(photo, method="stargan", weights=str(tiny_encoder), device="cpu")
+
+
+def test_absent_weights_say_how_to_get_them(photo: Floats) -> None:
+    with pytest.raises(WeightsError, match=r"copy 200000-G\.ckpt .* `atelier weights add stargan\.celeba"):
+        stylize(photo, method="stargan", device="cpu")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 30), (21, 35)])
+def test_any_size(height: int, width: int) -> None:
+    network = Generator(("a", "b"), width=4, blocks=1).prepare("cpu", torch.float32)
+    picture = torch.rand(1, 3, height, width)
+    assert network.paint(picture, network.label(["b"])).shape == picture.shape
+
+
+def test_the_penalty_of_a_linear_critic() -> None:
+    """Its gradient is the weights, whatever the picture."""
+    slope = torch.tensor([3.0, 0.0, 4.0])
+
+    class Linear(torch.nn.Module):
+        def forward(self, pictures: Tensor) -> tuple[Tensor, None]:
+            return (pictures * slope[:, None, None]).sum((1, 2, 3)), None
+
+    norm = (slope.square().sum() * 4).sqrt()
+    assert torch.isclose(penalty(Linear(), torch.rand(5, 3, 2, 2)), (norm - 1).square())
+
+
+# the training
+
+
+def shapes(count: int, side: int, colour: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Discs and squares of one colour on grey, (count, 3, side, side), and where they are."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
+    pictures, where = (
+        torch.full((count, 3, side, side), 0.5),
+        torch.zeros(count, side, side, dtype=torch.bool),
+    )
+    for picture, inside in zip(pictures, where, strict=True):
+        right, down, size, form = torch.rand(4, generator=generator).tolist()
+        across, along = (x - 0.3 - 0.4 * right).abs(), (y - 0.3 - 0.4 * down).abs()
+        far = torch.hypot(across, along) if form < 0.5 else torch.maximum(across, along)
+        inside |= far < 0.18 + 0.1 * size
+        picture[:, inside] = torch.tensor(COLOURS[colour])[:, None]
+    return pictures, where
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A folder of shapes for each colour."""
+    folder = tmp_path_factory.mktemp("colours")
+    for seed, name in enumerate(COLOURS):
+        (folder / name).mkdir()
+        for index, picture in enumerate(shapes(60, 16, name, seed)[0]):
+            pixels = (255 * picture.permute(1, 2, 0)).round().byte().numpy()
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return {name: folder / name for name in COLOURS}
+
+
+def task(folders: Mapping[str, Path], **more: Any) -> MethodTask:
+    small = {"width": 4, "blocks": 1, "depth": 2, "crop": 16, "steps": 6, "critic_steps": 2, "batch": 4}
+    often = {"half": False, "device": "cpu", "evaluate_every": 10_000, "save_every": 10_000, "held_back": 2}
+    domains = tuple(f"{name}={path}" for name, path in folders.items())
+    return MethodTask(StarGan, settings_of(StarGan)(domain=domains, **(small | often | more)))
+
+
+def run_of(one: MethodTask, folder: Path, steps: int | None = None) -> Run:
+    run = Run(one, one.settings, folder)
+    run.resume()
+    run.go(Progress((lambda event: event.done < steps) if steps else None))
+    return run
+
+
+def everything(run: Run) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    parts = {
+        "networks": {name: network.state_dict() for name, network in run.networks.items()},
+        "averages": {name: average.state_dict() for name, average in run.averages.items()},
+        "optimisers": {name: one.state_dict()["state"] for name, one in run.optimisers.items()},
+    }
+    checkpoint._described(parts, "", found)
+    return found
+
+
+def test_a_resumed_run_is_bit_identical(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    whole = everything(run_of(task(folders), tmp_path / "whole"))
+    assert run_of(task(folders), tmp_path / "parts", steps=3).step == 3
+    torch.manual_seed(99)
+    again = everything(run_of(task(folders), tmp_path / "parts"))
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_what_it_writes_knows_the_names(folders: Mapping[str, Path], tmp_path: Path, photo: Floats) -> None:
+    run = run_of(task(folders, steps=2), tmp_path / "run")
+    run.export(tmp_path / "made.safetensors")
+    assert from_state(load_file(tmp_path / "made.safetensors")).domains == tuple(COLOURS)
+    settings = {"weights": str(tmp_path / "made.safetensors"), "domain": ("blue",), "device": "cpu"}
+    assert stylize(photo, method="stargan", **settings).pixels.shape == photo.shape
+
+
+def test_the_generator_learns_every_few_steps(folders: Mapping[str, Path]) -> None:
+    one = task(folders, critic_steps=3)
+    networks = one.networks()
+    place = type("Place", (), {"count": 1, "index": 0, "device": torch.device("cpu"), "mean": None})
+    course = []
+    for (batch,) in one.batches(0, place):
+        course.append([update.optimiser for update in one.updates(networks, batch, {})])
+    assert course == [["critic"], ["critic"], ["critic", "generator"]] * 2
+
+
+def test_a_crop_that_does_not_fit_the_critic_is_an_error(folders: Mapping[str, Path]) -> None:
+    with pytest.raises(TrainingError, match=r"crop = 36 is not a multiple of 16, .*depth 4 needs: use 32"):
+        task(folders, crop=36, depth=4).networks()
+
+
+def test_the_critic_names_domains_of_its_size() -> None:
+    scores, logits = Critic(3, side=16, width=4, depth=2)(torch.rand(2, 3, 16, 16))
+    assert (tuple(scores.shape), tuple(logits.shape)) == ((2, 1, 4, 4), (2, 3))
+
+
+def named(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The place in `COLOURS` of the colour of each picture's colourful part, and that part."""
+    colourful = pictures.amax(1) - pictures.amin(1) > 0.25
+    shares = colourful[:, None] / colourful.sum((1, 2)).clamp(min=1)[:, None, None, None]
+    means = (pictures * shares).sum((2, 3))
+    known = torch.tensor(list(COLOURS.values()))
+    return torch.cdist(means, known).argmin(1), colourful
+
+
+def test_the_judge_names_real_pictures() -> None:
+    for index, name in enumerate(COLOURS):
+        pictures, where = shapes(20, 16, name, 7)
+        found, colourful = named(pictures)
+        assert (found == index).all()
+        assert torch.equal(colourful, where)
+
+
+@pytest.mark.slow
+def test_shapes_take_the_colour_that_is_asked_for(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    more = {"width": 8, "depth": 3, "batch": 8, "steps": 400, "learning_rate": 1e-3, "held_back": 0}
+    run = run_of(task(folders, zoom=0.9, **more), tmp_path / "run")
+    generator = run.judged["generator"].prepare("cpu", torch.float32)
+    right, kept = [], []
+    for own in COLOURS:
+        pictures, where = shapes(30, 16, own, 7)
+        for index, wanted in enumerate(COLOURS):
+            found, colourful = named(generator.paint(pictures, generator.label([wanted])))
+            right.append(found == index)
+            common = (colourful & where).sum((1, 2)) / (colourful | where).sum((1, 2))
+            kept.append(common > 0.5)
+    shares = torch.cat(right).float().mean(), torch.cat(kept).float().mean()
+    assert min(shares) >= 0.9, shares
