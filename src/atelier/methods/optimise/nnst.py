@@ -87,7 +87,7 @@ class NNST(_Optimising):
             0.05, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
         )
         first_share: float = knob(
-            0.3, "Share of the picture of nnst_d in the finished one, except in fine detail.", ge=0, le=1
+            0.15, "Share of the picture of nnst_d in the finished one, except in fine detail.", ge=0, le=1
         )
         light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
         coarsest: int = knob(
