@@ -200,6 +200,7 @@ def test_the_judge_names_real_pictures() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_shapes_take_the_colour_that_is_asked_for(folders: Mapping[str, Path], tmp_path: Path) -> None:
     more = {"width": 8, "depth": 3, "batch": 8, "steps": 400, "learning_rate": 1e-3, "held_back": 0}
     run = run_of(task(folders, zoom=0.9, **more), tmp_path / "run")
