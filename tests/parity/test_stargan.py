@@ -1,7 +1,7 @@
 """StarGAN's checkpoints load under their own names and give the recorded pictures, losses and gradients.
 
-Not checked: the losses on CelebA's attributes and the test's way to toggle them (`loss.CelebA.*`, `labels.*`
-of CelebA), because our training has one domain a picture, as on RaFD.
+Not checked: the class losses of CelebA's attributes (with the totals and gradients that hold them) and
+the way its test toggles attributes, because our training has one domain a picture, as on RaFD.
 """
 
 from __future__ import annotations
@@ -174,12 +174,21 @@ def test_a_step_of_the_generator(small: SimpleNamespace) -> None:
     check("loss.RaFD.G.running_mean_after.main.1", small.generator.main[1].running_mean)
 
 
-def test_pictures_by_attributes(small: SimpleNamespace) -> None:
-    real = given("loss.x_real")
+def test_a_step_by_attributes(small: SimpleNamespace) -> None:
+    """All but the classes, whose loss is another for attributes."""
+    real, shares, none = given("loss.x_real"), given("loss.alpha").flatten(), given("loss.domain_org")
     with torch.no_grad():
         made = small.generator(real, given("loss.label_trg"))
-        check("loss.CelebA.D.x_fake", made)
-        check("loss.CelebA.G.x_rec", small.generator(made, given("loss.label_org")))
+        back = small.generator(made, given("loss.label_org"))
+    check("loss.CelebA.D.x_fake", made)
+    check("loss.CelebA.G.x_rec", back)
+    terms = critic_terms(small.critic, real, made, none, shares, PUBLISHED)
+    check("loss.CelebA.D.real", terms["real"])
+    check("loss.CelebA.D.fake", terms["made"])
+    check("loss.CelebA.D.gp", terms["penalty"] / PUBLISHED.penalty_weight)
+    terms = generator_terms(small.critic, real, made, back, none, PUBLISHED)
+    check("loss.CelebA.G.fake", terms["made"])
+    check("loss.CelebA.G.rec", terms["cycle"] / PUBLISHED.cycle_weight)
 
 
 def test_labels_of_domains() -> None:

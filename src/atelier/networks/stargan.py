@@ -78,8 +78,8 @@ class Generator(nn.Module):
         return torch.tensor([[float(name in domains) for name in self.domains]])
 
     def forward(self, picture: Tensor, label: Tensor) -> Tensor:
-        """The translated pictures (B, 3, H, W) of pictures in -1..1 with labels (B, domains)."""
-        planes = label.to(picture)[:, :, None, None].expand(-1, -1, *picture.shape[-2:])
+        """The translated pictures (B, 3, H, W) of pictures in -1..1 with labels (B or 1, domains)."""
+        planes = label.to(picture)[:, :, None, None].expand(len(picture), -1, *picture.shape[-2:])
         made: Tensor = self.main(torch.cat([picture, planes], 1))
         return made
 
