@@ -175,12 +175,12 @@ def layout_of(state: Mapping[str, Tensor], tower: Literal["vision", "text"]) -> 
 
 def beside(folder: Path) -> Beside:
     """The settings in a folder of weights: those of OpenCLIP, else those of transformers."""
-    opened = _json(folder / "open_clip_config.json")
+    opened = read_json(folder / "open_clip_config.json")
     if opened:
         quick = bool(opened.get("model_cfg", {}).get("quick_gelu", False))
         seen = opened.get("preprocess_cfg", {})
         return Beside("quick_gelu" if quick else "gelu", *_pair(seen.get("mean"), seen.get("std")))
-    settings, seen = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
+    settings, seen = read_json(folder / "config.json"), read_json(folder / "preprocessor_config.json")
     named = settings.get("vision_config", {}).get("hidden_act")
     mean, std = _pair(seen.get("image_mean"), seen.get("image_std"))
     return Beside(named if named in ("quick_gelu", "gelu") else None, mean, std)
@@ -193,7 +193,7 @@ def _pair(mean: Any, std: Any) -> tuple[Triple, Triple]:
     return (a, b, c), (d, e, f)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The settings in a JSON file; empty if there is none. Raises WeightsError if it is damaged."""
     try:
         found = json.loads(path.read_bytes())

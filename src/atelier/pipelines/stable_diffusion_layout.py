@@ -6,7 +6,6 @@ A folder may also hold a model of the 2.x series, whose networks differ in their
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from atelier.core.errors import WeightsError, first_line
-from atelier.features.clip_layout import layout_of
+from atelier.features.clip_layout import layout_of, read_json
 from atelier.maths.diffusion import Target
 from atelier.store import checkpoints, weights
 
@@ -107,24 +106,24 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_folder(folder: Path) -> Parts:
     """The parts of a folder in diffusers' layout. Raises WeightsError."""
-    index = _json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     if not index:
         raise WeightsError(f"{folder} is no pipeline: it has no model_index.json; {REMEDY}")
-    unet = _json(folder / "unet" / "config.json")
+    unet = read_json(folder / "unet" / "config.json")
     _check_kind(str(index.get("_class_name", "a model of unknown kind")), index, unet)
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     _check_schedule(scheduler)
     named = str(scheduler.get("prediction_type", "epsilon"))
     if named not in _TARGETS:
         raise WeightsError(f"its network predicts '{named}', which is not supported; {REMEDY}")
     parts = {name: folder / name for name in ("unet", "vae", "text_encoder")}
-    absent = [name for name, path in parts.items() if not _json(path / "config.json")]
+    absent = [name for name, path in parts.items() if not read_json(path / "config.json")]
     if absent:
         raise WeightsError(f"{folder} has no {absent[0]}/config.json: use the whole folder of the pipeline")
     return Parts(
         Part(unet, lambda: _tensors(parts["unet"], "diffusion_pytorch_model")),
-        Part(_json(parts["vae"] / "config.json"), lambda: _vae_tensors(parts["vae"])),
-        Part(_json(parts["text_encoder"] / "config.json"), lambda: _text_tensors(parts["text_encoder"])),
+        Part(read_json(parts["vae"] / "config.json"), lambda: _vae_tensors(parts["vae"])),
+        Part(read_json(parts["text_encoder"] / "config.json"), lambda: _text_tensors(parts["text_encoder"])),
         folder / "tokenizer",
         _TARGETS[named],
         _pad(folder / "tokenizer"),
@@ -133,7 +132,7 @@ def of_folder(folder: Path) -> Parts:
 
 def _pad(folder: Path) -> str:
     """The token that fills up prompts."""
-    found = _json(folder / "tokenizer_config.json").get("pad_token") or PAD
+    found = read_json(folder / "tokenizer_config.json").get("pad_token") or PAD
     return str(found["content"] if isinstance(found, dict) else found)
 
 
@@ -191,17 +190,6 @@ def text_names(state: Mapping[str, Tensor]) -> State:
         for name, value in state.items()
         if not name.endswith("position_ids")
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file; empty if there is none. Raises WeightsError if it is damaged."""
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError:
-        return {}
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON ({error}): download it again") from error
-    return found if isinstance(found, dict) else {}
 
 
 # single files
