@@ -198,8 +198,8 @@ def _with_moments(swatch: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 def _between(sides: Sequence[int], side: float) -> list[tuple[int, float]]:
     """The measured sides around `side` and their shares, linear in the logarithm.
 
-    >>> _between((128, 256, 512), 181.02), _between((128, 256), 1000)
-    ([(128, 0.5), (256, 0.5)], [(256, 1.0)])
+    >>> _between((1, 16, 256), 4), _between((128, 256), 1000)
+    ([(1, 0.5), (16, 0.5)], [(256, 1.0)])
     """
     place = min(max(side, sides[0]), sides[-1])
     for low, high in pairwise(sides):

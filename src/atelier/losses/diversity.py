@@ -13,8 +13,8 @@ def diversity(pictures: Tensor) -> Tensor:
     that sizes are comparable. It is 0 for a single picture, and bounded for equal ones.
 
     >>> pair = torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
-    >>> diversity(pair).item(), diversity(pair / 10).round(decimals=3).item()
-    (-0.0, 2.303)
+    >>> round(diversity(pair / 10).item(), 3)
+    2.303
     """
     if len(pictures) < 2:
         return pictures.sum() * 0

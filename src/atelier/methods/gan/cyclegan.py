@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from atelier.networks.cyclegan import Generator
 
-_FOLDER = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models"
+_FOLDER = "https://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models"
 _PUBLISHED = {
     "style_monet": "Photographs become paintings by Monet.",
     "style_vangogh": "Photographs become paintings by Van Gogh.",
