@@ -55,6 +55,13 @@ def normalise(
     return (found if shift is None else found + shift[..., None, None]).to(features.dtype)
 
 
+def large_enough(image: Tensor) -> Tensor:
+    """The image, with its last row and column repeated until it is large enough for the mirrored borders."""
+    height, width = image.shape[-2:]
+    spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
+    return F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate") if any(spare) else image
+
+
 class Transformer(nn.Module):
     """The transformation network: downsampling to a quarter, residual blocks, and upsampling.
 
@@ -95,9 +102,7 @@ class Transformer(nn.Module):
         `shift` and `scale` (B or 1, sum of `channels`) define the style.
         """
         height, width = image.shape[-2:]
-        spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
-        if any(spare):
-            image = F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate")
+        image = large_enough(image)
         norms = self._norms(len(image), shift, scale)
         features = self._contract(image, norms)
         for block in self.residual.values():

@@ -17,13 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.conditional import Widths, normalise
+from atelier.networks.conditional import Widths, large_enough, normalise
 from atelier.store.checkpoints import check_state
 
 #: Epsilon of the instance norm in PyTorch's form, and in Engstrom's.
 _EPS, _EPS_TENSORFLOW = 1e-5, 1e-3
-#: The widest mirrored border is 4 px at full size and 1 px at a quarter of it, which needs 2 px there.
-_SMALLEST = 5
 
 
 class Convolution(nn.Module):
@@ -176,13 +174,6 @@ def near_grey(last: nn.Conv2d) -> None:
         last.weight *= 50
         if last.bias is not None:
             last.bias += 127.5
-
-
-def large_enough(image: Tensor) -> Tensor:
-    """The image, with its last row and column repeated until it is large enough for the mirrored borders."""
-    height, width = image.shape[-2:]
-    spare = (max(0, _SMALLEST - width), max(0, _SMALLEST - height))
-    return F.pad(image, (0, spare[0], 0, spare[1]), mode="replicate") if any(spare) else image
 
 
 def load_johnson(state: Mapping[str, Tensor]) -> Johnson:

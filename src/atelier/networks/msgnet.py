@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from atelier.core.errors import WeightsError
 from atelier.maths.moments import gram
 from atelier.maths.visible import weight_at
-from atelier.networks.conditional import normalise
-from atelier.networks.johnson import large_enough, near_grey
+from atelier.networks.conditional import large_enough, normalise
+from atelier.networks.johnson import near_grey
 from atelier.store.checkpoints import check_state
 
 #: A block's output has so many times the channels of its 3x3 convolution.
