@@ -9,11 +9,15 @@ a process that has not called it, `release_freed_memory` does nothing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 # From glibc's malloc.h: when to trim the heap, how much to extend it, which blocks get their own mapping.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER = 2**31 - 1
 _MARGIN = 64 * 2**20
+
+#: Above this many pixels, painting takes longer than allocating its memory again.
+LARGE = 4096 * 4096
 
 # Whether this process called `keep_freed_memory`. Global, because malloc is global to the process.
 _asked = False
@@ -49,6 +53,12 @@ def release_freed_memory() -> bool:
 
         ctypes.CDLL(None).malloc_trim(0)
     return done
+
+
+def make_room(size: Sequence[int]) -> None:
+    """`release_freed_memory` between the stages of a large picture, of this (height, width)."""
+    if size[0] * size[1] > LARGE:
+        release_freed_memory()
 
 
 def _set(*wishes: tuple[int, int]) -> bool:

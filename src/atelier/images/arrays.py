@@ -33,11 +33,14 @@ class Decoded:
     metadata: Metadata = field(default_factory=Metadata)
 
 
-def from_array(values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS) -> Decoded:
+def from_array(
+    values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS, *, clip: bool = False
+) -> Decoded:
     """A picture from an array (H, W) or (H, W, C) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
 
-    The values are booleans, floats 0..1, or integers; see `to_unit` for the range of integers. `name` is for
-    error messages. Raises InputError for any other shape, type or range, and above `max_pixels`.
+    The values are booleans, floats 0..1, or integers; see `to_unit` for the range of integers, and for
+    `clip`. `name` is for error messages. Raises InputError for any other shape, type or range, and above
+    `max_pixels`.
     """
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array: fill the masked values first, with .filled(value)")
@@ -48,7 +51,7 @@ def from_array(values: npt.NDArray[Any], name: str, max_pixels: int = MAX_PIXELS
             f"{name} has the shape {values.shape}: a picture is (height, width) with 1 to 4 channels"
         )
     check_size((values.shape[1], values.shape[0]), name, max_pixels)
-    scaled = to_unit(values, name)
+    scaled = to_unit(values, name, clip=clip)
     colour = scaled[..., :1] if scaled.shape[2] < 3 else scaled[..., :3]
     alpha = np.ascontiguousarray(scaled[..., -1]) if scaled.shape[2] in (2, 4) else None
     return Decoded(as_rgb(colour), alpha)
@@ -59,7 +62,7 @@ def as_rgb(colour: Floats) -> Floats:
     return colour.repeat(3, axis=2) if colour.shape[2] == 1 else np.ascontiguousarray(colour)
 
 
-def to_unit(values: npt.NDArray[Any], name: str) -> Floats:
+def to_unit(values: npt.NDArray[Any], name: str, *, clip: bool = False) -> Floats:
     """Converts values of any shape to float32 0..1.
 
     - bool: 0 and 1.
@@ -67,7 +70,7 @@ def to_unit(values: npt.NDArray[Any], name: str) -> Floats:
     - Signed and wider integers: divided by 255 if all values are 0..255, as in int64 arrays made from 8-bit
       pictures. Otherwise uint32 and uint64 are divided by their own maximum if the largest value is at least
       1/256 of it. Anything else is ambiguous and refused, including masks of 0 and 1, and int8.
-    - Floats: taken as 0..1; an overshoot of up to 0.5 is clipped.
+    - Floats: taken as 0..1; an overshoot of up to 0.5 is clipped, and with `clip` any overshoot.
 
     Raises InputError for other types, for values out of range, and for values that are not finite.
     """
@@ -80,7 +83,7 @@ def to_unit(values: npt.NDArray[Any], name: str) -> Floats:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise InputError(f"{name} holds values that are not finite (NaN or infinity): replace them first")
-    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+    if not clip and (low < -_OVERSHOOT or high > 1 + _OVERSHOOT):
         raise InputError(f"{name} holds values from {low:.4g} to {high:.4g}: floats must be 0..1, scale them")
     return np.clip(values, 0, 1, out=np.empty(values.shape, np.float32), casting="same_kind")
 

@@ -131,9 +131,7 @@ class Picture:
         Raises InputError if values are not finite, for example after a run that diverged.
         """
         values = channels_last(tensor)
-        if np.issubdtype(values.dtype, np.floating):
-            values = np.clip(values, 0, 1)
-        made = from_array(values, "the result", max_pixels=values.size)
+        made = from_array(values, "the result", max_pixels=values.size, clip=True)
         return cls(made.pixels, alpha if made.alpha is None else made.alpha, name=name, recipe=recipe)
 
     def tensor(self, device: str | torch.device = "cpu", *, share: bool = False) -> Tensor:

@@ -17,7 +17,7 @@ from atelier import colour, images
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
-from atelier.core.allocator import release_freed_memory
+from atelier.core.allocator import make_room
 from atelier.core.progress import Progress
 from atelier.images import Picture
 from atelier.methods.base import Context, Frame, Job, Method, Painter, Result, Styles
@@ -28,9 +28,6 @@ from atelier.store import cache, weights
 
 if TYPE_CHECKING:
     import torch
-
-#: Above this many pixels, painting takes longer than allocating its memory again.
-LARGE = 4096 * 4096
 
 #: The network that finishes a picture.
 FINISHER = "ddpm.atelier"
@@ -95,7 +92,7 @@ class Setup:
 
     def make(self, frame: Frame, painter: Callable[[], Painter], content: Picture | None) -> Result:
         """Paint a frame and apply the shared controls."""
-        _make_room(frame)
+        make_room(frame.content.shape[-2:])
         if content is not None and self.controls.strength == 0:
             return Result(frame.content)
         required = self.kind.takes.mask == "required"
@@ -310,12 +307,6 @@ def _float32() -> torch.dtype:
     return torch.float32
 
 
-def _make_room(frame: Frame) -> None:
-    height, width = frame.content.shape[-2:]
-    if height * width > LARGE:
-        release_freed_memory()
-
-
 class threads:  # noqa: N801 - reads as a statement
     """Set the number of CPU threads that torch uses, in this Python thread and inside the block.
 
@@ -342,7 +333,7 @@ class threads:  # noqa: N801 - reads as a statement
 
 def picture_of(result: Result, content: Picture | None, size: tuple[int, int]) -> Picture:
     """The result as a Picture with its artifacts and the content's alpha and metadata."""
-    alpha = None if content is None else content.resized(size).alpha
+    alpha = None if content is None or content.alpha is None else content.resized(size).alpha
     picture = Picture.from_tensor(result.picture, alpha=alpha)
     picture.artifacts = result.artifacts
     if content is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from atelier import images
 from atelier.core import device as devices
 from atelier.core import extras
+from atelier.core.allocator import LARGE, make_room
 from atelier.core.errors import UsageError
 from atelier.core.progress import Listener, Progress
 from atelier.core.recipe import Request
@@ -19,7 +20,7 @@ from atelier.session import artifacts
 from atelier.session import inputs as given
 from atelier.session.controls import by_quality, settle
 from atelier.session.inputs import Anything, Inputs
-from atelier.session.run import LARGE, Setup, picture_of, threads
+from atelier.session.run import Setup, picture_of, threads
 
 if TYPE_CHECKING:
     import torch
@@ -154,6 +155,7 @@ class Stylizer:
             del frame  # free its memory for the copies below
             if size[0] * size[1] > LARGE:
                 self._painters.clear()
+                make_room(size)
             request = setup.request(inputs, size, count)
             picture = picture_of(result, inputs.content, size)
         recipe = setup.receipt(request, inputs, progress)

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from atelier import features, maths
 from atelier import networks as decoders
+from atelier.core.allocator import make_room
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -159,6 +160,7 @@ class NNSTD(Method):
         seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
+            make_room(final)
             level = Level(networks, resize(job.content, size), styles.at(max(size)), job.strength, seen)
             # Only the photo at the first level and, for detail, at the last; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
@@ -172,6 +174,7 @@ class NNSTD(Method):
             if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break
         picture = resize(picture, final)
+        make_room(final)
         return lend_statistics(
             job, picture, job.strength, colours=knobs.colours, detail=finish.statistics, out=picture
         )
