@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
 
+from atelier import images
 from atelier.bench import summary
 from atelier.bench.grid import Outcome
 from atelier.bench.table import Table
 from atelier.core.errors import InputError, OutputError, UsageError
 from atelier.core.progress import Event
+from atelier.images import Picture
 
 from .conftest import PROTOCOL, Bench, Here
 
@@ -47,6 +50,34 @@ def test_a_grid_has_every_cell_once_with_the_baselines(bench: Bench) -> None:
     # The style's work is shared by the contents of a style: all but the first of each are warm.
     assert [row["n"] for row in table.rows("SELECT count(*) AS n FROM cells WHERE warm = 0")] == [8]
     table.close()
+
+
+def test_a_mask_limits_the_painting_and_is_part_of_the_cell(bench: Bench) -> None:
+    """Outside of the mask the photo stays; another mask makes another cell."""
+    mask = np.zeros((50, 60, 3), np.float32)
+    mask[:, 30:] = 1
+    entry = '[{ file = "photos/photos0.png", name = "half", mask = "mask.png" }]'
+    bench.write(PROTOCOL.replace('["photos/*.png"]', entry))
+    keys = []
+    for shown in (mask, 1 - mask):
+        images.write(Picture.of(shown), bench.root / "mask.png", overwrite=True)
+        bench.run()
+        table = Table(bench.root / "out")
+        (row,) = table.rows("SELECT * FROM plan WHERE method = 'style_copy' AND style = 'paintings0'")
+        keys.append(row["key"])
+        made, photo = (
+            Picture.open(path).pixels
+            for path in (
+                bench.root / "out" / row["file"],
+                bench.root / "out/pictures/identity/half__paintings0.png",
+            )
+        )
+        left, right = slice(0, made.shape[1] // 2 - 12), slice(made.shape[1] // 2 + 12, None)
+        kept, painted = (left, right) if shown is mask else (right, left)
+        assert np.abs(made - photo)[:, kept].max() < 0.02
+        assert np.abs(made - photo)[:, painted].max() > 0.2
+        table.close()
+    assert keys[0] != keys[1]
 
 
 def test_a_stopped_grid_goes_on_and_has_the_same_rows(bench: Bench) -> None:

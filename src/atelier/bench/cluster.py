@@ -38,12 +38,19 @@ class Remote:
         self._studio = Studio(protocol, entries, self._folder)
 
     def do(
-        self, work: Work, content: bytes, style: bytes | None, picture: bytes | None
+        self,
+        work: Work,
+        content: bytes,
+        style: bytes | None,
+        mask: bytes | None,
+        picture: bytes | None,
     ) -> tuple[Row, bytes | None]:
         """The row of a cell, and its picture where it was painted. `picture` is one to measure only."""
         given = work.cell
         here = replace(
-            given, content=self._kept(given.content, content), style=self._kept(given.style, style)
+            given,
+            content=self._kept(given.content, content, mask),
+            style=self._kept(given.style, style),
         )
         target = self._folder / given.file
         if picture is not None:
@@ -54,15 +61,19 @@ class Remote:
         target.unlink(missing_ok=True)
         return row, made
 
-    def _kept(self, one: Input, data: bytes | None) -> Input:
-        """The input with a file of this machine, written once."""
+    def _kept(self, one: Input, data: bytes | None, mask: bytes | None = None) -> Input:
+        """The input with files of this machine, written once."""
+        paths = [self._file(one, "", one.path, data), self._file(one, "mask-", one.mask, mask)]
+        return replace(one, path=paths[0], mask=paths[1])
+
+    def _file(self, one: Input, kind: str, name: str, data: bytes | None) -> str:
         if data is None:
-            return one
-        path = self._folder / "inputs" / f"{one.sha256[:16]}-{Path(one.path).name}"
+            return name
+        path = self._folder / "inputs" / f"{one.sha256[:16]}-{kind}{Path(name).name}"
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-        return replace(one, path=str(path))
+        return str(path)
 
 
 @dataclass
@@ -145,12 +156,13 @@ class RayWorkers:
     def _sent(self, hand: _Hand) -> Any:
         """Send a worker its first cell; what stands for the answer."""
         work = hand.cells[0]
-        content, style = self._file(work.cell.content.path), self._file(work.cell.style.path)
+        content, style = work.cell.content, work.cell.style
+        sent = [self._file(path) for path in (content.path, style.path, content.mask)]
         picture = None if work.paint else (self._folder / work.cell.file).read_bytes()
-        return hand.actor.do.remote(work, content, style, picture)
+        return hand.actor.do.remote(work, *sent, picture)
 
     def _file(self, path: str) -> Any:
-        """The bytes of an input in the cluster's memory, put there once; None for words."""
+        """The bytes of a file in the cluster's memory, put there once; None if there is none."""
         if not path:
             return None
         if path not in self._files:

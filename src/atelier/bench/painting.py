@@ -119,7 +119,7 @@ class Studio:
         if self._method is None or self._method[0] != key:
             self._method = None  # frees the memory of the method before
             self._method = key, stylizer(self.protocol, entry, cell.style)
-        picture = self._method[1](content)
+        picture = self._method[1](content, mask=cell.content.mask or None)
         row.seconds, row.cpu = time.perf_counter() - start, time.process_time() - cpu
         row.peak = peak()
         return picture

@@ -19,11 +19,15 @@ _WORDS = 40
 
 @dataclass(frozen=True)
 class Input:
-    """A content or style. `name` is unique among its kind and usable in file names; words have no `path`."""
+    """A content or style. `name` is unique among its kind and usable in file names; words have no `path`.
+
+    `mask` is the path of a content's mask, if it has one, and then `sha256` is of both.
+    """
 
     name: str
     path: str = ""
     text: str = ""
+    mask: str = ""
     sha256: str = ""
     group: str = ""
 
@@ -66,7 +70,11 @@ def _of(entry: Entry, data: Path, examples: Path) -> Iterator[Input]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if entry.sha256 not in (None, digest):
             raise InputError(f"'{path}' is another file: it has sha256 {digest}, not {entry.sha256}")
-        yield Input(slug(path.stem), str(path), sha256=digest, group=entry.group)
+        mask = str(_files(entry.mask, data)[0]) if entry.mask else ""
+        if mask:
+            digest = hashlib.sha256(digest.encode() + Path(mask).read_bytes()).hexdigest()
+        name = slug(entry.name or path.stem)
+        yield Input(name, str(path), mask=mask, sha256=digest, group=entry.group)
 
 
 def _files(pattern: str, data: Path) -> list[Path]:

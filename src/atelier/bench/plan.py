@@ -117,7 +117,7 @@ def _weights(
     """The hashes of the weights that a method uses; empty, and a problem more, where it cannot run."""
     content, style = pair
     try:
-        request = stylizer(protocol, entry, style).request(content.path)
+        request = stylizer(protocol, entry, style).request(content.path, mask=content.mask or None)
     except AtelierError as error:
         idle.append(Problem(entry.label, str(error)))
         return {}

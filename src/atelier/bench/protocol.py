@@ -28,10 +28,16 @@ class _Part(BaseModel):
 
 
 class Entry(_Part):
-    """A content or a style: a file (or a pattern of files), or words. `group` is for tables by group."""
+    """A content or a style: a file (or a pattern of files), or words.
+
+    `mask` is a picture that is white where a content is to be painted. `name` is what tables call it, by
+    default the file's own name, and `group` is for tables by group.
+    """
 
     file: str = ""
     text: str = ""
+    mask: str = ""
+    name: str = ""
     sha256: str | None = None
     group: str = ""
 
