@@ -333,6 +333,8 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
+        "composites": {"photos": (a,), "masks": a, "paintings": str(folder)},
+        "references": {"same_style": str(folder), "same_content": str(folder)},
     }
     assert kind.Training is not None
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
