@@ -117,7 +117,7 @@ class _Lookup(nn.Module):
             for linear, tokens in ((self.to_q, inside), (self.to_k, outside), (self.to_v, outside))
         )
         seen = mask.flatten(2)[:, :, None] < 1
-        # An object that fills the map has no background: keys and values are all zero, and so is what is found.
+        # An object that fills the map has no background: its keys and values, and so the result, are zero.
         seen = seen | ~seen.any(-1, keepdim=True)
         made = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         found: Tensor = self.to_out(made.transpose(1, 2).flatten(2)).mT

@@ -265,9 +265,7 @@ def _composites(settings: Any) -> Read:
     photos = Source(found, _whole(settings), 1.0, masks=masks, whole=True)
     styles = tuple(Source(rows, _whole(settings), 1.0, whole=True) for rows in _groups(settings.paintings))
     if len(styles) < 2:
-        raise TrainingError(
-            f"{settings.paintings} has one style: use a sub-folder for each of several"
-        )
+        raise TrainingError(f"{settings.paintings} has one style: use a sub-folder for each of several")
     return (Stream("photos", (photos,)), Styles("paintings", styles)), DataInfo()
 
 

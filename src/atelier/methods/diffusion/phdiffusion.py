@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -399,12 +398,10 @@ class _Painting:
         """The picture; the composite itself if the work is stopped before there is one."""
         mask = torch.ones_like(frame.content[:, :1]) if frame.mask is None else frame.mask
         inside = (mask >= 0.5).to(mask)
-        if not bool(inside.any()):
-            raise UsageError("the mask is black everywhere: paint the object white in it")
         height, width = frame.content.shape[-2:]
         # A multiple for every level of the encoder.
         multiple = 8 * 2 ** (len(self.network.shape.channels) - 1)
-        whole, shown = (padded(one, multiple, multiple) for one in (frame.content, inside))
+        whole, shown = (padded(one, 64, multiple) for one in (frame.content, inside))
         steps = calls(self.knobs.steps, self.knobs.noise, self.knobs.sampling)
         with torch.inference_mode():
             plan = self.room.planned((whole.shape[-2], whole.shape[-1]), kept=(self._bytes(whole),))
