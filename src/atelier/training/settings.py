@@ -209,7 +209,9 @@ class ReferencesSettings(MethodSettings):
         ...,
         description="Folder with one sub-folder per content, of captioned pictures in several styles.",
     )
-    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
+    sheet: tuple[str, ...] = Field(
+        (), description="Pictures to preview at each evaluation: photo, style, photo, style, ..."
+    )
     shares: tuple[float, float, float] = Field(
         (1.0, 1.0, 1.0),
         description="How often pairs of one style, pairs of one content, and single pictures are drawn.",
