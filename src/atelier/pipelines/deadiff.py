@@ -81,7 +81,7 @@ class Vision(nn.Module):
 
         super().__init__()
         self.tower = CLIPVisionModel(CLIPVisionConfig(**settings))
-        self.tower.post_layernorm = nn.Identity()
+        self.tower.add_module("post_layernorm", nn.Identity())  # it has no part in what is read
         self.norm = nn.LayerNorm(settings["hidden_size"], eps=1e-5)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -91,9 +91,10 @@ class Vision(nn.Module):
 
     def see(self, pictures: Tensor) -> Tensor:
         """What is seen in pictures (B, 3, H, W) in 0..1; their aspect ratio is not kept."""
-        side = self.tower.config.image_size
+        side: Any = self.tower.config.image_size
         small = F.interpolate(pictures.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        return self(clip.normalised(small).to(self.norm.weight.dtype))
+        made: Tensor = self(clip.normalised(small).to(self.norm.weight.dtype))
+        return made
 
 
 class Sizes(NamedTuple):
@@ -125,14 +126,15 @@ class Deadiff(nn.Module):
 
     def tokens(self, kind: Kind, pictures: Tensor) -> Tensor:
         """The tokens (B, N, D) of one kind for pictures (B, 3, H, W) in 0..1."""
-        vision = self.visions[kind if kind in self.visions else "style"]
+        vision: Any = self.visions[kind if kind in self.visions else "style"]
         made: Tensor = self.readers[kind](vision.see(pictures))
         return made
 
     def nothing(self, count: int) -> Tensor:
         """The tokens that say nothing."""
-        queries = self.readers["style"].queries
-        return queries.new_zeros((count, *queries.shape[1:]))
+        reader: Any = self.readers["style"]
+        made: Tensor = reader.queries.new_zeros((count, *reader.queries.shape[1:]))
+        return made
 
     def learnt(self) -> Iterator[nn.Parameter]:
         """The weights that training changes: all but those of the vision transformers."""
@@ -183,7 +185,8 @@ class _Processor:
     """The processor of one attention, in diffusers' interface."""
 
     def __init__(self, joint: Joint, index: int, kind: Kind) -> None:
-        self.joint, self.index, self.kind = joint, index, kind
+        self.joint, self.kind = joint, kind
+        self.maps: Any = joint.network.maps[index]
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *args: Any, **options: Any
@@ -191,7 +194,7 @@ class _Processor:
         words, joint = encoder_hidden_states, self.joint
         key, value = attn.to_k(words), attn.to_v(words)
         if joint.tokens:
-            tokens, maps = joint.tokens[self.kind].to(words), joint.network.maps[self.index]
+            tokens, maps = joint.tokens[self.kind].to(words), self.maps
             key = torch.cat([key, joint.weight * maps.to_k(tokens)], 1)
             value = torch.cat([value, joint.weight * maps.to_v(tokens)], 1)
         features = Features(*(heads_of(one, attn.heads) for one in (attn.to_q(hidden_states), key, value)))
@@ -257,7 +260,7 @@ def _below(state: State, start: str) -> dict[str, Tensor]:
 
 
 def _reader(kind: Kind, state: State) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.startswith("visual_encoder."):
             seen = clip_layout.renamed(f"visual.{name.removeprefix('visual_encoder.')}", value)
@@ -413,6 +416,7 @@ def tiny(unet_layers: list[tuple[int, int]], seed: int = 0) -> dict[str, Tensor]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Deadiff(Sizes(vision, qformer, 2, 64, tuple(unet_layers), shared=True))
-        for reader in network.readers.values():
-            nn.init.normal_(reader.queries)
+        for name, weight in network.readers.named_parameters():
+            if name.endswith("queries"):
+                nn.init.normal_(weight)
     return network.state_dict()

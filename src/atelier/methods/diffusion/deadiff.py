@@ -250,7 +250,8 @@ class _Painting:
         self.words = " ".join(styles.texts)
         self.room = latent.Room(knobs, context)
         self.network = self._network()
-        self.style = self._style()
+        with torch.inference_mode():
+            self.style = self._style()
 
     def _network(self) -> Networks:
         """The networks beside the pipeline, in its precision on its device."""
@@ -266,7 +267,6 @@ class _Painting:
             ),
         )
 
-    @torch.inference_mode()
     def _style(self) -> Tensor:
         """The tokens of the style: the mean over the style pictures, by their weights."""
         pictures, shares = self.styles.pictures, self.styles.weights
@@ -334,7 +334,7 @@ class _Painting:
 
         def predict(latents: Tensor, time: int) -> Tensor:
             found = pipeline.predict(latents.expand(len(context), -1, -1, -1), time, context)
-            return found if share == 1 else guided(*found.chunk(2), share)
+            return found if share == 1 else guided(found[:1], found[1:], share)
 
         return predict
 

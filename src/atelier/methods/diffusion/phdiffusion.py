@@ -221,7 +221,7 @@ class Phdiffusion(Method):
             draws = batch.rows(torch.rand((batch.whole, 2), generator=batch.generator))
             with torch.no_grad():
                 others = losses.features(2 * batch["others"].flatten(0, 1) - 1)[CONTRAST]
-            rest = others.unflatten(0, batch["others"].shape[:2])
+                rest = others.view(*batch["others"].shape[:2], *others.shape[1:])
             apart = losses.contrast(found[CONTRAST], painting[CONTRAST], rest, mask, draws)
             terms["contrast"] = share["contrast"] * apart
         return terms
@@ -452,7 +452,7 @@ class _Painting:
         places = picture.shape[-2] * picture.shape[-1] // 64
         channels = self.network.shape.channels
         features = sum(width * places // 4**level for level, width in enumerate(channels))
-        return (weight + features) * self.room.dtype.itemsize
+        return int(weight + features) * self.room.dtype.itemsize
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from atelier.core.lazy import torch
 
@@ -39,7 +39,8 @@ class Losses:
     def features(self, pictures: Tensor) -> Mapping[str, Tensor]:
         """The features of pictures at `STYLE`."""
         seen = pictures if self.form == "published" else (pictures + 1) / 2
-        return self.encoder(seen, STYLE)
+        found: Mapping[str, Tensor] = self.encoder(seen, STYLE)
+        return found
 
     def contrast(
         self,
@@ -86,8 +87,8 @@ class Losses:
     def _projected(self, crop: Tensor) -> Tensor:
         """The direction (D,) of a crop (C, h, w) in the space of the contrast."""
         seen = crop.sum((1, 2)) if self.form == "published" else crop.mean((1, 2))
-        found: Tensor = self.projection(seen[None])[0]
-        return found / found.norm()
+        found: Tensor = self.projection(seen[None])
+        return torch.nn.functional.normalize(found)[0]
 
 
 class Box(NamedTuple):
@@ -124,12 +125,12 @@ def projection(channels: int) -> nn.Module:
 
 def style(made: Mapping[str, Tensor], painting: Mapping[str, Tensor], mask: Tensor) -> Tensor:
     """AdaIN's loss: the object's mean and deviation against those of the whole painting, at `STYLE`."""
-    total: Any = 0
+    terms: list[Tensor] = []
     for tap in STYLE:
         found = moments(made[tap], nearest(mask, made[tap]))
         wanted = moments(painting[tap], torch.ones_like(painting[tap][:, :1]))
-        total = total + sum((one - other).square().mean() for one, other in zip(found, wanted, strict=True))
-    return total
+        terms += [(one - other).square().mean() for one, other in zip(found, wanted, strict=True)]
+    return torch.stack(terms).sum()
 
 
 def content(made: Mapping[str, Tensor], composite: Mapping[str, Tensor]) -> Tensor:
@@ -147,4 +148,5 @@ def moments(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def nearest(mask: Tensor, like: Tensor) -> Tensor:
     """The mask at the size of features or latents."""
-    return torch.nn.functional.interpolate(mask, like.shape[-2:], mode="nearest")
+    made: Tensor = torch.nn.functional.interpolate(mask, like.shape[-2:], mode="nearest")
+    return made
