@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atelier.core.errors import UsageError, did_you_mean
 from atelier.core.progress import Listener
 from atelier.core.recipe import Request
 from atelier.session.controls import BY_QUALITY, Controls, by_quality
@@ -78,6 +79,7 @@ def harmonise(
     mask: Anything,
     background: Anything | None = None,
     *,
+    method: str = "harmonise",
     quality: str = "good",
     progress: Listener | None = None,
     **settings: Any,
@@ -85,8 +87,8 @@ def harmonise(
     """A painting with a pasted object, white in the `mask`, which is repainted so that it belongs there.
 
     `background` is the painting without the object; by default it is what surrounds the object. The size is
-    the composite's, up to 1024 px unless `size` asks for more. The rest is as for `stylize` with
-    `method="harmonise"`, whose errors it raises.
+    the composite's, up to 1024 px unless `size` asks for more. `method` is one that requires a mask, such as
+    "phdiffusion". The rest is as for `stylize`, whose errors it raises.
 
     >>> import numpy as np
     >>> composite = np.random.default_rng(0).random((32, 48, 3))
@@ -96,10 +98,19 @@ def harmonise(
     >>> np.abs(made.pixels - composite)[:, :10].max() < 1e-6
     np.True_
     """
+    _check_harmoniser(method)
     settings = {"feather": OBJECT_FEATHER, **settings}
     return stylize(
-        composite, background, method="harmonise", quality=quality, mask=mask, progress=progress, **settings
+        composite, background, method=method, quality=quality, mask=mask, progress=progress, **settings
     )
+
+
+def _check_harmoniser(method: str) -> None:
+    from atelier.methods import registry
+
+    known = [kind.name for kind in registry.list_methods().values() if kind.takes.mask == "required"]
+    if registry.find(method).takes.mask != "required":
+        raise UsageError(f"{method} does not harmonise objects: {did_you_mean(method, known)}")
 
 
 def generate(

@@ -308,6 +308,11 @@ TABLE = [
     Row("pipeline-file", f"{PAIR} --method styleid --pipeline tiny.safetensors", WEIGHTS, "another network"),
     Row("style-unsaid", "stylize photo.png --method diffusion_in_style", USAGE, "give it with --weights"),
     Row("object-unsaid", "harmonise photo.png", USAGE, "--mask is missing"),
+    Row(
+        "object-method",
+        "harmonise photo.png --mask photo.png --method nnst",
+        *(USAGE, "nnst does not harmonise objects: allowed: harmonise, phdiffusion"),
+    ),
     Row("clip-missing", f"{WORDS} --method clipstyler", WEIGHTS, "weights pull clip_vit_b32.openai"),
     Row("words-encoder", f"{WORDS} {TINY}", USAGE, "predicts the statistics of another encoder"),
     Row("words-unknown", "stylize photo.png --text steampunk", USAGE, "'steampunk' is not known"),

@@ -21,6 +21,7 @@ Add = Callable[[str], None]
 SMALL: dict[str, dict[str, Any]] = {
     "clipstyler": {"patches": 4},
     "gatys": {"smallest": 32},
+    "deadiff": {"noise": 1.0, "guidance": 1.0},
     "diffusion_in_style": {"noise": 1.0, "guidance": 1.0},
     "harmonise": {"engine": "adain"},
     "lora": {"noise": 1.0, "guidance": 1.0},

@@ -333,22 +333,23 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
+        "composites": {"photos": (a,), "masks": a, "paintings": str(folder)},
+        "references": {"same_style": str(folder), "same_content": str(folder)},
     }
     assert kind.Training is not None
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])
     given |= {"batch": 4, "crop": 32, "held_back": 1, "half": False, "device": "cpu"}
     given |= {"steps": 12, "warmup": 0, "cooldown": 0, "evaluate_every": 12}
     small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
-    given |= {
-        name: small[name] for name in ("encoder", "clip_model", "start", "text", "pipeline") if name in fields
-    }
+    own = ("encoder", "clip_model", "start", "text", "pipeline", "weights")
+    given |= {name: small[name] for name in own if name in fields}
     given |= {"width": 16} if "width" in fields else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 
 def _previewed(task: Any, networks: Any, photo: Floats, painting: Floats, path: Path) -> None:
     photo8, painting8 = ((255 * one).round().astype(np.uint8) for one in (photo, painting))
-    task.sheet = [(photo8, painting8 if task.method.data in ("pairs", "styles") else None)]
+    task.sheet = [(photo8, painting8 if task.method.data in ("pairs", "styles", "references") else None)]
     task.preview(networks, path)
     height, width, _ = Picture.open(path).pixels.shape
     assert height == len(photo) + 8

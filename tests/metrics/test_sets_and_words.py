@@ -28,7 +28,7 @@ from atelier.metrics import (
     warping_error,
 )
 from atelier.metrics.classifier import ClassifierContent, ClassifierRecall
-from atelier.metrics.frechet import FrechetDistance, SmallSetWarning, frechet, kernel
+from atelier.metrics.frechet import FrechetDistance, SmallSetWarning, frechet, infinite, kernel
 from atelier.metrics.preference import win_probability
 from atelier.metrics.ssim import MultiscaleSSIM, _terms
 from atelier.metrics.video import moved, seen_before
@@ -244,3 +244,13 @@ def test_votes_without_an_answer_are_refused() -> None:
     with pytest.raises(InputError, match="square"):
         bradley_terry([[0, 1, 2], [1, 0, 1]])
     assert bradley_terry([[0, 4.5], [4.5, 0]], bootstrap=20).scores == pytest.approx([0, 0])
+
+
+def test_the_infinite_frechet_distance_does_not_depend_on_the_number() -> None:
+    """Of samples of one and the same distribution it is near 0, where the plain one is far above."""
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randn((4000, 16), generator=generator)
+    found = torch.randn((1200, 16), generator=generator)
+    plain = frechet(found, wanted)
+    assert abs(infinite(found, wanted, smallest=300)) < 0.4 * plain
+    assert infinite(found, wanted) == plain  # too few for subsets

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.xdist_group("transformers")
 from atelier.maths import ddim, schedules  # noqa: E402
 from atelier.methods.diffusion import styleid  # noqa: E402
 from atelier.methods.diffusion.styleid import Inverted, Styleid, Way  # noqa: E402
+from atelier.metrics.content import cfsd  # noqa: E402
+from atelier.metrics.frechet import artfid, frechet, infinite  # noqa: E402
 from atelier.pipelines import self_attention  # noqa: E402
 from atelier.pipelines import stable_diffusion_layout as layout  # noqa: E402
 from atelier.pipelines.self_attention import Features, Injection, Opened, attend, injected  # noqa: E402
@@ -280,6 +282,18 @@ def test_variants_of_the_program_on_diffusers(pipeline: StableDiffusion, variant
         way = Run(pipeline, "diffusers", inside).sampled(blocks=tuple(blocks))
     check(f"diffusers_{variant}.result", way[-1].clean)
     check(f"diffusers_{variant}.last_latent", way[-1].after)
+
+
+# the metrics
+
+
+def test_the_numbers_that_the_paper_compares_by() -> None:
+    found, wanted = array("metrics.features_stylised"), array("metrics.features_style")
+    distance = frechet(found, wanted)
+    check("metrics.fid_f64", distance)
+    check("metrics.fid_infinity_f64", infinite(found, wanted))
+    check("metrics.artfid_f64", artfid(float(array("metrics.lpips").double().mean()), distance))
+    check("metrics.cfsd", cfsd(array("metrics.cfsd_stylised"), array("metrics.cfsd_content")))
 
 
 def test_another_convention_is_far_outside(attention: Any) -> None:

@@ -114,6 +114,12 @@ ObjectMask = Annotated[
         show_default=False,
     ),
 ]
+Harmoniser = Annotated[
+    str,
+    typer.Option(
+        "--method", "-m", metavar="NAME", help="harmonise, or phdiffusion, which needs Stable Diffusion."
+    ),
+]
 Background = Annotated[
     Path | None,
     _file("--background", says="The painting without the object. [default: what surrounds the object]"),

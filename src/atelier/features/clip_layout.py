@@ -112,11 +112,12 @@ def _translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         if name in ("visual.proj", "text_projection"):
             value = value.T.contiguous()
-        found |= dict(_renamed(name, value))
+        found |= dict(renamed(name, value))
     return found
 
 
-def _renamed(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+def renamed(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor of OpenAI's under transformers' name; queries, keys and values get one each."""
     layer = re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(\w+)", name)
     if layer is None:
         yield _TOP.get(name, name), value

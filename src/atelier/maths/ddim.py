@@ -14,6 +14,9 @@ from torch import Tensor
 from atelier.maths.diffusion import Target
 from atelier.maths.schedules import Schedule
 
+#: Weights of the last noises, the newest first, of the steps of PLMS (Liu et al. 2022, arXiv:2202.09778).
+ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
 
 class Step(NamedTuple):
     """A step from `at` to `to`, both steps of the schedule; the network is asked at `time`."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.core.progress import Progress
+    from atelier.maths.ddim import Step
     from atelier.methods.base import Context
     from atelier.pipelines.stable_diffusion import StableDiffusion
     from atelier.pipelines.stable_diffusion_layout import Parts
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: What the methods declare as their extra and packages.
 EXTRA, PACKAGES = "diffusion", ("diffusers", "transformers")
+
+#: The steps of the training of Stable Diffusion.
+_TRAINED = 1000
 
 _Saving = Literal["auto", "on", "off"]
 
@@ -139,3 +143,24 @@ class Steps:
         """One more step is done; False if the work should stop."""
         self.count += 1
         return self.progress.report(self.count, self.total, stage=stage, preview=preview)
+
+
+def sampling_steps(count: int, noise: float = 1.0) -> list[Step]:
+    """The steps from a share of the schedule to the picture; `count` for the whole of it."""
+    from atelier.maths.ddim import Step
+
+    stride = _TRAINED // count
+    times = [1 + index * stride for index in range(count)]
+    within = [time for time in times if time <= noise * _TRAINED] or times[:1]
+    return [Step(time, time, max(0, time - stride)) for time in reversed(within)]
+
+
+def start(pipeline: StableDiffusion, photo: Tensor, first: Step, seed: int, *, blank: bool) -> Tensor:
+    """The latent of the photo (1, 3, H, W) with noise for the first step, or noise alone."""
+    from atelier.maths import diffusion, samplers
+
+    clean = pipeline.encode(photo)
+    noise = samplers.seeded(seed)(clean)
+    if blank:
+        return noise
+    return diffusion.noised(pipeline.schedule, clean, torch.tensor([first.at], device=clean.device), noise)

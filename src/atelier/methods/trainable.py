@@ -25,8 +25,22 @@ if TYPE_CHECKING:
 #: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
-#: captioned: `pictures`, and `captions` from .txt files of the same name.
-DataKind = Literal["pairs", "styles", "one_style", "pictures", "domains", "labelled", "captioned"]
+#: captioned: `pictures`, and `captions` from .txt files of the same name;
+#: composites: `photos`, `masks` (B, 1, S, S) of one object each, `paintings`, and `others`, (B, 3, 3, S, S),
+#:   paintings of other styles;
+#: references: `targets` with their `captions`, `references`, and `relation`: 0 for references of the same
+#:   style, 1 of the same content, 2 for the target itself.
+DataKind = Literal[
+    "pairs",
+    "styles",
+    "one_style",
+    "pictures",
+    "domains",
+    "labelled",
+    "captioned",
+    "composites",
+    "references",
+]
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -300,6 +300,16 @@ _ALL = (
         of_sets=True,
     ),
     Declared(
+        "fid_infinity",
+        "FID for infinitely many results, by a line through subsets.",
+        "style",
+        "lower",
+        _299,
+        lambda networks: FrechetDistance(networks.inception(), infinite=True),
+        (INCEPTION,),
+        of_sets=True,
+    ),
+    Declared(
         "kid",
         "Kernel distance of results and styles, Inception-v3.",
         "style",

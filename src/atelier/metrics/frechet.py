@@ -30,6 +30,8 @@ class FrechetDistance:
     """
 
     embedder: Embedder
+    #: The distance for infinitely many pictures (`infinite`).
+    infinite: bool = False
 
     def __call__(
         self, results: Sequence[Tensor], contents: Sequence[Tensor], styles: Sequence[Style]
@@ -43,7 +45,7 @@ class FrechetDistance:
                 SmallSetWarning,
                 stacklevel=2,
             )
-        return frechet(found, wanted)
+        return infinite(found, wanted) if self.infinite else frechet(found, wanted)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,25 @@ def frechet(one: Tensor, other: Tensor) -> float:
     spread = first.square().sum() + second.square().sum()
     shared = torch.linalg.svdvals(_short(first) @ _short(second).T).sum()
     return float((mean - wanted).square().sum() + spread - 2 * shared)
+
+
+def infinite(one: Tensor, other: Tensor, *, smallest: int = 5000, points: int = 15, seed: int = 0) -> float:
+    """The Fréchet distance for infinitely many of `one` (N, D), Chong & Forsyth 2020 (FID infinity).
+
+    It is where the line through the distances of `points` random subsets meets 1 / N = 0. With at most
+    `smallest` pictures there are no subsets, and it is the plain distance.
+    """
+    if len(one) <= smallest:
+        return frechet(one, other)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.linspace(smallest, len(one), points).round().long()
+    picks = [torch.randperm(len(one), generator=generator)[:size] for size in sizes.tolist()]
+    found = torch.tensor([frechet(one[pick], other) for pick in picks], dtype=torch.float64)
+    inverse = 1 / sizes.double()
+    slope = ((inverse - inverse.mean()) * (found - found.mean())).sum() / (
+        inverse - inverse.mean()
+    ).square().sum()
+    return float(found.mean() - slope * inverse.mean())
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ class _Reader:
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
         linear = (attn.to_q, attn.to_k, attn.to_v)
-        own = Features(*(_heads(one(hidden_states), attn.heads) for one in linear))
+        own = Features(*(heads_of(one(hidden_states), attn.heads) for one in linear))
         self.opened.read[self.block] = own
         given = self.opened.given.get(self.block)
         used, temperature = (own, 1.0) if given is None else (injected(own, given), given.temperature)
@@ -98,7 +98,7 @@ class _Reader:
         return result
 
 
-def _heads(tokens: Tensor, heads: int) -> Tensor:
+def heads_of(tokens: Tensor, heads: int) -> Tensor:
     """(B, tokens, channels) as (B, heads, tokens, channels of a head)."""
     return tokens.view(*tokens.shape[:2], heads, -1).transpose(1, 2)
 

@@ -78,11 +78,12 @@ class StableDiffusion:
                 latent = latent + found.std.float() * noise
         return self._scaling * latent
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """The pictures (B, 3, H, W) of latents, in 0..1."""
+    def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
+        """The pictures (B, 3, H, W) of latents, in 0..1; without `clamp`, some values lie outside."""
         with self._on_device(self.vae), self._tiles():
             made: Tensor = self.vae.decode((latents / self._scaling).to(self.device, self.dtype)).sample
-        return ((made.float() + 1) / 2).clamp(0, 1)
+        pictures = (made.float() + 1) / 2
+        return pictures.clamp(0, 1) if clamp else pictures
 
     def words(self, prompts: Sequence[str]) -> Tensor:
         """The encodings (B, 77, D) of prompts. The empty prompt needs no vocabulary.

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -28,6 +29,8 @@ from atelier.training import data
 #: Decoded pictures are shrunk to this short side. Paintings stay larger: their crops zoom in further.
 _SHORT_SIDE, _PAINTING_SHORT_SIDE = 512, 640
 _MOST_STYLES = 256
+#: Paintings of other styles for each one.
+_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class Source:
     flip: bool = True
     stretch: float = 4 / 3
     captions: tuple[str, ...] = ()
+    #: Masks of the objects of whole pictures, which are not cropped.
+    masks: tuple[Path, ...] = ()
+    whole: bool = False
+
+    def crop(self, index: int, side: int, decoder: Decoder, generator: torch.Generator) -> Tensor:
+        """A random crop (3, S, S), uint8, of a picture, or the whole of it stretched to a square."""
+        picture = decoder(self.entries[index], self.short_side)
+        if self.whole:
+            return _square(picture, side, cv2.INTER_AREA)
+        crop: Tensor
+        (crop,) = data.random_crops(
+            *([picture], [0], side, self.zoom, generator), flip=self.flip, stretch=self.stretch
+        )
+        return crop
 
     def split(self, held_back: int) -> tuple[Source, Source]:
         """The training pictures, and `held_back` evenly spaced pictures for evaluation."""
@@ -69,8 +86,11 @@ class Source:
 
     def only(self, rows: Sequence[int]) -> Source:
         """The pictures at `rows`, with their captions."""
-        captions = tuple(self.captions[row] for row in rows) if self.captions else ()
-        return replace(self, entries=tuple(self.entries[row] for row in rows), captions=captions)
+        entries, captions, masks = (
+            tuple(beside[row] for row in rows) if beside else ()
+            for beside in (self.entries, self.captions, self.masks)
+        )
+        return replace(self, entries=entries, captions=captions, masks=masks)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,58 @@ class Stream:
         learn, judge = zip(*parts, strict=True)
         return replace(self, sources=learn), replace(self, sources=judge)
 
+    def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:
+        """A crop (3, S, S) uint8, with its label, caption and mask if there are any."""
+        number = _random(len(self.sources), generator)
+        source = self.sources[number]
+        index = _random(len(source.entries), generator)
+        found: dict[str, Any] = {self.name: source.crop(index, crop, decoder, generator)}
+        if self.label:
+            found[self.label] = number
+        if source.captions:
+            found["captions"] = source.captions[index]
+        if source.masks:
+            found["masks"] = _object(source.masks[index], crop, generator)
+        return found
+
+
+class Styles(Stream):
+    """Paintings, one source a style; each comes with three of other styles."""
+
+    def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:
+        first, *others = torch.randperm(len(self.sources), generator=generator).tolist()
+        numbers = [first, *(others[place % len(others)] for place in range(_OTHERS))]
+        pictures = [
+            source.crop(_random(len(source.entries), generator), crop, decoder, generator)
+            for source in (self.sources[number] for number in numbers)
+        ]
+        return {self.name: pictures[0], "others": torch.stack(pictures[1:])}
+
+
+@dataclass(frozen=True)
+class Pairs(Stream):
+    """A target with its caption, and a reference of the same style, of the same content, or itself.
+
+    The first `styles` of the sources hold one style each, the others one content each.
+    """
+
+    styles: int = 0
+    shares: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:
+        relation = int(torch.multinomial(torch.tensor(self.shares), 1, generator=generator))
+        rows = {0: self.sources[: self.styles], 1: self.sources[self.styles :]}.get(relation, self.sources)
+        source = rows[_random(len(rows), generator)]
+        first, *others = torch.randperm(len(source.entries), generator=generator).tolist()
+        second = others[0] if others and relation < 2 else first
+        target, reference = (source.crop(row, crop, decoder, generator) for row in (first, second))
+        return {
+            "targets": target,
+            "references": target if second == first else reference,
+            "captions": source.captions[first],
+            "relation": relation,
+        }
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -100,10 +172,11 @@ class DataSet:
         """The number of pictures by name, for the terminal."""
         counts = []
         for stream in self.learn:
-            names = self.info.domains if stream.label else (stream.name,)
-            counts += [
-                f"{len(source.entries)} {name}" for name, source in zip(names, stream.sources, strict=True)
-            ]
+            sizes = [len(source.entries) for source in stream.sources]
+            if stream.label:
+                counts += [f"{size} {name}" for size, name in zip(sizes, self.info.domains, strict=True)]
+            else:
+                counts.append(f"{sum(sizes)} {stream.name}")
         if self.info.styles:
             counts.append(f"{len(self.info.styles)} {'style' if len(self.info.styles) == 1 else 'styles'}")
         held = sum(len(source.entries) for stream in self.judge for source in stream.sources)
@@ -184,6 +257,45 @@ def _captioned(settings: Any) -> Read:
     return (Stream("pictures", (source,)),), DataInfo()
 
 
+def _composites(settings: Any) -> Read:
+    found, folder = entries(settings.photos), Path(settings.masks)
+    masks = tuple(folder / f"{entry.path.stem}.png" for entry in found)
+    if absent := [path for path in masks if not path.is_file()]:
+        raise TrainingError(f"there is no mask {absent[0]}: each photo needs one of its name in {folder}")
+    photos = Source(found, _whole(settings), 1.0, masks=masks, whole=True)
+    styles = tuple(Source(rows, _whole(settings), 1.0, whole=True) for rows in _groups(settings.paintings))
+    if len(styles) < 2:
+        raise TrainingError(f"{settings.paintings} has one style: use a sub-folder for each of several")
+    return (Stream("photos", (photos,)), Styles("paintings", styles)), DataInfo()
+
+
+def _references(settings: Any) -> Read:
+    groups = [_groups(folder) for folder in (settings.same_style, settings.same_content)]
+    for rows in (row for group in groups for row in group if len(row) < 2):
+        raise TrainingError(f"{rows[0].path.parent} has one picture: a pair needs two")
+    if min(settings.shares) < 0 or not sum(settings.shares):
+        raise TrainingError("the shares must not be negative, and one of them must be above 0")
+    sources = tuple(
+        Source(rows, _whole(settings), 1.0, False, 1.0, tuple(_caption(one.path) for one in rows))
+        for group in groups
+        for rows in group
+    )
+    return (Pairs("targets", sources, styles=len(groups[0]), shares=settings.shares),), DataInfo()
+
+
+def _whole(settings: Any) -> int:
+    return max(_SHORT_SIDE, int(settings.crop))
+
+
+def _groups(folder: str) -> list[tuple[Entry, ...]]:
+    """The pictures of each sub-folder. Raises TrainingError if there is none."""
+    path = Path(folder)
+    inside = sorted(one for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+    if not inside:
+        raise TrainingError(f"{folder} must contain sub-folders of pictures")
+    return [entries([str(one)]) for one in inside]
+
+
 _READERS = {
     "pairs": _pairs,
     "styles": _styles,
@@ -192,6 +304,8 @@ _READERS = {
     "domains": _domains,
     "labelled": _labelled,
     "captioned": _captioned,
+    "composites": _composites,
+    "references": _references,
 }
 
 
@@ -311,25 +425,9 @@ class Draws(Dataset[dict[str, Any]]):
         generator = torch.Generator().manual_seed(data.mix(self.seed, *key))
         row: dict[str, Any] = {}
         for stream in self.streams:
-            row |= self._drawn(stream, generator)
+            row |= stream.drawn(self.crop, self.decoder, generator)
         # A method that learns from its style alone still has batches, of empty rows.
         return row or {"row": key[1]}
-
-    def _drawn(self, stream: Stream, generator: torch.Generator) -> dict[str, Any]:
-        """A crop (3, S, S) uint8, with its label and caption if there are any."""
-        number = _random(len(stream.sources), generator)
-        source = stream.sources[number]
-        index = _random(len(source.entries), generator)
-        picture = self.decoder(source.entries[index], source.short_side)
-        crop = data.random_crops(
-            *([picture], [0], self.crop, source.zoom, generator), flip=source.flip, stretch=source.stretch
-        )
-        found: dict[str, Any] = {stream.name: crop[0]}
-        if stream.label:
-            found[stream.label] = number
-        if source.captions:
-            found["captions"] = source.captions[index]
-        return found
 
 
 @dataclass(frozen=True)
@@ -351,6 +449,21 @@ class Keys:
         for step in range(self.start, self.end):
             for index, count in self.parts:
                 yield [(step, row) for row in range(index, self.batch, count)]
+
+
+def _square(picture: data.Array, side: int, how: int) -> Tensor:
+    """A whole picture (H, W, C) stretched to (C, S, S)."""
+    return torch.from_numpy(cv2.resize(picture, (side, side), interpolation=how)).permute(2, 0, 1)
+
+
+def _object(mask: Path, side: int, generator: torch.Generator) -> Tensor:
+    """The mask (1, S, S), 0 or 255, of one of the objects of a photo. Raises TrainingError for none."""
+    shades = data.read_file(mask)[:, :, 0]
+    objects = np.unique(shades[shades > 0])
+    if not objects.size:
+        raise TrainingError(f"the mask {mask} is black: paint each object in a shade of grey")
+    chosen = np.uint8(255) * (shades == objects[_random(len(objects), generator)])
+    return _square(np.repeat(chosen[:, :, None], 3, 2), side, cv2.INTER_NEAREST)[:1]
 
 
 def _random(count: int, generator: torch.Generator) -> int:

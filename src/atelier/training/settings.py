@@ -187,6 +187,37 @@ class CaptionedSettings(MethodSettings):
     )
 
 
+class CompositesSettings(MethodSettings):
+    """Photos with masks of their objects, and paintings in several styles."""
+
+    photos: tuple[str, ...] = Field(..., description="Folders of photos.")
+    masks: str = Field(
+        ...,
+        description="Folder with a PNG of the name of each photo: black, and one shade of grey an object.",
+    )
+    paintings: str = Field(..., description="Folder with one sub-folder of paintings per style.")
+    sheet: tuple[str, ...] = Field((), description="Pictures to preview at each evaluation.")
+
+
+class ReferencesSettings(MethodSettings):
+    """Captioned pictures, sorted by style and by content, of which pairs are drawn."""
+
+    same_style: str = Field(
+        ..., description="Folder with one sub-folder per style, of pictures with .txt captions."
+    )
+    same_content: str = Field(
+        ...,
+        description="Folder with one sub-folder per content, of captioned pictures in several styles.",
+    )
+    sheet: tuple[str, ...] = Field(
+        (), description="Pictures to preview at each evaluation: photo, style, photo, style, ..."
+    )
+    shares: tuple[float, float, float] = Field(
+        (1.0, 1.0, 1.0),
+        description="How often pairs of one style, pairs of one content, and single pictures are drawn.",
+    )
+
+
 #: The settings that each kind of data set adds; see `atelier.methods.trainable.DataKind`.
 DATA: dict[str, type[MethodSettings]] = {
     "pairs": PairSettings,
@@ -196,6 +227,8 @@ DATA: dict[str, type[MethodSettings]] = {
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
     "captioned": CaptionedSettings,
+    "composites": CompositesSettings,
+    "references": ReferencesSettings,
 }
 
 

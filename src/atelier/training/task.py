@@ -32,7 +32,7 @@ from atelier.training.processes import Processes
 
 _SHEET_SIDE = 384
 #: Kinds of data whose preview sheets alternate photos and paintings.
-_PAIRED = ("pairs", "styles")
+_PAIRED = ("pairs", "styles", "references")
 #: The seed for evaluation, the same in every run.
 _EVALUATION_SEED = 1
 

@@ -76,6 +76,7 @@ def harmonise(
     composite: arguments.Composite,
     mask: arguments.ObjectMask,
     background: arguments.Background = None,
+    method: arguments.Harmoniser = "harmonise",
     feather: arguments.ObjectFeather = None,
     output: arguments.Output = None,
     quality: arguments.Quality = "good",
@@ -93,6 +94,7 @@ def harmonise(
             composite,
             mask,
             background,
+            method=method,
             quality=quality,
             progress=watch,
             **_settings(settings | {"feather": feather}, no_receipt),
@@ -107,10 +109,11 @@ def harmonise(
 
 
 def _harmonise_flags(words: Sequence[str]) -> Flags:
-    from atelier.apps.cli.declared import settings
+    from atelier.apps.cli.declared import settings, value
     from atelier.methods import registry
 
-    return Flags(settings(registry.find("harmonise"), skip=("feather", "style_weights", "style_scale")))
+    kind = registry.find(value(words, "--method", "-m") or "harmonise")
+    return Flags(settings(kind, skip=("feather", "style_weights", "style_scale")))
 
 
 def generate(

@@ -272,18 +272,16 @@ def ancestral(
         yield Sampled(start, clean)
 
 
-#: Weights of the last noises, the newest first (Liu et al. 2022, arXiv:2202.09778).
-_ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-
-
 def plms(
     start: Tensor, steps: Sequence[Leg], predict: Predict, style: StyleNoise, normal: Normal
 ) -> Iterator[Sampled]:
     """Steps along the mean of the last noises; the first is made twice, as it has none before it."""
+    from atelier.maths.ddim import ADAMS
+
     history: list[Tensor] = []
     for number, leg in enumerate(steps):
         history = [predict(start, leg.at), *history][:4]
-        noise = sum(share * one for share, one in zip(_ADAMS[len(history) - 1], history, strict=True))
+        noise = sum(share * one for share, one in zip(ADAMS[len(history) - 1], history, strict=True))
         moved, clean = _moved(start, noise, leg)
         if number == 0 and len(steps) > 1:
             yield Sampled(moved, clean)

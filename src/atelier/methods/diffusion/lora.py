@@ -196,16 +196,6 @@ def offset(noise: Tensor, level: Tensor, share: float) -> Tensor:
     return noise + share * level
 
 
-def sampling_steps(count: int, noise: float = 1.0) -> list[Step]:
-    """The steps from a share of the schedule to the picture; `count` for the whole of it."""
-    from atelier.maths.ddim import Step
-
-    stride = _TRAINED // count
-    times = [1 + index * stride for index in range(count)]
-    within = [time for time in times if time <= noise * _TRAINED] or times[:1]
-    return [Step(time, time, max(0, time - stride)) for time in reversed(within)]
-
-
 class _Painting:
     """Makes pictures with one LoRA and one prompt."""
 
@@ -223,7 +213,7 @@ class _Painting:
         """The picture; the photo itself if the work is stopped before there is one."""
         height, width = frame.content.shape[-2:]
         photo = padded(frame.content, 64, 8)
-        steps = sampling_steps(self.knobs.steps, 1.0 if frame.blank else self.knobs.noise)
+        steps = latent.sampling_steps(self.knobs.steps, 1.0 if frame.blank else self.knobs.noise)
         with torch.inference_mode():
             size = (photo.shape[-2], photo.shape[-1])
             plan = self.room.planned(size, batch=1 if self.knobs.guidance == 1 else 2)
@@ -232,21 +222,9 @@ class _Painting:
                 return Result(frame.content)
             pipeline = self.room.loaded(plan)
             with pipeline.lock:
-                start = self._start(pipeline, photo, steps[0], blank=frame.blank)
+                start = latent.start(pipeline, photo, steps[0], self.seed, blank=frame.blank)
                 made = self._sampled(pipeline, start, steps, events)
         return Result(made[..., :height, :width])
-
-    def _start(self, pipeline: StableDiffusion, photo: Tensor, first: Step, *, blank: bool) -> Tensor:
-        """The latent of the photo with noise, or noise alone."""
-        from atelier.maths import diffusion, samplers
-
-        clean = pipeline.encode(photo)
-        noise = samplers.seeded(self.seed)(clean)
-        if blank:
-            return noise
-        return diffusion.noised(
-            pipeline.schedule, clean, torch.tensor([first.at], device=clean.device), noise
-        )
 
     def _sampled(
         self, pipeline: StableDiffusion, start: Tensor, steps: Sequence[Step], events: latent.Steps

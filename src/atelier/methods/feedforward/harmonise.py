@@ -20,8 +20,8 @@ from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.maths.layout import to_array, to_tensor
 from atelier.methods.base import Job, Method, Paper, Takes
+from atelier.methods.composite import filled, without_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ class Harmonise(Method):
         recoloured = _recoloured(style, seen, visible_pixels(job.content, inside), knobs.own_colours)
         work = replace(
             job,
-            content=_filled(job.content, inside),
+            content=filled(job.content, inside),
             content_seen=inside,
             styles=[recoloured],
             style_weights=[1.0],
@@ -83,7 +83,7 @@ class Harmonise(Method):
             mask=None,
         )
         painted = method.picture(work, settings)
-        return blend(_without(job.content, inside, style), painted, mask[0, 0])
+        return blend(without_object(job.content, inside, style), painted, mask[0, 0])
 
 
 def _engine(knobs: Harmonise.Knobs) -> tuple[Method, AnyKnobs]:
@@ -105,7 +105,7 @@ def _painting(job: Job, inside: Tensor) -> tuple[Tensor, Tensor | None]:
             "the mask is white everywhere, so there is no painting round the object: paint only the object "
             "white, or give the painting with --background"
         )
-    return _filled(job.content, outside), outside
+    return filled(job.content, outside), outside
 
 
 def _recoloured(style: Tensor, seen: Tensor | None, pixels: Tensor, share: float) -> Tensor:
@@ -117,19 +117,3 @@ def _recoloured(style: Tensor, seen: Tensor | None, pixels: Tensor, share: float
     where = None if seen is None or not bool(seen.any()) else seen
     moved = match_moments(style, pixels, where=where, noise=_NOISE).clamp(0, 1)
     return torch.lerp(style, moved, share)
-
-
-def _without(content: Tensor, inside: Tensor, style: Tensor) -> Tensor:
-    """The picture without the object: the painting under it if it is known, else the colours round it."""
-    if style.shape == content.shape:
-        return torch.where(inside > 0, style, content)
-    outside = 1 - inside
-    return _filled(content, outside) if bool(outside.any()) else content
-
-
-def _filled(picture: Tensor, seen: Tensor) -> Tensor:
-    """The picture (1, 3, H, W) with the nearest colours that are seen in place of the others."""
-    from atelier.images.hidden import fill_hidden
-
-    alpha = seen[0, 0].float().cpu().numpy()
-    return to_tensor(fill_hidden(to_array(picture), alpha)).to(picture)
