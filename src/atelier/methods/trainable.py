@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 #: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
+#: referenced: as labelled, and `references` (B, 2, 3, S, S), two pictures of the domain `wanted`;
 #: captioned: `pictures`, and `captions` from .txt files of the same name.
-DataKind = Literal["pairs", "styles", "one_style", "pictures", "domains", "labelled", "captioned"]
+DataKind = Literal[
+    "pairs", "styles", "one_style", "pictures", "domains", "labelled", "referenced", "captioned"
+]
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -89,9 +92,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """One update: the optimiser of that name minimises the sum of `terms` (name: scalar)."""
+    """One update: the optimisers of these names minimise the sum of `terms` (name: scalar)."""
 
-    optimiser: str
+    optimiser: str | tuple[str, ...]
     terms: Mapping[str, Tensor]
 
 
@@ -225,7 +228,7 @@ class Trainable:
         """The updates of one step, in order.
 
         The training loop backpropagates and applies each update before it requests the next. Only the
-        parameters of the update's optimiser receive gradients.
+        parameters of the update's optimisers receive gradients.
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 

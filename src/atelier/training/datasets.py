@@ -75,11 +75,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """An item of the batch: pictures from one source, or labelled pictures from several sources."""
+    """An item of the batch: pictures from one source, or labelled pictures from several sources.
+
+    A row has `count` pictures of one source, (count, 3, S, S) if there are several.
+    """
 
     name: str
     sources: tuple[Source, ...]
     label: str = ""
+    count: int = 1
 
     def split(self, held_back: int) -> tuple[Stream, Stream]:
         """The training stream and the evaluation stream."""
@@ -99,14 +103,15 @@ class DataSet:
     def __str__(self) -> str:
         """The number of pictures by name, for the terminal."""
         counts = []
-        for stream in self.learn:
+        # Several pictures in a row come from the sources of another stream.
+        for stream in (one for one in self.learn if one.count == 1):
             names = self.info.domains if stream.label else (stream.name,)
             counts += [
                 f"{len(source.entries)} {name}" for name, source in zip(names, stream.sources, strict=True)
             ]
         if self.info.styles:
             counts.append(f"{len(self.info.styles)} {'style' if len(self.info.styles) == 1 else 'styles'}")
-        held = sum(len(source.entries) for stream in self.judge for source in stream.sources)
+        held = sum(len(one.entries) for stream in self.judge if stream.count == 1 for one in stream.sources)
         return ", ".join(counts) + (f"; {held} held out for evaluation" if held else "")
 
 
@@ -174,6 +179,11 @@ def _labelled(settings: Any) -> Read:
     return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
 
 
+def _referenced(settings: Any) -> Read:
+    (pictures,), info = _labelled(settings)
+    return (pictures, Stream("references", pictures.sources, label="wanted", count=2)), info
+
+
 def _captioned(settings: Any) -> Read:
     found = entries(settings.pictures)
     if shards := [entry.path for entry in found if entry.end is not None]:
@@ -191,6 +201,7 @@ _READERS = {
     "pictures": _pictures,
     "domains": _domains,
     "labelled": _labelled,
+    "referenced": _referenced,
     "captioned": _captioned,
 }
 
@@ -316,15 +327,17 @@ class Draws(Dataset[dict[str, Any]]):
         return row or {"row": key[1]}
 
     def _drawn(self, stream: Stream, generator: torch.Generator) -> dict[str, Any]:
-        """A crop (3, S, S) uint8, with its label and caption if there are any."""
+        """Crops (3, S, S) uint8, with their label and caption if there are any."""
         number = _random(len(stream.sources), generator)
         source = stream.sources[number]
-        index = _random(len(source.entries), generator)
-        picture = self.decoder(source.entries[index], source.short_side)
-        crop = data.random_crops(
-            *([picture], [0], self.crop, source.zoom, generator), flip=source.flip, stretch=source.stretch
-        )
-        found: dict[str, Any] = {stream.name: crop[0]}
+        crops: list[Tensor] = []
+        for _ in range(stream.count):
+            index = _random(len(source.entries), generator)
+            picture = self.decoder(source.entries[index], source.short_side)
+            crops += data.random_crops(
+                *([picture], [0], self.crop, source.zoom, generator), flip=source.flip, stretch=source.stretch
+            )
+        found: dict[str, Any] = {stream.name: crops[0] if stream.count == 1 else torch.stack(crops)}
         if stream.label:
             found[stream.label] = number
         if source.captions:

@@ -195,6 +195,7 @@ DATA: dict[str, type[MethodSettings]] = {
     "pictures": PicturesSettings,
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
+    "referenced": LabelledSettings,
     "captioned": CaptionedSettings,
 }
 

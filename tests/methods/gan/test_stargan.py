@@ -18,7 +18,7 @@ from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.core.progress import Progress
 from atelier.methods.gan.stargan import StarGan
-from atelier.networks.stargan import Critic, Generator, from_state, penalty
+from atelier.networks.stargan import Critic, Generator, from_state
 from atelier.training import checkpoint
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
@@ -74,18 +74,6 @@ def test_any_size(height: int, width: int) -> None:
     network = Generator(("a", "b"), width=4, blocks=1).prepare("cpu", torch.float32)
     picture = torch.rand(1, 3, height, width)
     assert network.paint(picture, network.label(["b"])).shape == picture.shape
-
-
-def test_the_penalty_of_a_linear_critic() -> None:
-    """Its gradient is the weights, whatever the picture."""
-    slope = torch.tensor([3.0, 0.0, 4.0])
-
-    class Linear(torch.nn.Module):
-        def forward(self, pictures: Tensor) -> tuple[Tensor, None]:
-            return (pictures * slope[:, None, None]).sum((1, 2, 3)), None
-
-    norm = (slope.square().sum() * 4).sqrt()
-    assert torch.isclose(penalty(Linear(), torch.rand(5, 3, 2, 2)), (norm - 1).square())
 
 
 # the training
