@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
 #: one_style: as styles, with exactly one style;
+#: painted: as one_style, and `painted`, each photo as `Trainable.target` paints it before the training;
 #: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
 #: referenced: as labelled, and `references` (B, 2, 3, S, S), two pictures of the domain `wanted`;
 #: captioned: `pictures`, and `captions` from .txt files of the same name.
 DataKind = Literal[
-    "pairs", "styles", "one_style", "pictures", "domains", "labelled", "referenced", "captioned"
+    "pairs", "styles", "one_style", "painted", "pictures", "domains", "labelled", "referenced", "captioned"
 ]
 
 
@@ -198,6 +199,17 @@ class Trainable:
         Raises RuntimeError if they belong to another network.
         """
         network.load_state_dict(dict(state))
+
+    def target(self, job: Any, training: Any) -> Tensor:
+        """The picture that the network learns to make of the `Job`, from the same seed always the same.
+
+        Not abstract: only methods whose data are "painted" have one.
+        """
+        raise NotImplementedError
+
+    def target_key(self, training: Any) -> str:
+        """What `target` depends on besides the photo and the style, as text."""
+        return self.name
 
     # several networks
 

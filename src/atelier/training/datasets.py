@@ -77,13 +77,15 @@ class Source:
 class Stream:
     """An item of the batch: pictures from one source, or labelled pictures from several sources.
 
-    A row has `count` pictures of one source, (count, 3, S, S) if there are several.
+    A row has `count` pictures of one source, (count, 3, S, S) if there are several. With `painted`, each
+    picture of the sources is a photo beside its painting, which become two items with the same crop.
     """
 
     name: str
     sources: tuple[Source, ...]
     label: str = ""
     count: int = 1
+    painted: bool = False
 
     def split(self, held_back: int) -> tuple[Stream, Stream]:
         """The training stream and the evaluation stream."""
@@ -152,6 +154,17 @@ def _one_style(settings: Any) -> Read:
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
+def _painted(settings: Any) -> Read:
+    if not settings.photos:
+        raise TrainingError("this method learns from photos: give them with --photos")
+    (stream,), info = _one_style(settings)
+    (source,) = stream.sources
+    count, most = len(source.entries), settings.painted_most + settings.held_back
+    if count > most:
+        source = source.only([index * count // most for index in range(most)])
+    return (replace(stream, sources=(source,)),), info
+
+
 def _pictures(settings: Any) -> Read:
     source = Source(entries(settings.pictures), _SHORT_SIDE, settings.zoom)
     return (Stream("pictures", (source,)),), DataInfo()
@@ -198,6 +211,7 @@ _READERS = {
     "pairs": _pairs,
     "styles": _styles,
     "one_style": _one_style,
+    "painted": _painted,
     "pictures": _pictures,
     "domains": _domains,
     "labelled": _labelled,
@@ -334,10 +348,13 @@ class Draws(Dataset[dict[str, Any]]):
         for _ in range(stream.count):
             index = _random(len(source.entries), generator)
             picture = self.decoder(source.entries[index], source.short_side)
-            crops += data.random_crops(
-                *([picture], [0], self.crop, source.zoom, generator), flip=source.flip, stretch=source.stretch
+            parts = np.split(picture, 2, 1) if stream.painted else [picture]
+            crops += data.same_crops(
+                parts, self.crop, source.zoom, generator, flip=source.flip, stretch=source.stretch
             )
         found: dict[str, Any] = {stream.name: crops[0] if stream.count == 1 else torch.stack(crops)}
+        if stream.painted:
+            found["painted"] = crops[1]
         if stream.label:
             found[stream.label] = number
         if source.captions:

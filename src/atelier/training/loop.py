@@ -59,6 +59,15 @@ class Previewing(Protocol):
     def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None: ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A task that makes its data first."""
+
+    def make(self, folder: Path, processes: Processes, progress: Progress) -> bool:
+        """Make what is missing below the run's folder. Returns False if the listener stopped the work."""
+        ...
+
+
 class Run:
     """A training run in a folder: checkpoints, `log.jsonl`, TensorBoard events, previews, the export."""
 
@@ -190,7 +199,9 @@ class Run:
         progress = progress or Progress()
         self.accelerator.init_trackers(self.task.name)
         try:
-            finished = self._steps(self.task.batches(self.step, self.processes), progress)
+            finished = self._made(progress) and self._steps(
+                self.task.batches(self.step, self.processes), progress
+            )
             self.save()
             self.processes.wait()
         finally:
@@ -201,6 +212,10 @@ class Run:
     def close(self) -> None:
         """Leave the process group. With several processes, this one cannot train again afterwards."""
         self.accelerator.end_training()
+
+    def _made(self, progress: Progress) -> bool:
+        """Whether the task has all of its data."""
+        return not isinstance(self.task, Staged) or self.task.make(self.folder, self.processes, progress)
 
     def _steps(self, batches: Iterator[list[Batch]], progress: Progress) -> bool:
         bad = 0
