@@ -57,8 +57,9 @@ class Source:
         """The training pictures, and `held_back` evenly spaced pictures for evaluation."""
         count = len(self.entries)
         if count <= held_back:
+            what = "picture is" if count == 1 else "pictures are"
             raise TrainingError(
-                f"{count} pictures are too few to hold out {held_back} for evaluation: "
+                f"{count} {what} too few to hold out {held_back} for evaluation: "
                 "provide more pictures or lower held_back"
             )
         judged = {round(index * count / held_back) for index in range(held_back)}
