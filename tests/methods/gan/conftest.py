@@ -35,9 +35,9 @@ class Shapes:
         pictures, squares = torch.full((count, 3, side, side), 0.5), []
         for picture in pictures:
             right, down, size, form = torch.rand(4, generator=generator).tolist()
-            across, along = (x - 0.3 - 0.4 * right).abs(), (y - 0.3 - 0.4 * down).abs()
+            across, along = (x - 0.35 - 0.3 * right).abs(), (y - 0.35 - 0.3 * down).abs()
             far = torch.hypot(across, along) if form < 0.5 else torch.maximum(across, along)
-            picture[:, far < 0.18 + 0.1 * size] = torch.tensor(COLOURS[colour])[:, None]
+            picture[:, far < 0.22 + 0.1 * size] = torch.tensor(COLOURS[colour])[:, None]
             squares.append(form >= 0.5)
         return pictures, torch.tensor(squares)
 
@@ -73,9 +73,13 @@ def _judge(side: int) -> nn.Module:
     colours = torch.arange(len(COLOURS)).repeat_interleave(300)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        judge = _layers()
-        optimiser = torch.optim.Adam(judge.parameters(), 3e-3)
-        for _ in range(400):
+        judge = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, side // 16, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(32, 48, 3, 1, 1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+            nn.Linear(48, 4),
+        )
+        optimiser = torch.optim.Adam(judge.parameters(), 2e-3)
+        for _ in range(500):
             rows = torch.randint(len(pictures), (64,))
             found = judge(_blurred(pictures[rows]))
             loss = F.cross_entropy(found[:, :3], colours[rows])
@@ -84,15 +88,6 @@ def _judge(side: int) -> nn.Module:
             loss.backward()
             optimiser.step()
     return judge.eval()
-
-
-def _layers() -> nn.Module:
-    return nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 48, 5, padding=2), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
-        *(nn.Flatten(), nn.Linear(48, 4)),
-    )
 
 
 def _blurred(pictures: Tensor) -> Tensor:
