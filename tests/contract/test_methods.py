@@ -17,7 +17,7 @@ import atelier
 from atelier.colour import rgb_to_lab
 from atelier.core.errors import InputError, UsageError
 from atelier.core.knobs import Knobs, parse
-from atelier.core.progress import Event
+from atelier.core.progress import Event, Progress
 from atelier.images import Picture, write
 from atelier.images.regions import feather
 from atelier.methods import registry
@@ -329,9 +329,11 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "pairs": {"photos": (a,), "paintings": (b,)},
         "styles": {"photos": (a,), "paintings": (b,)},
         "one_style": {"photos": (a,), "style": f"{b}/1.png"},
+        "painted": {"photos": (a,), "style": f"{b}/1.png", "painted_side": 32, "painted_most": 1},
         "pictures": {"pictures": (a, b)},
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
+        "referenced": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
         "composites": {"photos": (a,), "masks": a, "paintings": str(folder)},
         "references": {"same_style": str(folder), "same_content": str(folder)},
@@ -343,7 +345,8 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
     small = files | {"start": files.get(kind.weights_knob, ""), "text": ("red paint", "art")}
     own = ("encoder", "clip_model", "start", "text", "pipeline", "weights")
     given |= {name: small[name] for name in own if name in fields}
-    given |= {"width": 16} if "width" in fields else {}
+    given |= {name: 16 for name in ("width", "widest", "hidden") if name in fields}
+    given |= {"painter": "draft"} if kind.data == "painted" else {}
     return MethodTask(kind, parse(settings_of(kind), given))
 
 
@@ -383,6 +386,8 @@ def test_its_training_learns_and_what_it_writes_paints(
     networks = task.networks()
     optimisers, state = task.optimisers(networks), task.state()
     place = SimpleNamespace(index=0, count=1, device=torch.device("cpu"), mean=lambda tensor: tensor)
+    place.anyone = bool
+    assert task.make(tmp_path, place, Progress())
     (batch,) = next(task.batches(0, place))
     course = []
     for _ in range(12):
@@ -391,9 +396,12 @@ def test_its_training_learns_and_what_it_writes_paints(
         for update in task.updates(networks, batch, state):
             loss = torch.stack(list(update.terms.values())).sum()
             assert torch.isfinite(loss)
-            optimisers[update.optimiser].zero_grad()
+            names = (update.optimiser,) if isinstance(update.optimiser, str) else update.optimiser
+            for name in names:
+                optimisers[name].zero_grad()
             loss.backward()
-            optimisers[update.optimiser].step()
+            for name in names:
+                optimisers[name].step()
             total += float(loss.detach())
         course.append(total)
     if len(optimisers) == 1:  # adversaries need not get better together

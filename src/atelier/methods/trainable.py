@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 #: pairs: `photos` and `paintings`, drawn independently;
 #: styles: `photos`, and all the style pictures in `styles`;
 #: one_style: as styles, with exactly one style;
+#: painted: as one_style, and `painted`, each photo as `Trainable.target` paints it before the training;
 #: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
+#: referenced: as labelled, and `references` (B, 2, 3, S, S), two pictures of the domain `wanted`;
 #: captioned: `pictures`, and `captions` from .txt files of the same name;
 #: composites: `photos`, `masks` (B, 1, S, S) of one object each, `paintings`, and `others`, (B, 3, 3, S, S),
 #:   paintings of other styles;
@@ -34,9 +36,11 @@ DataKind = Literal[
     "pairs",
     "styles",
     "one_style",
+    "painted",
     "pictures",
     "domains",
     "labelled",
+    "referenced",
     "captioned",
     "composites",
     "references",
@@ -103,9 +107,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """One update: the optimiser of that name minimises the sum of `terms` (name: scalar)."""
+    """One update: the optimisers of these names minimise the sum of `terms` (name: scalar)."""
 
-    optimiser: str
+    optimiser: str | tuple[str, ...]
     terms: Mapping[str, Tensor]
 
 
@@ -210,6 +214,17 @@ class Trainable:
         """
         network.load_state_dict(dict(state))
 
+    def target(self, job: Any, training: Any) -> Tensor:
+        """The picture that the network learns to make of the `Job`, from the same seed always the same.
+
+        Not abstract: only methods whose data are "painted" have one.
+        """
+        raise NotImplementedError
+
+    def target_key(self, training: Any) -> str:
+        """What `target` depends on besides the photo and the style, as text."""
+        return self.name
+
     # several networks
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, nn.Module]:
@@ -239,7 +254,7 @@ class Trainable:
         """The updates of one step, in order.
 
         The training loop backpropagates and applies each update before it requests the next. Only the
-        parameters of the update's optimiser receive gradients.
+        parameters of the update's optimisers receive gradients.
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 

@@ -6,17 +6,14 @@ Modules have the published names, so that published files load as they are. All 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.networks.translator import Translator
 from atelier.store.checkpoints import check_state
 
-#: The generator halves the size twice, and its blocks reflect a pixel at a quarter of it.
-MULTIPLE, SMALLEST = 4, 8
 #: The critic's last two layers each lose a pixel at an eighth of the size.
 CRITIC_SMALLEST = 24
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
@@ -42,7 +39,7 @@ class Residual(nn.Module):
         return features + inner
 
 
-class Generator(nn.Module):
+class Generator(Translator):
     """The generator with `width` channels at full size (published: 64), new from torch's global seed.
 
     The paper uses 9 residual blocks from 256 px on, and 6 below.
@@ -78,19 +75,6 @@ class Generator(nn.Module):
         """The translated picture (B, 3, H, W) of a picture in -1..1; sides are multiples of 4, at least 8."""
         made: Tensor = self.model(picture)
         return made
-
-    def paint(self, picture: Tensor) -> Tensor:
-        """The translated picture, float32 in 0..1, of a picture (B, 3, H, W) in 0..1 of any size."""
-        height, width = picture.shape[-2:]
-        tall, wide = (max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) for side in (height, width))
-        padded = F.pad(picture, (0, wide - width, 0, tall - height), mode="replicate")
-        made: Tensor = self((2 * padded - 1).to(next(self.parameters()).dtype))
-        return (made[..., :height, :width].float() + 1) / 2
-
-    def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Frozen on `device`, in `dtype` and channels-last."""
-        self.requires_grad_(False).eval()
-        return self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 class PatchCritic(nn.Module):

@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.networks.translator import NAMES, Translator, names_of
 from atelier.store.checkpoints import check_state
 
-#: The generator halves the size twice.
-MULTIPLE, SMALLEST = 4, 8
 #: The attributes of the published networks, whose files do not hold their names.
 CELEBA = ("black_hair", "blond_hair", "brown_hair", "male", "young")
-_NAMES = "names"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -41,7 +38,7 @@ class Residual(nn.Module):
         return features + inner
 
 
-class Generator(nn.Module):
+class Generator(Translator):
     """The generator for the named domains, new from torch's global seed (published: `width` 64, 6 blocks).
 
     >>> network = Generator(("day", "night"), width=4, blocks=1)
@@ -50,8 +47,6 @@ class Generator(nn.Module):
     >>> tuple(network.paint(torch.rand(1, 3, 30, 41), network.label(["night"])).shape)
     (1, 3, 30, 41)
     """
-
-    names: Tensor
 
     def __init__(self, domains: Sequence[str], width: int = 64, blocks: int = 6) -> None:
         super().__init__()
@@ -66,12 +61,7 @@ class Generator(nn.Module):
             nn.Conv2d(width, 3, 7, 1, 3, bias=False),
             nn.Tanh(),
         )
-        self.register_buffer(_NAMES, torch.tensor(list("\n".join(domains).encode()), dtype=torch.uint8))
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """The names of the domains, which the file holds as text."""
-        return tuple(bytes(self.names.tolist()).decode().split("\n"))
+        self.name_domains(domains)
 
     def label(self, domains: Sequence[str]) -> Tensor:
         """The label (1, domains), which is 1 for the given names."""
@@ -83,14 +73,6 @@ class Generator(nn.Module):
         made: Tensor = self.main(torch.cat([picture, planes], 1))
         return made
 
-    def paint(self, picture: Tensor, label: Tensor) -> Tensor:
-        """The translated picture, float32 in 0..1, of a picture (B, 3, H, W) in 0..1 of any size."""
-        height, width = picture.shape[-2:]
-        tall, wide = (max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) for side in (height, width))
-        padded = F.pad(picture, (0, wide - width, 0, tall - height), mode="replicate")
-        made: Tensor = self((2 * padded - 1).to(next(self.parameters()).dtype), label)
-        return (made[..., :height, :width].float() + 1) / 2
-
     def prepare(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Frozen on `device`, in `dtype` and channels-last.
 
@@ -100,8 +82,7 @@ class Generator(nn.Module):
             if isinstance(layer, nn.InstanceNorm2d):
                 layer.track_running_stats = False
                 layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-        self.requires_grad_(False).eval()
-        return self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return super().prepare(device, dtype)
 
 
 class Critic(nn.Module):
@@ -139,17 +120,6 @@ def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]
     return convolution, _norm(convolution.out_channels), nn.ReLU(True)
 
 
-def penalty(critic: nn.Module, pictures: Tensor) -> Tensor:
-    """The gradient penalty of a critic at pictures (B, 3, H, W) (Gulrajani et al. 2017, equation 3).
-
-    The mean over pictures of (norm - 1)^2, with the norm of the gradient of the sum of all patch scores.
-    """
-    pictures = pictures.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(pictures)[0].sum(), pictures, create_graph=True)
-    distance: Tensor = slope.flatten(1).norm(dim=1) - 1
-    return distance.square().mean()
-
-
 def from_state(state: Mapping[str, Tensor]) -> Generator:
     """The generator that holds `state`, of a published file or of our own.
 
@@ -163,19 +133,13 @@ def from_state(state: Mapping[str, Tensor]) -> Generator:
             f"these {len(state)} tensors (first: {next(iter(state), 'none')}) are not those of a StarGAN "
             "generator: use a file such as 200000-G.ckpt"
         )
-    names = _names(state, first.shape[1] - 3)
+    names = names_of(state, first.shape[1] - 3, {len(CELEBA): CELEBA})
     with torch.random.fork_rng(devices=[]):
         network = Generator(names, first.shape[0], len(blocks))
     # The statistics that training kept are not used, and need not be there.
     own = network.state_dict()
     kept = {name: tensor for name, tensor in own.items() if name.rpartition(".")[2] in _STATISTICS}
-    state = kept | {_NAMES: own[_NAMES]} | dict(state)
+    state = kept | {NAMES: own[NAMES]} | dict(state)
     check_state({name: tensor.shape for name, tensor in own.items()}, state, "a StarGAN generator")
     network.load_state_dict(state)
     return network
-
-
-def _names(state: Mapping[str, Tensor], count: int) -> Sequence[str]:
-    if _NAMES in state:
-        return bytes(state[_NAMES].tolist()).decode().split("\n")
-    return CELEBA if count == len(CELEBA) else [str(number) for number in range(count)]

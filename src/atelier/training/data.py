@@ -229,6 +229,24 @@ def random_crops(
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
+def same_crops(
+    pictures: Sequence[Array],
+    size: int,
+    smallest: float,
+    generator: torch.Generator,
+    *,
+    flip: bool = True,
+    stretch: float = 4 / 3,
+) -> list[Tensor]:
+    """The same crop (3, size, size), uint8, of each of several pictures of one size; see `random_crops`."""
+    before = generator.get_state()
+    crops = []
+    for picture in pictures:
+        generator.set_state(before)
+        crops.append(random_crops([picture], [0], size, smallest, generator, flip=flip, stretch=stretch)[0])
+    return crops
+
+
 def jitter(images: Tensor, strength: float, blur: float, generator: torch.Generator) -> Tensor:
     """Randomly change brightness, contrast, saturation and colour cast of images (B, 3, H, W) in 0..1.
 

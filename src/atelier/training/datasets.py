@@ -61,21 +61,24 @@ class Source:
 
     def crop(self, index: int, side: int, decoder: Decoder, generator: torch.Generator) -> Tensor:
         """A random crop (3, S, S), uint8, of a picture, or the whole of it stretched to a square."""
-        picture = decoder(self.entries[index], self.short_side)
+        return self.crops(index, side, decoder, generator)[0]
+
+    def crops(
+        self, index: int, side: int, decoder: Decoder, generator: torch.Generator, *, parts: int = 1
+    ) -> list[Tensor]:
+        """The same crop of each of the `parts` that lie side by side in a picture."""
+        pictures = np.split(decoder(self.entries[index], self.short_side), parts, 1)
         if self.whole:
-            return _square(picture, side, cv2.INTER_AREA)
-        crop: Tensor
-        (crop,) = data.random_crops(
-            *([picture], [0], side, self.zoom, generator), flip=self.flip, stretch=self.stretch
-        )
-        return crop
+            return [_square(one, side, cv2.INTER_AREA) for one in pictures]
+        return data.same_crops(pictures, side, self.zoom, generator, flip=self.flip, stretch=self.stretch)
 
     def split(self, held_back: int) -> tuple[Source, Source]:
         """The training pictures, and `held_back` evenly spaced pictures for evaluation."""
         count = len(self.entries)
         if count <= held_back:
+            what = "picture is" if count == 1 else "pictures are"
             raise TrainingError(
-                f"{count} pictures are too few to hold out {held_back} for evaluation: "
+                f"{count} {what} too few to hold out {held_back} for evaluation: "
                 "provide more pictures or lower held_back"
             )
         judged = {round(index * count / held_back) for index in range(held_back)}
@@ -95,11 +98,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """An item of the batch: pictures from one source, or labelled pictures from several sources."""
+    """An item of the batch: pictures from one source, or labelled pictures from several sources.
+
+    A row has `count` pictures of one source, (count, 3, S, S) if there are several. With `painted`, each
+    picture of the sources is a photo beside its painting, which become two items with the same crop.
+    """
 
     name: str
     sources: tuple[Source, ...]
     label: str = ""
+    count: int = 1
+    painted: bool = False
 
     def split(self, held_back: int) -> tuple[Stream, Stream]:
         """The training stream and the evaluation stream."""
@@ -108,11 +117,16 @@ class Stream:
         return replace(self, sources=learn), replace(self, sources=judge)
 
     def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:
-        """A crop (3, S, S) uint8, with its label, caption and mask if there are any."""
+        """Crops (3, S, S) uint8, with their label, caption and mask if there are any."""
         number = _random(len(self.sources), generator)
         source = self.sources[number]
-        index = _random(len(source.entries), generator)
-        found: dict[str, Any] = {self.name: source.crop(index, crop, decoder, generator)}
+        crops: list[Tensor] = []
+        for _ in range(self.count):
+            index = _random(len(source.entries), generator)
+            crops += source.crops(index, crop, decoder, generator, parts=1 + self.painted)
+        found: dict[str, Any] = {self.name: crops[0] if self.count == 1 else torch.stack(crops)}
+        if self.painted:
+            found["painted"] = crops[1]
         if self.label:
             found[self.label] = number
         if source.captions:
@@ -171,7 +185,8 @@ class DataSet:
     def __str__(self) -> str:
         """The number of pictures by name, for the terminal."""
         counts = []
-        for stream in self.learn:
+        # Several pictures in a row come from the sources of another stream.
+        for stream in (one for one in self.learn if one.count == 1):
             sizes = [len(source.entries) for source in stream.sources]
             if stream.label:
                 counts += [f"{size} {name}" for size, name in zip(sizes, self.info.domains, strict=True)]
@@ -179,7 +194,7 @@ class DataSet:
                 counts.append(f"{sum(sizes)} {stream.name}")
         if self.info.styles:
             counts.append(f"{len(self.info.styles)} {'style' if len(self.info.styles) == 1 else 'styles'}")
-        held = sum(len(source.entries) for stream in self.judge for source in stream.sources)
+        held = sum(len(one.entries) for stream in self.judge if stream.count == 1 for one in stream.sources)
         return ", ".join(counts) + (f"; {held} held out for evaluation" if held else "")
 
 
@@ -220,6 +235,17 @@ def _one_style(settings: Any) -> Read:
     return (Stream("photos", (photos,)),), DataInfo(styles)
 
 
+def _painted(settings: Any) -> Read:
+    if not settings.photos:
+        raise TrainingError("this method learns from photos: give them with --photos")
+    (stream,), info = _one_style(settings)
+    (source,) = stream.sources
+    count, most = len(source.entries), settings.painted_most + settings.held_back
+    if count > most:
+        source = source.only([index * count // most for index in range(most)])
+    return (replace(stream, sources=(source,)),), info
+
+
 def _pictures(settings: Any) -> Read:
     source = Source(entries(settings.pictures), _SHORT_SIDE, settings.zoom)
     return (Stream("pictures", (source,)),), DataInfo()
@@ -245,6 +271,11 @@ def _labelled(settings: Any) -> Read:
         raise TrainingError("at least two domains are needed: repeat --domain NAME=FOLDER for each")
     sources = tuple(Source(entries([str(path)]), _SHORT_SIDE, settings.zoom) for path in folders.values())
     return (Stream("pictures", sources, label="domain"),), DataInfo(domains=tuple(folders))
+
+
+def _referenced(settings: Any) -> Read:
+    (pictures,), info = _labelled(settings)
+    return (pictures, Stream("references", pictures.sources, label="wanted", count=2)), info
 
 
 def _captioned(settings: Any) -> Read:
@@ -300,9 +331,11 @@ _READERS = {
     "pairs": _pairs,
     "styles": _styles,
     "one_style": _one_style,
+    "painted": _painted,
     "pictures": _pictures,
     "domains": _domains,
     "labelled": _labelled,
+    "referenced": _referenced,
     "captioned": _captioned,
     "composites": _composites,
     "references": _references,

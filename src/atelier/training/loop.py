@@ -59,6 +59,15 @@ class Previewing(Protocol):
     def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None: ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A task that makes its data first."""
+
+    def make(self, folder: Path, processes: Processes, progress: Progress) -> bool:
+        """Make what is missing below the run's folder. Returns False if the listener stopped the work."""
+        ...
+
+
 class Run:
     """A training run in a folder: checkpoints, `log.jsonl`, TensorBoard events, previews, the export."""
 
@@ -190,7 +199,9 @@ class Run:
         progress = progress or Progress()
         self.accelerator.init_trackers(self.task.name)
         try:
-            finished = self._steps(self.task.batches(self.step, self.processes), progress)
+            finished = self._made(progress) and self._steps(
+                self.task.batches(self.step, self.processes), progress
+            )
             self.save()
             self.processes.wait()
         finally:
@@ -201,6 +212,10 @@ class Run:
     def close(self) -> None:
         """Leave the process group. With several processes, this one cannot train again afterwards."""
         self.accelerator.end_training()
+
+    def _made(self, progress: Progress) -> bool:
+        """Whether the task has all of its data."""
+        return not isinstance(self.task, Staged) or self.task.make(self.folder, self.processes, progress)
 
     def _steps(self, batches: Iterator[list[Batch]], progress: Progress) -> bool:
         bad = 0
@@ -245,27 +260,29 @@ class Run:
         # Batch norm updates its running statistics in the forward pass, even with non-finite values.
         buffers = [buffer for network in self.networks.values() for buffer in network.buffers()]
         before = [buffer.clone() for buffer in buffers]
-        name, sums = "", dict[str, Tensor]()
+        names, sums = tuple[str, ...](), dict[str, Tensor]()
         for part in updates:
             with self.accelerator.autocast():
                 update = next(part, None)
                 if update is None:
                     return {}
                 loss = _total(update.terms) / len(updates)
-            if not name:
-                name = update.optimiser
-                weights = self._weights(name)
-                self.optimisers[name].zero_grad(set_to_none=True)
-            # Only this optimiser's weights get gradients: a generator's update does not touch the critic.
+            if not names:
+                names = (update.optimiser,) if isinstance(update.optimiser, str) else update.optimiser
+                weights = [weight for name in names for weight in self._weights(name)]
+                for name in names:
+                    self.optimisers[name].zero_grad(set_to_none=True)
+            # Only these optimisers' weights get gradients: a generator's update does not touch the critic.
             loss.backward(inputs=weights)  # type: ignore[no-untyped-call]
             for key, term in {"loss": loss * len(updates), **update.terms}.items():
                 sums[key] = sums.get(key, 0) + term.detach().float() / len(updates)
         self.processes.average_gradients(weights)
         norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
-        found = self._agreed(name, sums, norm)
+        found = self._agreed("+".join(names), sums, norm)
         # Skip an update with a non-finite gradient, which would destroy the weights.
         if math.isfinite(found["loss"]):
-            self.optimisers[name].step()
+            for name in names:
+                self.optimisers[name].step()
         else:
             for buffer, old in zip(buffers, before, strict=True):
                 buffer.copy_(old)

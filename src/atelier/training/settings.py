@@ -145,6 +145,15 @@ class OneStyleSettings(MethodSettings):
     style_side: int = Field(256, ge=16, le=4096, description="Long side of the style picture in pixels.")
 
 
+class PaintedSettings(OneStyleSettings):
+    """Photos, and one style picture in which another method paints them before the training."""
+
+    painted_side: int = Field(
+        384, ge=32, le=2048, description="Long side in pixels at which photos are painted."
+    )
+    painted_most: int = Field(100, ge=1, description="Photos that are painted, at most; evenly spaced.")
+
+
 class PicturesSettings(MethodSettings):
     """Pictures of one kind."""
 
@@ -223,9 +232,11 @@ DATA: dict[str, type[MethodSettings]] = {
     "pairs": PairSettings,
     "styles": StylesSettings,
     "one_style": OneStyleSettings,
+    "painted": PaintedSettings,
     "pictures": PicturesSettings,
     "domains": DomainsSettings,
     "labelled": LabelledSettings,
+    "referenced": LabelledSettings,
     "captioned": CaptionedSettings,
     "composites": CompositesSettings,
     "references": ReferencesSettings,

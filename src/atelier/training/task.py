@@ -6,10 +6,12 @@ preview sheet of chosen pictures, because a low loss does not guarantee a good p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from torch.utils.data import DataLoader
 from atelier.core.atomic import atomic
 from atelier.core.device import compute_dtype
 from atelier.core.errors import TrainingError, WeightsError
+from atelier.core.progress import Progress
 from atelier.methods.base import Batch, Job, Method
 from atelier.methods.trainable import Stateful, Update, half_precision
 from atelier.store.weights import load
 from atelier.training import data, datasets
 from atelier.training.loop import portable
+from atelier.training.painted import Painter
 from atelier.training.processes import Processes
 
 _SHEET_SIDE = 384
@@ -88,6 +92,28 @@ class MethodTask:
         self, networks: Mapping[str, nn.Module], batch: Batch, state: Mapping[str, Stateful]
     ) -> Iterator[Update]:
         return self.method.updates(networks, batch, self.settings, state)
+
+    def make(self, folder: Path, processes: Processes, progress: Progress) -> bool:
+        """Paint the photos of a method that learns from paintings of them. Returns False if stopped."""
+        if self.method.data != "painted":
+            return True
+        styles = self._styles(processes.device)
+        digest = hashlib.sha256(b"".join(style.cpu().numpy().tobytes() for style in styles)).hexdigest()
+
+        def paint(photo: Tensor, part: Progress) -> Tensor:
+            device = processes.device
+            job = Job(photo.to(device), styles, [1.0], device, compute_dtype(device), progress=part)
+            return self.method.target(job, self.settings)
+
+        made_by = f"{self.method.target_key(self.settings)} {digest}"
+        painter = Painter(paint, made_by, folder / "painted", self.settings.painted_side, self._decoder)
+        if not painter.all((*self.data.learn, *self.data.judge), processes, progress):
+            return False
+        learn, judge = (
+            tuple(map(painter.painted, streams)) for streams in (self.data.learn, self.data.judge)
+        )
+        self.data = replace(self.data, learn=learn, judge=judge)
+        return True
 
     def batches(self, start: int, processes: Processes) -> Iterator[list[Batch]]:
         """The parts of each step's batch that this process computes."""

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
-from atelier.core.progress import Progress
 from atelier.methods.gan.cyclegan import _PUBLISHED, CycleGan
 from atelier.networks.cyclegan import Generator, from_state
 from atelier.store.records import record
-from atelier.training import checkpoint
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
@@ -155,26 +153,7 @@ def task(folders: Folders, **more: Any) -> MethodTask:
     return MethodTask(CycleGan, settings_of(CycleGan)(**given | small | often | more))
 
 
-def run_of(one: MethodTask, folder: Path, steps: int | None = None) -> Run:
-    run = Run(one, one.settings, folder)
-    run.resume()
-    run.go(Progress((lambda event: event.done < steps) if steps else None))
-    return run
-
-
-def everything(run: Run) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    parts = {
-        "networks": {name: network.state_dict() for name, network in run.networks.items()},
-        "averages": {name: average.state_dict() for name, average in run.averages.items()},
-        "optimisers": {name: one.state_dict()["state"] for name, one in run.optimisers.items()},
-        "state": {name: one.state_dict() for name, one in run.state.items()},
-    }
-    checkpoint._described(parts, "", found)
-    return found
-
-
-def test_a_resumed_run_is_bit_identical(folders: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical(folders: Any, run_of: Any, everything: Any, tmp_path: Path) -> None:
     made = folders(6, 24)
     whole = everything(run_of(task(made), tmp_path / "whole"))
     assert run_of(task(made), tmp_path / "parts", steps=2).step == 2
@@ -185,7 +164,9 @@ def test_a_resumed_run_is_bit_identical(folders: Any, tmp_path: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def test_what_it_writes_holds_both_directions(folders: Any, tmp_path: Path, photo: Floats) -> None:
+def test_what_it_writes_holds_both_directions(
+    folders: Any, run_of: Any, tmp_path: Path, photo: Floats
+) -> None:
     run = run_of(task(folders(6, 24), steps=2), tmp_path / "run")
     assert run.judge().keys() == {"judged_cycle_a", "judged_cycle_b", "judged_loss"}
     run.export(tmp_path / "made.safetensors")
@@ -227,7 +208,9 @@ def errors_of(run: Run, side: int) -> tuple[float, float, float]:
         ),
     ],
 )
-def test_red_shapes_become_blue(folders: Any, tmp_path: Path, more: dict[str, Any], limit: float) -> None:
+def test_red_shapes_become_blue(
+    folders: Any, run_of: Any, tmp_path: Path, more: dict[str, Any], limit: float
+) -> None:
     """Inside the shapes, a network that changes nothing is off by 0.47, and one that paints grey by 0.36."""
     run = run_of(task(folders(200, 24), held_back=0, zoom=0.9, **more), tmp_path / "run")
     wrong, inside, cycle = errors_of(run, 24)

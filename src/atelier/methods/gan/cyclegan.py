@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier.core.errors import TrainingError, UsageError, WeightsError
+from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Job, Method, Paper, Takes
+from atelier.methods.gan.adversarial import AdversarialTraining, absolute, check_crop
 from atelier.methods.trainable import DataInfo, ImagePool, Stateful, Update
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -100,12 +101,10 @@ class CycleGan(Method):
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
-    class Training(AnyKnobs):
+    class Training(AdversarialTraining):
         """The layout of the networks, and the losses."""
 
-        width: int = knob(32, "Channels of the networks at full size.", ge=1, le=512)
         blocks: int = knob(6, "Residual blocks of the generators.", ge=1, le=32)
-        cycle_weight: float = knob(10.0, "Weight of the error after there and back.", ge=0)
         identity_weight: float = knob(
             0.5, "Weight of leaving pictures of the right domain alone, relative to the cycle's.", ge=0
         )
@@ -114,14 +113,6 @@ class CycleGan(Method):
         crop: int = knob(128, "Side of the square crops in pixels, a multiple of 4.", ge=24, le=2048)
         steps: int = knob(60_000, "Total training steps; a resumed run can use a higher value.", ge=1)
         learning_rate: float = knob(2e-4, "Learning rate before the cool-down.", gt=0)
-        warmup: int = knob(0, "Steps over which the learning rate rises from zero.", ge=0)
-        cooldown: float = knob(
-            0.5, "Final fraction of the run, in which the learning rate falls to zero.", ge=0, le=1
-        )
-        average: float = knob(
-            0.0, "Decay of the running average of the generators; 0 for none, as published.", ge=0, lt=1
-        )
-        clip: float = knob(1e4, "Maximum gradient norm; so high that it only stops explosions.", gt=0)
 
     def weights(self, knobs: CycleGan.Knobs) -> Sequence[str]:
         return (knobs.weights,)
@@ -140,13 +131,9 @@ class CycleGan(Method):
     # the training
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
-        from atelier.networks.cyclegan import MULTIPLE, Generator, PatchCritic
+        from atelier.networks.cyclegan import Generator, PatchCritic
 
-        if training.crop % MULTIPLE:
-            raise TrainingError(
-                f"crop = {training.crop} is not a multiple of {MULTIPLE}, so the cycle would change the "
-                f"size: use {training.crop // MULTIPLE * MULTIPLE}"
-            )
+        check_crop(training.crop, Generator.multiple, "so the cycle would change the size")
         generators = {name: Generator(training.width, training.blocks) for name in GENERATORS}
         return generators | {name: PatchCritic(training.width) for name in ("critic_a", "critic_b")}
 
@@ -169,16 +156,19 @@ class CycleGan(Method):
     def updates(
         self, networks: Mapping[str, Any], batch: Batch, training: Any, state: Mapping[str, Any]
     ) -> Iterator[Update]:
+        from atelier.losses.adversarial import least_squares
+
         real = {name: 2 * batch[name] - 1 for name in ("a", "b")}
         made = {"a": networks["b_to_a"](real["b"]), "b": networks["a_to_b"](real["a"])}
         critics = {name: networks[f"critic_{name}"] for name in real}
-        terms = {f"real_{name}": _apart(critics[name](made[name]), 1) for name in ("b", "a")}
+        terms = {f"real_{name}": least_squares(critics[name](made[name]), 1) for name in ("b", "a")}
         yield Update("generators", terms | self._kept(networks, real, made, training))
         old = {name: state[f"pool_{name}"].exchange(made[name], batch.generator) for name in ("b", "a")}
         yield Update(
             "critics",
             {
-                f"critic_{name}": 0.5 * (_apart(critic(real[name]), 1) + _apart(critic(old[name]), 0))
+                f"critic_{name}": 0.5
+                * (least_squares(critic(real[name]), 1) + least_squares(critic(old[name]), 0))
                 for name, critic in critics.items()
             },
         )
@@ -191,17 +181,17 @@ class CycleGan(Method):
         to = {"a": networks["b_to_a"], "b": networks["a_to_b"]}
         cycle = training.cycle_weight
         other = {"a": "b", "b": "a"}
-        terms = {f"cycle_{name}": cycle * _error(to[name](made[other[name]]), real[name]) for name in real}
+        terms = {f"cycle_{name}": cycle * absolute(to[name](made[other[name]]), real[name]) for name in real}
         if identity := cycle * training.identity_weight:
-            terms |= {f"same_{name}": identity * _error(to[name](real[name]), real[name]) for name in real}
+            terms |= {f"same_{name}": identity * absolute(to[name](real[name]), real[name]) for name in real}
         return terms
 
     def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
         """The mean absolute errors of held-out pictures after there and back, in units of 0..1."""
         there, back = networks["a_to_b"], networks["b_to_a"]
         return {
-            "cycle_a": _error(back.paint(there.paint(batch["a"])), batch["a"]),
-            "cycle_b": _error(there.paint(back.paint(batch["b"])), batch["b"]),
+            "cycle_a": absolute(back.paint(there.paint(batch["a"])), batch["a"]),
+            "cycle_b": absolute(there.paint(back.paint(batch["b"])), batch["b"]),
         }
 
     @classmethod
@@ -214,15 +204,6 @@ class CycleGan(Method):
             for weight in network.parameters():
                 torch.nn.init.normal_(weight, std=0.2)
         return {"weights": network.state_dict()}
-
-
-def _apart(scores: Tensor, target: float) -> Tensor:
-    """The least-squares loss (Mao et al. 2017) of patch scores."""
-    return (scores - target).square().mean()
-
-
-def _error(made: Tensor, wanted: Tensor) -> Tensor:
-    return (made - wanted).abs().mean()
 
 
 # The fingerprint is part of the cache key: changed weights under the same name are reloaded.

@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atelier.core.errors import TrainingError, UsageError, WeightsError, did_you_mean
+from atelier.core.errors import WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Job, Method, Paper, Takes
+from atelier.methods.gan.adversarial import AdversarialTraining, absolute, check_crop, check_domain
 from atelier.methods.trainable import DataInfo, Update
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -81,28 +82,14 @@ class StarGan(Method):
         )
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
-    class Training(AnyKnobs):
+    class Training(AdversarialTraining):
         """The layout of the networks, and the losses."""
 
-        width: int = knob(32, "Channels of the networks at full size.", ge=1, le=512)
         blocks: int = knob(6, "Residual blocks of the generator.", ge=1, le=32)
         depth: int = knob(5, "Layers of the critic that halve the size.", ge=1, le=8)
         class_weight: float = knob(1.0, "Weight of the domain's classification.", ge=0)
-        cycle_weight: float = knob(10.0, "Weight of the error after there and back.", ge=0)
         penalty_weight: float = knob(10.0, "Weight of the critic's gradient penalty.", ge=0)
         critic_steps: int = knob(5, "Steps of the critic for each of the generator.", ge=1)
-        batch: int = knob(8, "Pictures per step, over all processes.", ge=1)
-        crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=2048)
-        steps: int = knob(100_000, "Total training steps; a resumed run can use a higher value.", ge=1)
-        learning_rate: float = knob(1e-4, "Learning rate before the cool-down.", gt=0)
-        warmup: int = knob(0, "Steps over which the learning rate rises from zero.", ge=0)
-        cooldown: float = knob(
-            0.5, "Final fraction of the run, in which the learning rate falls to zero.", ge=0, le=1
-        )
-        average: float = knob(
-            0.0, "Decay of the running average of the generator; 0 for none, as published.", ge=0, lt=1
-        )
-        clip: float = knob(1e4, "Maximum gradient norm; so high that it only stops explosions.", gt=0)
 
     def weights(self, knobs: StarGan.Knobs) -> Sequence[str]:
         return (knobs.weights,)
@@ -113,12 +100,7 @@ class StarGan(Method):
         dtype = job.dtype if knobs.half else torch.float32
         network = _network(knobs.weights, weights.fingerprint(knobs.weights), job.device, dtype)
         for name in knobs.domain:
-            if name not in network.domains:
-                known = ", ".join(network.domains)
-                raise UsageError(
-                    f"{knobs.weights} has no domain '{name}': {did_you_mean(name, network.domains)} "
-                    f"(it has {known})"
-                )
+            check_domain(knobs.weights, name, network.domains)
         label = network.label(knobs.domain or network.domains[:1]).to(job.device)
         with torch.inference_mode():
             picture = network.paint(job.content, label).clamp(0, 1)
@@ -130,11 +112,8 @@ class StarGan(Method):
     def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
         from atelier.networks.stargan import Critic, Generator
 
-        if training.crop % (multiple := 1 << max(2, training.depth)):
-            raise TrainingError(
-                f"crop = {training.crop} is not a multiple of {multiple}, which a critic of depth "
-                f"{training.depth} needs: use {max(1, training.crop // multiple) * multiple}"
-            )
+        why = f"which a critic of depth {training.depth} needs"
+        check_crop(training.crop, 1 << max(2, training.depth), why)
         critic = Critic(len(data.domains), training.crop, training.width, training.depth)
         return {"generator": Generator(data.domains, training.width, training.blocks), "critic": critic}
 
@@ -177,7 +156,7 @@ def critic_terms(
 
     `shares` (B,) of the real picture and the rest of the made one are where its gradient is penalised.
     """
-    from atelier.networks.stargan import penalty
+    from atelier.losses.adversarial import distance_penalty
 
     scores, logits = critic(real)
     between = torch.lerp(made, real, shares[:, None, None, None])
@@ -185,7 +164,7 @@ def critic_terms(
         "real": -scores.mean(),
         "made": critic(made)[0].mean(),
         "domain": training.class_weight * torch.nn.functional.cross_entropy(logits, own),
-        "penalty": training.penalty_weight * penalty(critic, between),
+        "penalty": training.penalty_weight * distance_penalty(lambda pictures: critic(pictures)[0], between),
     }
 
 
@@ -197,7 +176,7 @@ def generator_terms(
     return {
         "made": -scores.mean(),
         "domain": training.class_weight * torch.nn.functional.cross_entropy(logits, wanted),
-        "cycle": training.cycle_weight * (back - real).abs().mean(),
+        "cycle": training.cycle_weight * absolute(back, real),
     }
 
 
