@@ -125,6 +125,50 @@ ObjectFeather = Annotated[
     ),
 ]
 
+# video
+ClipFile = Annotated[
+    Path, _argument("CLIP", "A video, an animated GIF or WebP, or a folder of numbered pictures.")
+]
+VideoOutput = Annotated[
+    Path | None,
+    _file(
+        "--output",
+        "-o",
+        says="Where to write: .mp4, .mov, .mkv, .webm, .gif, .webp; a folder of PNG files without extension. "
+        "[default: named after the clip]",
+    ),
+]
+Steady = Annotated[
+    float | None,
+    typer.Option(
+        "--steady",
+        metavar="0..1",
+        help="Weight of the last frame where a place still looks the same; 0 paints each frame alone. "
+        "[default: 0.93]",
+    ),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="FPS", help="Frames per second of a folder of pictures. [default: 24]"),
+]
+CodecName = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", metavar="NAME", help="h264, vp9, or ffv1, which loses nothing. [default: by extension]"
+    ),
+]
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        "--crf", metavar="NUMBER", min=0, max=63, help="Quality of the encoder; lower is better and larger."
+    ),
+]
+Sound = Annotated[bool, typer.Option("--sound/--no-sound", help="Copy the clip's sound and subtitles.")]
+Preview = Annotated[
+    Path | None, _file("--preview", says="Write the newest frame to this picture every few seconds.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
 # lora
 LoraFile = Annotated[Path, _argument("FILE", "A LoRA file.")]
 

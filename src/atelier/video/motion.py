@@ -83,7 +83,7 @@ def _flows(before: Pixels, now: Pixels) -> tuple[Floats, Floats]:
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there, back = search.calc(greys[1], greys[0], None), search.calc(greys[0], greys[1], None)
     if scale > 1:
-        ratio = np.float32([width / there.shape[1], height / there.shape[0]])
+        ratio = np.array([width / there.shape[1], height / there.shape[0]], np.float32)
         there, back = (cv2.resize(one, (width, height)) * ratio for one in (there, back))
     return there, back
 

@@ -167,13 +167,13 @@ def _animated(path: Path) -> Clip:
         with Image.open(path) as picture:
             count = getattr(picture, "n_frames", 1)
             picture.load()
-            total = sum(_durations(picture, count))
+            total = sum(_durations(picture, count), Fraction(0))
             size = (picture.height, picture.width)
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise InputError(f"'{path}' is no picture that can be read: {first_line(error)}") from error
     if count < 2:
         raise InputError(f"'{path}' is a still picture: use 'atelier stylize'")
-    return Clip(path, "animated", size, count / total, count, Fraction(1, 1000))
+    return Clip(path, "animated", size, Fraction(count) / total, count, Fraction(1, 1000))
 
 
 def _durations(picture: Any, count: int) -> Iterator[Fraction]:

@@ -95,14 +95,16 @@ class Painter:
         if not self.steady:
             picture = self._painted(now, progress, {})
             return picture, replace(last, result=_integers(picture.pixels))
-        before = last.result.astype(np.float32) / 255
+        before = last.result.astype(np.float32) / np.float32(255)
         context = {"previous": Picture(before, sha256="-"), "flow": flow, "known": seen, "memory": memory}
         picture = self._painted(now, progress, context)
         pixels = steadied(picture.pixels, before, motion, self.steady)
         return replace(picture, pixels=pixels), replace(last, result=_integers(pixels), memory=memory)
 
     def _painted(self, now: Pixels, progress: Listener | None, context: Mapping[str, Any]) -> Picture:
-        content = Picture(now.astype(np.float32) / 255, sha256="-")  # frames need no hash of their own
+        content = Picture(
+            now.astype(np.float32) / np.float32(255), sha256="-"
+        )  # frames need no hash of their own
         return self.stylize(content, progress=progress, **context)
 
 

@@ -81,6 +81,12 @@ class Target:
             raise OutputError(f"'{self.path}' cannot be written ({first_line(error)})") from error
 
 
+def _end(work: Work) -> Fraction:
+    """When the last finished frame ends, in seconds."""
+    *_, (time, duration) = work.times()
+    return time + duration
+
+
 def _decoded(work: Work) -> Iterator[Pixels]:
     return chain.from_iterable(codecs.decode(part) for part in work.parts())
 
@@ -102,7 +108,7 @@ def _write_video(target: Target, work: Work, recipe: dict[str, Any] | None, comp
         packets = [_pictures(chain([first], parts), work, stream, base)]
         if target.copies:
             source = open_files.enter_context(opened(target.clip.path))
-            end = None if complete else sum(list(work.times())[-1])
+            end = None if complete else _end(work)
             packets.append(_sounds(source, out, end))
         for _, _, packet in heapq.merge(*packets, key=lambda one: one[:2]):
             out.mux(packet)
@@ -172,7 +178,7 @@ def _check_streams(target: Target) -> None:
 
 def _write_animated(target: Target, work: Work, recipe: dict[str, Any] | None, complete: bool) -> None:
     shown = list(work.times())
-    times = [time for time, _ in shown] + [sum(shown[-1])]
+    times = [*(time for time, _ in shown), _end(work)]
     with atomic(target.path) as beside:
         if target.path.suffix.lower() == ".webp":
             animated.write_webp(beside, _decoded(work), times, receipts.exif(recipe))
@@ -189,5 +195,5 @@ def _write_folder(target: Target, work: Work, recipe: dict[str, Any] | None, com
     names = [path.stem for path in pictures_of(target.clip.path)] if target.clip.kind == "folder" else []
     for index, pixels in enumerate(_decoded(work)):
         name = names[index] if names else f"{index + 1:06}"
-        picture = Picture(pixels.astype(np.float32) / 255, sha256="-", recipe=recipe)
+        picture = Picture(pixels.astype(np.float32) / np.float32(255), sha256="-", recipe=recipe)
         images.write(picture, target.path / f"{name}.png", overwrite=True)

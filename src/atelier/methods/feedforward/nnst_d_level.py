@@ -159,8 +159,8 @@ class Level:
             queries = self.compared(view.queries - moments.centre, moments.length, tile)
             found = self._search(queries, tile, before)
             if self.moving is not None:
-                window = coarser(tile.outer, features.CELL)
-                found = self.moving.kept(found, queries, self.choices.keys, self.bias, window)
+                here = coarser(tile.outer, features.CELL)
+                found = self.moving.kept(found, queries, self.choices.keys, self.bias, here)
             guide = torch.nn.functional.batch_norm(
                 view.guidance, moments.shift, moments.spread, one, 0 * one, eps=NORM_EPS
             )

@@ -41,7 +41,7 @@ class Moving:
     ) -> Moving | None:
         """From the job's memory; None in a picture, and in the first frame of a scene."""
         last = None if job.memory is None else job.memory.get(_name(level))
-        if last is None or last.shape[1:] != cells or job.flow is None:
+        if last is None or tuple(last.shape[1:]) != cells or job.flow is None:
             return None
         height, width = job.content.shape[-2:]
         rows, columns = torch.meshgrid(*(torch.arange(side) for side in cells), indexing="ij")
