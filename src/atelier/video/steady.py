@@ -138,7 +138,7 @@ def _measured(before: tuple[Pixels, State], motion: Motion, now: Pixels, state: 
 def _tensor(pixels: Pixels) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
 
 
 def _integers(pixels: Floats) -> Pixels:
