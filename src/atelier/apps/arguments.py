@@ -28,7 +28,17 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on the outpu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 
 # stylize and replay
-Photo = Annotated[Path, _argument("PHOTO", "The photo to stylize.")]
+Photos = Annotated[
+    list[Path],
+    _argument("PHOTO...", "The photo to stylize; several, a folder, or - for standard input."),
+]
+Each = Annotated[bool, typer.Option("--each", help="A picture in each style, not one in all of them.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="NAME", help="Of several pictures, or standard output: png, jpg, tif or webp."
+    ),
+]
 Made = Annotated[Path, _argument("PICTURE", "A picture written by atelier.")]
 Styles = Annotated[
     list[str] | None, _file("--style", "-s", says="The style picture. Repeat the flag for several styles.")
@@ -42,7 +52,10 @@ StyleNames = Annotated[
 Output = Annotated[
     Path | None,
     _file(
-        "--output", "-o", says="Where to write: .png, .jpg, .tif or .webp. [default: named after the input]"
+        "--output",
+        "-o",
+        says="Where to write: .png, .jpg, .tif or .webp; a folder for several photos, - for standard output. "
+        "[default: named after the input]",
     ),
 ]
 MethodName = Annotated[
@@ -144,7 +157,7 @@ Steady = Annotated[
         "--steady",
         metavar="0..1",
         help="Weight of the last frame where a place still looks the same; 0 paints each frame alone. "
-        "[default: 0.93]",
+        "[default: 0.95]",
     ),
 ]
 Rate = Annotated[

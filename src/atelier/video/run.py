@@ -25,7 +25,7 @@ from atelier.video.target import Target
 from atelier.video.work import Work
 
 #: The weight of the last result where a place still looks the same.
-STEADY = 0.93
+STEADY = 0.95
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Radius in pixels of the fine detail whose contrast is kept, and the most that it is amplified in a frame.
 _FINE, _MOST = 1.0, 1.25
 
+#: Side in pixels of a neighbourhood, and the change of its mean in 0..1 at which paint counts for half.
+_NEAR, _OTHER = 15, 0.15
+
 
 @dataclass(frozen=True)
 class Flicker:
@@ -110,12 +113,24 @@ class Painter:
 
 def steadied(painted: Floats, last: Floats, motion: Motion, steady: float) -> Floats:
     """A painted frame (H, W, 3), held to the last result by the weight `steady`; clipped to 0..1."""
-    share = (steady * motion.trust)[..., None]
-    mixed = painted + share * (moved(last, motion.flow) - painted)
+    change = moved(last, motion.flow) - painted
+    share = (steady * motion.trust * _alike(change))[..., None]
+    mixed = painted + share * change
     detail, wanted = _detail(mixed), _detail(painted)
     gain = float(np.clip(wanted.std() / max(float(detail.std()), 1e-6), 1, _MOST))
     result: Floats = np.clip(mixed + (gain - 1) * detail, 0, 1, dtype=np.float32)
     return result
+
+
+def _alike(change: Floats) -> Floats:
+    """How far the paint (H, W) is still meant to be the same, 0..1: strokes may lie elsewhere, but where the
+    mean of a neighbourhood changes, something was uncovered that only looks like what was there.
+    """
+    import cv2
+
+    squared = np.square(cv2.blur(change, (_NEAR, _NEAR))).mean(2)
+    found: Floats = 1 / (1 + np.square(squared / _OTHER**2))
+    return found
 
 
 def _detail(picture: Floats) -> Floats:
