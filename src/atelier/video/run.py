@@ -77,6 +77,15 @@ def stylize_video(
     Finished frames lie in a folder beside the output until the video is written; with `resume` a run that was
     ended goes on with the next frame. `progress` receives an event for each step of a frame and may return
     False to stop: what is finished is then written. Raises what `stylize` raises.
+
+    >>> import numpy as np
+    >>> from atelier import images
+    >>> Path("frames").mkdir()
+    >>> for number in (1, 2):
+    ...     picture = Picture.of(np.full((32, 48, 3), number / 4))
+    ...     images.write(picture, f"frames/{number}.png")
+    >>> stylize_video("frames", output="made", method="identity").frames
+    2
     """
     if not 0 <= steady <= 1:
         raise UsageError(f"steady = {steady} is not allowed: it is 0 to 1")
