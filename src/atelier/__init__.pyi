@@ -14,6 +14,7 @@ from .images.picture import Picture
 from .methods.registry import list_methods
 from .session.inputs import PictureStyle, TextStyle, TrainedStyle
 from .session.stylizer import Stylizer
+from .video.run import stylize_video
 
 __version__: str
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "run",
     "save_style",
     "stylize",
+    "stylize_video",
 ]

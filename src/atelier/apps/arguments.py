@@ -28,7 +28,17 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on the outpu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 
 # stylize and replay
-Photo = Annotated[Path, _argument("PHOTO", "The photo to stylize.")]
+Photos = Annotated[
+    list[Path],
+    _argument("PHOTO...", "The photo to stylize; several, a folder, or - for standard input."),
+]
+Each = Annotated[bool, typer.Option("--each", help="A picture in each style, not one in all of them.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="NAME", help="Of several pictures, or standard output: png, jpg, tif or webp."
+    ),
+]
 Made = Annotated[Path, _argument("PICTURE", "A picture written by atelier.")]
 Styles = Annotated[
     list[str] | None, _file("--style", "-s", says="The style picture. Repeat the flag for several styles.")
@@ -42,7 +52,10 @@ StyleNames = Annotated[
 Output = Annotated[
     Path | None,
     _file(
-        "--output", "-o", says="Where to write: .png, .jpg, .tif or .webp. [default: named after the input]"
+        "--output",
+        "-o",
+        says="Where to write: .png, .jpg, .tif or .webp; a folder for several photos, - for standard output. "
+        "[default: named after the input]",
     ),
 ]
 MethodName = Annotated[
@@ -130,6 +143,50 @@ ObjectFeather = Annotated[
         "--feather", metavar="PIXELS", min=0, help="Width of the object's soft edge in pixels. [default: 2]"
     ),
 ]
+
+# video
+ClipFile = Annotated[
+    Path, _argument("CLIP", "A video, an animated GIF or WebP, or a folder of numbered pictures.")
+]
+VideoOutput = Annotated[
+    Path | None,
+    _file(
+        "--output",
+        "-o",
+        says="Where to write: .mp4, .mov, .mkv, .webm, .gif, .webp; a folder of PNG files without extension. "
+        "[default: named after the clip]",
+    ),
+]
+Steady = Annotated[
+    float | None,
+    typer.Option(
+        "--steady",
+        metavar="0..1",
+        help="Weight of the last frame where a place still looks the same; 0 paints each frame alone. "
+        "[default: 0.95]",
+    ),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="FPS", help="Frames per second of a folder of pictures. [default: 24]"),
+]
+CodecName = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", metavar="NAME", help="h264, vp9, or ffv1, which loses nothing. [default: by extension]"
+    ),
+]
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        "--crf", metavar="NUMBER", min=0, max=63, help="Quality of the encoder; lower is better and larger."
+    ),
+]
+Sound = Annotated[bool, typer.Option("--sound/--no-sound", help="Copy the clip's sound and subtitles.")]
+Preview = Annotated[
+    Path | None, _file("--preview", says="Write the newest frame to this picture every few seconds.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 # lora
 LoraFile = Annotated[Path, _argument("FILE", "A LoRA file.")]

@@ -135,9 +135,6 @@ def _misread(error: Any, asked: Asked) -> str:
         reason = str(error.message).removesuffix(".").replace("Input should", "it should")
         reason = reason.partition(", unable to")[0]
         return f"{_called(error.param)} has a value that is not allowed: {reason}; {asked.help}"
-    if "unexpected extra argument" in message and asked.command.name == "stylize":
-        extra = message.partition("(s)")[2].strip(" ()")
-        return f"unexpected argument {extra}: stylize takes one PHOTO; give the style with --style"
     if "unexpected extra argument" in message and asked.command.name == "generate":
         extra = message.partition("(s)")[2].strip(" ()")
         return f"unexpected argument {extra}: generate takes a METHOD and no photo"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from atelier import maths
 from atelier.colour.moments import transport
+from atelier.maths.running import held
 
 #: Detail bands: about 1, 2, 4 and 8 pixels.
 LEVELS = 4
@@ -68,6 +69,7 @@ def _lend_once(
         where = share[None] if isinstance(share, Tensor) else None
         if where is None or bool(where.any()):
             mean, own = strips.statistics(where)
+            mean, own = held("rest", mean), [held("band", one) for one in own]
             limits = [(0.0, gain, _NOISE)] * LEVELS + [(1 / _REST, _REST, _REST_NOISE)]
             maps = [_change(a, b, *limit) for a, b, limit in zip(own, style, limits, strict=True)]
             changes.append((index, mean, maps))

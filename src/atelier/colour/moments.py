@@ -15,6 +15,7 @@ from torch import Tensor
 from atelier.colour.cielab import lab_to_rgb, rgb_to_lab
 from atelier.core.errors import InputError
 from atelier.maths.roots import power
+from atelier.maths.running import held
 
 #: Five 8-bit levels.
 _NOISE = 0.02
@@ -93,7 +94,7 @@ def _between(
     image: Tensor, reference: Tensor, where: Tensor | None, noise: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of the image, the Monge-Kantorovich map, and the mean of the reference."""
-    mean, covariance = moments_of(image, where)
+    mean, covariance = (held("colour", one) for one in moments_of(image, where))
     covariance = covariance + noise**2 * torch.eye(image.shape[1]).to(covariance)
     target_mean, target = moments_of(reference)
     return mean, transport(covariance, target), target_mean

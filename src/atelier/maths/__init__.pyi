@@ -13,6 +13,7 @@ from .neighbours import (
 )
 from .pyramid import merge, sizes, split
 from .roots import sqrtm
+from .running import held, holding, remembering
 from .visible import mask_at, visible_pixels, weight_at
 
 __all__ = [
@@ -26,12 +27,15 @@ __all__ = [
     "coherent",
     "confined",
     "gram",
+    "held",
+    "holding",
     "joined_masks",
     "mask_at",
     "mean_and_covariance",
     "merge",
     "nearest",
     "projected",
+    "remembering",
     "sizes",
     "split",
     "sqrtm",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atelier.maths.moments import channel_moments
 from atelier.maths.roots import one_thread, sqrtm
+from atelier.maths.running import held
 from atelier.maths.visible import visible_pixels
 
 # Covariances are summed over blocks of positions, so that float32 copies stay small.
@@ -59,6 +60,8 @@ def adain(
     centre = centre.mean((2, 3), keepdim=True).to(features.dtype)
     centred = features - centre
     rest, spread = channel_moments(centred, unbiased=True, eps=eps, weight=weight)
+    own_mean = rest + centre
+    rest, spread = rest + (held("mean", own_mean) - own_mean), held("deviation", spread)
     # Deviations at rounding level are not stretched, so flat pictures stay flat.
     own_deviation = (spread.square() + (torch.finfo(features.dtype).eps * centre.to(rest)).square()).sqrt()
     gain = torch.lerp(own_deviation, deviation.to(own_deviation), strength) / own_deviation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -92,7 +92,9 @@ class Frame:
     `strength` is 1 unless the method declares that it handles strength itself. `regions`, each style's
     share of every pixel (K, 1, H, W), is None unless the method handles regions. `mask` (1, 1, H, W) is set
     only for a method that requires one. In a video, `previous` is the previous result (1, 3, H, W), and
-    `flow` (1, 2, H, W) gives each pixel's offset in pixels (right, down) to its position in `previous`.
+    `flow` (1, 2, H, W) gives each pixel's offset in pixels (right, down) to its position in `previous`;
+    `known` (1, 1, H, W) is 1 where that position shows the same place. `memory` is what the method left there
+    while it painted the frame before; None outside a video.
     """
 
     content: torch.Tensor
@@ -104,6 +106,8 @@ class Frame:
     previous: torch.Tensor | None = None
     flow: torch.Tensor | None = None
     blank: bool = False
+    known: torch.Tensor | None = None
+    memory: MutableMapping[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class Job:
     previous: torch.Tensor | None = None
     flow: torch.Tensor | None = None
     blank: bool = False
+    known: torch.Tensor | None = None
+    memory: MutableMapping[str, torch.Tensor] | None = None
 
     @classmethod
     def of(cls, styles: Styles, context: Context, frame: Frame) -> Job:
@@ -173,6 +179,8 @@ class Job:
             previous=frame.previous,
             flow=frame.flow,
             blank=frame.blank,
+            known=frame.known,
+            memory=frame.memory,
         )
 
     @property
@@ -206,6 +214,9 @@ class Job:
             self.mask,
             self.previous,
             self.flow,
+            self.blank,
+            self.known,
+            self.memory,
         )
 
 

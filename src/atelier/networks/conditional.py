@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.maths.running import held, holding
 from atelier.maths.visible import weight_at
 from atelier.networks import inception
 from atelier.networks.tensorflow import Convolution, fold, translate
@@ -45,7 +46,11 @@ def normalise(
     if features.shape[0] == 1 and features.shape[2:].numel() > 1:
         # For one picture, batch norm equals instance norm, and supports channels-last and half precision.
         weight, bias = (None if part is None else part[0] for part in (scale, shift))
-        return F.batch_norm(features, None, None, weight, bias, training=True, eps=eps)
+        if not holding():
+            return F.batch_norm(features, None, None, weight, bias, training=True, eps=eps)
+        variance, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
+        mean, variance = held("mean", mean), held("variance", variance)
+        return F.batch_norm(features, mean, variance, weight, bias, eps=eps)
     exact = features.float()
     variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
     factor = (variance + eps).rsqrt()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atelier import colour, images
+from atelier import colour, images, maths
 from atelier.core import device as devices
 from atelier.core import knobs as knob_rules
 from atelier.core import recipe as recipes
@@ -97,7 +97,9 @@ class Setup:
             return Result(frame.content)
         required = self.kind.takes.mask == "required"
         inner = frame if required else dataclasses.replace(frame, mask=None)
-        made = self._finished(painter(), inner) if self.controls.finish else self._painted(painter(), inner)
+        prepared, paint = painter(), self._finished if self.controls.finish else self._painted
+        with maths.remembering(frame.memory):
+            made = paint(prepared, inner)
         if content is None:
             return made
         picture, original = made.picture, frame.content
@@ -223,7 +225,7 @@ def padded(painter: Painter, frame: Frame, multiple: int) -> Result:
 
     larger: dict[str, Any] = {
         name: F.pad(value, more, mode="replicate")
-        for name in ("content", "seen", "regions", "mask", "previous", "flow")
+        for name in ("content", "seen", "regions", "mask", "previous", "flow", "known")
         if (value := getattr(frame, name)) is not None
     }
     made = painter(dataclasses.replace(frame, **larger))

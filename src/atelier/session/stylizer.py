@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from atelier import images
@@ -70,16 +71,27 @@ class Stylizer:
         progress: Listener | None = None,
         previous: Anything | None = None,
         flow: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
+        memory: MutableMapping[str, torch.Tensor] | None = None,
     ) -> Picture:
         """The stylised content, with a `recipe`.
 
         In a video, `previous` is the result of the previous frame. `flow` (1, 2, H, W) gives, for each pixel
-        of this frame, the offset in pixels (right, down) of its position in `previous`.
+        of this frame, the offset in pixels (right, down) of its position in `previous`, and `known`
+        (1, 1, H, W) is 1 where that position shows the same place. `memory` is a dict that the method fills
+        for the next frame; it starts empty in each scene.
         """
         if self.setup.kind.takes.content == "none":
             raise UsageError(f"{self.setup.kind.name} makes pictures without a photo: use generate")
         inputs = self._read(content, mask, regions)
-        return self._paint(inputs, self._size(inputs), Progress(progress), previous, flow)
+        size = self._size(inputs)
+        last = None if previous is None else Picture.of(previous).resized(size).tensor()
+        given_now = {"previous": last, "flow": flow, "known": known}
+        moving: dict[str, Any] = {
+            name: one.to(self.setup.device) for name, one in given_now.items() if one is not None
+        }
+        moving["memory"] = memory
+        return self._paint(inputs, size, Progress(progress), moving)
 
     def request(
         self,
@@ -142,15 +154,11 @@ class Stylizer:
         inputs: Inputs,
         size: tuple[int, int],
         progress: Progress,
-        previous: Anything | None = None,
-        flow: torch.Tensor | None = None,
+        moving: Mapping[str, Any] | None = None,
     ) -> Picture:
         setup = self.setup
         with threads(setup.controls.threads) as count:
-            frame = setup.frame(inputs, size, progress)
-            if previous is not None:
-                frame.previous = Picture.of(previous).resized(size).tensor(setup.device)
-            frame.flow = None if flow is None else flow.to(setup.device)
+            frame = replace(setup.frame(inputs, size, progress), **(moving or {}))
             result = setup.make(frame, lambda: self._painter(inputs, max(size)), inputs.content)
             del frame  # free its memory for the copies below
             if size[0] * size[1] > LARGE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def stylize(
-    photo: arguments.Photo,
+    photo: arguments.Photos,
     style: arguments.Styles = None,
     text: arguments.Texts = None,
     output: arguments.Output = None,
@@ -27,6 +28,8 @@ def stylize(
     quality: arguments.Quality = "good",
     mask: arguments.Mask = None,
     region: arguments.Regions = None,
+    each: arguments.Each = False,
+    file_format: arguments.Format = "png",
     bits: arguments.Bits = None,
     no_receipt: arguments.NoReceipt = False,
     no_metadata: arguments.NoMetadata = False,
@@ -35,29 +38,64 @@ def stylize(
     **settings: Any,
 ) -> None:
     from atelier import api
+    from atelier.apps import many, streams
 
     styles = style or []
     named = Path(styles[0]).stem if styles else _slug(text[0]) if text else method or quality
-    target = output or Path(f"{photo.stem}-{named}.png")
+    chosen: dict[str, Any] = {"text": text or None, "method": method, "quality": quality}
+    chosen |= _settings(settings, no_receipt)
+    inputs = {"mask": mask, "regions": region or []}
+    written = {"bits": bits, "metadata": not no_metadata, "overwrite": overwrite}
+    if many.is_many(photo, each=each):
+        folder = output or many.folder_name(photo[0], "each" if each else named)
+        _several(photo, folder, styles, chosen, inputs, written, each, file_format, as_json)
+        return
+    one = photo[0]
+    piped = one == streams.STREAM and output is None
+    target = streams.STREAM if piped else output or Path(f"{one.stem}-{named}.png")
     _write(
-        lambda watch: api.stylize(
-            photo,
-            styles,
-            text=text or None,
-            method=method,
-            quality=quality,
-            mask=mask,
-            regions=region or [],
-            progress=watch,
-            **_settings(settings, no_receipt),
-        ),
+        lambda watch: api.stylize(streams.read(one), styles, progress=watch, **inputs, **chosen),
         target,
-        bits=bits,
-        metadata=not no_metadata,
+        **written,
         longest=_longest(settings.get("size")),
-        overwrite=overwrite,
         as_json=as_json,
+        file_format=file_format,
     )
+
+
+def _several(
+    photos: Sequence[Path],
+    folder: Path,
+    styles: Sequence[str],
+    chosen: dict[str, Any],
+    inputs: dict[str, Any],
+    written: dict[str, Any],
+    each: bool,
+    file_format: str,
+    as_json: bool,
+) -> None:
+    """Paint many photos, say what failed, and exit with the code of the first failure."""
+    from atelier.apps import many
+    from atelier.apps.show import Clock, watching
+    from atelier.session.stylizer import Stylizer
+
+    groups = [[one] for one in styles] if each else [list(styles)]
+    names = many.style_names(styles) if each else [""]
+    makers = [partial(Stylizer, group, **chosen) for group in groups]
+    clock = Clock()
+    with watching(quiet=as_json) as watch:
+        report = many.run(
+            photos,
+            folder,
+            list(zip(names, makers, strict=True)),
+            watch,
+            kind=file_format,
+            options=written,
+            **inputs,
+        )
+    many.tell(report, clock.seconds, as_json=as_json)
+    if report.interrupted or report.failed:
+        raise typer.Exit(INTERRUPTED if report.interrupted else report.exit_code)
 
 
 def _slug(text: str) -> str:
@@ -230,17 +268,19 @@ def _write(
     as_json: bool,
     metadata: bool = True,
     longest: int | None = None,
+    file_format: str = "png",
 ) -> None:
     """Make a picture, write it, and say so. `longest` is its longer side, where that is asked for."""
+    from atelier.apps import streams
     from atelier.apps.show import Clock, watching
-    from atelier.images import check_writable, write
 
     size = None if longest is None else (longest, longest)
-    check_writable(target, overwrite=overwrite, bits=bits, size=size)
+    way = streams.Way(target, file_format, as_json)
+    way.check(overwrite=overwrite, bits=bits, size=size)
     clock = Clock()
     with watching(quiet=as_json) as watch:
         picture = make(watch)
-        write(picture, target, overwrite=overwrite, bits=bits, metadata=metadata)
+        way.write(picture, overwrite=overwrite, bits=bits, metadata=metadata)
     _finished(picture, target, clock.seconds, watch, as_json)
 
 

@@ -353,7 +353,8 @@ def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
 
     `maps` are the label maps (H, W) of the content and then of each style; equal labels belong together.
     """
-    from atelier.maths.cholesky import gaussian, interpolated, recoloured
+    from atelier.maths.cholesky import Gaussian, gaussian, interpolated, recoloured
+    from atelier.maths.running import held
 
     found = loaded.features(job.content)
     if maps:
@@ -366,7 +367,8 @@ def stylised(loaded: Loaded, job: Job, maps: Sequence[Tensor] = ()) -> Tensor:
         moved = _by_region(loaded, job, found, places, styles)
     else:
         inside = loaded.inside(found, job.content)
-        now = gaussian(inside, _visible(job.content_seen, inside))
+        own = gaussian(inside, _visible(job.content_seen, inside))
+        now = Gaussian(*(held("own", part) for part in own))
         wanted = [(share, loaded.style(style, seen)) for share, style, seen in _shares(job)]
         moved = recoloured(found, now, interpolated(wanted, now, job.strength))
     height, width = job.content.shape[-2:]

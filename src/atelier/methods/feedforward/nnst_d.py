@@ -32,6 +32,7 @@ from atelier.methods.feedforward.adain import Adain
 from atelier.methods.feedforward.nnst_d_detail import Detail, decoder_of
 from atelier.methods.feedforward.nnst_d_level import Level, shares
 from atelier.methods.feedforward.nnst_d_losses import DecoderLosses
+from atelier.methods.feedforward.nnst_d_moving import Moving, remember
 from atelier.methods.feedforward.nnst_d_style import Networks, Styles
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import detail_statistics, lend_statistics
@@ -169,7 +170,9 @@ class NNSTD(Method):
             if index == len(scales) - 1:
                 level.detail = finish.detail
             before = picture if level.keep == 1 else resize(picture, size)
+            level.moving = Moving.of(job, index, level.cells, level.choices.grids)
             picture, chosen = level.paint(before, chosen)
+            remember(job, index, chosen.index, chosen.grids, level.moving)
             stage, show = f"{size[1]} x {size[0]}", partial(torch.clone, picture)
             if not job.progress.report(index + 1, len(scales), stage=stage, preview=show):
                 break

@@ -16,6 +16,7 @@ from atelier.methods.feedforward.nnst_d_losses import NORM_EPS
 if TYPE_CHECKING:
     from atelier.methods.base import Job
     from atelier.methods.feedforward.nnst_d_detail import Detail, TapMoments
+    from atelier.methods.feedforward.nnst_d_moving import Moving
     from atelier.methods.feedforward.nnst_d_style import Networks, StyleLevel, Styles
 
 #: Tile core and tile overlap (the receptive fields of the encoder and decoder), in pixels.
@@ -49,6 +50,15 @@ class Moments:
     shift: torch.Tensor
     spread: torch.Tensor
     detail: TapMoments
+
+    def held(self) -> Moments:
+        """Over the frames of a clip."""
+        hold = maths.held
+        detail = {
+            tap: (hold("mean", mean), hold("variance", some)) for tap, (mean, some) in self.detail.items()
+        }
+        guide = (hold("mean", self.shift), hold("variance", self.spread))
+        return Moments(hold("mean", self.centre), hold("length", self.length), *guide, detail)
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class Level:
         self.choices = style.candidates
         self.detail: Detail | None = None
         self.wanted: ColourColumns | None = None
+        self.moving: Moving | None = None
 
     def mask(self, stride: int) -> torch.Tensor | None:
         """The visible positions of a grid with this stride in pixels; None if all are."""
@@ -147,6 +158,9 @@ class Level:
             view = views[position]
             queries = self.compared(view.queries - moments.centre, moments.length, tile)
             found = self._search(queries, tile, before)
+            if self.moving is not None:
+                here = coarser(tile.outer, features.CELL)
+                found = self.moving.kept(found, queries, self.choices.keys, self.bias, here)
             guide = torch.nn.functional.batch_norm(
                 view.guidance, moments.shift, moments.spread, one, 0 * one, eps=NORM_EPS
             )
@@ -235,7 +249,7 @@ class Views:
         # The features of a flat photo vary by little more than rounding: that must not decide.
         length = torch.maximum(spread.clamp(min=0).sum().sqrt(), _FLAT * centre.norm()).clamp(min=1e-6)
         found = {tap: pooled.result() for tap, pooled in detail.items()}
-        return Moments(centre[:, None, None], length, *guidance.result(), found)
+        return Moments(centre[:, None, None], length, *guidance.result(), found).held()
 
     def _visible(self, maps: torch.Tensor, tile: Tile, stride: int) -> torch.Tensor:
         """The visible positions of a tile's core, (1, C, N, 1), from maps (1, C, h, w) of the whole tile."""

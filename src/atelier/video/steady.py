@@ -1,0 +1,160 @@
+"""Steadiness: each frame is painted in the light of the one before.
+
+A method paints every frame anew, and where its choices change from frame to frame the picture flickers. Here
+the last result is moved along the flow, and counts as much as the place still looks the same (Ruder et al.,
+"Artistic style transfer for videos", 2016, use the same flow and visibility as a loss). Averaging paint that
+does not lie in the same place loses contrast, so fine detail is brought back to the contrast of the frame as
+painted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atelier.images import Picture
+from atelier.video.motion import Floats, Motion, moved
+from atelier.video.source import Pixels
+
+if TYPE_CHECKING:
+    import torch
+
+    from atelier.core.progress import Listener
+
+#: Radius in pixels of the fine detail whose contrast is kept, and the most that it is amplified in a frame.
+_FINE, _MOST = 1.0, 1.25
+
+#: Side in pixels of a neighbourhood, and the change of its mean in 0..1 at which paint counts for half.
+_NEAR, _OTHER = 15, 0.15
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """Sums of the warping errors (Lai et al. 2018, eq. 5) of the result and of the clip itself."""
+
+    result: float = 0.0
+    content: float = 0.0
+    pairs: int = 0
+
+    def plus(self, result: float, content: float) -> Flicker:
+        """With one more pair of frames."""
+        return Flicker(self.result + result, self.content + content, self.pairs + 1)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """The means over all pairs of frames: of the result, of the clip, and their ratio."""
+        count = max(self.pairs, 1)
+        ratio = self.result / self.content if self.content else 1.0
+        return {"flicker": self.result / count, "of_the_clip": self.content / count, "ratio": ratio}
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next frame needs of the last one: its result, the method's memory, and the sums so far."""
+
+    result: Pixels
+    memory: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    flicker: Flicker = Flicker()
+    scenes: int = 1
+
+
+class Painter:
+    """Paints the frames of a clip in their order, all of one size.
+
+    `stylize` paints a picture as a `Stylizer` does. `steady`, 0..1, is the weight of the last result where
+    the place still looks the same; at 0 each frame is painted alone.
+    """
+
+    def __init__(self, stylize: Callable[..., Picture], steady: float) -> None:
+        self.stylize, self.steady = stylize, steady
+
+    def paint(
+        self, before: tuple[Pixels, State] | None, now: Pixels, progress: Listener | None
+    ) -> tuple[Picture, State]:
+        """The frame `now` as painted, and its state; `before` is the last frame and its state."""
+        motion = None if before is None else Motion.between(before[0], now)
+        if before is None or motion is None:
+            return self._alone(now, State(now), progress)
+        if motion.cut:
+            state = replace(before[1], scenes=before[1].scenes + 1)
+            return self._alone(now, state, progress)
+        picture, state = self._together(before[1], motion, now, progress)
+        return picture, replace(state, flicker=_measured(before, motion, now, state))
+
+    def _alone(self, now: Pixels, state: State, progress: Listener | None) -> tuple[Picture, State]:
+        """The first frame of a scene."""
+        memory: dict[str, torch.Tensor] = {}
+        picture = self._painted(now, progress, {"memory": memory} if self.steady else {})
+        return picture, replace(state, result=_integers(picture.pixels), memory=memory)
+
+    def _together(
+        self, last: State, motion: Motion, now: Pixels, progress: Listener | None
+    ) -> tuple[Picture, State]:
+        """A frame that continues the last one."""
+        memory, flow, seen = dict(last.memory), *motion.tensors
+        if not self.steady:
+            picture = self._painted(now, progress, {})
+            return picture, replace(last, result=_integers(picture.pixels))
+        before = last.result.astype(np.float32) / np.float32(255)
+        context = {"previous": Picture(before, sha256="-"), "flow": flow, "known": seen, "memory": memory}
+        picture = self._painted(now, progress, context)
+        pixels = steadied(picture.pixels, before, motion, self.steady)
+        return replace(picture, pixels=pixels), replace(last, result=_integers(pixels), memory=memory)
+
+    def _painted(self, now: Pixels, progress: Listener | None, context: Mapping[str, Any]) -> Picture:
+        content = Picture(
+            now.astype(np.float32) / np.float32(255), sha256="-"
+        )  # frames need no hash of their own
+        return self.stylize(content, progress=progress, **context)
+
+
+def steadied(painted: Floats, last: Floats, motion: Motion, steady: float) -> Floats:
+    """A painted frame (H, W, 3), held to the last result by the weight `steady`; clipped to 0..1."""
+    change = moved(last, motion.flow) - painted
+    share = (steady * motion.trust * _alike(change))[..., None]
+    mixed = painted + share * change
+    detail, wanted = _detail(mixed), _detail(painted)
+    gain = float(np.clip(wanted.std() / max(float(detail.std()), 1e-6), 1, _MOST))
+    result: Floats = np.clip(mixed + (gain - 1) * detail, 0, 1, dtype=np.float32)
+    return result
+
+
+def _alike(change: Floats) -> Floats:
+    """How far the paint (H, W) is still meant to be the same, 0..1: strokes may lie elsewhere, but where the
+    mean of a neighbourhood changes, something was uncovered that only looks like what was there.
+    """
+    import cv2
+
+    squared = np.square(cv2.blur(change, (_NEAR, _NEAR))).mean(2)
+    found: Floats = 1 / (1 + np.square(squared / _OTHER**2))
+    return found
+
+
+def _detail(picture: Floats) -> Floats:
+    import cv2
+
+    found: Floats = picture - cv2.GaussianBlur(picture, (0, 0), _FINE)
+    return found
+
+
+def _measured(before: tuple[Pixels, State], motion: Motion, now: Pixels, state: State) -> Flicker:
+    """The sums with this pair of frames."""
+    from atelier.metrics.video import warping_error
+
+    flow, seen = motion.tensors
+    pairs = ((before[1].result, state.result), (before[0], now))
+    errors = [warping_error([_tensor(one) for one in pair], [flow], [seen]) for pair in pairs]
+    return state.flicker.plus(*errors)
+
+
+def _tensor(pixels: Pixels) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _integers(pixels: Floats) -> Pixels:
+    return np.rint(pixels.clip(0, 1) * np.float32(255)).astype(np.uint8)
