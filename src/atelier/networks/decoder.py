@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.features.vgg import VGG, VGG19, Plan
-from atelier.networks.upsampling import upsampled_convolution, upsampling_kernel
+from atelier.maths.upsampling import upsampled_convolution, upsampling_kernel
 from atelier.store.checkpoints import check_state
 
 _PADDINGS = ("replicate", "reflect", "zeros")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.upsampling import upsampled_convolution, upsampling_kernel
+from atelier.maths.upsampling import upsampled_convolution, upsampling_kernel
 
 
 class HypercolumnDecoder(nn.Module):

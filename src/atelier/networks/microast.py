@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.maths import pixel_blocks as blocks
 from atelier.maths.moments import channel_moments
 from atelier.maths.visible import weight_at
 from atelier.maths.whitening import adain
-from atelier.networks import pixel_blocks as blocks
 from atelier.store.checkpoints import check_state
 
 Layers = Mapping[str, tuple[Tensor, Tensor]]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.networks.upsampling import upsampling_kernel
+from atelier.maths.upsampling import upsampling_kernel
 
 
 def dense(weight: Tensor, groups: int) -> Tensor:

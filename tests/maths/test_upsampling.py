@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atelier.networks.upsampling import Enlarging, upsampled_convolution, upsampling_kernel
+from atelier.maths.upsampling import Enlarging, upsampled_convolution, upsampling_kernel
 
 
 @pytest.mark.parametrize(

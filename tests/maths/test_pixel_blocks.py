@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.networks import pixel_blocks as blocks
+from atelier.maths import pixel_blocks as blocks
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
