@@ -10,8 +10,8 @@ running average of the generators can be kept (`average`). The picture keeps its
 multiples of 4 inside. The network sees the whole picture at once: its normalisation uses statistics of all
 of it.
 
-Networks of pix2pix, which learnt from pairs (Isola et al. 2017), load as well. They paint without dropout, and
-sides are padded to multiples of 256 inside.
+Networks of pix2pix, which learnt from pairs (Isola et al. 2017), load as well. They paint without dropout,
+and sides are padded to multiples of 256 inside.
 
 The paper's training: `--width 64 --blocks 9 --crop 256 --zoom 0.9 --steps 200000` for a thousand pictures.
 """
@@ -213,7 +213,7 @@ class CycleGan(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.translators.translator import Translator
+        from atelier.translators.cyclegan import Generator
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
