@@ -1,7 +1,7 @@
 """The way of the data: imports follow it, and no room grows a driver.
 
 apps → bench, video → api → session, training → methods
-     → strokes, looks, patches, networks, pipelines, losses
+     → strokes, looks, patches, networks, translators, pipelines, losses
      → features, filtering → colour → images → maths, store, core
 """
 
@@ -23,7 +23,7 @@ FLOORS = (
     ("images",),
     ("colour", "examples"),
     ("features", "filtering"),
-    ("strokes", "looks", "patches", "networks", "pipelines", "losses"),
+    ("strokes", "looks", "patches", "networks", "translators", "pipelines", "losses"),
     ("methods", "metrics"),
     ("session", "training"),
     ("api",),

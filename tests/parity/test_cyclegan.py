@@ -1,7 +1,4 @@
-"""CycleGAN's checkpoints load under their own names and give the recorded pictures, losses and gradients.
-
-The arrays of pix2pix (`unet_256*`, `D_pix2pix*`) belong to another method and are not checked.
-"""
+"""CycleGAN's checkpoints load under their own names and give the recorded pictures, losses and gradients."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ from atelier.core.errors import WeightsError
 from atelier.methods.base import Batch, Job
 from atelier.methods.gan.cyclegan import CycleGan
 from atelier.methods.trainable import ImagePool
-from atelier.networks.cyclegan import Generator, PatchCritic, from_state
 from atelier.store.checkpoints import converter
 from atelier.training.settings import Settings, rate
+from atelier.translators.cyclegan import Generator, PatchCritic, from_state
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")
@@ -134,6 +131,34 @@ def test_the_method_paints_it(official: dict[str, dict[str, Tensor]], tmp_path: 
     job = Job((given("G_A.x1") + 1) / 2, [], [], torch.device("cpu"), torch.float32)
     picture = CycleGan().transfer(job, CycleGan.Knobs(weights=str(tmp_path / "style.pth")))
     check("G_A.y1", 2 * picture - 1)
+
+
+# pix2pix
+
+
+@pytest.mark.slow  # 54 million numbers each
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_the_unet_of_pix2pix(norm: str, tmp_path: Path) -> None:
+    state, picture = filled(f"unet_256_{norm}"), given("unet_256.x")
+    torch.save(state, tmp_path / "pix2pix.pth")
+    job = Job((picture + 1) / 2, [], [], torch.device("cpu"), torch.float32)
+    painted = CycleGan().transfer(job, CycleGan.Knobs(weights=str(tmp_path / "pix2pix.pth")))
+    check(f"unet_256_{norm}.y", 2 * painted - 1)
+    if norm == "batch":
+        old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        network = from_state(old).train()
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = 0.0
+        with torch.inference_mode():
+            check("unet_256_batch.y_batch_statistics_no_dropout", network(picture))
+
+
+def test_the_critic_of_pix2pix() -> None:
+    critic = PatchCritic(channels=6, by_batch=True)
+    critic.load_state_dict(filled("D_pix2pix"))
+    with torch.inference_mode():
+        check("D_pix2pix.y", critic.eval()(given("D_pix2pix.x")))
 
 
 # the training

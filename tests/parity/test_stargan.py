@@ -20,9 +20,9 @@ from torch import Tensor
 from atelier.core.errors import WeightsError
 from atelier.methods.base import Job
 from atelier.methods.gan.stargan import StarGan, critic_terms, generator_terms
-from atelier.networks.stargan import CELEBA, Critic, Generator, from_state
 from atelier.store.checkpoints import converter
 from atelier.training.settings import Settings, rate
+from atelier.translators.stargan import CELEBA, Critic, Generator, from_state
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -25,9 +25,9 @@ from atelier.methods.gan.starganv2 import (
     generator_terms,
     truncated,
 )
-from atelier.networks.starganv2 import Critic, Generator, MappingNetwork, Plan, StyleEncoder, from_state
 from atelier.store.checkpoints import read_checkpoint
 from atelier.training.loop import _average
+from atelier.translators.starganv2 import Critic, Generator, MappingNetwork, Plan, StyleEncoder, from_state
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("parity_fill", HERE / "fill.py")

@@ -17,11 +17,11 @@ from torch import Tensor
 from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.methods.gan.cyclegan import _PUBLISHED, CycleGan
-from atelier.networks.cyclegan import Generator, from_state
 from atelier.store.records import record
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
+from atelier.translators.cyclegan import Generator, from_state
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,9 +70,9 @@ def test_absent_weights_say_how_to_get_them(photo: Floats) -> None:
 
 
 def test_published_files_are_known() -> None:
-    for tag in _PUBLISHED:
-        known = record(f"cyclegan.{tag}")
-        assert known.file == f"{tag}.pth"
+    for name in _PUBLISHED:
+        known = record(name if "." in name else f"cyclegan.{name}")
+        assert known.file == f"{name.rpartition('.')[2]}.pth"
         assert known.parts[0].check("0" * 64) == "unverified"
 
 

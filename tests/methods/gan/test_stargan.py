@@ -16,10 +16,10 @@ from torch import Tensor
 from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.methods.gan.stargan import StarGan
-from atelier.networks.stargan import Critic, Generator, from_state
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
+from atelier.translators.stargan import Critic, Generator, from_state
 
 Floats = npt.NDArray[np.float32]
 

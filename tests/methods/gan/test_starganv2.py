@@ -17,10 +17,17 @@ from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.features.faces import Faces
 from atelier.methods.gan.starganv2 import LEARNERS, StarGanV2
-from atelier.networks.starganv2 import Generator, MappingNetwork, Plan, StyleEncoder, from_state, initialise
 from atelier.store.records import record
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
+from atelier.translators.starganv2 import (
+    Generator,
+    MappingNetwork,
+    Plan,
+    StyleEncoder,
+    from_state,
+    initialise,
+)
 
 Floats = npt.NDArray[np.float32]
 TINY = Plan(side=16, width=4, widest=8, style=4, latent=4, hidden=8)

@@ -10,6 +10,9 @@ running average of the generators can be kept (`average`). The picture keeps its
 multiples of 4 inside. The network sees the whole picture at once: its normalisation uses statistics of all
 of it.
 
+Networks of pix2pix, which learnt from pairs (Isola et al. 2017), load as well. They paint without dropout,
+and sides are padded to multiples of 256 inside.
+
 The paper's training: `--width 64 --blocks 9 --crop 256 --zoom 0.9 --steps 200000` for a thousand pictures.
 """
 
@@ -32,9 +35,12 @@ from atelier.store.records import Record, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.networks.cyclegan import Generator
+    from atelier.translators.translator import Translator
 
-_FOLDER = "https://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models"
+_FOLDERS = {
+    "cyclegan": "https://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models",
+    "pix2pix": "https://efrosgans.eecs.berkeley.edu/pix2pix/models-pytorch",
+}
 _PUBLISHED = {
     "style_monet": "Photographs become paintings by Monet.",
     "style_vangogh": "Photographs become paintings by Van Gogh.",
@@ -48,6 +54,11 @@ _PUBLISHED = {
     "summer2winter_yosemite": "Summer landscapes become winter.",
     "winter2summer_yosemite": "Winter landscapes become summer.",
     "iphone2dslr_flower": "Photographs of flowers get a shallow depth of field.",
+    "pix2pix.facades_label2photo": "Labelled fronts of houses become photographs; 256 px.",
+    "pix2pix.edges2shoes": "Outlines become shoes; 256 px.",
+    "pix2pix.map2sat": "Maps become pictures from above; 256 px.",
+    "pix2pix.sat2map": "Pictures from above become maps; 256 px.",
+    "pix2pix.day2night": "Days become nights; 256 px.",
 }
 
 Direction = Literal["a_to_b", "b_to_a"]
@@ -55,20 +66,26 @@ GENERATORS: tuple[Direction, Direction] = ("a_to_b", "b_to_a")
 
 
 def _converted(state: checkpoints.State) -> checkpoints.State:
-    from atelier.networks.cyclegan import from_state
+    from atelier.translators.cyclegan import from_state
 
     return dict(from_state(state).state_dict())
 
 
 checkpoints.register_converter("cyclegan", _converted)
-for _tag, _what in _PUBLISHED.items():
+_PAPERS = {
+    "cyclegan": "Zhu et al. 2017, Unpaired Image-to-Image Translation, arXiv:1703.10593",
+    "pix2pix": "Isola et al. 2017, Image-to-Image Translation with Conditional GANs, arXiv:1611.07004",
+}
+for _name, _what in _PUBLISHED.items():
+    _kind, _, _tag = _name.rpartition(".")
+    _kind = _kind or "cyclegan"
     register(
         Record(
-            name=f"cyclegan.{_tag}",
+            name=f"{_kind}.{_tag}",
             file=f"{_tag}.pth",
-            sources=(f"{_FOLDER}/{_tag}.pth",),
+            sources=(f"{_FOLDERS[_kind]}/{_tag}.pth",),
             licence="BSD-2-Clause (junyanz/pytorch-CycleGAN-and-pix2pix)",
-            paper="Zhu et al. 2017, Unpaired Image-to-Image Translation, arXiv:1703.10593",
+            paper=_PAPERS[_kind],
             input_range=(-1.0, 1.0),
             converter="cyclegan",
             note=_what,
@@ -131,7 +148,7 @@ class CycleGan(Method):
     # the training
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
-        from atelier.networks.cyclegan import Generator, PatchCritic
+        from atelier.translators.cyclegan import Generator, PatchCritic
 
         check_crop(training.crop, Generator.multiple, "so the cycle would change the size")
         generators = {name: Generator(training.width, training.blocks) for name in GENERATORS}
@@ -196,7 +213,7 @@ class CycleGan(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.cyclegan import Generator
+        from atelier.translators.cyclegan import Generator
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -210,8 +227,8 @@ class CycleGan(Method):
 @kept
 def _network(
     name: str, fingerprint: str, direction: Direction, device: torch.device, dtype: torch.dtype
-) -> Generator:
-    from atelier.networks.cyclegan import from_state
+) -> Translator:
+    from atelier.translators.cyclegan import from_state
 
     try:
         return from_state(_one_way(name, direction)).prepare(device, dtype)

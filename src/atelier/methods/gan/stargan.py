@@ -33,11 +33,11 @@ from atelier.store.records import Record, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atelier.networks.stargan import Generator
+    from atelier.translators.stargan import Generator
 
 
 def _converted(state: checkpoints.State) -> checkpoints.State:
-    from atelier.networks.stargan import from_state
+    from atelier.translators.stargan import from_state
 
     return dict(from_state(state).state_dict())
 
@@ -110,7 +110,7 @@ class StarGan(Method):
     # the training
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
-        from atelier.networks.stargan import Critic, Generator
+        from atelier.translators.stargan import Critic, Generator
 
         why = f"which a critic of depth {training.depth} needs"
         check_crop(training.crop, 1 << max(2, training.depth), why)
@@ -142,7 +142,7 @@ class StarGan(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.stargan import Generator
+        from atelier.translators.stargan import Generator
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -183,7 +183,7 @@ def generator_terms(
 # The fingerprint is part of the cache key: changed weights under the same name are reloaded.
 @kept
 def _network(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Generator:
-    from atelier.networks.stargan import from_state
+    from atelier.translators.stargan import from_state
 
     try:
         return from_state(weights.load(name)).prepare(device, dtype)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.features.faces import Faces
-    from atelier.networks.starganv2 import Masks, Networks, Plan
+    from atelier.translators.starganv2 import Masks, Networks, Plan
 
 _PUBLISHED = {
     "celeba_hq": ("96fmei6c93o8b8t/100000_nets_ema.ckpt", "Faces: female, male; 256 px."),
@@ -146,7 +146,7 @@ class StarGanV2(Method):
 
     def networks(self, training: Any, data: DataInfo) -> dict[str, torch.nn.Module]:
         from atelier.features.faces import Faces
-        from atelier.networks.starganv2 import Critic, Generator, MappingNetwork, StyleEncoder, initialise
+        from atelier.translators.starganv2 import Critic, Generator, MappingNetwork, StyleEncoder, initialise
 
         if training.crop & (training.crop - 1):
             raise TrainingError(
@@ -213,7 +213,7 @@ class StarGanV2(Method):
 
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, Tensor]]:
-        from atelier.networks.starganv2 import Generator, MappingNetwork, Plan, StyleEncoder
+        from atelier.translators.starganv2 import Generator, MappingNetwork, Plan, StyleEncoder
 
         plan = Plan(side=16, width=4, widest=8, style=4, latent=4, hidden=8)
         with torch.random.fork_rng(devices=[]):
@@ -264,7 +264,7 @@ def mixed_style(networks: Networks, styles: Styles, domain: Tensor) -> Tensor:
 
 def plan_of(training: Any) -> Plan:
     """The sizes of the networks that the settings ask for."""
-    from atelier.networks.starganv2 import Plan
+    from atelier.translators.starganv2 import Plan
 
     sizes = (training.crop, training.width, training.widest)
     return Plan(*sizes, training.style, training.latent, training.hidden, edges=bool(training.faces))
@@ -350,7 +350,7 @@ class Loaded:
 @kept
 def _loaded(name: str, fingerprint: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     from atelier.features.faces import Faces
-    from atelier.networks.starganv2 import from_state
+    from atelier.translators.starganv2 import from_state
 
     state = weights.load(name)
     try:

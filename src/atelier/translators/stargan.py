@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.translator import NAMES, Translator, names_of
 from atelier.store.checkpoints import check_state
+from atelier.translators.translator import NAMES, Translator, names_of
 
 #: The attributes of the published networks, whose files do not hold their names.
 CELEBA = ("black_hair", "blond_hair", "brown_hair", "male", "young")

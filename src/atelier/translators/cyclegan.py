@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.translator import Translator
 from atelier.store.checkpoints import check_state
+from atelier.translators import pix2pix
+from atelier.translators.translator import Translator
 
 #: The critic's last two layers each lose a pixel at an eighth of the size.
 CRITIC_SMALLEST = 24
@@ -80,17 +81,20 @@ class Generator(Translator):
 class PatchCritic(nn.Module):
     """Scores (B, 1, h, w) of all patches of 70 x 70 pixels of pictures (B, 3, H, W) in -1..1.
 
+    That of pix2pix has 6 `channels`, for two pictures, and normalises `by_batch`.
+
     >>> tuple(PatchCritic(4)(torch.rand(1, 3, 48, 64)).shape)
     (1, 1, 4, 6)
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, channels: int = 3, *, by_batch: bool = False) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        norm = nn.BatchNorm2d if by_batch else nn.InstanceNorm2d
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         for before, after, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
             layers += [
-                nn.Conv2d(before * width, after * width, 4, stride, 1),
-                nn.InstanceNorm2d(after * width),
+                nn.Conv2d(before * width, after * width, 4, stride, 1, bias=not by_batch),
+                norm(after * width),
                 nn.LeakyReLU(0.2, True),
             ]
         self.model = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))
@@ -115,13 +119,15 @@ def initialise(network: nn.Module) -> None:
                 layer.bias.zero_()
 
 
-def from_state(state: Mapping[str, Tensor]) -> Generator:
-    """The generator that holds `state`, of a published file or of our own.
+def from_state(state: Mapping[str, Tensor]) -> Generator | pix2pix.Generator:
+    """The generator that holds `state`, of a published file, also of pix2pix, or of our own.
 
     Raises WeightsError for tensors that do not fit. Old files hold running statistics, which are dropped: the
     network always uses those of the picture. Networks trained with dropout number the second convolution of a
     block differently.
     """
+    if pix2pix.is_unet(state):
+        return pix2pix.from_state(state)
     state = {_renamed(name): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
     first = state.get("model.1.weight")
     blocks = {name.split(".")[1] for name in state if ".conv_block." in name}

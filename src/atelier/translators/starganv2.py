@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
-from atelier.networks.translator import NAMES, Translator, names_of
 from atelier.store.checkpoints import check_state
+from atelier.translators.translator import NAMES, Translator, names_of
 
 #: The domains of the published networks, by their number: those of CelebA-HQ and AFHQ.
 PUBLISHED = {2: ("female", "male"), 3: ("cat", "dog", "wild")}
