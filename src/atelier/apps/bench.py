@@ -14,12 +14,13 @@ from atelier.apps.layout import columns as width
 from atelier.apps.layout import table as drawn
 from atelier.apps.show import Watch, live, say
 from atelier.bench import grid, protocol, summary
+from atelier.bench import sweep as sweeps
 from atelier.bench.cluster import RayWorkers
 from atelier.bench.plan import plan
 from atelier.bench.pool import Pool
 from atelier.bench.table import Table
 from atelier.core.errors import Cancelled, UsageError
-from atelier.core.progress import Event
+from atelier.core.progress import Event, Progress
 
 #: Seconds between two lines of progress where no bar can be drawn.
 EVERY = 30.0
@@ -80,6 +81,29 @@ def run(
     except KeyboardInterrupt:
         kept = f"the rows so far are in {place.folder}, and the same command goes on"
         raise Cancelled(f"stopped; {kept}") from None
+
+
+def sweep(
+    name: str, out: Path | None, data: Path | None, watch: Watch, *, quiet: bool
+) -> tuple[sweeps.Outcome, Path]:
+    """Run a sweep: what it measured, and its folder. Raises what `bench.sweep` raises."""
+    path = sweeps.find(name)
+    found = sweeps.read(path)
+    usual = Path.cwd() if path.parent == sweeps.SHIPPED else path.parent
+    folder = out or Path("out") / "sweep" / found.name
+    listener = Progress(Lines(watch, quiet=quiet))
+    return sweeps.run(found, data or usual, folder, listener), folder
+
+
+def swept(outcome: sweeps.Outcome, folder: Path) -> str:
+    """The numbers of a sweep for a terminal, and a line on what was done."""
+    done = f"{outcome.before} pictures were made before, {outcome.made} now"
+    if outcome.stopped:
+        return f"{done}; stopped: run the same command to go on"
+    rows = [(f"{one.value:g}", *map(_number, one.numbers), str(one.count)) for one in outcome.points]
+    head = ("value", *outcome.metrics, "pictures")
+    notes = {one.note for one in outcome.points if one.note}
+    return "\n\n".join([drawn(head, rows, width()), *sorted(notes), f"{done}; table and plot in {folder}"])
 
 
 def told(place: Place, outcome: grid.Outcome) -> str:

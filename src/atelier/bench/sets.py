@@ -41,9 +41,9 @@ def _measured(
     metric: SetMetric, cells: Sequence[Cell], styles: dict[str, Style], plan: Plan, folder: Path
 ) -> tuple[float | None, str]:
     """The number, or None, and a reason or a warning."""
-    results = _Lazy([folder / cell.file for cell in cells], _open)
+    results = Lazy([folder / cell.file for cell in cells], opened)
     size = plan.protocol.size
-    contents = _Lazy([Path(cell.content.path) for cell in cells], lambda path: _open(path, size))
+    contents = Lazy([Path(cell.content.path) for cell in cells], lambda path: opened(path, size))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", SmallSetWarning)
         try:
@@ -55,15 +55,16 @@ def _measured(
 
 def _styles(plan: Plan) -> dict[str, Style]:
     """The styles by name; a style is one object, by which a metric knows that it is the same."""
-    return {one.name: one.text or _open(Path(one.path), plan.protocol.size) for one in plan.styles}
+    return {one.name: one.text or opened(Path(one.path), plan.protocol.size) for one in plan.styles}
 
 
-def _open(path: Path, size: int | None = None) -> Tensor:
+def opened(path: Path, size: int | None = None) -> Tensor:
+    """A picture (1, 3, H, W), whose long side is `size` if that is given."""
     picture = Picture.open(path)
     return (picture if size is None else picture.resized(fit(picture.shape, size))).tensor()
 
 
-class _Lazy(Sequence[Tensor]):
+class Lazy(Sequence[Tensor]):
     """Pictures that are read when they are looked at: thousands would not fit into memory."""
 
     def __init__(self, paths: Sequence[Path], read: Callable[[Path], Tensor]) -> None:
@@ -78,5 +79,5 @@ class _Lazy(Sequence[Tensor]):
     def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
     def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
         if isinstance(place, slice):
-            return _Lazy(self._paths[place], self._read)
+            return Lazy(self._paths[place], self._read)
         return self._read(self._paths[place])

@@ -32,6 +32,27 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
+def sweep(
+    sweep: arguments.SweepName = "guidance",
+    out: arguments.BenchFolder = None,
+    data: arguments.DataFolder = None,
+    as_json: arguments.Json = False,
+) -> None:
+    from dataclasses import asdict
+
+    from atelier.apps import bench
+    from atelier.apps.show import emit, watching
+
+    with watching(quiet=as_json) as watch:
+        outcome, folder = bench.sweep(sweep, out, data, watch, quiet=as_json)
+    if as_json:
+        emit(asdict(outcome) | {"folder": str(folder)})
+    else:
+        typer.echo(bench.swept(outcome, folder))
+    if outcome.stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
 def check(
     protocol: arguments.ProtocolName,
     out: arguments.BenchFolder = None,
@@ -68,6 +89,7 @@ COMMANDS = (
     ),
     Entry("check", "Say which pictures, weights and programs of a protocol are missing.", check),
     Entry("report", "Write the report of a grid: a page with its table, plots and pictures.", report),
+    Entry("sweep", "Vary one knob of a method on your prompts, and plot two metrics over it.", sweep),
     Entry("list", "List the protocols that come with atelier, and the metrics.", listing),
 )
 #: What `atelier bench WORD` means where WORD is no command.
