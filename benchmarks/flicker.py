@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from atelier import Picture, Stylizer, images
+from atelier.video.motion import Motion
 from atelier.video.run import STEADY
 from atelier.video.source import Pixels, open_clip
 from atelier.video.steady import Painter, State
@@ -31,11 +32,11 @@ def frames(path: Path, size: int, most: int) -> list[Pixels]:
 
 def painted(clip: list[Pixels], stylizer: Stylizer, steady: float) -> tuple[list[Pixels], State, float]:
     """The results, the state after the last frame, and the seconds per frame."""
-    painter, before, results = Painter(stylizer, steady), None, []
+    painter, last, results = Painter(stylizer, steady), None, []
     start = time.monotonic()
-    for now in clip:
-        _, state = painter.paint(before, now, None)
-        before = now, state
+    for now, following in zip(clip, [*clip[1:], clip[-1]], strict=True):
+        _, state = painter.paint(now, last, None)
+        last = now, state, Motion.between(now, following)
         results.append(state.result)
     return results, state, (time.monotonic() - start) / len(clip)
 

@@ -23,10 +23,9 @@ LARGEST = 1024
 _TOLERANCE = 0.06
 #: Side in pixels of the window over which that deviation is taken.
 _REACH = 5
-#: Share of a frame that must have been visible in the one before; less is a cut.
-_SAME_SCENE = 0.35
-#: Mean difference in 0..1 of a frame and the one before, moved, beyond which there is a cut as well.
-_OTHER_SCENE = 0.12
+#: A frame is a cut if it differs so much from the one before, moved, in the mean in 0..1; or less, where so
+#: small a share of it was visible before.
+_OTHER_SCENE, _CHANGED, _HIDDEN = 0.12, 0.03, 0.35
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Motion:
         change = (now.astype(np.float32) - moved(before.astype(np.float32), there)) / 255
         squared = _cv2().blur(np.square(change).mean(2), (_REACH, _REACH))
         trust = (seen * np.exp(-squared / (2 * _TOLERANCE**2))).astype(np.float32)
-        cut = float(seen.mean()) < _SAME_SCENE or float(np.abs(change).mean()) > _OTHER_SCENE
+        mean = float(np.abs(change).mean())
+        cut = mean > _OTHER_SCENE or (mean > _CHANGED and float(seen.mean()) < _HIDDEN)
         return cls(there, seen, trust, cut)
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +21,9 @@ from atelier.images import Picture
 from atelier.session.inputs import Anything
 from atelier.session.stylizer import Stylizer
 from atelier.video import codecs
+from atelier.video.motion import Motion
 from atelier.video.source import Clip, Pixels, Shot, open_clip, pictures_of
-from atelier.video.steady import Flicker, Painter, State
+from atelier.video.steady import Flicker, Painter
 from atelier.video.target import Target
 from atelier.video.work import Work
 
@@ -120,9 +123,6 @@ class _Seen:
     size: tuple[int, int]
     mask: Picture | None
 
-    def shots(self) -> Iterator[Shot]:
-        return self.clip.shots()
-
     def resized(self, pixels: Pixels) -> Pixels:
         """A frame at the size of the result."""
         import cv2
@@ -154,23 +154,52 @@ class _Seen:
         }
 
 
+@dataclass(frozen=True)
+class _Next:
+    """A frame to paint, with the one before and the motion between them; None for the first."""
+
+    index: int
+    shot: Shot
+    pixels: Pixels
+    before: Pixels | None
+    motion: Motion | None
+
+
 def _paint(seen: _Seen, painter: Painter, work: Work, watch: Progress) -> bool:
     """Paint the frames that are not finished; whether the end of the clip was reached."""
-    before: tuple[Pixels, State] | None = None
-    for index, shot in enumerate(seen.shots()):
-        if index < work.done - 1:
-            continue
-        now = seen.resized(shot.pixels)
-        if index >= work.done:
-            picture, state = painter.paint(before, now, _steps(watch, index, seen.clip.frames))
+    with closing(_ahead(_frames(seen, work.done))) as frames:
+        for now in frames:
+            listener = _steps(watch, now.index, seen.clip.frames)
+            last = None if now.before is None or now.motion is None else (now.before, work.state, now.motion)
+            picture, state = painter.paint(now.pixels, last, listener)
             if watch.stopped:
                 return False
-            work.add(state, shot.time, shot.duration)
-            if not _report(watch, index, seen.clip.frames, 1.0, picture.tensor):
+            work.add(state, now.shot.time, now.shot.duration)
+            if not _report(watch, now.index, seen.clip.frames, 1.0, picture.tensor):
                 return False
-        assert work.state is not None
-        before = now, work.state
     return True
+
+
+def _frames(seen: _Seen, done: int) -> Iterator[_Next]:
+    """The frames after the first `done`."""
+    before: Pixels | None = None
+    for index, shot in enumerate(seen.clip.shots()):
+        if index < done - 1:
+            continue
+        pixels = seen.resized(shot.pixels)
+        if index >= done:
+            motion = None if before is None else Motion.between(before, pixels)
+            yield _Next(index, shot, pixels, before, motion)
+        before = pixels
+
+
+def _ahead(frames: Iterator[_Next]) -> Iterator[_Next]:
+    """The same frames, each read and its motion computed while the one before is painted."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, frames, None)
+        while (now := following.result()) is not None:
+            following = pool.submit(next, frames, None)
+            yield now
 
 
 #: Units of progress for each frame.

@@ -72,17 +72,16 @@ class Painter:
         self.stylize, self.steady = stylize, steady
 
     def paint(
-        self, before: tuple[Pixels, State] | None, now: Pixels, progress: Listener | None
+        self, now: Pixels, last: tuple[Pixels, State, Motion] | None, progress: Listener | None
     ) -> tuple[Picture, State]:
-        """The frame `now` as painted, and its state; `before` is the last frame and its state."""
-        motion = None if before is None else Motion.between(before[0], now)
-        if before is None or motion is None:
+        """The frame `now` as painted, and its state; `last` are the frame before, its state, the motion."""
+        if last is None:
             return self._alone(now, State(now), progress)
+        before, state, motion = last
         if motion.cut:
-            state = replace(before[1], scenes=before[1].scenes + 1)
-            return self._alone(now, state, progress)
-        picture, state = self._together(before[1], motion, now, progress)
-        return picture, replace(state, flicker=_measured(before, motion, now, state))
+            return self._alone(now, replace(state, scenes=state.scenes + 1), progress)
+        picture, made = self._together(state, motion, now, progress)
+        return picture, replace(made, flicker=_measured((before, state), motion, now, made))
 
     def _alone(self, now: Pixels, state: State, progress: Listener | None) -> tuple[Picture, State]:
         """The first frame of a scene."""

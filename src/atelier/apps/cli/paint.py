@@ -44,8 +44,8 @@ def stylize(
     named = Path(styles[0]).stem if styles else _slug(text[0]) if text else method or quality
     chosen: dict[str, Any] = {"text": text or None, "method": method, "quality": quality}
     chosen |= _settings(settings, no_receipt)
-    inputs = {"mask": mask, "regions": region or []}
-    written = {"bits": bits, "metadata": not no_metadata, "overwrite": overwrite}
+    inputs: dict[str, Any] = {"mask": mask, "regions": region or []}
+    written: dict[str, Any] = {"bits": bits, "metadata": not no_metadata, "overwrite": overwrite}
     if many.is_many(photo, each=each):
         folder = output or many.folder_name(photo[0], "each" if each else named)
         _several(photo, folder, styles, chosen, inputs, written, each, file_format, as_json)
