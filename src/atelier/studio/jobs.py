@@ -294,7 +294,7 @@ def _shown(tensor: Any) -> npt.NDArray[np.uint8]:
 class Queue:
     """Runs jobs in the order of their arrival: `limits.heavy` at a time, and previews beside them.
 
-    Raises BusyError when `limits.queue` jobs wait. Finished jobs are remembered, the newest `limits.remembered`.
+    `put` raises BusyError when `limits.queue` jobs wait. The newest `limits.remembered` finished jobs are kept.
     """
 
     def __init__(self, limits: Limits) -> None:

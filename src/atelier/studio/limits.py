@@ -133,7 +133,7 @@ def read_picture(data: bytes, name: str, limits: Limits, *, as_data: bool = Fals
 
 
 def read_array(data: bytes, name: str) -> npt.NDArray[np.generic]:
-    """The array in an uploaded .npy file. Raises WrongKindError for anything else; pickled objects are refused."""
+    """The array in an uploaded .npy file. Raises WrongKindError for anything else, pickled objects too."""
     import io
 
     import numpy as np

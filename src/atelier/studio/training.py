@@ -297,8 +297,8 @@ class Trainings:
 
         Settings that name pictures (photos, paintings, pictures, sheet, ...) take `data:ID` of a set in
         `data`, or ids of pictures; domains are "NAME=data:ID". Weights are names, or files of the weights
-        folder. Raises UsageError, NotHereError, ResourceError where a package is missing, and TrainingError for a
-        method that is not trained.
+        folder. Raises UsageError, NotHereError, ResourceError where a package is missing, and TrainingError
+        for a method that is not trained.
         """
         from atelier.core.extras import is_installed
         from atelier.core.knobs import parse

@@ -21,6 +21,7 @@ from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
 from atelier.core.allocator import keep_freed_memory
+from atelier.core.privacy import keep_private
 
 
 def _root(
@@ -71,6 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     words = [word for word in given if word != "--debug"]
     command: Any = None
+    keep_private()
     if args is None:  # a process of its own
         keep_freed_memory()
         if words == given and not sys.warnoptions:
