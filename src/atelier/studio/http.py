@@ -34,6 +34,8 @@ from atelier.studio.service import Studio
 #: Seconds between two looks at a job, and between two signs of life of an event stream.
 _POLL, _ALIVE = 0.05, 15.0
 T = TypeVar("T")
+#: Statuses of requests that may not have been read to their end.
+_CUT = (400, 408, 413, 415)
 
 
 class Answer(JSONResponse):
@@ -100,8 +102,8 @@ def _explain_errors(app: FastAPI) -> None:
 
 
 def refused(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as an answer."""
-    more = {"Retry-After": "5"} if status == 429 else {}
+    """An error as an answer. Where the rest of a request may still come, the connection ends with it."""
+    more = {429: {"Retry-After": "5"}}.get(status, {"Connection": "close"} if status in _CUT else {})
     return Answer({"error": text}, status, headers={**more, **(headers or {})})
 
 

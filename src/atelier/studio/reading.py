@@ -73,6 +73,10 @@ async def _form(request: Request, limits: Limits) -> FormData:
             raise TooLargeError(
                 f"the form has more than {_FILES} files or {_FIELDS} fields: send fewer at a time"
             ) from None
+        if "exceeded maximum size" in str(error.detail):
+            raise TooLargeError(
+                "a field of text has more than 1 MiB: send what is longer as a file"
+            ) from None
         raise UnreadableError(f"the form cannot be read: {error.detail}") from None
     except (UnicodeError, ValueError, KeyError, AssertionError) as error:
         raise UnreadableError("the form cannot be read: it is not what its headers say") from error

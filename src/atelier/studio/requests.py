@@ -196,7 +196,7 @@ def _settled(
     kind: type[Method], settings: Settings, inputs: Inputs, weights: WeightsFolder, limits: Limits
 ) -> tuple[dict[str, Any], int | tuple[int, int] | None]:
     """The values with nothing in them that leads to a path, and the size of a picture without a photo."""
-    from atelier.api import OBJECT_FEATHER
+    from atelier.api import OBJECT_FEATHER, Controls
 
     values = dict(settings.values)
     if kind.name == "harmonise":
@@ -206,8 +206,9 @@ def _settled(
             raise UsageError(f"{name} cannot be set here: {why}")
     if values.get("receipt") == "paths":
         raise UsageError("receipt = 'paths' is not allowed here: use names or none")
-    if isinstance(values.get("threads"), int):
-        values["threads"] = max(1, min(values["threads"], os.cpu_count() or 1))
+    if "threads" in values:
+        threads = knob_rules.parse(Controls, {"threads": values["threads"]}, what="control").threads
+        values["threads"] = min(threads or 1, os.cpu_count() or 1)
     words = knob_rules.words_of(kind.Knobs)
     for name, holds in knob_rules.files_of(kind.Knobs).items():
         if name in values and holds == "weights":
@@ -225,26 +226,27 @@ def _settled(
 def _sized(
     values: dict[str, Any], inputs: Inputs, limits: Limits
 ) -> tuple[dict[str, Any], int | tuple[int, int] | None]:
+    """The values without a size, which is given apart, for a picture without a photo."""
+    from atelier.session.controls import Controls
+
+    def side(value: Any) -> int | None:
+        size = knob_rules.parse(Controls, {"size": value}, what="control").size
+        limits.check_side(size or 0)
+        return size
+
     size = values.get("size")
     if isinstance(size, list | tuple):
-        if inputs.content is not None or len(size) != 2 or not all(type(side) is int for side in size):
+        if inputs.content is not None or len(size) != 2:
             raise UsageError(
                 "size is the long side in pixels; [width, height] is for pictures without a photo"
             )
-        size = (size[0], size[1])
-    longest = max(size) if isinstance(size, tuple) else size
-    if isinstance(longest, int):
-        limits.check_side(longest)
+        width, height = side(size[0]), side(size[1])
+        if width is None or height is None:
+            raise UsageError("size = [width, height] needs both sides")
+        return {name: value for name, value in values.items() if name != "size"}, (width, height)
     if inputs.content is None:
-        values.pop("size", None)
-        if isinstance(size, tuple) and min(size) < 1:
-            raise UsageError("size is not allowed: sides are 1 pixel or more")
-        if size is not None and not isinstance(size, tuple):
-            from atelier.session.controls import Controls
-
-            size = knob_rules.parse(Controls, {"size": size}, what="control").size
-        return values, size
-    return values, None
+        return {name: value for name, value in values.items() if name != "size"}, side(size)
+    return {**values, "size": side(size)}, None
 
 
 def _check_content(kind: type[Method], content: Picture | None) -> None:

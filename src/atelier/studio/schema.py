@@ -118,6 +118,7 @@ _SAYS = {
     408: "The request took too long to arrive.",
     409: "The job was cancelled.",
     413: "Too many bytes, pixels or files.",
+    414: "The address is too long.",
     415: "The file is of a type that is not accepted.",
     422: "A field, knob or file is not allowed, or damaged.",
     424: "Weights or a package are not installed.",
