@@ -251,7 +251,7 @@ CASES: Mapping[str, tuple[Ask, int, str]] = {
         "longer than 0.5 s to arrive",
     ),
     "chunks without end": (
-        raw(START + b"Transfer-Encoding: chunked\r\n\r\n64\r\n" + FORM[:100] + b"\r\n", *[CHUNK] * 7),
+        raw(START + b"Transfer-Encoding: chunked\r\n\r\n96\r\n" + FORM[:150] + b"\r\n", *[CHUNK] * 7),
         413,
         "the limit of this studio (3 MiB)",
     ),
