@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from atelier.methods import registry
 from atelier.studio.http import application
 from atelier.studio.limits import Limits
 from atelier.studio.service import Studio
@@ -137,3 +138,50 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server that asks for a token."""
     studio = Studio(tmp_path_factory.mktemp("guarded"), limits=LIMITS)
     yield from serving(studio, token="open-sesame", host="0.0.0.0")
+
+
+#: A method that takes as long as a test wants, and is darker with each step.
+SLOW = '''
+"""Dims the photo step by step."""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from atelier.core.knobs import Knobs as AnyKnobs
+from atelier.core.knobs import knob
+from atelier.methods.base import Method, Paper, Takes
+
+
+class Dim(Method):
+    """Dims the photo step by step."""
+
+    name = "dim"
+    paper = Paper("Nobody", 2026, "Dimming", "https://example.org")
+    takes = Takes(styles=("picture",), least=0, most=1)
+
+    class Knobs(AnyKnobs):
+        steps: int = knob(100, "Steps.", ge=1)
+        pause: float = knob(0.01, "Seconds for each step.", ge=0)
+
+    def transfer(self, job, knobs):
+        picture = job.content
+        for step in range(knobs.steps):
+            time.sleep(knobs.pause)
+            picture = 0.99 * picture
+            if not job.progress.report(step + 1, knobs.steps, stage="dimming", preview=lambda: picture):
+                break
+        return picture
+'''
+
+
+@pytest.fixture
+def dim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of that method."""
+    folder = tmp_path / "baseline"
+    folder.mkdir()
+    (folder / "dim.py").write_text(SLOW)
+    monkeypatch.setenv("ATELIER_METHODS", str(folder))
+    registry.list_methods.cache_clear()
+    yield "dim"
+    registry.list_methods.cache_clear()

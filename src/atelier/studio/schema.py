@@ -137,8 +137,9 @@ def _binary(*media: str) -> dict[int | str, dict[str, Any]]:
 
 JPEG, ZIP, FILE = _binary("image/jpeg"), _binary("application/zip"), _binary("application/octet-stream")
 PICTURE = _binary("image/png", "image/jpeg", "image/tiff", "image/webp")
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
 EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "The events.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 PICTURE_OR_JOB: dict[int | str, dict[str, Any]] = {
     **PICTURE,

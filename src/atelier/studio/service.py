@@ -15,7 +15,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ class Studio:
         content, the object's mask, and optionally the background as style.
         """
         if preview:
-            keep, inputs, settings = False, self._small(inputs), _small(settings, inputs)
+            side = min(PREVIEW, self.limits.side)
+            keep, inputs, settings = False, self._small(inputs, side), _small(settings, inputs, side)
         asked = self._order(inputs, settings, keep)
         job = Job("paint", asked.title, lambda job: self._paint_one(job, asked, keep), group=group)
         return self.queue.put(job, light=preview)
@@ -176,11 +178,11 @@ class Studio:
         kept = inputs.kept(self.pictures) if keep else inputs
         return order(kept, settings, self.pictures, self.weights, self.limits)
 
-    def _small(self, inputs: Inputs) -> Inputs:
-        """The inputs for a preview: the photo and masks at its size."""
+    def _small(self, inputs: Inputs, side: int) -> Inputs:
+        """The inputs for a preview: a small photo."""
         if inputs.content is None:
             return inputs
-        return replace(inputs, content=self.pictures.open(inputs.content, side=PREVIEW))
+        return replace(inputs, content=self.pictures.open(inputs.content, side=side))
 
     def _paint_one(self, job: Job, asked: Order, keep: bool) -> None:
         job.add(self._made(job, asked, asked.label, job.listener(), keep))
@@ -208,8 +210,7 @@ class Studio:
     def _painted(self, asked: Order, progress: Listener) -> tuple[Picture, dict[str, str]]:
         from atelier.session.artifacts import extension
 
-        with self._prepared.borrowed(asked.key(), lambda: asked.stylizer(self.pictures)) as prepared:
-            stylizer = asked.adjusted(prepared)
+        with self._prepared.borrowed(asked, lambda: asked.stylizer(self.pictures)) as stylizer:
             mine, open_ = asked.inputs, self.pictures.open
             if mine.content is None:
                 picture = stylizer.generate(asked.size, progress=progress)
@@ -304,36 +305,19 @@ class Prepared:
         self._kept: OrderedDict[tuple[Any, ...], Stylizer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def borrowed(self, key: tuple[Any, ...] | None, make: Callable[[], Stylizer]) -> _Borrowed:
-        """A context with the stylizer of `key`; it is kept again when the work went well."""
-        return _Borrowed(self, key, make)
-
-    def take(self, key: tuple[Any, ...] | None) -> Stylizer | None:
-        """The stylizer of this key, which is then no longer here."""
+    @contextmanager
+    def borrowed(self, asked: Order, make: Callable[[], Stylizer]) -> Iterator[Stylizer]:
+        """The stylizer for an order; it is kept again when the work went well."""
+        key = asked.key()
         with self._lock:
-            return None if key is None else self._kept.pop(key, None)
-
-    def give_back(self, key: tuple[Any, ...] | None, stylizer: Stylizer) -> None:
-        """Keep a stylizer; the one that was not used for longest goes."""
-        if key is None:
-            return
-        with self._lock:
-            self._kept[key] = stylizer
-            while len(self._kept) > self.size:
-                self._kept.popitem(last=False)
-
-
-class _Borrowed:
-    def __init__(self, shelf: Prepared, key: tuple[Any, ...] | None, make: Callable[[], Stylizer]) -> None:
-        self.shelf, self.key, self.make = shelf, key, make
-
-    def __enter__(self) -> Stylizer:
-        self.stylizer = self.shelf.take(self.key) or self.make()
-        return self.stylizer
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self.shelf.give_back(self.key, self.stylizer)
+            found = None if key is None else self._kept.pop(key, None)
+        stylizer = asked.adjusted(found or make())
+        yield stylizer
+        if key is not None:
+            with self._lock:
+                self._kept[key] = stylizer
+                while len(self._kept) > self.size:
+                    self._kept.popitem(last=False)
 
 
 def labels_of(variants: Sequence[Settings]) -> list[str]:
@@ -355,15 +339,15 @@ def labels_of(variants: Sequence[Settings]) -> list[str]:
     ]
 
 
-def _small(settings: Settings, inputs: Inputs) -> Settings:
-    """The settings for a preview: at most `PREVIEW` pixels."""
+def _small(settings: Settings, inputs: Inputs, most: int) -> Settings:
+    """The settings for a preview: at most `most` pixels."""
     size = settings.values.get("size")
-    if isinstance(size, int) and size <= PREVIEW:
+    if isinstance(size, int) and size <= most:
         return settings
     if isinstance(size, list | tuple) and inputs.content is None and all(isinstance(n, int) for n in size):
-        scale = min(1.0, PREVIEW / max(1, *size))
+        scale = min(1.0, most / max(1, *size))
         return settings.with_values(size=[max(1, round(side * scale)) for side in size])
-    return settings.with_values(size=PREVIEW)
+    return settings.with_values(size=most)
 
 
 def _request(recipe: recipes.Recipe, pictures: Pictures) -> tuple[Inputs, Settings, list[str]]:

@@ -80,13 +80,13 @@ def serve(
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises OutputError."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(2048)
     except OSError as error:
+        made.close()
         raise OutputError(
             f"the studio cannot listen at {host}:{port} ({error.strerror}): choose another --host or --port"
         ) from error
