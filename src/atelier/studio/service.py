@@ -52,10 +52,10 @@ class Studio:
     def __init__(
         self, folder: str | Path, *, weights: str | Path | None = None, limits: Limits | None = None
     ) -> None:
+        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
         self.folder = own_folder(Path(folder).absolute())
         self._lock = _locked(self.folder)
         self.limits = limits or Limits()
-        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
         self.gallery = Gallery(own_folder(self.folder / "gallery"))
         self.pictures = Pictures(self.folder, self.limits, self._result)
         self.queue = Queue(self.limits)
