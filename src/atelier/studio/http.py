@@ -26,7 +26,7 @@ from atelier.core.errors import AtelierError, UsageError
 from atelier.studio import schema
 from atelier.studio.gallery import FORMATS, MEDIA
 from atelier.studio.guard import Guard, status_of
-from atelier.studio.jobs import sentence
+from atelier.studio.jobs import as_error
 from atelier.studio.limits import NotHereError
 from atelier.studio.pictures import jpeg
 from atelier.studio.reading import asked_for, uploaded
@@ -71,7 +71,7 @@ def application(studio: Studio, *, token: str = "", host: str = "127.0.0.1") -> 
 def _explain_errors(app: FastAPI) -> None:
     async def of_ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, AtelierError)
-        return refused(status_of(error), sentence(error))
+        return refused(status_of(error), str(as_error(error)))
 
     async def of_values(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -93,7 +93,7 @@ def _explain_errors(app: FastAPI) -> None:
         return refused(400, "the connection was closed before the request was complete")
 
     async def other(_: Request, error: Exception) -> Response:
-        return refused(500, sentence(error))
+        return refused(500, str(as_error(error)))
 
     app.add_exception_handler(AtelierError, of_ours)
     app.add_exception_handler(RequestValidationError, of_values)

@@ -12,11 +12,11 @@ another photo or at another strength takes a fraction of a second.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from atelier.core import recipe as recipes
 from atelier.core.errors import AtelierError, OutputError, UsageError
 from atelier.core.progress import Listener
 from atelier.studio.gallery import Gallery
-from atelier.studio.jobs import Job, Made, Queue, sentence
+from atelier.studio.jobs import Job, Made, Queue, as_error
 from atelier.studio.limits import Limits, WeightsFolder, display_name, own_folder
 from atelier.studio.pictures import Pictures, Source
 from atelier.studio.requests import Inputs, Order, Settings, order
@@ -207,7 +207,7 @@ class Studio:
         )
         return Made(label, id=entry.id, seconds=seconds, size=picture.size)
 
-    def _painted(self, asked: Order, progress: Listener) -> tuple[Picture, dict[str, str]]:
+    def _painted(self, asked: Order, progress: Listener | None) -> tuple[Picture, dict[str, str]]:
         from atelier.session.artifacts import extension
 
         with self._prepared.borrowed(asked, lambda: asked.stylizer(self.pictures)) as stylizer:
@@ -233,7 +233,7 @@ class Studio:
         try:
             return display_name(label), self.pictures.id_of(source), ""
         except AtelierError as error:
-            return display_name(label), "", sentence(error)
+            return display_name(label), "", str(as_error(error))
 
     def _check_folder(self, inputs: Inputs, settings: Settings, rows: Sequence[tuple[str, str, str]]) -> None:
         """Check the setting with the first photo that can be read, so that a wrong knob is told at once."""
@@ -263,7 +263,7 @@ class Studio:
         try:
             return self._made(job, self._order(inputs, settings, keep=True), label, progress, keep=True)
         except (AtelierError, MemoryError, RuntimeError) as error:
-            return Made(label, error=sentence(error))
+            return Made(label, error=str(as_error(error)))
 
     def _compare(self, job: Job, inputs: Inputs, variants: Sequence[Settings], labels: Sequence[str]) -> None:
         from atelier.bench import memory
@@ -281,8 +281,8 @@ class Studio:
         import numpy as np
 
         grey = np.full((64, 64, 3), 0.5, np.float32)
-        job = self.paint(Inputs(grey, [grey]), Settings(quality="draft"), keep=False, group="warm")
-        job.wait()
+        with contextlib.suppress(AtelierError):  # weights that are missing are told when they are needed
+            self._painted(self._order(Inputs(grey, [grey]), Settings(quality="draft"), keep=False), None)
 
 
 def _locked(folder: Path) -> FileLock:
@@ -305,7 +305,7 @@ class Prepared:
         self._kept: OrderedDict[tuple[Any, ...], Stylizer] = OrderedDict()
         self._lock = threading.Lock()
 
-    @contextmanager
+    @contextlib.contextmanager
     def borrowed(self, asked: Order, make: Callable[[], Stylizer]) -> Iterator[Stylizer]:
         """The stylizer for an order; it is kept again when the work went well."""
         key = asked.key()
