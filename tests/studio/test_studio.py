@@ -140,6 +140,14 @@ def test_a_preview_is_small_and_is_not_kept(tmp_path: Path) -> None:
     studio.close()
 
 
+def test_pictures_of_old_previews_do_not_stay_in_memory(studio: Studio) -> None:
+    for number in range(14):
+        finished(studio.paint(Inputs(png(seed=number)), SAME, preview=True))
+        finished(studio.paint(Inputs(png(seed=number)), SAME))
+    held = [job for job in studio.queue.all() if any(one.picture is not None for one in job.made)]
+    assert 1 <= len(held) <= 8
+
+
 def test_a_newer_preview_replaces_older_ones_and_does_not_wait_for_the_queue(
     studio: Studio, dim: str
 ) -> None:
@@ -347,6 +355,17 @@ def test_the_oldest_uploads_make_room(tmp_path: Path) -> None:
     with pytest.raises(NotHereError, match="send it again"):
         studio.pictures.open(ids[0])
     assert studio.pictures.open(ids[-1]).size == (24, 16)
+    studio.close()
+
+
+def test_own_weights_are_named_without_a_path(tmp_path: Path, tiny_encoder: Path) -> None:
+    studio = Studio(tmp_path / "studio", weights=tiny_encoder.parent)
+    asked = Settings("gatys", values={"encoder": "tiny.safetensors", "iterations": 2, "size": 24})
+    job = finished(studio.paint(Inputs(png(), [png(seed=1)]), asked))
+    assert (job.state, job.error) == ("done", "")
+    recipe = studio.gallery.receipt(job.made[0].id) or {}
+    assert list(recipe["weights"]) == ["tiny.safetensors"]
+    assert studio.request_of(job.made[0].id)[1] == asked
     studio.close()
 
 

@@ -36,6 +36,8 @@ _EVERY, _PREVIEW_EVERY = 0.1, 1.0
 #: Long side of a preview in pixels.
 _PREVIEW_SIDE = 768
 _KEPT_NOTES = 500
+#: Finished jobs whose previews and pictures stay in memory.
+_SHOWN = 8
 
 _log = logging.getLogger(__name__)
 
@@ -384,6 +386,8 @@ class Queue:
         finished = [one for one in self._jobs.values() if one.finished]
         for old in finished[: max(0, len(finished) - self.limits.remembered)]:
             del self._jobs[old.id]
-        # Pictures of previews are held in memory: only the newest few.
-        for old in [one for one in finished if one.group][:-8]:
-            self._jobs.pop(old.id, None)
+        # Pictures in memory are for those who wait for them now.
+        for old in finished[:-_SHOWN]:
+            old.preview = None
+            if any(one.picture is not None for one in old.made):
+                self._jobs.pop(old.id, None)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from atelier.methods.base import Method
     from atelier.session.stylizer import Stylizer
 
-#: Controls that a request cannot set: limits of the studio take their place.
-_REFUSED = {"max_pixels": "the studio has a limit of its own"}
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -201,9 +198,8 @@ def _settled(
     values = dict(settings.values)
     if kind.name == "harmonise":
         values.setdefault("feather", OBJECT_FEATHER)
-    for name, why in _REFUSED.items():
-        if values.pop(name, None) is not None:
-            raise UsageError(f"{name} cannot be set here: {why}")
+    if values.pop("max_pixels", None) is not None:
+        raise UsageError("max_pixels cannot be set here: the studio has a limit of its own")
     if values.get("receipt") == "paths":
         raise UsageError("receipt = 'paths' is not allowed here: use names or none")
     if "threads" in values:

@@ -13,6 +13,7 @@ another photo or at another strength takes a fraction of a second.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -56,6 +57,7 @@ class Studio:
         self.folder = own_folder(Path(folder).absolute())
         self._lock = _locked(self.folder)
         self.limits = limits or Limits()
+        shutil.rmtree(self.folder / "zips", ignore_errors=True)  # those of an earlier run
         self.gallery = Gallery(own_folder(self.folder / "gallery"))
         self.pictures = Pictures(self.folder, self.limits, self._result)
         self.queue = Queue(self.limits)
@@ -92,9 +94,7 @@ class Studio:
         if not contents:
             raise UsageError("no photos were sent: send at least one")
         rows = [self._row(source) for source in contents]
-        first = next((id for _, id, _ in rows if id), None)
-        if first is not None:
-            self._check_folder(inputs, settings, rows)
+        self._check_folder(inputs, settings, [id for _, id, _ in rows if id])
         shared = inputs.kept(self.pictures)
         title = f"{len(rows)} photos · {settings.method or settings.quality}"
         return self.queue.put(Job("folder", title, lambda job: self._paint_many(job, rows, shared, settings)))
@@ -235,17 +235,15 @@ class Studio:
         except AtelierError as error:
             return display_name(label), "", str(as_error(error))
 
-    def _check_folder(self, inputs: Inputs, settings: Settings, rows: Sequence[tuple[str, str, str]]) -> None:
+    def _check_folder(self, inputs: Inputs, settings: Settings, ids: Sequence[str]) -> None:
         """Check the setting with the first photo that can be read, so that a wrong knob is told at once."""
-        for _, id, _ in rows:
-            if not id:
-                continue
-            try:
+        for id in ids:
+            with contextlib.suppress(AtelierError):
                 self.pictures.open(id)
-            except AtelierError:
-                continue
-            self._order(replace(inputs, content=id), settings, keep=True)
+                break
+        else:
             return
+        self._order(replace(inputs, content=id), settings, keep=True)
 
     def _paint_many(
         self, job: Job, rows: Sequence[tuple[str, str, str]], inputs: Inputs, settings: Settings
