@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ from atelier.core import device as devices
 from atelier.core import extras
 from atelier.core.allocator import LARGE, make_room
 from atelier.core.errors import UsageError
+from atelier.core.knobs import parse
 from atelier.core.progress import Listener, Progress
 from atelier.core.recipe import Request
 from atelier.images import Picture
@@ -19,7 +22,7 @@ from atelier.methods import registry
 from atelier.methods.base import Painter
 from atelier.session import artifacts
 from atelier.session import inputs as given
-from atelier.session.controls import by_quality, settle
+from atelier.session.controls import Controls, by_quality, settle
 from atelier.session.inputs import Anything, Inputs
 from atelier.session.run import Setup, picture_of, threads
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Number of sizes for which prepared styles are kept.
 _SIZES = 4
+
+#: Controls that are applied to the finished picture, so that prepared styles serve any of their values.
+ADJUSTABLE = ("strength", "colour", "feather", "finish")
 
 
 class Stylizer:
@@ -92,6 +98,25 @@ class Stylizer:
         }
         moving["memory"] = memory
         return self._paint(inputs, size, Progress(progress), moving)
+
+    def adjusted(self, **controls: Any) -> Stylizer:
+        """The same prepared styles with another strength, colour, feather or finish, or their defaults.
+
+        Raises UsageError for other controls, and for values that are not allowed.
+
+        >>> import numpy as np
+        >>> paint = Stylizer(method="style_copy", style=np.ones((8, 8, 3)))
+        >>> half = paint.adjusted(strength=0.5)
+        >>> float(half(np.zeros((8, 8, 3))).pixels.max())
+        0.5
+        """
+        for name in controls.keys() - set(ADJUSTABLE):
+            raise UsageError(f"{name} is read when styles are prepared: make another Stylizer")
+        other = copy.copy(self)
+        kept = self.setup.controls.model_dump(exclude=set(ADJUSTABLE))
+        chosen = parse(Controls, {**kept, **controls}, what="control")
+        other.setup = dataclasses.replace(self.setup, controls=chosen)
+        return other
 
     def request(
         self,
