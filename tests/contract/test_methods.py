@@ -333,6 +333,7 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "domains": {"a": (a,), "b": (b,)},
         "labelled": {"domain": (f"a={a}", f"b={b}")},
         "captioned": {"pictures": (a, b)},
+        "bucketed": {"pictures": (a, b)},
     }
     assert kind.Training is not None
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])

@@ -206,6 +206,7 @@ class Job:
             self.mask,
             self.previous,
             self.flow,
+            self.blank,
         )
 
 

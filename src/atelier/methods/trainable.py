@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 #: pictures: `pictures`, all of one kind;
 #: domains: `a` and `b`, from two folders;
 #: labelled: `pictures`, and `domain`, the index of each picture's folder;
-#: captioned: `pictures`, and `captions` from .txt files of the same name.
-DataKind = Literal["pairs", "styles", "one_style", "pictures", "domains", "labelled", "captioned"]
+#: captioned: `pictures`, and `captions` from .txt files of the same name;
+#: bucketed: `pictures` of one aspect bucket, their `captions`, and their `names`.
+DataKind = Literal["pairs", "styles", "one_style", "pictures", "domains", "labelled", "captioned", "bucketed"]
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -99,11 +100,13 @@ class Update:
 class DataInfo:
     """Facts on the data that a method needs to build its networks.
 
-    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains.
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains;
+    `facts` what the metadata of the exported file tells of bucketed data.
     """
 
     styles: Sequence[Tensor] = ()
     domains: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Stateful(Protocol):
@@ -229,6 +232,13 @@ class Trainable:
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 
+    def plan(self, training: Any, data: DataInfo, device: torch.device) -> str:
+        """What the run needs on the device, told before anything is loaded; empty if there is nothing to say.
+
+        Raises ResourceError if the memory does not suffice.
+        """
+        return ""
+
     # evaluation, export, painting
 
     def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
@@ -248,6 +258,12 @@ class Trainable:
         return {
             f"{name}.{key}": tensor for name in names for key, tensor in networks[name].state_dict().items()
         }
+
+    def described(
+        self, state: Mapping[str, Tensor], training: Any, data: DataInfo, facts: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """More metadata for the exported file, from its tensors as written and the facts on the run."""
+        return {}
 
     def painter(
         self, networks: Mapping[str, nn.Module], training: Any, folder: Path

@@ -24,6 +24,7 @@ from atelier.core.errors import TrainingError, first_line
 from atelier.images import READABLE, Picture, fit
 from atelier.methods.trainable import DataInfo
 from atelier.training import data
+from atelier.training.buckets import Place
 
 #: Decoded pictures are shrunk to this short side. Paintings stay larger: their crops zoom in further.
 _SHORT_SIDE, _PAINTING_SHORT_SIDE = 512, 640
@@ -52,6 +53,9 @@ class Source:
     flip: bool = True
     stretch: float = 4 / 3
     captions: tuple[str, ...] = ()
+    #: For pictures in aspect buckets: how often an epoch shows each, and its place.
+    repeats: tuple[int, ...] = ()
+    places: tuple[Place, ...] = ()
 
     def split(self, held_back: int) -> tuple[Source, Source]:
         """The training pictures, and `held_back` evenly spaced pictures for evaluation."""
@@ -68,9 +72,10 @@ class Source:
         )
 
     def only(self, rows: Sequence[int]) -> Source:
-        """The pictures at `rows`, with their captions."""
-        captions = tuple(self.captions[row] for row in rows) if self.captions else ()
-        return replace(self, entries=tuple(self.entries[row] for row in rows), captions=captions)
+        """The pictures at `rows`, with what belongs to each."""
+        lists = {name: getattr(self, name) for name in ("entries", "captions", "repeats", "places")}
+        chosen: dict[str, Any] = {name: tuple(one[row] for row in rows) for name, one in lists.items() if one}
+        return replace(self, **chosen)
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,14 @@ class DataSet:
 
 def read(kind: str, settings: Any) -> DataSet:
     """Read the data set of a `DataKind`. Raises TrainingError if the data cannot be used."""
-    streams, info = _READERS[kind](settings)
-    if not settings.held_back:
+    return divided(*_READERS[kind](settings), settings.held_back)
+
+
+def divided(streams: tuple[Stream, ...], info: DataInfo, held_back: int) -> DataSet:
+    """The data set with `held_back` pictures of each source for evaluation."""
+    if not held_back:
         return DataSet(streams, (), info)
-    parts = [stream.split(settings.held_back) for stream in streams]
+    parts = [stream.split(held_back) for stream in streams]
     return DataSet(tuple(part[0] for part in parts), tuple(part[1] for part in parts), info)
 
 
@@ -219,7 +228,7 @@ def entries(patterns: Sequence[str]) -> tuple[Entry, ...]:
         files = data.in_folder(path) if path.is_dir() else [path]
         found += [Entry(file) for file in files]
         for file in files:
-            _check_header(file, str(file))
+            check_header(file, str(file))
     return tuple(found)
 
 
@@ -227,11 +236,12 @@ def _shard_entries(path: Path) -> list[Entry]:
     content, offset, _ = data.open_shard(path)
     found = [Entry(path, start, end) for start, end in pairwise(offset)]
     for number, entry in enumerate(found):
-        _check_header(io.BytesIO(content[entry.start : entry.end].tobytes()), f"picture {number} of {path}")
+        check_header(io.BytesIO(content[entry.start : entry.end].tobytes()), f"picture {number} of {path}")
     return found
 
 
-def _check_header(file: Any, name: str) -> None:
+def check_header(file: Any, name: str) -> None:
+    """Raise TrainingError for a file that is no picture; only its header is read."""
     try:
         with Image.open(file):
             pass
@@ -269,7 +279,7 @@ class Decoder:
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used = budget, 0
-        self._kept: OrderedDict[tuple[Entry, int], data.Array] = OrderedDict()
+        self._kept: OrderedDict[tuple[Entry, int | None], data.Array] = OrderedDict()
         self._shards: dict[Path, data.Array] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -279,8 +289,8 @@ class Decoder:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__init__(state["budget"])  # type: ignore[misc]
 
-    def __call__(self, entry: Entry, short_side: int) -> data.Array:
-        """The picture, RGB uint8 (H, W, 3), shrunk to `short_side`."""
+    def __call__(self, entry: Entry, short_side: int | None) -> data.Array:
+        """The picture, RGB uint8 (H, W, 3), shrunk to `short_side` unless that is None."""
         key = (entry, short_side)
         if key in self._kept:
             self._kept.move_to_end(key)
