@@ -2,9 +2,11 @@
 
 Networks of the full size are filled with one number, so that no weights are needed. Each runs in a process of
 its own, whose largest resident memory is compared with the plan: the weights, the largest step, and what a
-process takes besides. `phdiffusion` and `deadiff` are the UNet with the networks of these methods beside it.
+process takes besides. `phdiffusion` and `deadiff` are the UNet with the networks of these methods beside it,
+and `training` is a step that trains a LoRA of rank 16 for UNet and text encoder, with gradient checkpointing.
 
     python benchmarks/stable_diffusion_memory.py --size 512
+    python benchmarks/stable_diffusion_memory.py --size 512 --only training --half
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import argparse
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
-from atelier.pipelines import deadiff, phdiffusion
+from atelier.pipelines import deadiff, phdiffusion, training_memory
 from atelier.pipelines import stable_diffusion_layout as layout
 from atelier.pipelines import stable_diffusion_memory as memory
+from atelier.pipelines.lora_training import Trained
 
 SETTINGS = {
     "unet": {"cross_attention_dim": 768, "attention_head_dim": 8},
@@ -29,8 +33,11 @@ SETTINGS = {
         "up_block_types": ("UpDecoderBlock2D",) * 4,
     },
 }
+TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+RANK = 16
 #: The pictures that the UNet sees at once.
 BATCH = {"unet": 1, "phdiffusion": 1, "deadiff": 2}
+KINDS = ("vae", *BATCH, "training")
 
 
 def beside(kind: str) -> torch.nn.Module | None:
@@ -49,16 +56,49 @@ def beside(kind: str) -> torch.nn.Module | None:
     return None
 
 
-def planned(kind: str, latent: tuple[int, int]) -> int:
-    """The bytes that the plan expects for one network in float32, or for the UNet with those of a method."""
+def planned(kind: str, latent: tuple[int, int], dtype: torch.dtype) -> int:
+    """The bytes that the plan expects for a network in float32, for one with a method's, or for training."""
+    if kind == "training":
+        return planned_training(latent, dtype)
     own, base = beside(kind), kind if kind == "vae" else "unet"
-    key = memory._key(SETTINGS[base])
+    key = memory.key_of(SETTINGS[base])
     if base == "unet":
         step = memory._unet_peak(key, latent, BATCH[kind], 768, True, torch.float32)
     else:
-        step = memory._vae_peak(key, latent, True, torch.float32)
+        step = memory.vae_peak(key, latent, True, torch.float32)
     more = 0 if own is None else sum(one.numel() for one in own.parameters())
-    return 4 * (memory._count(key, base) + more) + step + memory._BESIDES["cpu"]
+    return 4 * (memory._count(key, base) + more) + step + memory.BESIDES["cpu"]
+
+
+def planned_training(latent: tuple[int, int], dtype: torch.dtype) -> int:
+    parts = layout.Parts(*(layout.Part(one, dict) for one in (*SETTINGS.values(), TEXT)), Path())
+    size = (8 * latent[0], 8 * latent[1])
+    run = training_memory.Run(size, 1, RANK, text=True, checkpointing=True, drawing=False, steps=1)
+    plan = training_memory.plan(parts, run, torch.device("cpu"), dtype)
+    print(plan, flush=True)
+    # The VAE and its pass are not part of what is measured.
+    step = training_memory.step_bytes(parts, run, dtype)
+    return plan.total - plan.working + step - 4 * memory.weights_of(parts)[1]
+
+
+def train(latent: tuple[int, int], dtype: torch.dtype) -> None:
+    """Two steps of training a LoRA."""
+    unet, text = (
+        filled(layout.empty("unet", SETTINGS["unet"])).to(dtype),
+        filled(layout.empty("text", TEXT)).to(dtype),
+    )
+    text.embeddings.position_ids = torch.arange(77)[None]
+    networks = {"unet": unet, "text": text}
+    learnt = Trained(networks, RANK, 1.0)
+    learnt.attach(networks)
+    unet.train().enable_gradient_checkpointing()
+    optimiser = torch.optim.AdamW(learnt.parameters())
+    for _ in range(2):
+        words = text(torch.zeros(1, 77, dtype=torch.long)).last_hidden_state
+        made = unet(torch.zeros(1, 4, *latent, dtype=dtype), torch.zeros(1), words).sample
+        made.float().square().mean().backward(inputs=list(learnt.parameters()))
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 def filled(network: torch.nn.Module) -> torch.nn.Module:
@@ -92,17 +132,21 @@ def run(kind: str, latent: tuple[int, int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--run", choices=("vae", *BATCH), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=KINDS, help="one of them")
+    parser.add_argument("--half", action="store_true", help="train in bfloat16")
+    parser.add_argument("--run", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     latent = (options.size // 8, options.size // 8)
+    dtype = torch.bfloat16 if options.half else torch.float32
     if options.run:
-        run(options.run, latent)
+        train(latent, dtype) if options.run == "training" else run(options.run, latent)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
-    for kind in ("vae", *BATCH):
+    for kind in [options.only] if options.only else KINDS:
         command = [sys.executable, __file__, "--size", str(options.size), "--run", kind]
+        command += ["--half"] if options.half else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        taken, expected = int(done.stdout.split()[-1]), planned(kind, latent)
+        taken, expected = int(done.stdout.split()[-1]), planned(kind, latent, dtype)
         print(
             f"{kind}: {taken / 2**30:.2f} GiB taken, {expected / 2**30:.2f} planned, {taken / expected:.3f}"
         )

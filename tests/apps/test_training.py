@@ -152,6 +152,7 @@ class Mean(Method):
         ("labelled", "pictures", "{'domain': torch.Tensor}", "--domain one=light --domain two=light"),
         ("pictures", "pictures", "{}", "--pictures light --sheet photo.png"),
         ("captioned", "pictures", "{'captions': list}", "--pictures light"),
+        ("bucketed", "pictures", "{'captions': list, 'names': list}", "--pictures light --pictures dark"),
     ],
 )
 def test_the_flags_follow_the_data_that_a_method_declares(

@@ -337,6 +337,7 @@ def training_of(kind: Kind, files: dict[str, Any], photo: Floats, painting: Floa
         "captioned": {"pictures": (a, b)},
         "composites": {"photos": (a,), "masks": a, "paintings": str(folder)},
         "references": {"same_style": str(folder), "same_content": str(folder)},
+        "bucketed": {"pictures": (a, b)},
     }
     assert kind.Training is not None
     fields, given = kind.Training.model_fields, dict[str, Any](data[kind.data])

@@ -92,7 +92,7 @@ def test_every_name_of_a_published_file_has_its_layer() -> None:
         }
         found = lora.opened(pieces, {}, layers, "the case")
         assert found.adapters.keys() == set(table.values())
-        assert {name: lora._kohya(one) for name, one in table.items()} == {name: name for name in table}
+        assert {name: lora.kohya(one) for name, one in table.items()} == {name: name for name in table}
         dotted = {f"{name.removesuffix('.weight')}.weight": torch.empty(4, 4) for name in _converted()}
         assert lora.opened(dotted, {}, layers, "the case").adapters.keys() <= layers
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from atelier.core.errors import TrainingError
-from atelier.training import datasets
+from atelier.training import datasets, streams
 from atelier.training.settings import DATA
 
 _spec = importlib.util.spec_from_file_location("training_pictures", Path(__file__).parent / "conftest.py")
@@ -38,13 +38,13 @@ def read(kind: str, **given: Any) -> datasets.DataSet:
     return datasets.read(kind, DATA[kind](**{"held_back": 0, "crop": 16} | given))
 
 
-def draws(data: datasets.DataSet, seed: int = 0, budget: int = 2**20) -> datasets.Draws:
-    return datasets.Draws(data.learn, 16, seed, datasets.Decoder(budget))
+def draws(data: datasets.DataSet, seed: int = 0, budget: int = 2**20) -> streams.Draws:
+    return streams.Draws(data.learn, 16, seed, streams.Decoder(budget))
 
 
 def batch(data: datasets.DataSet, count: int = 60) -> dict[str, Any]:
     drawn = draws(data)
-    return datasets.stacked([drawn[0, row] for row in range(count)])
+    return streams.stacked([drawn[0, row] for row in range(count)])
 
 
 def greys(pictures: torch.Tensor) -> set[int]:
@@ -240,11 +240,11 @@ def test_a_shard_equals_its_pictures_as_files(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_step_interleave_its_rows() -> None:
-    whole = list(datasets.Keys(2, 4, 6, [(0, 1)]))
+    whole = list(streams.Keys(2, 4, 6, [(0, 1)]))
     assert whole == [[(step, row) for row in range(6)] for step in (2, 3)]
-    parts = list(datasets.Keys(2, 4, 6, [(1, 3), (2, 3)]))
+    parts = list(streams.Keys(2, 4, 6, [(1, 3), (2, 3)]))
     assert parts == [[(step, row) for row in rows] for step in (2, 3) for rows in ((1, 4), (2, 5))]
-    assert len(datasets.Keys(2, 4, 6, [(1, 3), (2, 3)])) == 4
+    assert len(streams.Keys(2, 4, 6, [(1, 3), (2, 3)])) == 4
 
 
 def test_the_cache_stays_within_its_budget(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_the_cache_stays_within_its_budget(folders: dict[str, Path], monkeypatch
 
     monkeypatch.setattr(datasets.data, "read_file", counted)
     sizes = [24 * (30 + index) * 3 for index in range(5)]
-    decoder = datasets.Decoder(sizes[0] + sizes[1] + sizes[2])
+    decoder = streams.Decoder(sizes[0] + sizes[1] + sizes[2])
     for index in (0, 1, 2, 0, 1, 2):
         assert decoder(entries[index], 512).shape == (24, 30 + index, 3)
     assert opened == ["0", "1", "2"]

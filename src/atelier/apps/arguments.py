@@ -190,6 +190,44 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 
 # lora
 LoraFile = Annotated[Path, _argument("FILE", "A LoRA file.")]
+TrainingFolder = Annotated[Path, _argument("FOLDER", "A folder of pictures, or of folders N_name.")]
+PreparedFolder = Annotated[Path, _argument("OUT", "The folder to write; it must not exist.")]
+BucketSide = Annotated[
+    int, typer.Option("--size", metavar="PIXELS", min=64, max=2048, help="Side of the square of that area.")
+]
+Upscale = Annotated[
+    bool, typer.Option("--upscale/--no-upscale", help="Enlarge pictures that are smaller than their bucket.")
+]
+Square = Annotated[bool, typer.Option("--square", help="Crop all pictures to squares.")]
+
+
+def _tags(name: str, metavar: str, sentence: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=f"{sentence} Repeat the flag for several.")
+
+
+TagsFirst = Annotated[list[str] | None, _tags("--trigger", "TAG", "Put a tag in front of every caption.")]
+TagsAdded = Annotated[list[str] | None, _tags("--add", "TAG", "Put a tag behind every caption.")]
+TagsRemoved = Annotated[list[str] | None, _tags("--remove", "TAG", "Remove a tag.")]
+TagsReplaced = Annotated[list[str] | None, _tags("--replace", "A=B", "Replace the tag A by B.")]
+TextReplaced = Annotated[list[str] | None, _tags("--find", "A=B", "Replace the text A by B, also in tags.")]
+Statistics = Annotated[
+    bool, typer.Option("--statistics", help="Count the tags; the usual, without a change.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")]
+Pipeline = Annotated[str, _argument("BASE", "Stable Diffusion 1.x: a name, a folder, or a single file.")]
+Tuned = Annotated[str, _argument("TUNED", "The pipeline whose difference from the base becomes a LoRA.")]
+Merged = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="FILE[=SHARE]", help="A LoRA, and how strongly. Repeat for several."),
+]
+NewFile = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="PATH", help="What to write.", readable=False, show_default=False),
+]
+Rank = Annotated[int, typer.Option("--rank", metavar="NUMBER", min=1, max=512, help="Size of the LoRA.")]
+Convolutions = Annotated[
+    bool, typer.Option("--convolutions", help="Extract all layers, also 3 x 3 convolutions.")
+]
 
 # the other commands
 Painting = Annotated[Path, _argument("PAINTING", "The style picture.")]

@@ -30,10 +30,13 @@ def run(task: Task, settings: Settings, folder: Path, *, fresh: bool, threads: i
     """
     import torch
 
-    from atelier.training.loop import Run
+    from atelier.core import device as devices
+    from atelier.training.loop import Planning, Run
 
     if threads:
         torch.set_num_threads(threads)
+    # Before the folder of the run exists: a plan that does not fit leaves nothing behind.
+    plan = task.plan(devices.choose(settings.device)) if isinstance(task, Planning) else ""
     training = Run(task, settings, folder)
     if fresh and training.checkpoints():
         raise TrainingError(
@@ -41,6 +44,8 @@ def run(task: Task, settings: Settings, folder: Path, *, fresh: bool, threads: i
         )
     resumed = training.resume()
     if training.processes.main:
+        if plan:
+            say(plan)
         say(_facts(training))
         if resumed:
             say(f"resuming from step {training.step}")

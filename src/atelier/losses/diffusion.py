@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from atelier.maths.diffusion import Prediction, Process, Target, posterior_mean
-from atelier.maths.schedules import Schedule, at
+from atelier.maths.schedules import Schedule, Table, at
 
 
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
@@ -31,10 +31,30 @@ def min_snr_weight(schedule: Schedule, target: Target, index: Tensor, most: floa
     >>> min_snr_weight(linear(), "x0", torch.tensor([0]), most=5.0).tolist()
     [5.0]
     """
-    left = schedule.alphas_cumprod
-    ratio = left / (1 - left)
+    ratio = _ratio(schedule)
     implied = {"x0": np.ones_like(ratio), "eps": ratio, "v": ratio + 1}[target]
     return at(np.minimum(ratio, most) / implied, index, torch.empty(1, device=index.device))
+
+
+def debiased_weight(schedule: Schedule, target: Target, index: Tensor) -> Tensor:
+    """The weight (B,) of the error at each step: one over the root of the signal-to-noise ratio up to 1000.
+
+    Yu et al. 2023 (arXiv:2310.08442); for v, one over the ratio plus 1, as in kohya's sd-scripts.
+    """
+    ratio = np.minimum(_ratio(schedule), 1000)
+    found = 1 / (ratio + 1) if target == "v" else 1 / np.sqrt(ratio)
+    return at(found, index, torch.empty(1, device=index.device))
+
+
+def noise_weight(schedule: Schedule, index: Tensor) -> Tensor:
+    """The weight (B,) that gives errors of v the share that errors of the noise have."""
+    ratio = np.minimum(_ratio(schedule), 1000)
+    return at(ratio / (ratio + 1), index, torch.empty(1, device=index.device))
+
+
+def _ratio(schedule: Schedule) -> Table:
+    """The signal-to-noise ratio at each step."""
+    return schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
 
 
 def variational_bound(

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 #: composites: `photos`, `masks` (B, 1, S, S) of one object each, `paintings`, and `others`, (B, 3, 3, S, S),
 #:   paintings of other styles;
 #: references: `targets` with their `captions`, `references`, and `relation`: 0 for references of the same
-#:   style, 1 of the same content, 2 for the target itself.
+#:   style, 1 of the same content, 2 for the target itself;
+#: bucketed: `pictures` of one aspect bucket, their `captions`, and their `names`.
 DataKind = Literal[
     "pairs",
     "styles",
@@ -42,6 +43,7 @@ DataKind = Literal[
     "labelled",
     "referenced",
     "captioned",
+    "bucketed",
     "composites",
     "references",
 ]
@@ -117,11 +119,13 @@ class Update:
 class DataInfo:
     """Facts on the data that a method needs to build its networks.
 
-    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains.
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains;
+    `facts` what the metadata of the exported file tells of bucketed data.
     """
 
     styles: Sequence[Tensor] = ()
     domains: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Stateful(Protocol):
@@ -258,6 +262,13 @@ class Trainable:
         """
         yield Update("network", self.losses(networks["network"], batch, training))
 
+    def plan(self, training: Any, data: DataInfo, device: torch.device) -> str:
+        """What the run needs on the device, told before anything is loaded; empty if there is nothing to say.
+
+        Raises ResourceError if the memory does not suffice.
+        """
+        return ""
+
     # evaluation, export, painting
 
     def judge(self, networks: Mapping[str, Any], batch: Batch, training: Any) -> dict[str, Tensor]:
@@ -277,6 +288,12 @@ class Trainable:
         return {
             f"{name}.{key}": tensor for name in names for key, tensor in networks[name].state_dict().items()
         }
+
+    def described(
+        self, state: Mapping[str, Tensor], training: Any, data: DataInfo, facts: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """More metadata for the exported file, from its tensors as written and the facts on the run."""
+        return {}
 
     def painter(
         self, networks: Mapping[str, nn.Module], training: Any, folder: Path

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,6 +52,19 @@ class Adapter(NamedTuple):
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
         return self.alpha / self.rank * product.view(self.up.shape[0], *self.down.shape[1:])
 
+    def limited(self, most: float) -> tuple[Adapter, float]:
+        """The adapter with a change whose norm is at most `most`, and that norm (scale_weight_norms).
+
+        >>> one = Adapter(torch.ones(2, 3), torch.ones(4, 2), alpha=1.0)
+        >>> small, norm = one.limited(1.0)
+        >>> round(norm, 3), round(float(small.delta().norm()), 3)
+        (1.0, 1.0)
+        """
+        # Tiny changes count as half the limit, as in sd-scripts.
+        norm = max(float(self.delta().norm()), most / 2)
+        ratio = min(norm, most) / norm
+        return Adapter(self.down * math.sqrt(ratio), self.up * math.sqrt(ratio), self.alpha), norm * ratio
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -66,6 +78,15 @@ class Lora:
         """The parts of a pipeline with this LoRA merged into their weights, `share` times."""
         unet, text = (self._merged(getattr(parts, kind), kind, share) for kind in ("unet", "text"))
         return replace(parts, unet=unet, text=text)
+
+    def state(self) -> State:
+        """The tensors of a file of kohya's layout; alpha is always said."""
+        made: State = {}
+        for place, one in self.adapters.items():
+            name = kohya(place)
+            made |= {f"{name}.lora_down.weight": one.down, f"{name}.lora_up.weight": one.up}
+            made[f"{name}.alpha"] = torch.tensor(one.alpha, dtype=one.down.dtype)
+        return made
 
     def _merged(self, part: Part, kind: str, share: float) -> Part:
         mine = {path: one for (where, path), one in self.adapters.items() if where == kind}
@@ -91,13 +112,10 @@ def read(name: str | Path, parts: Parts) -> Lora:
     Raises WeightsError for files that are no LoRA, of an unsupported kind, or made for another model.
     """
     state = weights.load(name)
-    kinds: tuple[Kind, ...] = ("unet", "text")
-    layers: dict[Place, torch.Size] = {
-        (kind, path): shape for kind in kinds for path, shape in _layers(parts, kind)
-    }
-    found = opened(state, weights.metadata(name), layers, str(name))
+    known = layers(parts)
+    found = opened(state, weights.metadata(name), known, str(name))
     for place, adapter in found.adapters.items():
-        _check_shape(place, adapter, layers[place], str(name))
+        _check_shape(place, adapter, known[place], str(name))
     return found
 
 
@@ -108,7 +126,7 @@ def opened(
     _check_kind(state, name)
     known = list(layers)
     layout = layout_of(state)
-    names = {_kohya(place): place for place in known} if layout == "kohya" else dict(_dotted(known))
+    names = {kohya(place): place for place in known} if layout == "kohya" else dict(_dotted(known))
     pieces: dict[Place, dict[str, Tensor]] = {}
     strange = []
     for key, value in state.items():
@@ -173,7 +191,7 @@ def _split(key: str) -> tuple[str, str]:
     return key, ""
 
 
-def _kohya(place: Place) -> str:
+def kohya(place: Place) -> str:
     """The name of a layer in kohya's files; string rules do not lead back from it."""
     kind, path = place
     start = "lora_unet_" if kind == "unet" else "lora_te_text_model_"
@@ -219,77 +237,18 @@ def _check_shape(place: Place, adapter: Adapter, shape: torch.Size, name: str) -
         )
 
 
+def layers(parts: Parts) -> dict[Place, torch.Size]:
+    """The layers of a pipeline that a LoRA can change, with the shapes of their weights."""
+    kinds: tuple[Kind, ...] = ("unet", "text")
+    return {(kind, path): shape for kind in kinds for path, shape in _layers(parts, kind)}
+
+
 def _layers(parts: Parts, kind: Kind) -> Iterable[tuple[str, torch.Size]]:
     """The layers of a network that a LoRA can change, with the shapes of their weights."""
     network = empty(kind, getattr(parts, kind).settings)
     for path, module in network.named_modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
             yield path, module.weight.shape
-
-
-# training
-
-
-class Trained(torch.nn.Module):
-    """The adapters of a LoRA in training, by the names of kohya's files.
-
-    They are those of sd-scripts' default: every linear layer and 1 x 1 convolution of the transformers in the
-    UNet. The first matrix starts random, from torch's global seed, and the second at zero, so that an
-    untrained LoRA changes nothing.
-    """
-
-    def __init__(self, unet: torch.nn.Module, rank: int, alpha: float) -> None:
-        super().__init__()
-        self.rank, self.alpha = rank, alpha
-        self.places = dict(transformer_layers(unet))
-        layers = {name: unet.get_submodule(path) for name, path in self.places.items()}
-        self.pairs = torch.nn.ModuleDict({name: _pair(layer, rank) for name, layer in layers.items()})
-
-    def attach(self, unet: torch.nn.Module) -> list[Any]:
-        """Add the adapters' outputs to those of the layers of `unet`; returns handles that undo it."""
-        return [
-            unet.get_submodule(path).register_forward_hook(partial(self._add, self.pairs[name]))
-            for name, path in self.places.items()
-        ]
-
-    def _add(self, pair: torch.nn.Module, layer: Any, seen: tuple[Tensor, ...], made: Tensor) -> Tensor:
-        added: Tensor = pair(seen[0].to(next(pair.parameters()).dtype))
-        return made + self.alpha / self.rank * added.to(made.dtype)
-
-    def exported(self) -> State:
-        """The tensors of a file of kohya's layout."""
-        state: State = {}
-        for name, pair in self.pairs.items():
-            down, up = pair.parameters()
-            state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
-            state[f"{name}.alpha"] = torch.tensor(float(self.alpha))
-        return {name: value.detach() for name, value in state.items()}
-
-
-def transformer_layers(unet: torch.nn.Module) -> Iterable[tuple[str, str]]:
-    """The names in kohya's files, and the paths, of the layers that sd-scripts changes by default."""
-    for path, module in unet.named_modules():
-        inside = ".transformer_blocks." in path or path.endswith((".proj_in", ".proj_out"))
-        linear = isinstance(module, torch.nn.Linear)
-        square = isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1)
-        if inside and (linear or square):
-            yield _kohya(("unet", path)), path
-
-
-def _pair(layer: Any, rank: int) -> torch.nn.Sequential:
-    if isinstance(layer, torch.nn.Linear):
-        parts: tuple[Any, Any] = (
-            torch.nn.Linear(layer.in_features, rank, bias=False),
-            torch.nn.Linear(rank, layer.out_features, bias=False),
-        )
-    else:
-        parts = (
-            torch.nn.Conv2d(layer.in_channels, rank, 1, bias=False),
-            torch.nn.Conv2d(rank, layer.out_channels, 1, bias=False),
-        )
-    torch.nn.init.kaiming_uniform_(parts[0].weight, a=math.sqrt(5))
-    torch.nn.init.zeros_(parts[1].weight)
-    return torch.nn.Sequential(*parts)
 
 
 # inspecting

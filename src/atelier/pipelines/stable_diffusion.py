@@ -70,18 +70,22 @@ class StableDiffusion:
 
         They are the most likely ones, or a draw from the posterior by the `generator`.
         """
+        mean, deviation = self.posterior(pictures)
+        if generator is not None:
+            mean = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
+        return mean
+
+    def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the deviation of the latents of pictures, as for `encode`."""
         with self._on_device(self.vae), self._tiles():
-            found = self.vae.encode((2 * pictures - 1).to(self.device, self.dtype)).latent_dist
-            latent: Tensor = found.mean.float()
-            if generator is not None:
-                noise = torch.randn(latent.shape, generator=generator).to(latent)
-                latent = latent + found.std.float() * noise
-        return self._scaling * latent
+            found = self.vae.encode((2 * pictures - 1).to(self.device, self._vae_dtype)).latent_dist
+        return self._scaling * found.mean.float(), self._scaling * found.std.float()
 
     def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
         """The pictures (B, 3, H, W) of latents, in 0..1; without `clamp`, some values lie outside."""
         with self._on_device(self.vae), self._tiles():
-            made: Tensor = self.vae.decode((latents / self._scaling).to(self.device, self.dtype)).sample
+            scaled = (latents / self._scaling).to(self.device, self._vae_dtype)
+            made: Tensor = self.vae.decode(scaled).sample
         pictures = (made.float() + 1) / 2
         return pictures.clamp(0, 1) if clamp else pictures
 
@@ -103,6 +107,11 @@ class StableDiffusion:
                 latents.to(self.device, self.dtype), times, context.to(self.dtype)
             ).sample
         return made.float()
+
+    @property
+    def _vae_dtype(self) -> torch.dtype:
+        found: torch.dtype = next(self.vae.parameters()).dtype
+        return found
 
     @property
     def _scaling(self) -> float:
@@ -155,16 +164,18 @@ def load(
     name: str = "",
     offload: bool = False,
     slices: bool = False,
+    vae: torch.dtype | None = None,
 ) -> StableDiffusion:
     """The pipeline of these parts in `dtype` for `device`. Raises WeightsError if tensors do not fit.
 
     With `offload` the networks wait in main memory; with `slices` attention computes its heads one by one.
+    `vae` is the precision of the VAE, where it is another one.
     """
     for package in PACKAGES:
         extras.require(package, EXTRA, "Stable Diffusion")
     place = torch.device("cpu") if offload else device
     networks = {
-        kind: _network(kind, part, place, dtype, name)
+        kind: _network(kind, part, place, (vae or dtype) if kind == "vae" else dtype, name)
         for kind, part in (("unet", parts.unet), ("vae", parts.vae), ("text", parts.text))
     }
     if slices:

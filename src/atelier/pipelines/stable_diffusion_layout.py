@@ -212,6 +212,14 @@ def of_file(path: Path) -> Parts:
     )
 
 
+def names_in_file(state: Iterable[str], kind: str) -> dict[str, str]:
+    """The names of a single file's tensors, by those of diffusers; `kind` is "unet" or "text"."""
+    start = {"unet": _UNET, "text": _TEXT}[kind]
+    names: Any = {name.removeprefix(start): name for name in state if name.startswith(start)}
+    found: Any = unet_names(names) if kind == "unet" else text_names(names)
+    return dict(found)
+
+
 def check_file(state: Iterable[str]) -> None:
     """Raise WeightsError for the names of a file that is no whole Stable Diffusion 1.x."""
     names = list(state)

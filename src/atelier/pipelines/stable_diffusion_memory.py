@@ -29,7 +29,7 @@ Saving = Literal["auto", "on", "off"]
 #: The side of the VAE's tiles in pixels.
 TILE = 512
 #: What the process and the kernels of the device take besides tensors, in bytes.
-_BESIDES: Mapping[str, int] = {"cuda": 600 << 20, "mps": 400 << 20, "cpu": 500 << 20}
+BESIDES: Mapping[str, int] = {"cuda": 600 << 20, "mps": 400 << 20, "cpu": 500 << 20}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """All that is needed."""
-        return self.networks + self.working + self.kept + _BESIDES.get(self.device.type, 0)
+        return self.networks + self.working + self.kept + BESIDES.get(self.device.type, 0)
 
     def __str__(self) -> str:
         ways = {
@@ -127,7 +127,7 @@ def _plans(
     fused = device.type != "mps"
     # Only kernels that are not fused hold the weights of all heads, which slices avoid.
     slices = savings.slices == "on" or (savings.slices == "auto" and not fused)
-    sizes = [count * dtype.itemsize for count in _weights(parts)]
+    sizes = [count * dtype.itemsize for count in weights_of(parts)]
     for offload in _choices(savings.offload, device.type == "cuda"):
         for tiles in _choices(savings.tiles, max(size) > TILE):
             working = _working(parts, size, dtype, batch, fused or slices, tiles)
@@ -142,9 +142,9 @@ def _choices(saving: Saving, possible: bool) -> Sequence[bool]:
     return (saving == "on",)
 
 
-def _weights(parts: Parts) -> tuple[int, ...]:
-    """The number of weights of each network."""
-    return tuple(_count(_key(part.settings), kind) for part, kind in zip(_of(parts), _KINDS, strict=True))
+def weights_of(parts: Parts) -> tuple[int, ...]:
+    """The number of weights of the UNet, the VAE and the text encoder."""
+    return tuple(_count(key_of(part.settings), kind) for part, kind in zip(_of(parts), _KINDS, strict=True))
 
 
 def _of(parts: Parts) -> tuple[Any, Any, Any]:
@@ -164,12 +164,13 @@ def _working(
     side = TILE // factor if tiles else max(latent)
     tile = (min(side, latent[0]), min(side, latent[1]))
     return max(
-        _unet_peak(_key(parts.unet.settings), latent, batch, context, fused, dtype),
-        _vae_peak(_key(vae), tile, fused, dtype),
+        _unet_peak(key_of(parts.unet.settings), latent, batch, context, fused, dtype),
+        vae_peak(key_of(vae), tile, fused, dtype),
     )
 
 
-def _key(settings: Mapping[str, Any]) -> str:
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Settings as text, for caches."""
     return json.dumps(settings, sort_keys=True, default=str)
 
 
@@ -198,16 +199,22 @@ def _unet_peak(
 
 @lru_cache(maxsize=64)
 @torch.no_grad()
-def _vae_peak(settings: str, latent: tuple[int, int], fused: bool, dtype: torch.dtype) -> int:
+def vae_peak(
+    settings: str, latent: tuple[int, int], fused: bool, dtype: torch.dtype, decodes: bool = True
+) -> int:
+    """The bytes of encoding a picture or, if the VAE `decodes`, of decoding one, whichever needs more."""
     from atelier.pipelines.stable_diffusion_layout import empty
 
     vae = torch.nn.Module.to(empty("vae", json.loads(settings)), dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     side = (latent[0] * factor, latent[1] * factor)
-    decoding = peak(
-        lambda: vae.decode(torch.empty(1, vae.config.latent_channels, *latent, dtype=dtype)), fused=fused
+    encoding = peak(lambda: vae.encode(torch.empty(1, 3, *side, dtype=dtype)), fused=fused)
+    if not decodes:
+        return encoding
+    channels = vae.config.latent_channels
+    return max(
+        encoding, peak(lambda: vae.decode(torch.empty(1, channels, *latent, dtype=dtype)), fused=fused)
     )
-    return max(decoding, peak(lambda: vae.encode(torch.empty(1, 3, *side, dtype=dtype)), fused=fused))
 
 
 def _gib(count: int) -> str:

@@ -83,6 +83,10 @@ def _knobs(recipe: recipes.Request, finder: Finder, given: Mapping[str, Any]) ->
         if holds == "weights" and isinstance(knobs[name], str):
             found = str(given.get(name) or finder.weights(knobs[name], used))
             weights_at[knobs[name]] = knobs[name] = found
+        elif holds == "weights" and isinstance(knobs[name], (list, tuple)):
+            places = given.get(name) or [finder.weights(one, used) for one in knobs[name]]
+            weights_at |= dict(zip(knobs[name], places, strict=True))
+            knobs[name] = tuple(places)
         elif name in given:
             knobs[name] = given[name]
         elif name in recipe.files:

@@ -141,9 +141,9 @@ class Setup:
         side = {"size": max(size)} if inputs.content is not None else {"size": [size[1], size[0]]}
         knobs = self.knobs.model_dump(mode="json")
         for name, holds in knob_rules.files_of(self.kind.Knobs).items():
-            if holds == "weights" and isinstance(knobs[name], str) and weights.is_path(knobs[name]):
-                knobs[name] = given.named(knobs[name], naming)
-            elif holds != "weights":
+            if holds == "weights":
+                knobs[name] = _named_weights(knobs[name], naming)
+            else:
                 knobs[name] = _named(self.kind.Knobs, name, knobs[name], naming)
         for name in knob_rules.artifacts_of(self.kind.Knobs):
             knobs[name] = given.named(knobs[name], naming)
@@ -268,6 +268,13 @@ def _singly(styles: Styles) -> list[Styles]:
         *(Styles(texts=[one], text_weights=[1.0], scale=styles.scale) for one in styles.texts),
         *(Styles(trained=[one], trained_weights=[1.0]) for one in styles.trained),
     ]
+
+
+def _named_weights(value: Any, naming: str) -> Any:
+    """Names of weights, with paths as the receipt stores them."""
+    if isinstance(value, list):
+        return [_named_weights(one, naming) for one in value]
+    return given.named(value, naming) if isinstance(value, str) and weights.is_path(value) else value
 
 
 def _named(kind: type[knob_rules.Knobs], name: str, value: Any, naming: str) -> Any:

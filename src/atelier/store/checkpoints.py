@@ -165,6 +165,49 @@ def read_tensors(path: Path) -> dict[str, dict[str, Any]]:
     return {key: value for key, value in _header(path).items() if key != "__metadata__"}
 
 
+def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that the same tensors and metadata always give, byte for byte.
+
+    The package safetensors sorts the tensors but not the metadata.
+    """
+    with path.open("wb") as file:
+        header, tensors = _laid_out(state, metadata)
+        file.write(len(header).to_bytes(8, "little") + header)
+        for tensor in tensors:
+            file.write(_raw(tensor))
+
+
+def tensor_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """The header of such a file, with its length in front, and the bytes after it; for small files."""
+    header, tensors = _laid_out(state, metadata)
+    return len(header).to_bytes(8, "little") + header, b"".join(map(_raw, tensors))
+
+
+def _laid_out(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[Tensor]]:
+    """The header, and the tensors in the order of safetensors: large numbers first, then by name."""
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    table: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in names:
+        one = state[name]
+        start, end = end, end + one.numel() * one.element_size()
+        kind = _NAMES[str(one.dtype).removeprefix("torch.")]
+        table[name] = {"dtype": kind, "shape": list(one.shape), "data_offsets": [start, end]}
+    header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    return header + b" " * (-len(header) % 8), [state[name] for name in names]
+
+
+_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
+_NAMES |= {"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "bool": "BOOL"}
+
+
+def _raw(tensor: Tensor) -> bytes:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return bytes(flat.view(torch.uint8).numpy())
+
+
 def check_safetensors(path: Path) -> None:
     """Raise `WeightsError` if the safetensors file is damaged. Reads only the header."""
     from safetensors import SafetensorError, safe_open

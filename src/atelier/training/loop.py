@@ -68,6 +68,13 @@ class Staged(Protocol):
         ...
 
 
+@runtime_checkable
+class Planning(Protocol):
+    """A task that can tell what it needs on a device before it starts; raises ResourceError if too much."""
+
+    def plan(self, device: torch.device) -> str: ...
+
+
 class Run:
     """A training run in a folder: checkpoints, `log.jsonl`, TensorBoard events, previews, the export."""
 

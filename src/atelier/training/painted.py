@@ -20,8 +20,8 @@ from torch import Tensor
 from atelier.core.atomic import atomic
 from atelier.core.progress import Progress
 from atelier.training import data
-from atelier.training.datasets import Decoder, Entry, Stream
 from atelier.training.processes import Processes
+from atelier.training.streams import Decoder, Entry, Stream
 
 #: Paints a photo (1, 3, H, W) in 0..1 and reports its steps.
 Paint = Callable[[Tensor, Progress], Tensor]

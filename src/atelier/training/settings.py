@@ -227,6 +227,37 @@ class ReferencesSettings(MethodSettings):
     )
 
 
+class BucketedSettings(MethodSettings):
+    """Folders of pictures with tags, trained in aspect buckets."""
+
+    pictures: tuple[str, ...] = Field(
+        ...,
+        description="Folders of pictures with captions in .txt files, or of folders N_name, seen N times.",
+    )
+    trigger: str = Field("", description="Words in front of every caption, which call the style.")
+    shuffle: bool = Field(True, description="Shuffle the tags of captions at every step.")
+    keep: int = Field(
+        0, ge=0, description="Tags at the start of captions, behind the trigger, that stay in place."
+    )
+    dropped: float = Field(0.1, ge=0, le=1, description="Share of captions that are left out.")
+    tags_dropped: float = Field(0.0, ge=0, le=1, description="Share of tags that are left out.")
+    wildcards: bool = Field(False, description="Draw one of {red|green} in captions at every step.")
+    buckets: bool = Field(
+        True, description="Keep the shape of pictures, in buckets; otherwise crop to squares."
+    )
+    bucket_step: int = Field(64, ge=8, le=512, multiple_of=8, description="Steps between sides of buckets.")
+    bucket_least: int = Field(256, ge=8, description="Shortest side of buckets in pixels.")
+    bucket_most: int = Field(1024, ge=8, description="Longest side of buckets in pixels.")
+    upscale: bool = Field(True, description="Enlarge pictures that are smaller than their bucket.")
+    flip: bool = Field(
+        False, description="Mirror half of the pictures; leave off if captions mention left or right."
+    )
+    sheet: tuple[str, ...] = Field((), description="Photos to preview at each evaluation.")
+    samples: tuple[str, ...] = Field(
+        (), description="Words to draw at each evaluation, every evaluate_every steps."
+    )
+
+
 #: The settings that each kind of data set adds; see `atelier.methods.trainable.DataKind`.
 DATA: dict[str, type[MethodSettings]] = {
     "pairs": PairSettings,
@@ -240,6 +271,7 @@ DATA: dict[str, type[MethodSettings]] = {
     "captioned": CaptionedSettings,
     "composites": CompositesSettings,
     "references": ReferencesSettings,
+    "bucketed": BucketedSettings,
 }
 
 

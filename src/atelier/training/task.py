@@ -12,13 +12,13 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -28,8 +28,9 @@ from atelier.core.errors import TrainingError, WeightsError
 from atelier.core.progress import Progress
 from atelier.methods.base import Batch, Job, Method
 from atelier.methods.trainable import Stateful, Update, half_precision
+from atelier.store import checkpoints
 from atelier.store.weights import load
-from atelier.training import data, datasets
+from atelier.training import bucketed, data, datasets, streams
 from atelier.training.loop import portable
 from atelier.training.painted import Painter
 from atelier.training.processes import Processes
@@ -47,16 +48,21 @@ class MethodTask:
     def __init__(self, kind: type[Method], settings: Any) -> None:
         self.method, self.settings, self.name = kind(), settings, kind.name
         self.averaged = kind.averaged
-        self.data = datasets.read(kind.data, settings)
+        read = bucketed.read if kind.data == "bucketed" else partial(datasets.read, kind.data)
+        self.data = read(settings)
         self.sheet = _sheet(settings.sheet, paired=kind.data in _PAIRED)
         self._placed_styles: dict[torch.device, list[Tensor]] = {}
-        self._decoder = datasets.Decoder(settings.cache * 2**20 // max(1, settings.workers))
+        self._decoder = streams.Decoder(settings.cache * 2**20 // max(1, settings.workers))
 
     def __str__(self) -> str:
         """A summary of the data set, for the terminal."""
         return str(self.data)
 
     # the interface for the training loop
+
+    def plan(self, device: torch.device) -> str:
+        """What the run needs on a device. Raises ResourceError if it has less."""
+        return self.method.plan(self.settings, self.data.info, device)
 
     def networks(self) -> dict[str, nn.Module]:
         """The method's networks. Raises TrainingError if a network to be averaged is missing."""
@@ -122,7 +128,7 @@ class MethodTask:
             (index * processes.count + processes.index, settings.accumulate * processes.count)
             for index in range(settings.accumulate)
         ]
-        loaded = self._loaded(datasets.Keys(start, settings.steps, settings.batch, parts))
+        loaded = self._loaded(streams.Keys(start, settings.steps, settings.batch, parts))
         for step in range(start, settings.steps):
             seed, across = data.mix(settings.seed, step), processes.mean
             yield [
@@ -130,13 +136,18 @@ class MethodTask:
                 for part in parts
             ]
 
-    def _loaded(self, keys: datasets.Keys) -> Iterator[dict[str, Any]]:
+    def _draws(self, found: Sequence[streams.Stream], seed: int) -> streams.Draws | bucketed.Arranged:
+        if self.method.data == "bucketed":
+            return bucketed.Arranged(found[0].sources[0], self.settings, seed, self._decoder)
+        return streams.Draws(found, self.settings.crop, seed, self._decoder)
+
+    def _loaded(self, keys: streams.Keys) -> Iterator[dict[str, Any]]:
         workers = self.settings.workers
         loader = DataLoader(
-            datasets.Draws(self.data.learn, self.settings.crop, self.settings.seed, self._decoder),
+            self._draws(self.data.learn, self.settings.seed),
             batch_sampler=keys,
             num_workers=workers,
-            collate_fn=datasets.stacked,
+            collate_fn=streams.stacked,
             # Not fork: it copies held locks but not the threads that would release them.
             multiprocessing_context="spawn" if workers else None,
             worker_init_fn=_start_worker,
@@ -174,10 +185,10 @@ class MethodTask:
         for network in networks.values():
             network.eval()
         device, sums = _device(networks), dict[str, float]()
-        draws = datasets.Draws(self.data.judge, self.settings.crop, _EVALUATION_SEED, self._decoder)
+        draws = self._draws(self.data.judge, _EVALUATION_SEED)
         batches = max(1, 2 * self.settings.held_back // self.settings.batch)
         for index in range(batches):
-            rows = datasets.stacked([draws[index, row] for row in range(self.settings.batch)])
+            rows = streams.stacked([draws[index, row] for row in range(self.settings.batch)])
             batch = Batch(self._placed(rows, device), index, _generator(index))
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.settings.half):
                 terms = self.method.judge(networks, batch, self.settings)
@@ -190,13 +201,18 @@ class MethodTask:
     # pictures
 
     def preview(self, networks: Mapping[str, nn.Module], path: Path) -> None:
-        """Write the preview sheet: in each row the photo, the style if there is one, and the result."""
-        if not self.sheet:
+        """Write the preview sheet: in each row the photo, the style if there is one, and the result.
+
+        Pictures from words (`samples`) have rows of their own.
+        """
+        texts = getattr(self.settings, "samples", ())
+        if not self.sheet and not texts:
             return
         with tempfile.TemporaryDirectory() as folder:
             painter = self.method.painter(networks, self.settings, Path(folder))
             device = _device(networks)
             rows = [self._row(painter, device, photo, style) for photo, style in self.sheet]
+            rows += [self._drawn(painter, device, text) for text in texts]
         width = max(row.shape[1] for row in rows)
         padded = [np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0))) for row in rows]
         with atomic(path) as temporary:
@@ -220,11 +236,18 @@ class MethodTask:
             device=device,
             dtype=compute_dtype(device),
         )
-        made = (painter(job)[0].float().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        made = _pixels(painter(job))
         if painting is None:
             return np.concatenate([photo, made], axis=1)
         width = round(painting.shape[1] * photo.shape[0] / painting.shape[0])
         return np.concatenate([photo, cv2.resize(painting, (width, photo.shape[0])), made], axis=1)
+
+    def _drawn(self, painter: Callable[[Job], Tensor], device: torch.device, text: str) -> data.Array:
+        """The picture of these words, with the size of the run's squares."""
+        canvas = torch.full((1, 3, self.settings.crop, self.settings.crop), 0.5, device=device)
+        dtype = compute_dtype(device)
+        job = Job(canvas, [], [], device, dtype, texts=[text], text_weights=[1.0], blank=True)
+        return _pixels(painter(job))
 
     def export(self, networks: Mapping[str, nn.Module], path: Path, facts: Mapping[str, Any]) -> None:
         """Write the method's exported networks as fp16 safetensors, with the training facts as metadata.
@@ -232,9 +255,11 @@ class MethodTask:
         A network whose weights do not tell its shape is built again from the settings among them.
         """
         facts = {"settings": self.settings.model_dump(), **facts}
-        metadata = {"network": self.name, "training": json.dumps(portable(facts))}
+        state = half_precision(self.method.exported(networks))
+        metadata = self.method.described(state, self.settings, self.data.info, facts)
+        metadata |= {"network": self.name, "training": json.dumps(portable(facts))}
         with atomic(path) as temporary:
-            save_file(half_precision(self.method.exported(networks)), temporary, metadata=metadata)
+            checkpoints.write_safetensors(temporary, state, metadata)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -269,6 +294,12 @@ def _small(picture: data.Array) -> data.Array:
     scale = min(1.0, _SHEET_SIDE / max(picture.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _pixels(picture: Tensor) -> data.Array:
+    """A picture (1, 3, H, W) in 0..1 as uint8 (H, W, 3)."""
+    made: data.Array = (picture[0].float().clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    return made
 
 
 def _tensor(picture: data.Array) -> Tensor:

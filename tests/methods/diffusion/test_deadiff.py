@@ -18,7 +18,7 @@ from atelier.core.errors import ResourceError, TrainingError, UsageError, Weight
 from atelier.core.progress import Event
 from atelier.images import Picture, write
 from atelier.methods.base import Batch, Context, Frame, Styles
-from atelier.training import datasets
+from atelier.training import datasets, streams
 from atelier.training.settings import DATA
 
 pytest.importorskip("diffusers")
@@ -141,8 +141,8 @@ def references(folders: dict[str, str], **more: Any) -> datasets.DataSet:
 def test_pairs_are_of_one_folder_and_single_pictures_of_one_file(folders: dict[str, str]) -> None:
     data = references(folders)
     assert str(data) == "12 targets"
-    draws = datasets.Draws(data.learn, 16, 0, datasets.Decoder(2**20))
-    drawn = datasets.stacked([draws[0, row] for row in range(300)])
+    draws = streams.Draws(data.learn, 16, 0, streams.Decoder(2**20))
+    drawn = streams.stacked([draws[0, row] for row in range(300)])
     targets, others = (drawn[name].float().mean((1, 2, 3)) for name in ("targets", "references"))
     assert [f"red {round(float(grey))}" for grey in targets] == drawn["captions"]
     # A third of 300 is 100 with a deviation of 8.
@@ -156,7 +156,7 @@ def test_pairs_are_of_one_folder_and_single_pictures_of_one_file(folders: dict[s
     single = drawn["relation"] == 2
     assert torch.equal(drawn["targets"][single], drawn["references"][single])
     only = references(folders, shares=(0, 1, 0))
-    draws = datasets.Draws(only.learn, 16, 0, datasets.Decoder(2**20))
+    draws = streams.Draws(only.learn, 16, 0, streams.Decoder(2**20))
     assert {draws[0, row]["relation"] for row in range(20)} == {1}
 
 

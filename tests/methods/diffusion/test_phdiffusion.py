@@ -19,7 +19,7 @@ from atelier.core.errors import ResourceError, TrainingError, UsageError, Weight
 from atelier.core.progress import Event
 from atelier.images import Picture, write
 from atelier.images.regions import feather
-from atelier.training import datasets
+from atelier.training import datasets, streams
 from atelier.training.settings import DATA, settings_of
 
 pytest.importorskip("diffusers")
@@ -128,8 +128,8 @@ def composites(folders: dict[str, str], **more: Any) -> datasets.DataSet:
 def test_composites_show_one_object_and_three_other_paintings(folders: dict[str, str]) -> None:
     data = composites(folders)
     assert str(data) == "2 photos, 4 paintings"
-    draws = datasets.Draws(data.learn, 56, 0, datasets.Decoder(2**20))
-    drawn = datasets.stacked([draws[0, row] for row in range(16)])
+    draws = streams.Draws(data.learn, 56, 0, streams.Decoder(2**20))
+    drawn = streams.stacked([draws[0, row] for row in range(16)])
     assert drawn["photos"].shape == drawn["paintings"].shape == (16, 3, 56, 56)
     assert drawn["others"].shape == (16, 3, 3, 56, 56)
     assert set(drawn["masks"].unique().tolist()) == {0, 255}
@@ -156,7 +156,7 @@ def test_composites_that_cannot_be_made_are_one_sentence(folders: dict[str, str]
             Path(folders["masks"]) / f"{index}.png",
             overwrite=True,
         )
-    draws = datasets.Draws(composites(folders).learn, 56, 0, datasets.Decoder(2**20))
+    draws = streams.Draws(composites(folders).learn, 56, 0, streams.Decoder(2**20))
     with pytest.raises(TrainingError, match="is black: paint each object in a shade of grey"):
         draws[0, 0]
 

@@ -45,7 +45,7 @@ def application(args: Sequence[str]) -> typer.Typer:
     shelf = [Entry(name, *command) for name, command in weights.COMMANDS.items()]
     groups = {
         "weights": ("List, download, add and verify pretrained weights.", shelf),
-        "lora": ("Look into LoRA files.", lora.COMMANDS),
+        "lora": ("Prepare pictures for a LoRA; look into, merge and extract LoRA files.", lora.COMMANDS),
         "style": ("Save styles for later use.", style.COMMANDS),
         "train": ("Train networks on your own pictures.", train.commands(line)),
         "bench": ("Compare methods on the same pictures: one grid, one table.", bench.COMMANDS),
