@@ -59,10 +59,7 @@ def planned(kind: str, latent: tuple[int, int], dtype: torch.dtype) -> int:
 
 def train(latent: tuple[int, int], dtype: torch.dtype) -> None:
     """Two steps of training a LoRA."""
-    unet, text = (
-        filled("unet", SETTINGS["unet"]).to(dtype),
-        filled("text", TEXT).to(dtype),
-    )
+    unet, text = filled("unet", SETTINGS["unet"], dtype), filled("text", TEXT, dtype)
     text.embeddings.position_ids = torch.arange(77)[None]
     networks = {"unet": unet, "text": text}
     learnt = Trained(networks, RANK, 1.0)
@@ -77,9 +74,9 @@ def train(latent: tuple[int, int], dtype: torch.dtype) -> None:
         optimiser.zero_grad()
 
 
-def filled(kind: str, settings: dict) -> torch.nn.Module:
+def filled(kind: str, settings: dict, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """A network whose weights are all one number."""
-    network = layout.empty(kind, settings).to_empty(device="cpu").requires_grad_(False)
+    network = layout.empty(kind, settings).to(dtype).to_empty(device="cpu").requires_grad_(False)
     for weight in network.parameters():
         weight.fill_(1e-3)
     return network
