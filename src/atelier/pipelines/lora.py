@@ -299,7 +299,7 @@ def block_of(layer: str) -> int | None:
 
 def _strengths(pieces: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     """The norm of the changes in each block of the UNet, and in the text encoder."""
-    squares: Counter[str] = Counter()
+    squares: dict[str, float] = {}
     for layer, one in pieces.items():
         if not {"down", "up"} <= one.keys():
             continue
@@ -310,7 +310,8 @@ def _strengths(pieces: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         rank = down.shape[0]
         scale = float(one.get("alpha", torch.tensor(rank))) / rank
         # The norm of a product of thin matrices follows from their small Gram matrices.
-        squares[name] += scale**2 * float(((up.T @ up) * (down @ down.T)).sum())
+        square = scale**2 * float(((up.T @ up) * (down @ down.T)).sum())
+        squares[name] = squares.get(name, 0.0) + square
     return {name: round(math.sqrt(value), 3) for name, value in sorted(squares.items())}
 
 

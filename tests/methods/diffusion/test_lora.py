@@ -194,7 +194,7 @@ def test_a_trained_file_tells_of_its_data_and_gives_the_same_pictures_in_diffuse
         ups = [one for name, one in state.items() if name.startswith(start) and "lora_up" in name]
         assert min(float(one.abs().max()) for one in ups) > 0
     settings: dict[str, Any] = {"pipeline": str(tiny_pipeline), "weights": str(file), "text": "art"}
-    settings |= {"steps": 4, "guidance": 3.0, "seed": 5, "size": 64, "device": "cpu"}
+    settings |= {"steps": 4, "guidance": 3.0, "seed": 5, "size": 64, "device": "cpu", "half": False}
     made = atelier.generate("lora", **settings).pixels
     plain, changed = _by_diffusers(tiny_pipeline, file)
     assert np.abs(changed - plain).max() > 0.01
@@ -334,7 +334,16 @@ def test_adapters_in_training_compute_what_the_merged_file_does(tiny_pipeline: P
             handle.remove()
         assert torch.equal(predicted(plain), before)
         lora_changes.write(trained.lora(), {}, tmp_path / "a.safetensors")
-        merged = lora.read(tmp_path / "a.safetensors", parts).changed(parts, 1.0)
+        file = tmp_path / "a.safetensors"
+        started = lora_training.Trained(networks, 2, 3.0)
+        started.load(load_file(file))
+        assert all(
+            torch.equal(one.half(), other.half())
+            for one, other in zip(started.parameters(), trained.parameters(), strict=True)
+        )
+        with pytest.raises(RuntimeError, match="other layers, ranks or alpha"):
+            lora_training.Trained(networks, 2, 1.0).load(load_file(file))
+        merged = lora.read(file, parts).changed(parts, 1.0)
         again = predicted(stable_diffusion.load(merged, torch.device("cpu"), torch.float32))
     assert not torch.allclose(live, before, atol=1e-2)
     torch.testing.assert_close(again, live, atol=2e-3, rtol=1e-3)  # the file is in half precision
