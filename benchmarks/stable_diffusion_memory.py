@@ -83,10 +83,8 @@ def planned_training(latent: tuple[int, int], dtype: torch.dtype) -> int:
 
 def train(latent: tuple[int, int], dtype: torch.dtype) -> None:
     """Two steps of training a LoRA."""
-    unet, text = (
-        filled(layout.empty("unet", SETTINGS["unet"])).to(dtype),
-        filled(layout.empty("text", TEXT)).to(dtype),
-    )
+    unet = filled(layout.empty("unet", SETTINGS["unet"]), dtype)
+    text = filled(layout.empty("text", TEXT), dtype)
     text.embeddings.position_ids = torch.arange(77)[None]
     networks = {"unet": unet, "text": text}
     learnt = Trained(networks, RANK, 1.0)
@@ -101,9 +99,9 @@ def train(latent: tuple[int, int], dtype: torch.dtype) -> None:
         optimiser.zero_grad()
 
 
-def filled(network: torch.nn.Module) -> torch.nn.Module:
+def filled(network: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """The network on the CPU, all weights alike."""
-    network = network.to_empty(device="cpu").requires_grad_(False).eval()
+    network = network.to(dtype).to_empty(device="cpu").requires_grad_(False).eval()
     for weight in network.parameters():
         weight.fill_(1e-3)
     return network

@@ -31,6 +31,7 @@ USAGE, INPUT, WEIGHTS, OUTPUT, RESOURCE, TRAINING = 2, 3, 4, 5, 6, 7
 PAIR = "stylize photo.png -s style.png -o out.png"
 TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 1 --coarse-iterations 1"
 PAINT = f"{PAIR} {TINY}"
+LORA = "train lora --pictures set --pipeline xl.safetensors"
 WORDS = "stylize photo.png --text red -o out.png"
 RECIPE = {"method": "gatys", "knobs": {}, "controls": {}, "versions": {}, "machine": {}}
 METHOD = '''
@@ -185,6 +186,23 @@ def _input_changed(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 def _replay_exists(folder: Path, patch: pytest.MonkeyPatch) -> None:
     shutil.copy(_made(folder, {}), folder / "made-replay.png")
+
+
+def _set(*captions: str | None, damaged: bool = False) -> Prepare:
+    """A training set `set` of one picture for each caption, and a file `xl.safetensors` of SDXL."""
+
+    def prepare(folder: Path, patch: pytest.MonkeyPatch) -> None:
+        (folder / "set").mkdir()
+        for index, text in enumerate(captions):
+            shutil.copy(folder / "photo.png", folder / "set" / f"{index}.png")
+            if text is not None:
+                (folder / "set" / f"{index}.txt").write_text(text)
+        if damaged:
+            (folder / "set" / "0.png").write_bytes(b"no picture")
+        save_file({"conditioner.embedders.0.weight": torch.zeros(2)}, folder / "xl.safetensors")
+        save_file({"lora_te2_x.lora_up.weight": torch.zeros(2, 2)}, folder / "xl-lora.safetensors")
+
+    return prepare
 
 
 def _brush(body: str) -> Prepare:
@@ -387,6 +405,22 @@ TABLE = [
     Row("examples-file", "examples photo.png", OUTPUT, "Not a directory"),
     Row("demo-quality", "demo new --quality drfat", USAGE, "did you mean 'draft'?"),
     Row("demo-file", "demo photo.png", OUTPUT, "cannot use 'photo.png' (file exists)"),
+    # LoRA
+    Row("lora-none", "lora data nosuch", INPUT, "the folder 'nosuch' does not exist"),
+    Row("lora-empty", "lora data set", INPUT, "'set' has no pictures", _set()),
+    Row("lora-swap", "lora tags set --replace sky", USAGE, "'sky' is no replacement: use OLD=NEW", _set("a")),
+    Row("lora-bare", "lora tags set --remove a", USAGE, "would become empty", _set("a", "a, b")),
+    Row("lora-exists", "lora crop set set", OUTPUT, "'set' exists", _set("a")),
+    Row("lora-damaged", "lora crop set new", TRAINING, "cannot be decoded", _set("a", damaged=True)),
+    Row("lora-few", LORA, TRAINING, "3 pictures are too few for a LoRA", _set("a", "b", "c")),
+    Row("lora-caption", LORA, TRAINING, "3.png has no caption: write 3.txt", _set("a", "b", "c", None)),
+    Row("lora-blank", LORA, TRAINING, "0.txt is empty", _set("", "b", "c", "d")),
+    Row("lora-cut", LORA, TRAINING, "it is not a picture", _set(*"abcd", damaged=True)),
+    Row("lora-xl", LORA, WEIGHTS, "a model of the SDXL series", _set(*"abcd")),
+    Row("lora-xl-file", "lora inspect xl-lora.safetensors", WEIGHTS, "is a LoRA for SDXL", _set("a")),
+    Row("merge-xl", "lora merge xl.safetensors --lora a -o b.safetensors", WEIGHTS, "SDXL series", _set("a")),
+    Row("merge-none", "lora merge xl.safetensors -o b", USAGE, "there is nothing to merge", _set("a")),
+    Row("merge-share", "lora merge a --lora b=x -o c", USAGE, "'x' is no share: use --lora FILE=NUMBER"),
     Row("train-bare", "train encoder", USAGE, "--photos is required but was not given"),
     Row("train-one", "train encoder --photos a.npz", USAGE, "--validation is required"),
     Row(

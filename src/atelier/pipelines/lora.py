@@ -263,17 +263,60 @@ def inspect(name: str | Path) -> dict[str, Any]:
     alphas = sorted({float(state[key]) for key, (_, role) in roles.items() if role == "alpha"})
     layers = {layer for layer, role in roles.values() if role == "down"}
     text = sum(layer.startswith(("lora_te", "text_encoder")) for layer in layers)
+    pieces: dict[str, dict[str, Tensor]] = {}
+    for key, (layer, role) in roles.items():
+        pieces.setdefault(layer, {})[role] = state[key]
     return {
         "layout": layout_of(state),
         "layers": {"unet": len(layers) - text, "text encoder": text},
         "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
         "alphas": alphas,
+        "strength": _strengths(pieces),
         "base model": metadata.get("ss_base_model_version")
         or metadata.get("modelspec.architecture")
         or "not said",
         "trigger": metadata.get("modelspec.trigger_phrase", ""),
         "tags": dict(_tags(metadata).most_common(20)),
     }
+
+
+def block_of(layer: str) -> int | None:
+    """The number of the UNet's block that a layer is in, 0..24 with the middle at 12; None for other layers.
+
+    >>> block_of("down_blocks.1.attentions.0.proj_in"), block_of("lora_unet_mid_block_resnets_0_conv1")
+    (4, 12)
+    """
+    if re.search(r"(^|[._])mid_block[._]", layer):
+        return 12
+    parts = r"(down|up)_blocks[._](\d)[._](resnets|attentions|downsamplers|upsamplers)[._](\d)"
+    found = re.search(parts, layer)
+    if not found:
+        return None
+    # Samplers close their level of three blocks.
+    place = 2 if found[3].endswith("samplers") else int(found[4])
+    return 3 * int(found[2]) + place + (1 if found[1] == "down" else 13)
+
+
+def _strengths(pieces: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+    """The norm of the changes in each block of the UNet, and in the text encoder."""
+    squares: dict[str, float] = {}
+    for layer, one in pieces.items():
+        if not {"down", "up"} <= one.keys():
+            continue
+        block = block_of(layer)
+        text = layer.startswith(("lora_te", "text_encoder"))
+        name = "text" if text else "other" if block is None else _block_name(block)
+        down, up = (one[role].double().flatten(1) for role in ("down", "up"))
+        rank = down.shape[0]
+        scale = float(one.get("alpha", torch.tensor(rank))) / rank
+        # The norm of a product of thin matrices follows from their small Gram matrices.
+        square = scale**2 * float(((up.T @ up) * (down @ down.T)).sum())
+        squares[name] = squares.get(name, 0.0) + square
+    return {name: round(math.sqrt(value), 3) for name, value in sorted(squares.items())}
+
+
+def _block_name(block: int) -> str:
+    return "middle" if block == 12 else f"in {block:02}" if block < 12 else f"out {block - 13:02}"
 
 
 def _tags(metadata: Mapping[str, str]) -> Counter[str]:

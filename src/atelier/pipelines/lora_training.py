@@ -81,9 +81,10 @@ class Trained(torch.nn.Module):
     def load(self, state: State) -> None:
         """Take the tensors of a file to continue a LoRA. Raises RuntimeError for other layers or ranks."""
         wanted = self.lora().state()
+        alphas = {float(one) for name, one in state.items() if name.endswith(".alpha")}
         shapes = {name: one.shape for name, one in state.items()}
-        if shapes != {name: one.shape for name, one in wanted.items()}:
-            raise RuntimeError("the file has other layers or ranks")
+        if shapes != {name: one.shape for name, one in wanted.items()} or alphas != {self.alpha}:
+            raise RuntimeError("the file has other layers, ranks or alpha")
         for name, pair in self.pairs.items():
             down, up = pair.parameters()
             down.copy_(state[f"{name}.lora_down.weight"])

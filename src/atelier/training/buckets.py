@@ -64,8 +64,10 @@ class Buckets:
         upscale: bool = True,
         single: bool = False,
     ) -> Buckets:
-        """Buckets of the area of a square; the limits follow a square that is beyond them."""
-        return cls((side, side), min(least, side), max(most, side), min(step, side), upscale, single)
+        """Buckets of the area of a square, with limits that suit squares beyond the usual ones."""
+        step = min(step, side)
+        least = least if least <= side else max(step, side // 2 // step * step)
+        return cls((side, side), least, max(most, side), step, upscale, single)
 
     @cached_property
     def sizes(self) -> list[Size]:

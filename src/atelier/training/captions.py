@@ -164,7 +164,10 @@ class Edit:
         gone = {one.strip().lower() for one in (*self.removed, *self.first)}
         found = [swaps.get(tag.lower(), tag) for tag in tags(text)]
         kept = [*self.first, *(tag for tag in found if tag and tag.lower() not in gone), *self.last]
-        return ", ".join(dict.fromkeys(one.strip() for one in kept))
+        once: dict[str, str] = {}
+        for tag in kept:
+            once.setdefault(tag.strip().lower(), tag.strip())
+        return ", ".join(once.values())
 
 
 @dataclass(frozen=True)

@@ -78,11 +78,12 @@ class MethodTask:
 
     def _start(self, networks: Mapping[str, nn.Module]) -> None:
         """Load the weights to start from. Raises TrainingError if they belong to another network."""
-        if len(self.averaged) != 1:
+        names = self.averaged or tuple(networks)
+        if len(names) != 1:
             raise TrainingError(f"{self.name} trains several networks: it cannot start from one weights file")
         state = {name: tensor.float() for name, tensor in load(self.settings.start).items()}
         try:
-            self.method.start(networks[self.averaged[0]], state)
+            self.method.start(networks[names[0]], state)
         except (RuntimeError, WeightsError) as error:
             raise TrainingError(
                 f"{self.settings.start} does not hold a network of {self.name} with these settings"
