@@ -122,7 +122,7 @@ class Stream:
         return found
 
 
-class Styles(Stream):
+class StyleGroups(Stream):
     """Paintings, one source a style; each comes with three of other styles."""
 
     def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _composites(settings: Any) -> Read:
     styles = tuple(Source(rows, _whole(settings), 1.0, whole=True) for rows in _groups(settings.paintings))
     if len(styles) < 2:
         raise TrainingError(f"{settings.paintings} has one style: use a sub-folder for each of several")
-    return (Stream("photos", (photos,)), Styles("paintings", styles)), DataInfo()
+    return (Stream("photos", (photos,)), StyleGroups("paintings", styles)), DataInfo()
 
 
 def _references(settings: Any) -> Read:
