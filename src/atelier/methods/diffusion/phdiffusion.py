@@ -8,8 +8,9 @@ Differences from the paper, which `--quality published` undoes: the authors' sam
 asks the network one step too early from the third call on, and is mended here; the untouched painting is put
 back round the object, because the VAE alone changes it; the pipeline is version 1.5. Pictures keep their
 shape, where the published code takes squares of 512 px. Training has two forms, too (`phdiffusion_losses`),
-and the ablations of the paper as `--variant`. Foregrounds of the published training are objects of COCO that
-cover 5 to 30% of a photo, in paintings of WikiArt.
+and the ablations of the paper as `--variant`: without each loss, without each attention, and whole, in an
+order of ours. Foregrounds of the published training are objects of COCO that cover 5 to 30% of a photo, in
+paintings of WikiArt.
 """
 
 from __future__ import annotations
