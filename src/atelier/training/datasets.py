@@ -16,7 +16,7 @@ from atelier.core.errors import TrainingError, first_line
 from atelier.images import READABLE, Picture, fit
 from atelier.methods.trainable import DataInfo
 from atelier.training import data
-from atelier.training.streams import Entry, Pairs, Source, Stream, Styles
+from atelier.training.streams import Entry, Pairs, Source, Stream, StyleGroups
 
 #: Decoded pictures are shrunk to this short side. Paintings stay larger: their crops zoom in further.
 _SHORT_SIDE, _PAINTING_SHORT_SIDE = 512, 640
@@ -150,7 +150,7 @@ def _composites(settings: Any) -> Read:
     styles = tuple(Source(rows, _whole(settings), 1.0, whole=True) for rows in _groups(settings.paintings))
     if len(styles) < 2:
         raise TrainingError(f"{settings.paintings} has one style: use a sub-folder for each of several")
-    return (Stream("photos", (photos,)), Styles("paintings", styles)), DataInfo()
+    return (Stream("photos", (photos,)), StyleGroups("paintings", styles)), DataInfo()
 
 
 def _references(settings: Any) -> Read:

@@ -130,7 +130,7 @@ class Stream:
         return found
 
 
-class Styles(Stream):
+class StyleGroups(Stream):
     """Paintings, one source a style; each comes with three of other styles."""
 
     def drawn(self, crop: int, decoder: Decoder, generator: torch.Generator) -> dict[str, Any]:

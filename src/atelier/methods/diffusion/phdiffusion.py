@@ -8,8 +8,9 @@ Differences from the paper, which `--quality published` undoes: the authors' sam
 asks the network one step too early from the third call on, and is mended here; the untouched painting is put
 back round the object, because the VAE alone changes it; the pipeline is version 1.5. Pictures keep their
 shape, where the published code takes squares of 512 px. Training has two forms, too (`phdiffusion_losses`),
-and the ablations of the paper as `--variant`. Foregrounds of the published training are objects of COCO that
-cover 5 to 30% of a photo, in paintings of WikiArt.
+and the ablations of the paper as `--variant`: without each loss, without each attention, and whole, in an
+order of ours. Foregrounds of the published training are objects of COCO that cover 5 to 30% of a photo, in
+paintings of WikiArt.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from atelier.core.errors import TrainingError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -152,6 +154,7 @@ class Phdiffusion(Method):
     def __init__(self) -> None:
         self._frozen: dict[torch.device, StableDiffusion] = {}
         self._attached: Injection | None = None
+        self._encoder: Any = None
 
     def weights(self, knobs: Phdiffusion.Knobs) -> Sequence[str]:
         return (knobs.pipeline, knobs.weights)
@@ -168,12 +171,15 @@ class Phdiffusion(Method):
 
         latent.require()
         parts = stable_diffusion_layout.find(training.pipeline)
+        if parts.target != "eps":
+            raise TrainingError("phdiffusion trains beside networks that predict noise, as those of 1.x do")
         widths = tuple(parts.unet.settings["block_out_channels"])
         made = torch.nn.Module()
         made.model = PhDiffusion(
             Shape(widths, max(1, len(widths) // 2), _branches(training.variant), training.residual)
         )
-        made.projection = projection(features.load(training.encoder).channels(CONTRAST))
+        self._encoder = features.load(training.encoder)
+        made.projection = projection(self._encoder.channels(CONTRAST))
         made.projection.requires_grad_(training.form == "correct")
         return made
 
@@ -184,7 +190,6 @@ class Phdiffusion(Method):
         return {"network": torch.optim.AdamW(learnt, lr=training.learning_rate)}
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, Tensor]:
-        from atelier import features
         from atelier.maths import diffusion
 
         painting, mask = batch["paintings"], (batch["masks"] >= 0.5).to(batch["paintings"])
@@ -199,7 +204,7 @@ class Phdiffusion(Method):
         terms = {"error": training.noise_weight * (found - noise).square().mean()}
         predicted = diffusion.clean_of(pipeline.schedule, "eps", noisy, found, times)
         made = 2 * pipeline.decode(predicted, clamp=False) - 1
-        seen = Losses(features.load(training.encoder).prepare(made.device), network.projection, training.form)
+        seen = Losses(self._encoder.prepare(made.device), network.projection, training.form)
         return terms | self._seen(seen, made, composite, batch, mask, training)
 
     def _seen(
@@ -385,8 +390,8 @@ class _Painting:
 
         knobs, room = self.knobs, self.room
         widths = tuple(room.parts.unet.settings["block_out_channels"])
-        print_ = weights.fingerprint(knobs.weights)
-        key = ("phdiffusion", knobs.weights, print_, knobs.residual, widths, room.device, room.dtype)
+        mark = weights.fingerprint(knobs.weights)
+        key = ("phdiffusion", knobs.weights, mark, knobs.residual, widths, room.device, room.dtype)
         return MODELS.get(
             key,
             lambda: phdiffusion.read(
@@ -421,7 +426,7 @@ class _Painting:
         steps: Sequence[Call],
         events: latent.Steps,
     ) -> Tensor:
-        from atelier.maths import samplers
+        from atelier.maths import ddim, samplers
 
         clean = pipeline.encode(picture)
         held = Held(clean, mask.to(clean), samplers.seeded(self.seed))
@@ -429,7 +434,9 @@ class _Painting:
         made = clean
 
         def predict(latents: Tensor, time: int) -> Tensor:
-            return pipeline.predict(latents, time, words)
+            """The noise, whatever the network predicts."""
+            output, left = pipeline.predict(latents, time, words), pipeline.schedule.alphas_cumprod[time]
+            return ddim.parted(latents, output, float(left), pipeline.target)[1]
 
         for found in plms(held.start(steps[0].time), steps, predict, held):
             made = found.latent
