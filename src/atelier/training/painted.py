@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from atelier.core.atomic import atomic
-from atelier.core.progress import Progress
+from atelier.core.progress import Event, Progress
 from atelier.training import data
 from atelier.training.processes import Processes
 from atelier.training.streams import Decoder, Entry, Stream
@@ -39,8 +39,8 @@ class Painter:
         entries = [entry for stream in streams for source in stream.sources for entry in source.entries]
         mine = entries[processes.index :: processes.count]
         self.folder.mkdir(parents=True, exist_ok=True)
-        for index, entry in enumerate(mine):
-            self._one(entry, progress.part(index, len(mine)))
+        for number, entry in enumerate(mine, start=1):
+            self._one(entry, f"painting photo {number} of {len(mine)}", progress)
             if progress.stopped:
                 break
         return not processes.anyone(progress.stopped)
@@ -69,14 +69,17 @@ class Painter:
         digest.update(self.decoder(entry, 1 << 20).tobytes())
         return self.folder / f"{entry.path.stem}-{digest.hexdigest()[:16]}.png"
 
-    def _one(self, entry: Entry, progress: Progress) -> None:
+    def _one(self, entry: Entry, stage: str, progress: Progress) -> None:
         path = self._file(entry)
         if path.exists():
-            progress.report(1, 1, stage="painting photos")
             return
+
+        def forward(event: Event) -> bool:
+            return progress.report(event.done, event.total, stage=f"{stage}, {event.stage}")
+
         photo = self._photo(entry)
         given = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-        made = self.paint(given, progress)[0].float().clamp(0, 1).cpu()
+        made = self.paint(given, Progress(forward))[0].float().clamp(0, 1).cpu()
         if progress.stopped:  # the painting is not finished
             return
         pixels = (255 * made).round().byte().permute(1, 2, 0).numpy()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
-from atelier.core.progress import Event, Progress
+from atelier.core.progress import Progress
 from atelier.features.vgg import TINY
 from atelier.images import Picture, write
 from atelier.methods.base import Job
@@ -77,8 +77,8 @@ def test_a_chain_that_is_stopped_ends_with_the_same_bits(
 ) -> None:
     """Stopped within a painting, between two, and within the training."""
     stops = (
-        lambda event: event.stage != "painting photos" and event.done < 3,
-        lambda event: len(list((tmp_path / "parts" / "painted").iterdir())) < 1,
+        lambda event: not event.stage.startswith("painting photo 1 of 2, "),
+        lambda event: not event.stage.startswith("painting photo 2 of 2, "),
         lambda event: not (event.stage == "training" and event.done == 2),
     )
     small = {"painted_most": 2}
@@ -127,16 +127,14 @@ def test_paintings_are_made_once_and_again_for_other_settings(
 ) -> None:
     place = SimpleNamespace(count=1, index=0, device=torch.device("cpu"), anyone=bool)
 
-    def made(**more: Any) -> list[Event]:
-        events: list[Event] = []
-        swapped_task(folder, tiny_encoder, **more).make(tmp_path / "run", place, Progress(events.append))
-        return events
+    def made(**more: Any) -> None:
+        assert swapped_task(folder, tiny_encoder, **more).make(tmp_path / "run", place, Progress())
 
     made()
     first = files(tmp_path / "run")
     assert len(first) == 3
     times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "painted").iterdir())]
-    assert [(event.done, event.total) for event in made()] == [(1, 3), (2, 3), (3, 3)]
+    made()
     assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "painted").iterdir())]
     made(painted_side=48)
     write(Picture.of(np.ascontiguousarray(painting[::-1])), folder / "style.png", overwrite=True)

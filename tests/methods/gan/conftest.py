@@ -49,6 +49,17 @@ class Shapes:
         return torch.cdist((pictures * shares).sum((2, 3)), torch.tensor(list(COLOURS.values()))).argmin(1)
 
     @classmethod
+    def coloured(cls, painted: Callable[[Tensor, str], Tensor], side: int) -> float:
+        """The share of new pictures in the colour that is asked for; `painted` as in `accuracy`."""
+        with torch.no_grad():
+            right = [
+                cls.named(painted(cls.drawn(20, side, own, 7)[0], wanted).clamp(0, 1)) == index
+                for own in COLOURS
+                for index, wanted in enumerate(COLOURS)
+            ]
+        return float(torch.cat(right).float().mean())
+
+    @classmethod
     def accuracy(cls, painted: Callable[[Tensor, str], Tensor], side: int) -> tuple[float, float]:
         """The shares of new pictures in the colour that is asked for, and with the shape that they had.
 
