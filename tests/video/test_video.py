@@ -220,7 +220,13 @@ def test_a_killed_run_goes_on_at_the_frame(boiling: Path, clip: Path, tmp_path: 
 def test_stopping_at_once_leaves_nothing_to_play(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         make(clip, tmp_path / "made.mp4", progress=stopping(1))
-    assert not (tmp_path / "made.mp4").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4"}
+
+
+def test_a_finished_video_is_not_replaced_by_going_on(clip: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "made.mp4", scene(2))
+    with pytest.raises(OutputError, match="exists"):
+        make(clip, tmp_path / "made.mp4", resume=True)
 
 
 # bad input

@@ -94,15 +94,20 @@ def stylize_video(
         raise UsageError(f"steady = {steady} is not allowed: it is 0 to 1")
     source = open_clip(clip, None if rate is None else _rate(rate))
     target = Target(Path(output), source, sound)
-    target.check(overwrite=overwrite or resume)
+    folder = target.path.with_name(f"{target.path.name}.parts")
+    target.check(overwrite=overwrite or (resume and folder.exists()))
     encoder = codecs.codec_for(target.path, codec, crf)
     stylizer = Stylizer(style, text=text, method=method, quality=quality, **settings)
     size = _fix_size(stylizer, source, even=target.kind == "video")
-    work = Work(target.path.with_name(f"{target.path.name}.parts"), encoder, source.rate, size)
+    work = Work(folder, encoder, source.rate, size)
     seen = _Seen(source, stylizer, size, None if mask is None else Picture.of(mask, data=True))
     recipe = seen.recipe(steady, encoder)
     work.begin(recipe, resume=resume, overwrite=overwrite)
-    complete = _paint(seen, Painter(seen.painted, steady), work, Progress(progress))
+    try:
+        complete = _paint(seen, Painter(seen.painted, steady), work, Progress(progress))
+    finally:
+        if not work.done:
+            work.remove()
     state = work.state
     if state is None:
         raise Cancelled("stopped before the first frame was finished; nothing was written")

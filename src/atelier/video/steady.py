@@ -3,8 +3,8 @@
 A method paints every frame anew, and where its choices change from frame to frame the picture flickers. Here
 the last result is moved along the flow, and counts as much as the place still looks the same (Ruder et al.,
 "Artistic style transfer for videos", 2016, use the same flow and visibility as a loss). Averaging paint that
-does not lie in the same place loses contrast, so fine detail is brought back towards the contrast of the frame as
-painted.
+does not lie in the same place loses contrast, so fine detail is brought back towards the contrast of the
+frame as painted.
 """
 
 from __future__ import annotations
