@@ -273,3 +273,21 @@ def test_times_that_a_file_does_not_have_are_made_up(tmp_path: Path) -> None:
     made = make(clip, tmp_path / "made.mkv")
     times = [time for _, time in packets(made.path, "video")]
     assert all(a < b for a, b in pairwise(times))
+
+
+def test_subtitles_are_copied(clip: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,350 --> 00:00:00,500\nAgain\n")
+    spoken = tmp_path / "spoken.mkv"
+    with av.open(str(clip)) as source, av.open(str(lines)) as words, av.open(str(spoken), "w") as out:
+        for container, stream in ((source, source.streams.video[0]), (words, words.streams.subtitles[0])):
+            copy = out.add_stream_from_template(stream)
+            for packet in container.demux(stream):
+                if packet.size:
+                    packet.stream = copy
+                    out.mux(packet)
+    made = make(spoken, tmp_path / "made.mkv")
+    assert [data for data, _ in packets(made.path, "subtitles")] == [b"Hello", b"Again"]
+    assert packets(made.path, "subtitles") == packets(spoken, "subtitles")
+    with pytest.raises(UsageError, match=r"does not hold the clip's subtitle \(srt\)"):
+        make(spoken, tmp_path / "made.mp4")

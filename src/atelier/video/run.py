@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -175,7 +175,9 @@ def _paint(seen: _Seen, painter: Painter, work: Work, watch: Progress) -> bool:
     with closing(_ahead(_frames(seen, work.done))) as frames:
         for now in frames:
             listener = _steps(watch, now.index, seen.clip.frames)
-            last = None if now.before is None or now.motion is None else (now.before, work.state, now.motion)
+            last = None
+            if now.before is not None and now.motion is not None and work.state is not None:
+                last = (now.before, work.state, now.motion)
             picture, state = painter.paint(now.pixels, last, listener)
             if watch.stopped:
                 return False
@@ -198,7 +200,7 @@ def _frames(seen: _Seen, done: int) -> Iterator[_Next]:
         before = pixels
 
 
-def _ahead(frames: Iterator[_Next]) -> Iterator[_Next]:
+def _ahead(frames: Iterator[_Next]) -> Generator[_Next, None, None]:
     """The same frames, each read and its motion computed while the one before is painted."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, frames, None)
