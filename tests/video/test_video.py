@@ -280,8 +280,9 @@ def test_subtitles_are_copied(clip: Path, tmp_path: Path) -> None:
     lines.write_text("1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,350 --> 00:00:00,500\nAgain\n")
     spoken = tmp_path / "spoken.mkv"
     with av.open(str(clip)) as source, av.open(str(lines)) as words, av.open(str(spoken), "w") as out:
-        for container, stream in ((source, source.streams.video[0]), (words, words.streams.subtitles[0])):
-            copy = out.add_stream_from_template(stream)
+        streams = ((source, source.streams.video[0]), (words, words.streams.subtitles[0]))
+        copies = [out.add_stream_from_template(stream) for _, stream in streams]
+        for (container, stream), copy in zip(streams, copies, strict=True):
             for packet in container.demux(stream):
                 if packet.size:
                     packet.stream = copy
