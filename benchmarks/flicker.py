@@ -1,6 +1,6 @@
 """The flicker of clips by methods: each frame alone, and held steady by the motion.
 
-    python benchmarks/flicker.py --style PAINTING --methods adain nnst_d -- CLIP...
+    python benchmarks/flicker.py CLIP... --style PAINTING --methods adain nnst_d
 
 Flicker is the warping error over visible pixels (Lai et al. 2018, eq. 5), in units of the clip's own. With
 `--strips FOLDER`, frames at equal distances are written side by side: the clip, each frame alone, steady.

@@ -57,7 +57,7 @@ def test_detail_keeps_the_contrast_of_the_frame_as_painted() -> None:
     for _ in range(12):
         last = steadied(painted + 0, last, still((64, 64)), 0.9)
         painted = random.uniform(0.3, 0.7, (64, 64, 3)).astype(np.float32)
-    assert last.std() > 0.8 * painted.std()
+    assert last.std() > 0.75 * painted.std()
 
 
 def test_flicker_of_a_clip_as_it_is_equals_that_of_the_clip() -> None:

@@ -220,7 +220,13 @@ def test_a_killed_run_goes_on_at_the_frame(boiling: Path, clip: Path, tmp_path: 
 def test_stopping_at_once_leaves_nothing_to_play(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         make(clip, tmp_path / "made.mp4", progress=stopping(1))
-    assert not (tmp_path / "made.mp4").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4"}
+
+
+def test_a_finished_video_is_not_replaced_by_going_on(clip: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "made.mp4", scene(2))
+    with pytest.raises(OutputError, match="exists"):
+        make(clip, tmp_path / "made.mp4", resume=True)
 
 
 # bad input
@@ -267,3 +273,22 @@ def test_times_that_a_file_does_not_have_are_made_up(tmp_path: Path) -> None:
     made = make(clip, tmp_path / "made.mkv")
     times = [time for _, time in packets(made.path, "video")]
     assert all(a < b for a, b in pairwise(times))
+
+
+def test_subtitles_are_copied(clip: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,100 --> 00:00:00,300\nHello\n\n2\n00:00:00,350 --> 00:00:00,500\nAgain\n")
+    spoken = tmp_path / "spoken.mkv"
+    with av.open(str(clip)) as source, av.open(str(lines)) as words, av.open(str(spoken), "w") as out:
+        streams = ((source, source.streams.video[0]), (words, words.streams.subtitles[0]))
+        copies = [out.add_stream_from_template(stream) for _, stream in streams]
+        for (container, stream), copy in zip(streams, copies, strict=True):
+            for packet in container.demux(stream):
+                if packet.size:
+                    packet.stream = copy
+                    out.mux(packet)
+    made = make(spoken, tmp_path / "made.mkv")
+    assert [data for data, _ in packets(made.path, "subtitles")] == [b"Hello", b"Again"]
+    assert packets(made.path, "subtitles") == packets(spoken, "subtitles")
+    with pytest.raises(UsageError, match=r"does not hold the clip's subtitle \(srt\)"):
+        make(spoken, tmp_path / "made.mp4")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atelier.core.errors import AtelierError, InputError, OutputError, UsageError
+from atelier.core.errors import AtelierError, InputError, OutputError, ResourceError, UsageError
 from atelier.images import MAX_PIXELS, READABLE, Picture, check_writable, read_recipe, write
 
 if TYPE_CHECKING:
@@ -195,6 +195,8 @@ class _Failing:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+            error = ResourceError(f"there is not enough memory for '{self.name}': use a smaller size")
         if not isinstance(error, AtelierError) or isinstance(error, UsageError):
             return False
         self.report.failed[self.name] = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -94,15 +94,20 @@ def stylize_video(
         raise UsageError(f"steady = {steady} is not allowed: it is 0 to 1")
     source = open_clip(clip, None if rate is None else _rate(rate))
     target = Target(Path(output), source, sound)
-    target.check(overwrite=overwrite or resume)
+    folder = target.path.with_name(f"{target.path.name}.parts")
+    target.check(overwrite=overwrite or (resume and folder.exists()))
     encoder = codecs.codec_for(target.path, codec, crf)
     stylizer = Stylizer(style, text=text, method=method, quality=quality, **settings)
     size = _fix_size(stylizer, source, even=target.kind == "video")
-    work = Work(target.path.with_name(f"{target.path.name}.parts"), encoder, source.rate, size)
+    work = Work(folder, encoder, source.rate, size)
     seen = _Seen(source, stylizer, size, None if mask is None else Picture.of(mask, data=True))
     recipe = seen.recipe(steady, encoder)
     work.begin(recipe, resume=resume, overwrite=overwrite)
-    complete = _paint(seen, Painter(seen.painted, steady), work, Progress(progress))
+    try:
+        complete = _paint(seen, Painter(seen.painted, steady), work, Progress(progress))
+    finally:
+        if not work.done:
+            work.remove()
     state = work.state
     if state is None:
         raise Cancelled("stopped before the first frame was finished; nothing was written")
@@ -170,7 +175,9 @@ def _paint(seen: _Seen, painter: Painter, work: Work, watch: Progress) -> bool:
     with closing(_ahead(_frames(seen, work.done))) as frames:
         for now in frames:
             listener = _steps(watch, now.index, seen.clip.frames)
-            last = None if now.before is None or now.motion is None else (now.before, work.state, now.motion)
+            last = None
+            if now.before is not None and now.motion is not None and work.state is not None:
+                last = (now.before, work.state, now.motion)
             picture, state = painter.paint(now.pixels, last, listener)
             if watch.stopped:
                 return False
@@ -193,7 +200,7 @@ def _frames(seen: _Seen, done: int) -> Iterator[_Next]:
         before = pixels
 
 
-def _ahead(frames: Iterator[_Next]) -> Iterator[_Next]:
+def _ahead(frames: Iterator[_Next]) -> Generator[_Next, None, None]:
     """The same frames, each read and its motion computed while the one before is painted."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, frames, None)

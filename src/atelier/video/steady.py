@@ -3,8 +3,8 @@
 A method paints every frame anew, and where its choices change from frame to frame the picture flickers. Here
 the last result is moved along the flow, and counts as much as the place still looks the same (Ruder et al.,
 "Artistic style transfer for videos", 2016, use the same flow and visibility as a loss). Averaging paint that
-does not lie in the same place loses contrast, so fine detail is brought back to the contrast of the frame as
-painted.
+does not lie in the same place loses contrast, so fine detail is brought back towards the contrast of the
+frame as painted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from atelier.core.progress import Listener
 
-#: Radius in pixels of the fine detail whose contrast is kept, and the most that it is amplified in a frame.
-_FINE, _MOST = 1.0, 1.25
-
+#: Radius in pixels of fine detail, the share of its contrast that is kept, and the most that it is amplified
+#: in a frame. To keep all would amplify what flickers.
+_FINE, _KEPT, _MOST = 1.0, 0.88, 1.25
 #: Side in pixels of a neighbourhood, and the change of its mean in 0..1 at which paint counts for half.
-_NEAR, _OTHER = 15, 0.15
+_NEAR, _OTHER = 15, 0.2
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def steadied(painted: Floats, last: Floats, motion: Motion, steady: float) -> Fl
     share = (steady * motion.trust * _alike(change))[..., None]
     mixed = painted + share * change
     detail, wanted = _detail(mixed), _detail(painted)
-    gain = float(np.clip(wanted.std() / max(float(detail.std()), 1e-6), 1, _MOST))
+    gain = float(np.clip(_KEPT * wanted.std() / max(float(detail.std()), 1e-6), 1, _MOST))
     result: Floats = np.clip(mixed + (gain - 1) * detail, 0, 1, dtype=np.float32)
     return result
 
