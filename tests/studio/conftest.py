@@ -95,7 +95,9 @@ class Client:
         return self.ask(path, method="POST", body=body, headers={"Content-Type": kind, **headers})
 
     def stylize(self, *fields: tuple[str, Any]) -> Answer:
-        return self.post("/api/stylize", fields)
+        """Ask for a picture, and wait for it as long as a busy machine needs unless told otherwise."""
+        waits = any(name == "wait" for name, _ in fields)
+        return self.post("/api/stylize", fields if waits else [*fields, ("wait", "60")])
 
     def get(self, path: str, **query: Any) -> Answer:
         return self.ask(f"{path}?{urllib.parse.urlencode(query)}" if query else path)

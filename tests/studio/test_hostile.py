@@ -85,6 +85,14 @@ def raw(*pieces: bytes, pause: float = 0.0, listen: bool = True) -> Ask:
     return ask
 
 
+def array(values: Any) -> bytes:
+    """A .npy file; one of objects is a pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=True)
+    return buffer.getvalue()
+
+
+PICKLED = array(np.array([{"a": 1}], dtype=object))
 START = (
     b"POST /api/stylize HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     b"Content-Type: multipart/form-data; boundary=frontier\r\n"
@@ -183,6 +191,11 @@ CASES: Mapping[str, tuple[Ask, int, str]] = {
     "no type at all": (body(FORM, None), 415, "of no type"),
     "a file as the method": (form(PHOTO, ("method", ("m", b"adain"))), 422, "takes no file 'method'"),
     "two photos": (form(PHOTO, PHOTO, CHEAP), 422, "2 were sent as 'content'"),
+    "a pickle as an array": (
+        form(PHOTO, STYLE, ("method", "cap_vstnet"), ("label_affinity", ("a.npy", PICKLED))),
+        415,
+        "label_affinity' is not a .npy file of numbers",
+    ),
     # knobs
     "a knob misspelt": (photo(strenght="0.5"), 422, "did you mean 'strength'?"),
     "a method misspelt": (photo(method="gatis"), 422, "did you mean 'gatys'?"),

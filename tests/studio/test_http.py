@@ -51,6 +51,19 @@ def test_settings_may_be_json_and_the_format_is_chosen(client: Client) -> None:
     assert (decode_recipe(as_fields.body, "made") or {})["controls"] == recipe["controls"]
 
 
+def test_a_knob_that_names_files_takes_the_files(client: Client) -> None:
+    labels = encoded(Image.new("RGB", (24, 16), (0, 0, 0)))
+    fields = [PHOTO, STYLE, ("method", "cap_vstnet"), ("quality", "draft"), ("size", "24")]
+    files = [("content_labels", ("labels.png", labels)), ("style_labels", ("labels.png", labels))]
+    answer = client.stylize(*fields, *files, ("wait", "60"))
+    assert answer.status == 200, answer.body
+    recipe = decode_recipe(answer.body, "made") or {}
+    assert {name: len(sources) for name, sources in recipe["files"].items()} == {
+        "content_labels": 1,
+        "style_labels": 1,
+    }
+
+
 def test_a_picture_is_sent_once_and_named_by_its_id(client: Client) -> None:
     added = client.post("/api/pictures", [("file", ("../../harbour.png", png()))])
     assert added.status == 201

