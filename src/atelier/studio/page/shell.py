@@ -1,0 +1,33 @@
+"""The page as a whole: its tabs and its look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from atelier.studio.page import paint
+
+if TYPE_CHECKING:
+    from atelier.studio.service import Studio
+
+#: Handlers that may run at the same time; the work itself is queued by the studio.
+_HANDLERS = 32
+
+
+def theme() -> gr.themes.Base:
+    """System fonts only; the colours are in the style sheet."""
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    return gr.themes.Base(font=sans, font_mono=["ui-monospace", "monospace"], spacing_size="sm")
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page of a studio."""
+    with gr.Blocks(title="atelier studio", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML("<h1>atelier</h1>", elem_classes="at-head", apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("Paint", id="paint"):
+                paint.tab(studio)
+    page.queue(default_concurrency_limit=_HANDLERS, max_size=None, api_open=False)
+    return page
