@@ -132,11 +132,19 @@ def main_form(method: str = "", quality: str = "good", values: Mapping[str, Any]
     """The form of quality and shared controls."""
     kind = kind_of(method, quality)
     options = list(kind.qualities) if method else list(BY_QUALITY)
-    first = {
-        "name": "quality", "label": "Quality", "kind": "row", "options": options, "default": "good",
-        "help": "Draft takes a second, good some seconds, best longer.",
+    return {
+        "fields": [quality_field(options), *controls.fields(Controls, only=MAIN)],
+        "values": dict(values or {}),
+    }
+
+
+def quality_field(options: Sequence[str]) -> dict[str, Any]:
+    """The field that chooses a quality."""
+    return {
+        "name": "quality", "label": "Quality", "kind": "row" if len(options) < 4 else "list",
+        "options": list(options), "default": "good",
+        "help": "Draft takes a second or two, good some seconds, best longer.",
     }  # fmt: skip
-    return {"fields": [first, *controls.fields(Controls, only=MAIN)], "values": dict(values or {})}
 
 
 def knob_form(

@@ -113,6 +113,11 @@ def made(id: str, kind: str = "png") -> str:  # noqa: A002
     return f"/api/gallery/{id}/file?format={kind}"
 
 
+def made_thumbnail(id: str) -> str:  # noqa: A002
+    """The address of a small picture of the gallery."""
+    return f"/api/gallery/{id}/thumbnail"
+
+
 def artifact(id: str, knob: str) -> str:  # noqa: A002
     """The address of an extra output."""
     return f"/api/gallery/{id}/artifacts/{knob}"

@@ -69,6 +69,24 @@
     });
   };
 
+  // Styles in words, one a line. Value: {text, groups: [{name, words}]}; a word that is clicked is added.
+  window.atelier.words = (element, trigger, props, upload, watch) => {
+    component(element, trigger, props, watch, (root, value, send) => {
+      const groups = value?.groups || [];
+      const later = calm(() => send({text: box.value, groups}), 400);
+      const box = el("textarea", {rows: 3, "aria-label": "Style in words", placeholder: props.prompt, spellcheck: "false", oninput: later});
+      box.value = value?.text || "";
+      const add = (word) => {
+        const ready = box.value.trim() && !/[\n,]\s*$/.test(box.value);
+        box.value += (ready ? ", " : "") + word;
+        later();
+      };
+      const chips = groups.map((group) => el("div", {class: "at-chips", role: "group", "aria-label": group.name}, el("span", {class: "at-help"}, group.name),
+        ...group.words.map((word) => el("button", {type: "button", class: "at-chip", onclick: () => add(word)}, word))));
+      root.replaceChildren(box, ...chips);
+    });
+  };
+
   const weight = (one, item, changed) => {
     const slider = el("input", {
       type: "range", min: 0.1, max: 3, step: 0.1, "aria-label": `Weight of ${item.name}`,

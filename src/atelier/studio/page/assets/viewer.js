@@ -154,32 +154,32 @@
     });
   };
 
-  // Value: {items: [{id, url, title, detail, receipt}]}; sends {action, id} for what is done to one.
+  // Value: {items: [{id, url, title, detail}], open: {id, url, title, detail, facts, links}}; sends {action, id}.
   window.atelier.gallery = (element, trigger, props, upload, watch) => {
-    let open = null, opener = null;
     component(element, trigger, props, watch, (root, value, send) => {
       const items = value?.items || [];
       const act = (action, id) => send({items, action, id});
-      const tiles = items.map((item) => el("button", {type: "button", class: "at-made", "data-id": item.id, "aria-label": `${item.title}, ${item.detail}`, onclick: () => { opener = item.id; show(item); }},
+      const tiles = items.map((item) => el("button", {type: "button", class: "at-made", "data-id": item.id, "aria-label": `${item.title}, ${item.detail}`, onclick: () => act("show", item.id)},
         el("img", {src: item.url, alt: "", loading: "lazy"}), el("span", {class: "at-name"}, item.title), el("span", {class: "at-help"}, item.detail)));
-      const panel = el("div", {class: "at-panel"});
-      const close = () => { open = null; panel.replaceChildren(); root.querySelector(`[data-id="${CSS.escape(opener)}"]`)?.focus(); };
-      const show = (item) => {
-        open = item.id;
-        const facts = Object.entries(item.receipt || {}).flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, String(fact))]);
-        const shut = button("×", "Close", close, {class: "at-button at-corner"});
-        panel.replaceChildren(el("div", {class: "at-detail", role: "dialog", "aria-label": item.title, onkeydown: (event) => { if (event.key === "Escape") close(); }},
-          el("img", {src: item.full || item.url, alt: item.title}),
-          el("div", {class: "at-facts"}, shut, el("h3", {}, item.title), el("p", {class: "at-help"}, item.detail), el("dl", {}, ...facts),
-            el("div", {class: "at-actions"},
-              item.recipe === false ? "" : button("Open in Paint", "Paint with the same settings", () => act("open", item.id), {class: "at-button at-primary"}),
-              ...(item.links || []).map((link) => el("a", {class: "at-button", href: link.url, download: link.name}, link.label)),
-              button("Delete", "Delete this picture", () => { if (confirm("Delete this picture?")) act("delete", item.id); }, {class: "at-button at-danger"})))));
-        shut.focus();
-      };
+      const panel = el("div", {});
+      const close = (id) => { panel.replaceChildren(); root.querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus(); };
       root.replaceChildren(panel, items.length ? el("div", {class: "at-gallery"}, ...tiles) : el("div", {class: "at-empty"}, el("p", {}, props.empty || "")));
-      const again = items.find((item) => item.id === open);
-      if (again) show(again);
+      if (value?.open) panel.append(detail(value.open, act, close));
+      panel.querySelector("button")?.focus();
     });
+  };
+
+  const detail = (item, act, close) => {
+    const facts = item.facts.flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, fact)]);
+    const remove = button("Delete", "Delete this picture for good", (event) => {
+      if (event.target.dataset.sure) act("delete", item.id);
+      else { event.target.dataset.sure = "yes"; event.target.textContent = "Delete for good?"; }
+    }, {class: "at-button at-danger"});
+    return el("div", {class: "at-detail", role: "dialog", "aria-label": item.title, onkeydown: (event) => { if (event.key === "Escape") close(item.id); }},
+      el("img", {src: item.url, alt: item.title}),
+      el("div", {class: "at-facts"}, button("×", "Close", () => close(item.id), {class: "at-button at-corner"}),
+        el("h3", {}, item.title), el("p", {class: "at-help"}, item.detail), el("dl", {}, ...facts),
+        el("div", {class: "at-actions"}, button("Open in Paint", "Set everything as it was for this picture", () => act("open", item.id), {class: "at-button at-primary"}),
+          ...item.links.map((link) => el("a", {class: "at-button", href: link.url, download: link.name}, link.label)), remove)));
   };
 })();
