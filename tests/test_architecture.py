@@ -1,6 +1,6 @@
 """The way of the data: imports follow it, and no room grows a driver.
 
-apps → bench, video → api → session, training → methods
+apps → studio → bench, video → api → session, training → methods
      → strokes, looks, patches, networks, pipelines, losses
      → features, filtering → colour → images → maths, store, core
 """
@@ -28,6 +28,7 @@ FLOORS = (
     ("session", "training"),
     ("api",),
     ("bench", "video"),
+    ("studio",),
     ("apps",),
     ("__main__",),
 )

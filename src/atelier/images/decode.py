@@ -69,6 +69,11 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, as_data: boo
         return raster.to_srgb(None if as_data else space, pil.recipe(image), metadata.of_image(image))
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether the bytes begin like a picture file that can be read; it may still be damaged."""
+    return _kind(data) is not None
+
+
 def decode_recipe(data: bytes, name: str) -> dict[str, Any] | None:
     """The recipe in a file's bytes, without decoding the pixels. Raises InputError as `decode` does."""
     with _explained(data, name) as kind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from atelier import images
 from atelier.core import device as devices
 from atelier.core import extras
 from atelier.core.errors import UsageError
+from atelier.core.knobs import parse
 from atelier.core.progress import Listener, Progress
 from atelier.core.recipe import Request
 from atelier.images import Picture
@@ -17,7 +20,7 @@ from atelier.methods import registry
 from atelier.methods.base import Painter
 from atelier.session import artifacts
 from atelier.session import inputs as given
-from atelier.session.controls import by_quality, settle
+from atelier.session.controls import Controls, by_quality, settle
 from atelier.session.inputs import Anything, Inputs
 from atelier.session.run import LARGE, Setup, picture_of, threads
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Number of sizes for which prepared styles are kept.
 _SIZES = 4
+
+#: Controls that are applied to the finished picture, so that prepared styles serve any of their values.
+ADJUSTABLE = ("strength", "colour", "feather", "finish")
 
 
 class Stylizer:
@@ -79,6 +85,21 @@ class Stylizer:
             raise UsageError(f"{self.setup.kind.name} makes pictures without a photo: use generate")
         inputs = self._read(content, mask, regions)
         return self._paint(inputs, self._size(inputs), Progress(progress), previous, flow)
+
+    def adjusted(self, **controls: Any) -> Stylizer:
+        """The same prepared styles with other controls among `ADJUSTABLE`, which styles do not depend on.
+
+        >>> import numpy as np
+        >>> paint = Stylizer(method="style_copy", style=np.ones((8, 8, 3)))
+        >>> half = paint.adjusted(strength=0.5)
+        >>> float(half(np.zeros((8, 8, 3))).pixels.max())
+        0.5
+        """
+        other = copy.copy(self)
+        kept = self.setup.controls.model_dump(exclude=set(ADJUSTABLE))
+        chosen = parse(Controls, {**kept, **controls}, what="control")
+        other.setup = dataclasses.replace(self.setup, controls=chosen)
+        return other
 
     def request(
         self,

@@ -1,0 +1,1 @@
+"""The studio: a warm server that paints, compares, trains and keeps its results, with an HTTP interface."""
