@@ -339,6 +339,21 @@ class Trainings:
             self._advance()
         return run
 
+    def check(self, method: str, settings: Mapping[str, Any], folder: Path) -> Any:
+        """The settings of a training as the loop takes them, without starting it; copies go to `folder`.
+
+        Raises what `start` raises.
+        """
+        from atelier.core.extras import is_installed
+        from atelier.core.knobs import parse
+        from atelier.methods import registry
+        from atelier.training.settings import settings_of
+
+        kind = registry.find(method)
+        if not is_installed("accelerate"):
+            raise ResourceError("training needs Accelerate: pip install 'atelier[train]'")
+        return parse(settings_of(kind), self._resolved(kind.data, settings, folder), what="setting")
+
     def all(self) -> list[TrainingJob]:
         """All trainings, newest first."""
         with self._lock:

@@ -44,7 +44,11 @@ def tab(studio: Studio) -> None:
                 parts.title("Methods")
                 names = [one for one in inputs.method_choices() if one[1]]
                 methods = gr.Dropdown(
-                    names, value=["adain", "nnst_d"], multiselect=True, show_label=False, elem_id="compare-methods"
+                    names,
+                    value=["adain", "nnst_d"],
+                    multiselect=True,
+                    show_label=False,
+                    elem_id="compare-methods",
                 )
                 form = parts.part("form", "compare-form", _form())
         with gr.Column(elem_classes="at-main"):
@@ -55,7 +59,9 @@ def tab(studio: Studio) -> None:
             grid = parts.part("grid", "compare-grid", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):
                 sheet = gr.DownloadButton("As one picture", visible=False, elem_id="compare-sheet")
-                protocol = gr.DownloadButton("As a protocol for the bench", visible=False, elem_id="compare-protocol")
+                protocol = gr.DownloadButton(
+                    "As a protocol for the bench", visible=False, elem_id="compare-protocol"
+                )
 
     def compared(photo: Any, shelf: Any, methods: list[str], form: Any) -> Iterator[tuple[Any, ...]]:
         yield from run(studio, photo, shelf, methods, form)
@@ -130,7 +136,12 @@ def cells(studio: Studio, job: Job, labels: Sequence[str]) -> dict[str, Any]:
         cell: dict[str, Any] = {"title": label}
         if index < len(made) and made[index].id:
             width, height = studio.gallery.get(made[index].id).size
-            cell |= {"url": running.made(made[index].id), "width": width, "height": height, "detail": _cost(made[index])}
+            cell |= {
+                "url": running.made(made[index].id),
+                "width": width,
+                "height": height,
+                "detail": _cost(made[index]),
+            }
         elif index < len(made):
             cell["error"] = made[index].error
         elif job.finished:
@@ -154,7 +165,9 @@ def _exports(studio: Studio, job: Job, what: Inputs, several: Sequence[Settings]
         contact_sheet(studio, job).save(beside, format="PNG")
     with atomic(protocol) as beside:
         beside.write_text(protocol_text(studio, what, several, job.id), encoding="utf-8")
-    return gr.DownloadButton(value=str(sheet), visible=True), gr.DownloadButton(value=str(protocol), visible=True)
+    return gr.DownloadButton(value=str(sheet), visible=True), gr.DownloadButton(
+        value=str(protocol), visible=True
+    )
 
 
 def contact_sheet(studio: Studio, job: Job) -> Image.Image:
@@ -173,7 +186,9 @@ def contact_sheet(studio: Studio, job: Job) -> Image.Image:
     for index, (one, picture) in enumerate(done):
         left = _GAP + index % columns * (width + _GAP)
         top = _GAP + index // columns * (height + _TEXT + _GAP)
-        sheet.paste(picture.pil().convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (left, top))
+        sheet.paste(
+            picture.pil().convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (left, top)
+        )
         pen.text((left, top + height + 5), f"{one.label}   {_cost(one)}", fill=(40, 40, 38), font=font)
     return sheet
 
@@ -200,7 +215,7 @@ def protocol_text(studio: Studio, what: Inputs, several: Sequence[Settings], nam
     return "\n".join([*lines, "]", ""])
 
 
-def _entry(studio: Studio, id: str) -> str:  # noqa: A002 - the word of the interface
+def _entry(studio: Studio, id: str) -> str:
     """A picture as a protocol names it: an example, or a file with its hash."""
     kind, _, rest = id.partition(":")
     if kind in ("photo", "style"):

@@ -147,7 +147,9 @@ def _listed(name: str, text: str, annotation: Any) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) if kind in (int, float) else part for part in parts)
     except ValueError:
-        raise UsageError(f"{name} = '{text}' is not allowed: it should be numbers with commas between") from None
+        raise UsageError(
+            f"{name} = '{text}' is not allowed: it should be numbers with commas between"
+        ) from None
 
 
 def _text_of(value: Collection[Any]) -> str:

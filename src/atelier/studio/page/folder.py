@@ -43,7 +43,10 @@ def tab(studio: Studio) -> None:
         yield from run(studio, *values)
 
     go.click(
-        painted, [photos, shelf, method, form, knobs], [table, note, job_id, out, photos], show_progress="hidden"
+        painted,
+        [photos, shelf, method, form, knobs],
+        [table, note, job_id, out, photos],
+        show_progress="hidden",
     )
     stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
 
@@ -105,7 +108,12 @@ def rows(studio: Studio, job: Job) -> str:
             picture = f'<img src="{running.made_thumbnail(one.id)}" alt="" width="72">'
             cells = [picture, html.escape(one.label), running.duration(one.seconds), links]
         else:
-            cells = ["", html.escape(one.label), "", f'<span class="at-error">{html.escape(one.error)}</span>']
+            cells = [
+                "",
+                html.escape(one.label),
+                "",
+                f'<span class="at-error">{html.escape(one.error)}</span>',
+            ]
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     if not lines:
         return ""

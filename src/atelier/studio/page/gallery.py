@@ -23,7 +23,10 @@ def tab(studio: Studio, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None
     """Build the tab; `target` is filled by "Open in Paint"."""
     with gr.Row(elem_classes="at-do"):
         search = gr.Textbox(
-            placeholder="Search by name, method or words", show_label=False, container=False, elem_id="gallery-search"
+            placeholder="Search by name, method or words",
+            show_label=False,
+            container=False,
+            elem_id="gallery-search",
         )
         more = gr.Button("More", elem_id="gallery-more")
     shown = gr.State(_PAGE)
@@ -56,7 +59,7 @@ def items(studio: Studio, words: str, count: int) -> list[dict[str, Any]]:
 
 def acted(studio: Studio, value: Mapping[str, Any], words: str, count: int) -> list[Any]:
     """What the user asked for a picture: show, delete, or open in Paint."""
-    action, id, rest = value.get("action"), str(value.get("id", "")), [gr.skip()] * 6  # noqa: A001
+    action, id, rest = value.get("action"), str(value.get("id", "")), [gr.skip()] * 6
     listed = {"items": items(studio, words, count)}
     try:
         if action == "show":
@@ -71,7 +74,7 @@ def acted(studio: Studio, value: Mapping[str, Any], words: str, count: int) -> l
         return [listed, gr.skip(), *rest]
 
 
-def detail(studio: Studio, id: str) -> dict[str, Any]:  # noqa: A002 - the word of the interface
+def detail(studio: Studio, id: str) -> dict[str, Any]:
     """A picture with its receipt, as it is shown when it is opened."""
     entry, receipt = studio.gallery.get(id), studio.gallery.receipt(id) or {}
     styles = [studio.pictures.name(one) for one in entry.inputs.get("styles", ())]
@@ -80,7 +83,10 @@ def detail(studio: Studio, id: str) -> dict[str, Any]:  # noqa: A002 - the word 
         "Quality": entry.quality,
         "Styles": ", ".join([*styles, *entry.inputs.get("texts", ())]),
         "Time": running.duration(entry.seconds),
-        **{name.replace("_", " ").capitalize(): value for name, value in entry.settings.get("values", {}).items()},
+        **{
+            name.replace("_", " ").capitalize(): value
+            for name, value in entry.settings.get("values", {}).items()
+        },
         "Seed": receipt.get("controls", {}).get("seed", ""),
         "Weights": ", ".join(receipt.get("weights", {})),
     }

@@ -106,7 +106,7 @@ def placing(studio: Studio, photo: Any, painting: Any, mask: Any, place: Any) ->
     }  # fmt: skip
 
 
-def cut_out(studio: Studio, id: str, mask: Any) -> tuple[Floats, Floats]:  # noqa: A002 - the word of the interface
+def cut_out(studio: Studio, id: str, mask: Any) -> tuple[Floats, Floats]:
     """The object's pixels (H, W, 3) and coverage (H, W), cropped to what is covered.
 
     Raises InputError where nothing is covered.
@@ -127,7 +127,9 @@ def cut_out(studio: Studio, id: str, mask: Any) -> tuple[Floats, Floats]:  # noq
     return picture.pixels[crop], images.feather(plane, 1.5)[crop]
 
 
-def composite(painting: Picture, pixels: Floats, alpha: Floats, place: Mapping[str, Any]) -> tuple[Floats, Floats]:
+def composite(
+    painting: Picture, pixels: Floats, alpha: Floats, place: Mapping[str, Any]
+) -> tuple[Floats, Floats]:
     """The painting with the object pasted at its place, (H, W, 3), and the object's mask (H, W)."""
     import cv2
 

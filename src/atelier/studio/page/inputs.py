@@ -25,7 +25,7 @@ MORE = ("finish", "feather")
 
 
 def received(sent: Mapping[str, Any], limit: int) -> tuple[bytes, str]:
-    """The bytes and the name of a file that the browser uploaded; the file is removed.
+    """The bytes and the name of a file that the browser uploaded; it is then removed, unless it is to be kept.
 
     Raises InputError for any other path.
     """
@@ -35,13 +35,14 @@ def received(sent: Mapping[str, Any], limit: int) -> tuple[bytes, str]:
     if path.stat().st_size > limit:
         raise InputError(f"'{path.name}' is too large: the limit is {limit / 2**20:.0f} MiB a file")
     data = path.read_bytes()
-    path.unlink(missing_ok=True)
+    if not sent.get("keep"):
+        path.unlink(missing_ok=True)
     return data, str(sent.get("name") or path.name)
 
 
 def take(studio: Studio, sent: Mapping[str, Any]) -> str:
     """The id of an uploaded picture, which is decoded once to see that it is one. Raises AtelierError."""
-    id = studio.pictures.add(*received(sent, studio.limits.upload_bytes))  # noqa: A001
+    id = studio.pictures.add(*received(sent, studio.limits.upload_bytes))
     studio.pictures.open(id)
     return id
 
@@ -56,7 +57,7 @@ def photo(studio: Studio, value: Any) -> dict[str, Any] | None:
         return {"error": str(error)}
 
 
-def shown(studio: Studio, id: str) -> dict[str, Any]:  # noqa: A002 - the word of the interface
+def shown(studio: Studio, id: str) -> dict[str, Any]:
     """A picture of the studio as the value of a photo component."""
     width, height = studio.pictures.open(id).size
     name = studio.pictures.name(id)
@@ -69,7 +70,8 @@ def shown(studio: Studio, id: str) -> dict[str, Any]:  # noqa: A002 - the word o
 def samples(studio: Studio) -> list[dict[str, str]]:
     """The example photos, for a photo component."""
     return [
-        {"id": one.id, "title": one.sentence, "url": running.thumbnail(one.id)} for one in studio.pictures.photos()
+        {"id": one.id, "title": one.sentence, "url": running.thumbnail(one.id)}
+        for one in studio.pictures.photos()
     ]
 
 
@@ -101,18 +103,25 @@ def on_shelf(studio: Studio, value: Mapping[str, Any]) -> Any:
     chosen = list(value.get("chosen", ()))
     if added := value.get("added"):
         try:
-            kept = [studio.pictures.keep(studio.pictures.add(*received(one, studio.limits.upload_bytes))) for one in added]
+            kept = [
+                studio.pictures.keep(studio.pictures.add(*received(one, studio.limits.upload_bytes)))
+                for one in added
+            ]
         except AtelierError as error:
             gr.Warning(str(error))
             return shelf(studio, chosen)
         return shelf(studio, [{"id": one.id, "weight": 1} for one in kept])
     if removed := value.get("removed"):
         studio.pictures.drop(str(removed))
-        return shelf(studio, [one for one in chosen if one["id"] != removed] or [{"id": "style:nocturne", "weight": 1}])
+        return shelf(
+            studio, [one for one in chosen if one["id"] != removed] or [{"id": "style:nocturne", "weight": 1}]
+        )
     return gr.skip()
 
 
-def shelf_part(studio: Studio, elem_id: str, *, single: bool = False, chosen: str = "style:nocturne") -> gr.HTML:
+def shelf_part(
+    studio: Studio, elem_id: str, *, single: bool = False, chosen: str = "style:nocturne"
+) -> gr.HTML:
     """A shelf component that keeps and drops styles by itself."""
     made = parts.part("shelf", elem_id, shelf(studio, [{"id": chosen, "weight": 1}]), single=single)
     made.input(lambda value: on_shelf(studio, value), made, made, show_progress="hidden", queue=False)
@@ -128,7 +137,9 @@ def kind_of(method: str, quality: str, *, words: bool = False) -> type[Method]:
     return registry.find(method or usual.get(quality, usual["good"]))
 
 
-def main_form(method: str = "", quality: str = "good", values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def main_form(
+    method: str = "", quality: str = "good", values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The form of quality and shared controls."""
     kind = kind_of(method, quality)
     options = list(kind.qualities) if method else list(BY_QUALITY)
@@ -192,7 +203,11 @@ def method_choices(*, words: bool = False, trained: bool = False) -> list[tuple[
     if trained:
         return [(name, name) for name, kind in found if kind.Training is not None]
     usual = ("Automatic, by quality", "")
-    fits = [(f"{name} · {kind.family()}", name) for name, kind in found if not words or "text" in kind.takes.styles]
+    fits = [
+        (f"{name} · {kind.family()}", name)
+        for name, kind in found
+        if not words or "text" in kind.takes.styles
+    ]
     return [usual, *fits]
 
 

@@ -41,7 +41,7 @@ def answered(studio: Studio, selector: selection.Selector, photo: Any, value: Ma
 
 
 def _changed(
-    studio: Studio, selector: selection.Selector, id: str, mask: str | None, value: Mapping[str, Any]  # noqa: A002
+    studio: Studio, selector: selection.Selector, id: str, mask: str | None, value: Mapping[str, Any]
 ) -> str:
     """The active layer's mask, as its address."""
     if sent := value.get("file"):
@@ -56,7 +56,7 @@ def _changed(
     return selection.mask_address(now | part if click.get("add", True) else now & ~part)
 
 
-def loaded(studio: Studio, data: bytes, name: str, id: str) -> str:  # noqa: A002
+def loaded(studio: Studio, data: bytes, name: str, id: str) -> str:
     """A mask file, at the size of the photo's masks. Raises InputError."""
     from atelier.images import read_mask
 

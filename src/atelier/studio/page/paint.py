@@ -85,7 +85,11 @@ def tab(studio: Studio) -> Paint:
 def method_part(name: str, form: gr.HTML, *, words: bool = False) -> tuple[gr.Dropdown, gr.HTML]:
     """The list of methods, a sentence on the chosen one, and its knobs, which follow method and quality."""
     method = gr.Dropdown(
-        inputs.method_choices(words=words), value="", label="Method", show_label=False, elem_id=f"{name}-method"
+        inputs.method_choices(words=words),
+        value="",
+        label="Method",
+        show_label=False,
+        elem_id=f"{name}-method",
     )
     about = parts.note(f"{name}-about", inputs.about("", "good", words=words))
     knobs = parts.part("form", f"{name}-knobs", inputs.knob_form("", "good", words=words))
@@ -191,7 +195,7 @@ def told(studio: Studio, job: Job, photo: Any) -> Iterator[tuple[Any, ...]]:
     yield view, running.ended(job), running.downloads(studio, ids[0]), ""
 
 
-def stopped(studio: Studio, id: str) -> None:  # noqa: A002 - the word of the interface
+def stopped(studio: Studio, id: str) -> None:
     """Stop the job that this page started."""
     if id:
         studio.cancel(id)
@@ -213,7 +217,9 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     values = dict(how.values)
     weights = values.pop("style_weights", None) or [1] * len(what.styles)
     photo = inputs.shown(studio, str(what.content)) if what.content else None
-    chosen = [{"id": _kept(studio, str(id)), "weight": w} for id, w in zip(what.styles, weights, strict=False)]
+    chosen = [
+        {"id": _kept(studio, str(id)), "weight": w} for id, w in zip(what.styles, weights, strict=False)
+    ]
     files = {name: {"id": str(id), "name": studio.pictures.name(str(id))} for name, id in what.files.items()}
     method = how.method or ""
     main = {n: v for n, v in values.items() if n in inputs.MAIN and v is not None} | {"quality": how.quality}
@@ -224,7 +230,7 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     ]  # fmt: skip
 
 
-def _kept(studio: Studio, id: str) -> str:  # noqa: A002
+def _kept(studio: Studio, id: str) -> str:
     """A style's id on the shelf; an upload is put there."""
     return id if id.partition(":")[0] in ("style", "shelf") else studio.pictures.keep(id).id
 

@@ -14,7 +14,9 @@ _SCRIPTS = ("base", "form", "pickers", "viewer", "mask", "place")
 
 def scripts() -> str:
     """The code of all components, for the head of the page."""
-    return "".join(f"<script>{(ASSETS / f'{name}.js').read_text(encoding='utf-8')}</script>" for name in _SCRIPTS)
+    return "".join(
+        f"<script>{(ASSETS / f'{name}.js').read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
+    )
 
 
 def style_sheet() -> str:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from atelier.studio.service import Studio
 
 _EMPTY = "Choose a photo. Then paint the parts that get a style, or select them by clicks."
-_FIRST = ("style:nocturne", "style:woodcut", "style:watercolour", "style:mosaic", "style:etching", "style:fauve")
+_FIRST = (
+    "style:nocturne",
+    "style:woodcut",
+    "style:watercolour",
+    "style:mosaic",
+    "style:etching",
+    "style:fauve",
+)
 
 
 def tab(studio: Studio) -> None:
@@ -67,7 +74,9 @@ def _form() -> dict[str, Any]:
 
 
 def _names(studio: Studio, chosen: list[str]) -> list[str]:
-    return [f"{number + 1} · {studio.pictures.name(id).partition('.')[0]}" for number, id in enumerate(chosen)]
+    return [
+        f"{number + 1} · {studio.pictures.name(id).partition('.')[0]}" for number, id in enumerate(chosen)
+    ]
 
 
 def changed(

@@ -32,7 +32,9 @@ def line(studio: Studio, job: Job, note: Note) -> str:
     """The bar and the sentence of a running job."""
     if note.state == "waiting":
         ahead = studio.queue.ahead(job)
-        return parts.progress(f"waiting for {ahead} {'job' if ahead == 1 else 'jobs'}" if ahead else "starting")
+        return parts.progress(
+            f"waiting for {ahead} {'job' if ahead == 1 else 'jobs'}" if ahead else "starting"
+        )
     words = [f"{note.item + 1} of {note.items}"] if note.items > 1 else []
     words += [note.stage or "painting", *([f"{duration(note.left)} left"] if note.left else [])]
     if not note.total:
@@ -86,7 +88,7 @@ def preview_of(job: Job) -> tuple[str, int, int] | None:
     return data_url(picture), *picture.size
 
 
-def made_links(studio: Studio, id: str) -> list[dict[str, str]]:  # noqa: A002 - the word of the interface
+def made_links(studio: Studio, id: str) -> list[dict[str, str]]:
     """The downloads of a picture in the gallery, with its extra outputs."""
     entry = studio.gallery.get(id)
     stem = f"{Path(entry.title.partition(' · ')[0]).stem[:60]}-{entry.method}"
@@ -98,32 +100,37 @@ def made_links(studio: Studio, id: str) -> list[dict[str, str]]:  # noqa: A002 -
     return found
 
 
-def downloads(studio: Studio, id: str) -> str:  # noqa: A002
+def downloads(studio: Studio, id: str) -> str:
     """The same as buttons."""
     return parts.links([(one["label"], one["url"], one["name"]) for one in made_links(studio, id)])
 
 
-def thumbnail(id: str, side: int = 256) -> str:  # noqa: A002
+def thumbnail(id: str, side: int = 256) -> str:
     """The address of a small JPEG of any picture."""
     return f"/api/pictures/{id}/thumbnail?side={side}"
 
 
-def made(id: str, kind: str = "png") -> str:  # noqa: A002
+def made(id: str, kind: str = "png") -> str:
     """The address of a picture in the gallery."""
     return f"/api/gallery/{id}/file?format={kind}"
 
 
-def made_thumbnail(id: str) -> str:  # noqa: A002
+def made_thumbnail(id: str) -> str:
     """The address of a small picture of the gallery."""
     return f"/api/gallery/{id}/thumbnail"
 
 
-def artifact(id: str, knob: str) -> str:  # noqa: A002
+def artifact(id: str, knob: str) -> str:
     """The address of an extra output."""
     return f"/api/gallery/{id}/artifacts/{knob}"
 
 
-def facts_of(studio: Studio, id: str) -> dict[str, Any]:  # noqa: A002
+def network(id: str) -> str:
+    """The address of a trained network."""
+    return f"/api/trainings/{id}/network"
+
+
+def facts_of(studio: Studio, id: str) -> dict[str, Any]:
     """A picture of the gallery as the viewer takes it."""
     entry = studio.gallery.get(id)
     width, height = entry.size

@@ -89,7 +89,7 @@ class Selector:
         self.studio = studio
         self._kept: OrderedDict[str, Segments] = OrderedDict()
 
-    def of(self, id: str) -> Segments:  # noqa: A002 - the word of the interface
+    def of(self, id: str) -> Segments:
         """The segments of a photo. Raises what `Pictures.open` raises."""
         if id not in self._kept:
             small = self.studio.pictures.open(id, side=SIDE)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from atelier.studio.page import paint
+from atelier.studio.page import compare, folder, gallery, harmonise, paint, regions, train, words
 
 if TYPE_CHECKING:
     from atelier.studio.service import Studio
@@ -26,8 +25,22 @@ def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
     with gr.Blocks(title="atelier studio", analytics_enabled=False, fill_width=True) as page:
         gr.HTML("<h1>atelier</h1>", elem_classes="at-head", apply_default_css=False)
-        with gr.Tabs():
+        with gr.Tabs(selected="paint", elem_id="tabs") as tabs:
             with gr.Tab("Paint", id="paint"):
-                paint.tab(studio)
+                target = paint.tab(studio)
+            with gr.Tab("Gallery", id="gallery") as tab:
+                gallery.tab(studio, tabs, tab, target)
+            with gr.Tab("Compare", id="compare"):
+                compare.tab(studio)
+            with gr.Tab("Regions", id="regions"):
+                regions.tab(studio)
+            with gr.Tab("Folder", id="folder"):
+                folder.tab(studio)
+            with gr.Tab("Words", id="words") as tab:
+                words.tab(studio, tab)
+            with gr.Tab("Harmonise", id="harmonise"):
+                harmonise.tab(studio)
+            with gr.Tab("Train", id="train") as tab:
+                train.tab(studio, page, tab)
     page.queue(default_concurrency_limit=_HANDLERS, max_size=None, api_open=False)
     return page

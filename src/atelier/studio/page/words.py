@@ -31,7 +31,9 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
                 parts.title("Photo")
                 photo = inputs.photo_part(studio, "words-photo", "Your photo")
             with gr.Column(elem_classes="at-card"):
-                parts.title("Style in words", "Words on one line say one thing together; each line is a style.")
+                parts.title(
+                    "Style in words", "Words on one line say one thing together; each line is a style."
+                )
                 words = parts.part("words", "words-text", None, prompt="van gogh, warm")
                 gr.HTML(parts.sentence(models()), elem_id="words-models", apply_default_css=False)
             with gr.Column(elem_classes="at-card"):

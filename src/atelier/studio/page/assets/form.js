@@ -105,13 +105,30 @@
       const told = el("p", {class: "at-count", role: "status"});
       let kept = [];
       const tell = () => { told.textContent = kept.length ? `${kept.length} ${kept.length === 1 ? "file" : "files"}` : ""; };
-      const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt,.zip"}, async (files) => {
+      const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt"}, async (files) => {
         const done = await uploaded(upload, files, (now, all) => { told.textContent = `Uploading ${now + 1} of ${all} …`; });
         kept = field.most === 1 ? done : [...kept, ...done];
         tell();
         changed([...kept]);
       });
       return {group: true, body: el("div", {}, area, told), set: (value) => { kept = Array.isArray(value) ? [...value] : []; tell(); }};
+    },
+    named_sets: (field, id, upload, changed) => {
+      const rows = el("div", {class: "at-form"});
+      let kept = [];
+      const row = (set) => {
+        const told = el("span", {class: "at-count"}, set.files.length ? `${set.files.length} files` : "");
+        const name = el("input", {type: "text", placeholder: "name of this kind", "aria-label": "Name of this kind", onchange: () => { set.name = name.value; changed([...kept]); }});
+        name.value = set.name;
+        const area = picker({label: "Drop or choose its pictures", multiple: true}, async (files) => {
+          set.files = [...set.files, ...(await uploaded(upload, files))];
+          told.textContent = `${set.files.length} files`;
+          changed([...kept]);
+        });
+        return el("div", {}, name, area, told);
+      };
+      const draw = () => rows.replaceChildren(...kept.map(row), el("button", {type: "button", class: "at-button", onclick: () => { kept.push({name: "", files: []}); draw(); }}, "+ Kind"));
+      return {group: true, body: rows, set: (value) => { kept = value?.length ? [...value] : [{name: "", files: []}, {name: "", files: []}]; draw(); }};
     },
     artifact: (field, id, _, changed) => {
       const box = el("select", {id, onchange: () => changed(box.value)},
