@@ -13,12 +13,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from atelier.api import Controls
-from atelier.apps.catalogue import takes
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.core import errors
 from atelier.core.docstrings import first_paragraph
 from atelier.methods import registry
 from atelier.methods.base import Method
+from atelier.methods.facts import takes
 from atelier.metrics import METRICS
 from atelier.store.records import records as all_records
 from atelier.training.settings import DATA, EncoderSettings, MethodSettings

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atelier.apps.catalogue import takes
 from atelier.apps.cli.declared import generator_of, value
 from atelier.core.errors import UsageError
 from atelier.images import Picture
 from atelier.methods import registry
+from atelier.methods.facts import takes
 from atelier.methods.optimise.texture import Texture
 
 METHODS = '''

@@ -219,3 +219,31 @@ Host = Annotated[
     typer.Option("--host", metavar="ADDRESS", help="Address; 0.0.0.0 lets other machines in."),
 ]
 Port = Annotated[int, typer.Option("--port", metavar="NUMBER", min=0, max=65535, help="Port; 0 is any.")]
+
+# the studio
+StudioFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        metavar="FOLDER",
+        readable=False,
+        help="Where pictures and trainings are kept. [default: atelier, in the folder of your pictures]",
+    ),
+]
+OwnWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FOLDER",
+        readable=False,
+        help="Folder of your own weights; its .safetensors files can be chosen by name.",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="WORD",
+        help="What requests must carry; '' lets everyone in. [default: none on this machine alone, else new]",
+    ),
+]

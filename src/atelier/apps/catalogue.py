@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atelier.apps.flags import default_of, flag, kind_of
 from atelier.apps.layout import columns, paragraph, table
 from atelier.methods.base import Method
+from atelier.methods.facts import facts, takes
 from atelier.store import records, weights
 
 if TYPE_CHECKING:
@@ -39,51 +40,6 @@ def one(kind: type[Method]) -> str:
     ]
     knobs = table(("knob", "takes", "default", "what it does"), rows, width) if rows else "It has no knobs."
     return f"{text}\n\n{knobs}"
-
-
-_CONTENT = {
-    "required": "a photo",
-    "optional": "optionally a photo",
-    "size": "optionally a photo, for its size alone",
-    "none": "no photo",
-}
-_STYLES = {"picture": "pictures", "text": "words", "trained": "names"}
-
-
-def takes(kind: type[Method]) -> str:
-    """What a method takes, in one line.
-
-    >>> from atelier.methods import registry
-    >>> takes(registry.find("gatys"))
-    'a photo; 1 or more styles (pictures or words)'
-    """
-    rules = kind.takes
-    if rules.most is None:
-        count = f"{rules.least} or more"
-    else:
-        count = str(rules.most) if rules.least == rules.most else f"{rules.least} to {rules.most}"
-    noun = "style" if rules.most == 1 else "styles"
-    kinds = " or ".join(_STYLES[one] for one in sorted(rules.styles))
-    parts = [_CONTENT[rules.content], f"{count} {noun} ({kinds})" if kinds else "no style"]
-    return "; ".join([*parts, "a mask"] if rules.mask == "required" else parts)
-
-
-def facts(kind: type[Method]) -> dict[str, Any]:
-    """A method as data: paper, inputs, qualities, and the JSON schemas of its knobs and training."""
-    return {
-        "name": kind.name,
-        "family": kind.family(),
-        "summary": kind.summary(),
-        "paper": vars(kind.paper),
-        "takes": {**vars(kind.takes), "styles": sorted(kind.takes.styles)},
-        "native": sorted(kind.native),
-        "extra": kind.extra,
-        "multiple": kind.multiple,
-        "training": None if kind.Training is None else kind.Training.model_json_schema(),
-        "qualities": {name: dict(knobs) for name, knobs in kind.qualities.items()},
-        "sizes": dict(kind.sizes),
-        "knobs": kind.Knobs.model_json_schema(),
-    }
 
 
 def as_json(methods: Sequence[type[Method]]) -> str:

@@ -7,7 +7,6 @@ again elsewhere.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -88,8 +87,6 @@ class RayWorkers:
         self._files: dict[str, Any] = {}
 
     def __enter__(self) -> RayWorkers:
-        # Before Ray is loaded, which reads it then.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray: Any = extras.require("ray", "cluster", "The engine ray")
         settings: dict[str, Any] = {"address": self._address} if self._address else {}
         if not self._address:

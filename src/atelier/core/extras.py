@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 from atelier.core.errors import ResourceError, first_line
+from atelier.core.privacy import keep_private
 
 
 def require(package: str, extra: str, what: str) -> ModuleType:
@@ -19,6 +20,7 @@ def require(package: str, extra: str, what: str) -> ModuleType:
     >>> require("json", "diffusion", "Reading settings").loads("[1]")
     [1]
     """
+    keep_private()
     command = f"pip install 'atelier[{extra}]'"
     try:
         return importlib.import_module(package)

@@ -100,6 +100,7 @@ class Job:
         self.created = time.time()
         self.state: State = "waiting"
         self.error = ""
+        self.failure: BaseException | None = None
         self.made: list[Made] = []
         self.preview: npt.NDArray[np.uint8] | None = None
         self.seconds_limit = float("inf")
@@ -213,6 +214,7 @@ class Job:
         except BaseException as error:  # the last place where it can become a sentence
             if not isinstance(error, AtelierError):
                 _log.error("job %s (%s) failed", self.id, self.title, exc_info=error)
+            self.failure = error.with_traceback(None)  # whose frames would hold the pictures
             self._end("failed", sentence(error))
         else:
             if self._late:
@@ -270,7 +272,8 @@ class Job:
 def sentence(error: BaseException) -> str:
     """The sentence that a user reads for an error, whatever raised it."""
     if isinstance(error, AtelierError):
-        return " ".join(str(error).split())
+        joined = " ".join(str(error).split())
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in joined)
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
         return "not enough memory: ask for a smaller size"
@@ -294,7 +297,7 @@ def _shown(tensor: Any) -> npt.NDArray[np.uint8]:
 class Queue:
     """Runs jobs in the order of their arrival: `limits.heavy` at a time, and previews beside them.
 
-    Raises BusyError when `limits.queue` jobs wait. Finished jobs are remembered, the newest `limits.remembered`.
+    `put` raises BusyError when `limits.queue` jobs wait. The newest `limits.remembered` finished are kept.
     """
 
     def __init__(self, limits: Limits) -> None:

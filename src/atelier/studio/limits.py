@@ -59,6 +59,8 @@ class Limits:
     pictures: int = 500
     #: Seconds that a job may run; it then stops, and the best picture so far is kept.
     seconds: float = 3600.0
+    #: Bytes of one request over HTTP, all its files together.
+    request_bytes: int = 256 * 2**20
     #: Seconds that an upload may take over HTTP.
     upload_seconds: float = 120.0
     #: Jobs that wait.
@@ -133,7 +135,7 @@ def read_picture(data: bytes, name: str, limits: Limits, *, as_data: bool = Fals
 
 
 def read_array(data: bytes, name: str) -> npt.NDArray[np.generic]:
-    """The array in an uploaded .npy file. Raises WrongKindError for anything else; pickled objects are refused."""
+    """The array in an uploaded .npy file. Raises WrongKindError for anything else, pickled objects too."""
     import io
 
     import numpy as np

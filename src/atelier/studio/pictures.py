@@ -124,8 +124,8 @@ class Pictures:
     def open(self, source: Source, *, data: bool = False, side: int | None = None) -> Picture:
         """The decoded picture; the latest stay in memory. `data` is for masks.
 
-        With `side`, a copy that is no longer than that, for previews. Raises NotHereError, TooLargeError, WrongKindError and
-        InputError.
+        With `side`, a copy that is no longer than that, for previews. Raises NotHereError, and what
+        `read_picture` raises.
         """
         from atelier.images import Picture
 
@@ -217,7 +217,7 @@ class Pictures:
     # files
 
     def _find(self, id: str) -> tuple[str, Path]:
-        """The kind and the file of an id. Raises NotHereError for anything that does not look exactly like one."""
+        """The kind and the file of an id. Raises NotHereError for anything that is not exactly one."""
         kind, _, rest = id.partition(":")
         folders = {"upload": self._uploads, "shelf": self._shelf}
         if kind in folders and _DIGEST.fullmatch(rest):

@@ -20,8 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from atelier.core import recipe as recipes
-from atelier.core.errors import AtelierError, UsageError
+from atelier.core.errors import AtelierError, OutputError, UsageError
 from atelier.core.progress import Listener
 from atelier.studio.gallery import Gallery
 from atelier.studio.jobs import Job, Made, Queue, sentence
@@ -50,6 +52,7 @@ class Studio:
         self, folder: str | Path, *, weights: str | Path | None = None, limits: Limits | None = None
     ) -> None:
         self.folder = own_folder(Path(folder).absolute())
+        self._lock = _locked(self.folder)
         self.limits = limits or Limits()
         self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
         self.gallery = Gallery(own_folder(self.folder / "gallery"))
@@ -152,14 +155,20 @@ class Studio:
 
         return pack(job, self.gallery, own_folder(self.folder / "zips") / f"{job.id}.zip", format)
 
-    def warm(self) -> None:
-        """Load torch and the draft's networks in the background, so that the first preview is quick."""
-        threading.Thread(target=self._warm, name="studio-warm", daemon=True).start()
+    def warm(self, after: float = 0.0) -> None:
+        """Load torch and the draft's networks in the background, so that the first preview is quick.
+
+        `after` seconds leave the processor to the first answer.
+        """
+        timer = threading.Timer(after, self._warm)
+        timer.daemon = True
+        timer.start()
 
     def close(self) -> None:
         """Stop all jobs. Trainings go on, and are found again by the next studio in this folder."""
         self.queue.close()
         self.trainings.close()
+        self._lock.release()
 
     # how
 
@@ -273,6 +282,18 @@ class Studio:
         grey = np.full((64, 64, 3), 0.5, np.float32)
         job = self.paint(Inputs(grey, [grey]), Settings(quality="draft"), keep=False, group="warm")
         job.wait()
+
+
+def _locked(folder: Path) -> FileLock:
+    """The lock of a folder: two studios would not see what the other does. Raises OutputError."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"another studio uses the folder '{folder}': end it, or choose another --folder"
+        ) from None
+    return lock
 
 
 class Prepared:

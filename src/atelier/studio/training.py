@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atelier.core.atomic import atomic
 from atelier.core.errors import ResourceError, TrainingError, UsageError
@@ -29,6 +29,10 @@ from atelier.studio.datasets import Datasets
 from atelier.studio.jobs import FINAL, Note, State
 from atelier.studio.limits import NotHereError, WeightsFolder, display_name, own_folder
 from atelier.studio.pictures import Pictures
+
+if TYPE_CHECKING:
+    from atelier.methods.base import Method
+    from atelier.training.settings import MethodSettings
 
 _ID = re.compile(r"train-[0-9a-f]{12}")
 _POLL = 0.5
@@ -297,22 +301,13 @@ class Trainings:
 
         Settings that name pictures (photos, paintings, pictures, sheet, ...) take `data:ID` of a set in
         `data`, or ids of pictures; domains are "NAME=data:ID". Weights are names, or files of the weights
-        folder. Raises UsageError, NotHereError, ResourceError where a package is missing, and TrainingError for a
-        method that is not trained.
+        folder. Raises UsageError, NotHereError, ResourceError where a package is missing, and TrainingError
+        for a method that is not trained.
         """
-        from atelier.core.extras import is_installed
-        from atelier.core.knobs import parse
-        from atelier.methods import registry
-        from atelier.training.settings import settings_of
-
-        kind = registry.find(method)
-        if not is_installed("accelerate"):
-            raise ResourceError("training needs Accelerate: pip install 'atelier[train]'")
         id = f"train-{secrets.token_hex(6)}"
-        declared, folder = settings_of(kind), self.folder / id
+        folder = self.folder / id
         try:
-            resolved = self._resolved(kind.data, settings, folder)
-            parsed = parse(declared, resolved, what="setting")
+            kind, resolved, parsed = self._parsed(method, settings, folder)
             own_folder(folder)
             steps = int(parsed.steps)
             run = TrainingJob(
@@ -344,6 +339,12 @@ class Trainings:
 
         Raises what `start` raises.
         """
+        return self._parsed(method, settings, folder)[2]
+
+    def _parsed(
+        self, method: str, settings: Mapping[str, Any], folder: Path
+    ) -> tuple[type[Method], dict[str, Any], MethodSettings]:
+        """The method, its settings with ids as paths, and the same checked."""
         from atelier.core.extras import is_installed
         from atelier.core.knobs import parse
         from atelier.methods import registry
@@ -352,7 +353,8 @@ class Trainings:
         kind = registry.find(method)
         if not is_installed("accelerate"):
             raise ResourceError("training needs Accelerate: pip install 'atelier[train]'")
-        return parse(settings_of(kind), self._resolved(kind.data, settings, folder), what="setting")
+        resolved = self._resolved(kind.data, settings, folder)
+        return kind, resolved, parse(settings_of(kind), resolved, what="setting")
 
     def all(self) -> list[TrainingJob]:
         """All trainings, newest first."""

@@ -368,6 +368,9 @@ def _prepare(folder: Path) -> None:
 def _accelerator(settings: Settings, folder: Path) -> Any:
     from importlib.util import find_spec
 
+    from atelier.core.privacy import keep_private
+
+    keep_private()
     from accelerate import Accelerator
 
     return Accelerator(

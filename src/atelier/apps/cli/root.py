@@ -16,11 +16,12 @@ import typer
 
 from atelier import __version__
 from atelier.apps import weights
-from atelier.apps.cli import bench, listing, lora, paint, study, style, train
+from atelier.apps.cli import bench, listing, lora, paint, studio, study, style, train
 from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
 from atelier.core.allocator import keep_freed_memory
+from atelier.core.privacy import keep_private
 
 
 def _root(
@@ -39,7 +40,7 @@ def application(args: Sequence[str]) -> typer.Typer:
     app = group("atelier", "Image style transfer: every technique behind one command.")
     app.callback(invoke_without_command=True)(_root)
     line = _from_first_word(args)
-    for entry in (*paint.COMMANDS, *listing.COMMANDS):
+    for entry in (*paint.COMMANDS, *studio.COMMANDS, *listing.COMMANDS):
         entry.add_to(app, line[1:] if line[:1] == [entry.name] else None)
     shelf = [Entry(name, *command) for name, command in weights.COMMANDS.items()]
     groups = {
@@ -71,6 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     words = [word for word in given if word != "--debug"]
     command: Any = None
+    keep_private()
     if args is None:  # a process of its own
         keep_freed_memory()
         if words == given and not sys.warnoptions:
