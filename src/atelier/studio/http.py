@@ -27,6 +27,7 @@ from atelier.studio import schema
 from atelier.studio.gallery import FORMATS, MEDIA
 from atelier.studio.guard import Guard, status_of
 from atelier.studio.jobs import sentence
+from atelier.studio.limits import NotHereError
 from atelier.studio.pictures import jpeg
 from atelier.studio.reading import asked_for, uploaded
 from atelier.studio.service import Studio
@@ -145,9 +146,9 @@ def _painting(app: FastAPI, studio: Studio) -> None:
         return schema.Id(id=await in_turn(kept))
 
     @app.get("/api/pictures/{id}/thumbnail", tags=["paint"], responses=schema.JPEG, response_class=Response)
-    def thumbnail(id: str) -> Response:
-        """A small JPEG of a picture, an example or a style of the shelf."""
-        return Response(studio.pictures.thumbnail(id), media_type="image/jpeg")
+    def thumbnail(id: str, side: int = Query(256, ge=16, le=2048)) -> Response:
+        """A small JPEG of a picture, an example or a style of the shelf, at most `side` pixels long."""
+        return Response(studio.pictures.thumbnail(id, side), media_type="image/jpeg")
 
 
 async def _finished(job: Any, seconds: float, request: Request) -> None:
@@ -203,6 +204,14 @@ def _jobs(app: FastAPI, studio: Studio) -> None:
         """All pictures of a job in one zip file."""
         return FileResponse(studio.zip(studio.job(id), format=format), media_type="application/zip")
 
+    @app.get("/api/jobs/{id}/network", tags=["jobs"], responses=schema.FILE, response_class=Response)
+    def network(id: str) -> Response:
+        """The network of a training that is finished (safetensors)."""
+        found = studio.trainings.find(id)
+        if found is None or found.result is None:
+            raise NotHereError("there is no network of this job: it is written when a training ends")
+        return FileResponse(found.result, media_type="application/octet-stream")
+
     @app.get("/api/jobs/{id}/events", tags=["jobs"], responses=schema.EVENTS, response_class=Response)
     async def events(id: str, request: Request) -> Response:
         """The events of a job as they come (server-sent events), to its end.
@@ -217,8 +226,6 @@ def _jobs(app: FastAPI, studio: Studio) -> None:
 
 def _preview(job: Any) -> bytes:
     from atelier.images import Picture
-    from atelier.studio.limits import NotHereError
-
     if job.kind == "train" and job.samples():
         data: bytes = job.sample(job.samples()[-1])
         return data

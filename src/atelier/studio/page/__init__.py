@@ -7,7 +7,10 @@ from the registry and from `Studio`; nothing comes from the network.
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
+
+from atelier.core.privacy import keep_private
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -19,13 +22,14 @@ __all__ = ["mount"]
 
 def mount(app: FastAPI, studio: Studio) -> FastAPI:
     """Serve the page of `studio` at `/` of `app`."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it would ask a server for news
-    os.environ["GRADIO_TEMP_DIR"] = str(studio.folder / "incoming")  # uploads, until they are taken in
+    keep_private()
     import gradio as gr
 
-    from atelier.studio.page import parts, shell
+    from atelier.studio.page import inputs, parts, shell
 
-    return gr.mount_gradio_app(
+    os.environ["GRADIO_TEMP_DIR"] = str(inputs.incoming(studio))
+    shutil.rmtree(inputs.incoming(studio), ignore_errors=True)  # what an earlier page did not take in
+    gr.mount_gradio_app(
         app,
         shell.build(studio),
         path="/",
@@ -41,3 +45,4 @@ def mount(app: FastAPI, studio: Studio) -> FastAPI:
         css=parts.style_sheet(),
         head=parts.scripts(),
     )
+    return app

@@ -36,7 +36,7 @@ def tab(studio: Studio) -> None:
                 go = gr.Button("Paint all", variant="primary", elem_id="folder-go")
                 stop = gr.Button("Stop", elem_id="folder-stop")
                 note = parts.note("folder-note")
-            out = gr.DownloadButton("Download all as zip", visible=False, elem_id="folder-zip")
+            out = parts.note("folder-zip")
             table = parts.note("folder-table", _waiting())
 
     def painted(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -67,21 +67,20 @@ def run(
     studio: Studio, photos: Mapping[str, Any], shelf: Any, method: str, form: Any, knobs: Any
 ) -> Iterator[tuple[Any, ...]]:
     """Updates of (table, note, job id, zip, photos) while the photos are painted."""
-    hidden = gr.DownloadButton(visible=False)
     try:
         what, how = paint.request(studio, None, shelf, method, form, knobs)
         job = studio.folder_of(_received(studio, photos.get("values", {}).get("photos")), what, how)
     except AtelierError as error:
-        yield gr.skip(), parts.error(str(error)), "", hidden, gr.skip()
+        yield gr.skip(), parts.error(str(error)), "", "", gr.skip()
         return
     shown = -1
     for note in running.follow(job):
         view = rows(studio, job) if len(job.made) != shown else gr.skip()
         shown = len(job.made)
-        yield view, running.line(studio, job, note), job.id, hidden, _photos()
-    packed = hidden
+        yield view, running.line(studio, job, note), job.id, "", _photos()
+    packed = ""
     if any(one.id for one in job.made):
-        packed = gr.DownloadButton(value=str(studio.zip(job)), visible=True)
+        packed = parts.links([("Download all as zip", running.zipped(job.id), "pictures.zip")])
     yield rows(studio, job), running.ended(job), "", packed, _photos()
 
 
@@ -91,7 +90,7 @@ def _received(studio: Studio, sent: Any) -> list[Any]:
         raise UsageError("there are no photos: drop or choose some first")
     found: list[Any] = []
     for one in sent:
-        data, name = inputs.received(one, studio.limits.upload_bytes)
+        data, name = inputs.received(studio, one)
         found.append(Upload(name, data))
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,25 +23,30 @@ MAIN = ("strength", "colour", "style_scale", "size", "seed")
 MORE = ("finish", "feather")
 
 
-def received(sent: Mapping[str, Any], limit: int) -> tuple[bytes, str]:
-    """The bytes and the name of a file that the browser uploaded; it is then removed, unless it is to be kept.
+def incoming(studio: Studio) -> Path:
+    """The folder of files that the browser has uploaded and the studio has not taken in yet."""
+    return studio.folder / "incoming"
+
+
+def received(studio: Studio, sent: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The bytes and the name of an uploaded file, which is then removed unless it is to be kept.
 
     Raises InputError for any other path.
     """
-    folder, path = Path(os.environ["GRADIO_TEMP_DIR"]).resolve(), Path(str(sent.get("path", ""))).resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
+    path = Path(str(sent.get("path", ""))).resolve()
+    if not path.is_relative_to(incoming(studio).resolve()) or not path.is_file():
         raise InputError("that file was not uploaded to the studio: choose it again")
-    if path.stat().st_size > limit:
-        raise InputError(f"'{path.name}' is too large: the limit is {limit / 2**20:.0f} MiB a file")
+    name = str(sent.get("name") or path.name)
+    studio.limits.check_bytes(path.stat().st_size, name)
     data = path.read_bytes()
     if not sent.get("keep"):
         path.unlink(missing_ok=True)
-    return data, str(sent.get("name") or path.name)
+    return data, name
 
 
 def take(studio: Studio, sent: Mapping[str, Any]) -> str:
     """The id of an uploaded picture, which is decoded once to see that it is one. Raises AtelierError."""
-    id = studio.pictures.add(*received(sent, studio.limits.upload_bytes))
+    id = studio.pictures.add(*received(studio, sent))
     studio.pictures.open(id)
     return id
 
@@ -103,10 +107,7 @@ def on_shelf(studio: Studio, value: Mapping[str, Any]) -> Any:
     chosen = list(value.get("chosen", ()))
     if added := value.get("added"):
         try:
-            kept = [
-                studio.pictures.keep(studio.pictures.add(*received(one, studio.limits.upload_bytes)))
-                for one in added
-            ]
+            kept = [studio.pictures.keep(studio.pictures.add(*received(studio, one))) for one in added]
         except AtelierError as error:
             gr.Warning(str(error))
             return shelf(studio, chosen)
@@ -232,7 +233,7 @@ def settings(
 
 def take_file(studio: Studio, sent: Mapping[str, Any]) -> str:
     """The id of an uploaded file of a knob, which may be an array."""
-    return studio.pictures.add(*received(sent, studio.limits.upload_bytes))
+    return studio.pictures.add(*received(studio, sent))
 
 
 def styles(value: Mapping[str, Any] | None) -> tuple[list[str], tuple[float, ...]]:

@@ -45,7 +45,7 @@ def _changed(
 ) -> str:
     """The active layer's mask, as its address."""
     if sent := value.get("file"):
-        data, name = inputs.received(sent, studio.limits.upload_bytes)
+        data, name = inputs.received(studio, sent)
         return loaded(studio, data, name, id)
     segments = selector.of(id)
     now = selection.read_mask(mask, segments.labels.shape)

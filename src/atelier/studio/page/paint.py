@@ -21,6 +21,26 @@ _SLOW = frozenset({"optimise", "diffusion", "text", "gan"})
 _EMPTY = "Choose a photo. A draft appears here by itself; Paint makes the full picture."
 
 
+class Window:
+    """One browser window: the draft that it shows, and whether it is painting. Drafts give way to paintings."""
+
+    def __init__(self, group: str) -> None:
+        self.group, self.painting, self.paintings, self._last = group, False, 0, ""
+
+    def asks(self, key: str) -> bool:
+        """Whether a draft is wanted: another than the last, and no painting goes on."""
+        wanted = not self.painting and key != self._last
+        self._last = key if wanted else self._last
+        return wanted
+
+    def __enter__(self) -> None:
+        self.painting = True
+        self.paintings += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.painting = False
+
+
 @dataclass(frozen=True)
 class Paint:
     """The components that other tabs fill: "open in Paint" and "same again"."""
@@ -65,11 +85,18 @@ def tab(studio: Studio) -> Paint:
             links = parts.note("paint-links")
     asked = [photo, shelf, method, form, knobs]
 
-    def drafted(photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request) -> Any:
-        return draft(studio, photo, shelf, method, form, knobs, group=f"page {request.session_hash}")
+    windows: dict[str | None, Window] = {}
 
-    def painted(photo: Any, shelf: Any, method: str, form: Any, knobs: Any) -> Iterator[tuple[Any, ...]]:
-        yield from full(studio, photo, shelf, method, form, knobs)
+    def drafted(photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request) -> Any:
+        window = windows.setdefault(request.session_hash, Window(f"page {request.session_hash}"))
+        return draft(studio, window, photo, shelf, method, form, knobs)
+
+    def painted(
+        photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        window = windows.setdefault(request.session_hash, Window(f"page {request.session_hash}"))
+        with window:
+            yield from full(studio, photo, shelf, method, form, knobs)
 
     gr.on(
         [one.change for one in asked], drafted, asked, [viewer, note, links],
@@ -101,11 +128,10 @@ def method_part(name: str, form: gr.HTML, *, words: bool = False) -> tuple[gr.Dr
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         known = inputs.kind_of(method, quality, words=words).qualities
         now = quality if quality in known else "good"
-        values = knobs.get("values", {})
         main = inputs.main_form(method, now, {**form.get("values", {}), "quality": now})
         return (
-            inputs.about(method, now, words=words), main,
-            inputs.knob_form(method, now, values, words=words), (method, now),
+            inputs.about(method, now, words=words), main if method != last[0] else gr.skip(),
+            inputs.knob_form(method, now, knobs.get("values", {}), words=words), (method, now),
         )  # fmt: skip
 
     gr.on(
@@ -128,25 +154,28 @@ def request(
     return Inputs(content=content, styles=tuple(styles), files=files), settings
 
 
-def draft(studio: Studio, photo: Any, shelf: Any, method: str, form: Any, knobs: Any, *, group: str) -> Any:
+def draft(studio: Studio, window: Window, photo: Any, shelf: Any, method: str, form: Any, knobs: Any) -> Any:
     """The draft of what is set, with the photo for the divider; nothing where there is no photo."""
     if not (photo or {}).get("id"):
         return None if not photo else gr.skip(), "", ""
+    before = {"before": photo["url"], **_sides(photo)}
     try:
         what, how = as_draft(studio, photo, shelf, method, form, knobs)
-        job = studio.paint(what, how, preview=True, group=group)
+        if not window.asks(repr((what, how))):
+            return gr.skip(), gr.skip(), gr.skip()
+        started = window.paintings
+        job = studio.paint(what, how, preview=True, group=window.group)
         job.wait(60)
     except AtelierError as error:
-        return {"before": photo["url"], **_sides(photo)}, parts.error(str(error)), ""
+        return before, parts.error(str(error)), ""
     if job.state == "failed":
-        return {"before": photo["url"], **_sides(photo)}, parts.error(job.error), ""
-    if not job.made or job.made[0].picture is None:  # a newer draft has taken its place
+        return before, parts.error(job.error), ""
+    if not job.made or job.made[0].picture is None or window.paintings > started:  # there is something newer
         return gr.skip(), gr.skip(), gr.skip()
     made = job.made[0]
     assert made.picture is not None
     told = f"Draft by {how.method}, {running.duration(made.seconds)}"
-    after = running.data_url(made.picture)
-    return {"before": photo["url"], "after": after, **_sides(photo), "note": told}, "", ""
+    return {**before, "after": running.data_url(made.picture), "note": told}, "", ""
 
 
 def as_draft(
@@ -206,7 +235,7 @@ def same_again(studio: Studio, value: Any) -> list[Any]:
     if not value or "path" not in value:
         return [None, *[gr.skip()] * 6]
     try:
-        what, how, missing = studio.request_in(*inputs.received(value, studio.limits.upload_bytes))
+        what, how, missing = studio.request_in(*inputs.received(studio, value))
     except AtelierError as error:
         return [{"error": str(error)}, *[gr.skip()] * 6]
     return [None, *filled(studio, what, how, missing)]

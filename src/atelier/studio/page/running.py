@@ -122,12 +122,17 @@ def made_thumbnail(id: str) -> str:
 
 def artifact(id: str, knob: str) -> str:
     """The address of an extra output."""
-    return f"/api/gallery/{id}/artifacts/{knob}"
+    return f"/api/gallery/{id}/extra/{knob}"
+
+
+def zipped(id: str) -> str:
+    """The address of all pictures of a job in one file."""
+    return f"/api/jobs/{id}/zip"
 
 
 def network(id: str) -> str:
     """The address of a trained network."""
-    return f"/api/trainings/{id}/network"
+    return f"/api/jobs/{id}/network"
 
 
 def facts_of(studio: Studio, id: str) -> dict[str, Any]:

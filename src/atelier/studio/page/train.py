@@ -187,7 +187,7 @@ def settings(studio: Studio, method: str, sources: Any, main: Any, rest: Any) ->
 def _set(studio: Studio, name: str, sent: list[Mapping[str, Any]]) -> str:
     """The id of a set of these files; a text file is the caption of the picture of its name."""
     data = studio.trainings.data
-    received = [inputs.received(one, studio.limits.upload_bytes) for one in sent]
+    received = [inputs.received(studio, one) for one in sent]
     captions = {
         file[:-4]: text.decode("utf-8", "replace") for text, file in received if file.endswith(".txt")
     }

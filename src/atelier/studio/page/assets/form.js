@@ -10,6 +10,7 @@
       fields = value?.fields || fields;
       values = {...(value?.values || {})};
       const later = calm(() => send({values: {...values}}));
+      root.classList.add("at-form");
       root.replaceChildren(...fields.map((field) => draw(field, values, later, upload)));
     });
   };
@@ -58,7 +59,7 @@
     number: (field, id, _, changed) => {
       const box = el("input", {
         type: "number", id, min: field.minimum, max: field.maximum, step: field.step, "aria-describedby": `${id}-help`,
-        placeholder: field.optional ? "automatic" : "", onchange: () => changed(number(field, box.value)),
+        placeholder: field.optional ? "auto" : "", onchange: () => changed(number(field, box.value)),
       });
       return {body: "", aside: box, set: (value) => { box.value = value ?? ""; }};
     },
