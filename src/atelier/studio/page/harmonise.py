@@ -70,13 +70,11 @@ def tab(studio: Studio) -> None:
     def painted(*values: Any) -> Iterator[tuple[Any, ...]]:
         yield from run(studio, *values)
 
-    photo.change(lambda photo: masks.fresh(photo, ["object"]), photo, mask, show_progress="hidden")
-    mask.input(edited, [photo, mask], mask, show_progress="hidden")
+    fresh = photo.change(lambda photo: masks.fresh(photo, ["object"]), photo, mask, show_progress="hidden")
+    cut = mask.input(edited, [photo, mask], mask, show_progress="hidden")
     shelf.input(hung, shelf, painting, show_progress="hidden")
-    gr.on(
-        [mask.change, painting.change, photo.change], placed, [photo, painting, mask, place], place,
-        show_progress="hidden", trigger_mode="always_last",
-    )  # fmt: skip
+    for event in (fresh.then, cut.then, painting.change):
+        event(placed, [photo, painting, mask, place], place, show_progress="hidden")
     go.click(
         painted, [photo, painting, mask, place, form], [viewer, note, links, job_id], show_progress="hidden"
     )

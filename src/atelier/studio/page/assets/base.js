@@ -25,14 +25,21 @@ window.atelier = {};
     draw(root, props.value, send);
   };
 
-  // Call `later` only when nothing new came for a moment.
+  // Call `later` only when nothing new came for a moment, or when the user turns to something else.
+  const pending = new Set();
   const calm = (later, wait = 180) => {
-    let timer;
+    let timer, last;
+    const now = () => { clearTimeout(timer); pending.delete(now); later(...last); };
     return (...values) => {
       clearTimeout(timer);
-      timer = setTimeout(() => later(...values), wait);
+      last = values;
+      pending.add(now);
+      timer = setTimeout(now, wait);
     };
   };
+  const flush = () => [...pending].forEach((now) => now());
+  document.addEventListener("pointerdown", flush, true);
+  document.addEventListener("focusout", flush, true);
 
   // An area that takes files by drop, choice or paste. `take` gets a list of File objects.
   const picker = ({label, hint = "", accept = "image/*,.tif,.tiff,.heic", multiple = false, paste = false}, take) => {

@@ -36,7 +36,8 @@
     const build = (root, value) => {
       const view = el("canvas", {class: "at-mask-view", width: layers[0].canvas.width, height: layers[0].canvas.height});
       const ring = el("div", {class: "at-ring"});
-      const stage = el("div", {class: "at-mask-stage", tabindex: "0", role: "application", "aria-label": "Mask: paint on the photo"},
+      const stage = el("div", {class: "at-mask-stage", tabindex: "0", role: "application", "aria-label": "Mask: paint on the photo",
+        style: `width:min(100%, ${Math.round(62 * value.width / value.height)}vh)`},
         el("img", {src: value.photo, alt: "photo", draggable: "false"}), view, ring);
       const paint = () => {
         const pen = view.getContext("2d");

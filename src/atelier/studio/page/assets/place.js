@@ -13,7 +13,7 @@
       const object = el("img", {src: value.object, alt: "object", draggable: "false", class: "at-object"});
       const corner = el("span", {class: "at-handle", "aria-hidden": "true"});
       const box = el("div", {class: "at-placed", tabindex: "0", role: "application", "aria-label": "Object: arrow keys move it, plus and minus scale it"}, object, corner);
-      const stage = el("div", {class: "at-place", style: `aspect-ratio:${value.width}/${value.height}`}, el("img", {src: value.painting, alt: "painting", draggable: "false"}), box);
+      const stage = el("div", {class: "at-place", style: `aspect-ratio:${value.width}/${value.height};width:min(100%, ${Math.round(62 * value.width / value.height)}vh)`}, el("img", {src: value.painting, alt: "painting", draggable: "false"}), box);
       const draw = () => {
         const height = at.scale * at.ratio * (value.width / value.height);
         box.style.cssText = `left:${100 * (at.x - at.scale / 2)}%;top:${100 * (at.y - height / 2)}%;width:${100 * at.scale}%;height:${100 * height}%`;

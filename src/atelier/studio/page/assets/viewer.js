@@ -95,7 +95,7 @@
     let split = 50, view = makeView(), size = "";
     component(element, trigger, props, watch, (root, value) => {
       if (!value?.before && !value?.after) {
-        root.replaceChildren(el("div", {class: "at-empty"}, el("p", {}, props.empty || "")));
+        root.replaceChildren(...(props.empty ? [el("div", {class: "at-empty"}, el("p", {}, props.empty))] : []));
         return;
       }
       if (size !== `${value.width}x${value.height}`) view = {...makeView(), scale: 0};
