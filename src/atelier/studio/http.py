@@ -226,6 +226,7 @@ def _jobs(app: FastAPI, studio: Studio) -> None:
 
 def _preview(job: Any) -> bytes:
     from atelier.images import Picture
+
     if job.kind == "train" and job.samples():
         data: bytes = job.sample(job.samples()[-1])
         return data

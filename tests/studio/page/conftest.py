@@ -6,12 +6,16 @@ fails the test.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -22,11 +26,21 @@ import numpy as np
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-          "--disable-component-update", "--disable-sync"]  # fmt: skip
+_FLAGS = [
+    f"--{flag}"
+    for flag in (
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+    )
+]
 _NEEDED = {"gradio": "pip install 'atelier[studio]'", "playwright": "pip install playwright"}
 #: Milliseconds that a step may take on a busy machine.
-PATIENCE = 30_000
+PATIENCE = 100_000
 
 
 @dataclass
@@ -35,18 +49,19 @@ class Served:
 
     url: str
     process: subprocess.Popen[str]
+    folder: Path
 
     def get(self, path: str) -> Any:
         """The JSON at an address of the HTTP interface."""
-        import json
-        import urllib.request
-
         with urllib.request.urlopen(f"{self.url}/api/{path}") as answer:
             return json.load(answer)
 
     def end(self) -> None:
-        """End the server, as Ctrl-C does."""
-        self.process.send_signal(2)
+        """End the server, as Ctrl-C does, and the trainings, which would go on."""
+        for facts in self.folder.glob("trainings/*/studio.json"):
+            with contextlib.suppress(OSError, KeyError):
+                os.kill(json.loads(facts.read_text())["pid"], signal.SIGKILL)
+        self.process.send_signal(signal.SIGINT)
         assert self.process.wait(30) == 0
         assert self.process.stderr is not None
         self.process.stderr.close()
@@ -55,12 +70,13 @@ class Served:
 def start(folder: Path) -> Served:
     """Start `atelier studio` in a folder, at a free port."""
     command = [sys.executable, "-m", "atelier", "studio", "--port", "0", "--folder", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    mine = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=mine)
     assert process.stderr is not None
     line = process.stderr.readline()
     found = re.search(r"http://[\d.:]+", line)
     assert found, line + process.stderr.read()
-    return Served(found[0], process)
+    return Served(found[0], process, folder)
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +216,7 @@ def small_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     y, x = np.mgrid[0:72, 0:96]
-    picture = np.zeros((72, 96, 3)) + (40, 70, 150)
+    picture = np.full((72, 96, 3), (40.0, 70.0, 150.0))
     picture[(x - 48) ** 2 + (y - 36) ** 2 < 20**2] = (200, 50, 40)
     picture += np.random.default_rng(1).normal(0, 6, picture.shape)
     path = tmp_path_factory.mktemp("photos") / "disc.png"

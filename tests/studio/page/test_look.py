@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 TABS = ("Paint", "Gallery", "Compare", "Regions", "Folder", "Words", "Harmonise", "Train")
-_COLOURS = "() => [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.at-card')).color]"
+_COLOURS = """() => [
+    getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.at-card')).color,
+]"""
 
 
 def _light(colour: str) -> float:
-    return sum(float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")[:3]) / (3 * 255)
+    return sum(float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")[:3]) / (
+        3 * 255
+    )
 
 
 def test_every_tab_fits_a_narrow_window_in_the_dark(opened: Callable[..., Any]) -> None:
@@ -49,7 +53,10 @@ def test_the_page_works_from_the_keyboard_and_in_the_light(hand: Any) -> None:
     before = hand.page.locator("#paint-viewer [role=slider]").get_attribute("aria-valuenow")
     press("ArrowRight")
     press("ArrowRight")
-    assert int(hand.page.locator("#paint-viewer [role=slider]").get_attribute("aria-valuenow")) == int(before) + 4
+    assert (
+        int(hand.page.locator("#paint-viewer [role=slider]").get_attribute("aria-valuenow"))
+        == int(before) + 4
+    )
     assert hand.page.evaluate_handle(focused) is not None
 
 

@@ -13,7 +13,9 @@ from atelier.images import read_recipe
 AFTER = "#paint-viewer img.over"
 
 
-def test_a_photo_is_drafted_painted_downloaded_and_set_again(hand: Any, small_photo: Path, tmp_path: Path) -> None:
+def test_a_photo_is_drafted_painted_downloaded_and_set_again(
+    hand: Any, small_photo: Path, tmp_path: Path
+) -> None:
     hand.give_photo("paint-photo", small_photo)
     hand.page.wait_for_selector(AFTER)
     first = hand.source(AFTER)
@@ -37,7 +39,7 @@ def test_a_photo_is_drafted_painted_downloaded_and_set_again(hand: Any, small_ph
     assert Picture.open(hand.download("#paint-links a:has-text('JPEG')", tmp_path)).size == (96, 72)
 
     hand.set_number("paint-form", "strength", 1)
-    hand.page.locator("#paint-shelf [data-id='style:ink']").click()
+    hand.page.locator("#paint-shelf [data-id='style:nocturne']").click()
     hand.page.locator(".label-wrap", has_text="Same again").click()
     hand.page.locator("#paint-again input[type=file]").set_input_files(str(narrow))
     hand.page.wait_for_selector("#paint-note :text('Set as it was')", state="attached")
@@ -66,7 +68,9 @@ def test_the_knobs_are_those_of_the_method(hand: Any) -> None:
     hand.choose_method("paint", "strokes")
     knobs = list(registry.find("strokes").Knobs.model_fields)
     hand.wait_for(lambda: hand.page.locator(f"#paint-knobs [data-name={knobs[-1]}]").count())
-    shown = hand.page.locator("#paint-knobs [data-name]").evaluate_all("all => all.map(one => one.dataset.name)")
+    shown = hand.page.locator("#paint-knobs [data-name]").evaluate_all(
+        "all => all.map(one => one.dataset.name)"
+    )
     assert set(knobs) <= set(shown)
     field = hand.page.locator("#paint-knobs .at-range").first
     before = field.locator("input[type=range]").input_value()
@@ -79,7 +83,7 @@ def test_the_knobs_are_those_of_the_method(hand: Any) -> None:
 def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) -> None:
     hand = opened()
     hand.page.locator("#paint-photo .at-samples button").nth(2).click()
-    hand.page.locator("#paint-shelf [data-id='style:mosaic']").click()
+    hand.page.locator("#paint-shelf [data-id='style:woodcut']").click()
     hand.choose_method("paint", "colour")
     hand.set_number("paint-form", "size", 64)
     hand.set_number("paint-form", "strength", 0.25)
@@ -92,12 +96,12 @@ def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) 
     hand.page.locator("#gallery-search input, #gallery-search textarea").fill("coffee colour")
     hand.wait_for(lambda: hand.page.locator("#gallery-made .at-made").count() == 1)
     hand.page.locator(f"#gallery-made [data-id='{made}']").click()
-    hand.page.wait_for_selector("#gallery-made .at-detail :text('mosaic')")
+    hand.page.wait_for_selector("#gallery-made .at-detail :text('woodcut')")
     hand.page.get_by_role("button", name="Set everything as it was").click()
     hand.page.wait_for_selector("#paint-photo .at-photo")
     strength = hand.page.locator("#paint-form [data-name=strength] input[type=number]")
     hand.wait_for(lambda: strength.input_value() == "0.25")
-    hand.page.wait_for_selector("#paint-shelf [data-id='style:mosaic'][aria-pressed=true]")
+    hand.page.wait_for_selector("#paint-shelf [data-id='style:woodcut'][aria-pressed=true]")
     hand.go_to("Gallery")
     hand.page.locator(f"#gallery-made [data-id='{made}']").click()
     delete = hand.page.get_by_role("button", name="Delete this picture for good")

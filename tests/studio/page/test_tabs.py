@@ -12,6 +12,13 @@ from PIL import Image
 from atelier import Picture
 
 
+#: The share of a canvas that is painted on.
+_SHARE = """canvas => {
+    const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.filter((value, index) => index % 4 === 3 && value > 0).length / (data.length / 4);
+}"""
+
+
 def _made(served: Any) -> dict[str, Any]:
     found: dict[str, Any] = served.get("gallery?limit=1")["pictures"][0]
     return found
@@ -30,8 +37,15 @@ def test_compare_paints_side_by_side_and_exports(hand: Any, small_photo: Path, t
     hand.page.locator("#compare-go").click()
     sheet = hand.download("#compare-sheet", tmp_path)
     protocol = read(hand.download("#compare-protocol", tmp_path))
-    assert [one.method for one in protocol.methods if one.name.startswith(("adain", "colour draft"))] == ["adain", "colour"]
-    assert (protocol.size, protocol.contents[0].file, protocol.styles[0].file) == (64, "example:coffee", "example:nocturne")
+    assert [one.method for one in protocol.methods if one.name.startswith(("adain", "colour draft"))] == [
+        "adain",
+        "colour",
+    ]
+    assert (protocol.size, protocol.contents[0].file, protocol.styles[0].file) == (
+        64,
+        "example:coffee",
+        "example:nocturne",
+    )
     with Image.open(sheet) as picture:
         assert picture.size[0] > 2 * 64
     panes = hand.page.locator("#compare-grid .at-sheet")
@@ -42,7 +56,9 @@ def test_compare_paints_side_by_side_and_exports(hand: Any, small_photo: Path, t
     assert "width: 64px" in styles[0] or "width:64px" in styles[0]
 
 
-def test_regions_are_painted_and_selected_with_the_mouse(hand: Any, served: Any, small_photo: Path, tmp_path: Path) -> None:
+def test_regions_are_painted_and_selected_with_the_mouse(
+    hand: Any, served: Any, small_photo: Path, tmp_path: Path
+) -> None:
     hand.go_to("Regions")
     hand.give_photo("regions-photo", small_photo)
     hand.page.wait_for_selector("#regions-mask .at-mask-stage")
@@ -50,10 +66,9 @@ def test_regions_are_painted_and_selected_with_the_mouse(hand: Any, served: Any,
     stage = hand.page.locator("#regions-mask .at-mask-stage")
     box = stage.bounding_box()
     hand.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    shares = "canvas => {const d = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return 4 * n / d.length}"
     view = hand.page.locator("#regions-mask canvas.at-mask-view")
     disc = np.pi * 20**2 / (96 * 72)
-    selected = hand.wait_for(lambda: view.evaluate(shares))
+    selected = hand.wait_for(lambda: view.evaluate(_SHARE))
     assert abs(selected - disc) < 0.1
 
     hand.page.get_by_role("button", name="Add a region").click()
@@ -64,7 +79,7 @@ def test_regions_are_painted_and_selected_with_the_mouse(hand: Any, served: Any,
     hand.page.mouse.down()
     hand.page.mouse.move(box["x"] + 10, box["y"] + box["height"] - 10, steps=4)
     hand.page.mouse.up()
-    assert view.evaluate(shares) > selected + 0.02
+    assert view.evaluate(_SHARE) > selected + 0.02
 
     hand.choose("regions-form", "quality", "draft")
     hand.set_number("regions-form", "feather", 0)
@@ -91,7 +106,9 @@ def test_a_folder_is_painted_and_a_broken_file_is_told(hand: Any, small_photo: P
         assert b"broken.png" in packed.read("errors.txt")
 
 
-def test_words_are_painted_and_an_unknown_one_is_told(hand: Any, served: Any, small_photo: Path, tmp_path: Path) -> None:
+def test_words_are_painted_and_an_unknown_one_is_told(
+    hand: Any, served: Any, small_photo: Path, tmp_path: Path
+) -> None:
     hand.go_to("Words")
     hand.give_photo("words-photo", small_photo)
     hand.page.locator("#words-text .at-chip", has_text="hokusai").click()
@@ -105,7 +122,9 @@ def test_words_are_painted_and_an_unknown_one_is_told(hand: Any, served: Any, sm
     hand.page.wait_for_selector("#words-note .at-error:has-text('pointillism')")
 
 
-def test_an_object_is_cut_out_placed_and_harmonised(hand: Any, served: Any, small_photo: Path, tmp_path: Path) -> None:
+def test_an_object_is_cut_out_placed_and_harmonised(
+    hand: Any, served: Any, small_photo: Path, tmp_path: Path
+) -> None:
     hand.go_to("Harmonise")
     painting = tmp_path / "painting.png"
     ramp = np.linspace(40, 220, 96, dtype=np.uint8)

@@ -69,7 +69,7 @@ def tab(studio: Studio) -> None:
     go.click(
         compared, [photo, shelf, methods, form], [grid, note, job_id, sheet, protocol], show_progress="hidden"
     )
-    stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
+    stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
 def _form() -> dict[str, Any]:
@@ -195,10 +195,11 @@ def contact_sheet(studio: Studio, job: Job) -> Image.Image:
 
 def protocol_text(studio: Studio, what: Inputs, several: Sequence[Settings], name: str) -> str:
     """A protocol for `atelier bench` that paints and measures the same: TOML."""
-    sizes = {one.values.get("size") for one in several} - {None}
+    usual = registry.find(str(several[0].method)).sizes.get(several[0].quality, 512)
+    sizes = [int(one.values["size"]) for one in several if "size" in one.values]
     lines = [
         f'name = "comparison-{name}"',
-        f"size = {max(sizes) if sizes else registry.find(str(several[0].method)).sizes.get(several[0].quality, 512)}",
+        f"size = {max(sizes, default=usual)}",
         f"seed = {several[0].values.get('seed', 0)}",
         f"contents = [{_entry(studio, str(what.content))}]",
         f"styles = [{', '.join(_entry(studio, str(style)) for style in what.styles)}]",

@@ -22,7 +22,7 @@ _MEASURED = 2
 
 @dataclass
 class Estimate:
-    """What a training will take: `weights` (learnt numbers), `memory` in MiB, `step` and `whole` in seconds."""
+    """What a training will take: learnt `weights`, `memory` in MiB, seconds a `step` and on the `whole`."""
 
     weights: int = 0
     memory: float = 0.0

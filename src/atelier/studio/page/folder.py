@@ -30,7 +30,7 @@ def tab(studio: Studio) -> None:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "folder-form", inputs.main_form())
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs = paint.method_part("folder", form)
+                method, knobs, *_ = paint.method_part("folder", form)
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint all", variant="primary", elem_id="folder-go")
@@ -48,19 +48,21 @@ def tab(studio: Studio) -> None:
         [table, note, job_id, out, photos],
         show_progress="hidden",
     )
-    stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
+    stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
 def _photos() -> dict[str, Any]:
     field = {
-        "name": "photos", "label": "Photos", "kind": "pictures", "default": None, "hint": "Drop or choose photos",
+        "name": "photos", "label": "Photos", "kind": "pictures", "default": None,
+        "hint": "Drop or choose photos",
         "help": "All are painted in one style. A file that cannot be read is listed, and the others go on.",
     }  # fmt: skip
     return {"fields": [field], "values": {}}
 
 
 def _waiting() -> str:
-    return '<div class="at-empty"><p>Each photo gets a line here, with its picture or with what was wrong.</p></div>'
+    text = "Each photo gets a line here, with its picture or with what was wrong."
+    return f'<div class="at-empty"><p>{text}</p></div>'
 
 
 def run(
@@ -100,10 +102,7 @@ def rows(studio: Studio, job: Job) -> str:
     lines = []
     for one in list(job.made):
         if one.id:
-            links = " ".join(
-                f'<a class="at-button" href="{link["url"]}" download="{html.escape(link["name"])}">{link["label"]}</a>'
-                for link in running.made_links(studio, one.id)
-            )
+            links = running.downloads(studio, one.id)
             picture = f'<img src="{running.made_thumbnail(one.id)}" alt="" width="72">'
             cells = [picture, html.escape(one.label), running.duration(one.seconds), links]
         else:

@@ -51,7 +51,7 @@ def items(studio: Studio, words: str, count: int) -> list[dict[str, Any]]:
     return [
         {
             "id": one.id, "title": one.title, "url": running.made_thumbnail(one.id),
-            "detail": f"{one.size[0]} × {one.size[1]}, {_when(one.created)}" + (", stopped" if one.stopped else ""),
+            "detail": ("stopped, " if one.stopped else "") + _facts(one.size, one.created),
         }
         for one in studio.gallery.list(search=words, limit=count)
     ]  # fmt: skip
@@ -59,7 +59,7 @@ def items(studio: Studio, words: str, count: int) -> list[dict[str, Any]]:
 
 def acted(studio: Studio, value: Mapping[str, Any], words: str, count: int) -> list[Any]:
     """What the user asked for a picture: show, delete, or open in Paint."""
-    action, id, rest = value.get("action"), str(value.get("id", "")), [gr.skip()] * 6
+    action, id, rest = value.get("action"), str(value.get("id", "")), paint.UNCHANGED
     listed = {"items": items(studio, words, count)}
     try:
         if action == "show":
@@ -90,13 +90,13 @@ def detail(studio: Studio, id: str) -> dict[str, Any]:
         "Seed": receipt.get("controls", {}).get("seed", ""),
         "Weights": ", ".join(receipt.get("weights", {})),
     }
-    width, height = entry.size
     return {
         "id": id, "title": entry.title, "url": running.made(id), "links": running.made_links(studio, id),
-        "detail": f"{width} × {height}, {_when(entry.created)}",
+        "detail": _facts(entry.size, entry.created),
         "facts": [[name, str(fact)] for name, fact in facts.items() if fact not in ("", None, [], {})],
     }  # fmt: skip
 
 
-def _when(seconds: float) -> str:
-    return time.strftime("%d %B %Y, %H:%M", time.localtime(seconds)).lstrip("0")
+def _facts(size: tuple[int, int], created: float) -> str:
+    when = time.strftime("%d %B %Y, %H:%M", time.localtime(created)).lstrip("0")
+    return f"{size[0]} × {size[1]}, {when}"

@@ -1,4 +1,4 @@
-"""Harmonise: an object is cut out of a photo, placed on a painting, and repainted so that it belongs there."""
+"""Harmonise: an object is cut out of a photo, placed on a painting, and repainted to belong there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ Floats = npt.NDArray[np.float32]
 
 #: The longest composite in pixels, as `atelier harmonise` makes them.
 _SIDE = 1024
-_MASK = "Choose a photo of the object. Paint over the object, or select it by clicks; a cut-out with a transparent ground needs no mask."
+_MASK = (
+    "Choose a photo of the object. Paint over the object, or select it by clicks; "
+    "a cut-out with a transparent ground needs no mask."
+)
 _PLACE = "Choose a painting, and the object's photo with its mask. Then place the object by dragging it."
 
 
@@ -78,7 +81,7 @@ def tab(studio: Studio) -> None:
     go.click(
         painted, [photo, painting, mask, place, form], [viewer, note, links, job_id], show_progress="hidden"
     )
-    stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
+    stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
 def _form() -> dict[str, Any]:
@@ -161,7 +164,8 @@ def run(
         settings, _ = inputs.settings(studio, "harmonise", form, form)
         asked = Settings("harmonise", settings.quality, settings.values)
         content = studio.pictures.id_of(whole, "composite.png")
-        what = Inputs(content=content, styles=(str(painting["id"]),), mask=studio.pictures.id_of(_grey(plane), "object.png"))  # fmt: skip
+        plane_id = studio.pictures.id_of(_grey(plane), "object.png")
+        what = Inputs(content=content, styles=(str(painting["id"]),), mask=plane_id)
         job = studio.paint(what, asked)
     except AtelierError as error:
         yield gr.skip(), parts.error(str(error)), "", ""

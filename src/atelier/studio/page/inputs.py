@@ -1,7 +1,9 @@
-"""From components to requests and back: photos, the shelf, forms, and the settings of a picture made before."""
+"""From components to requests and back: photos, the shelf, forms, settings of pictures made before."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 #: Controls in the order in which artists use them; the others are left to the command line.
 MAIN = ("strength", "colour", "style_scale", "size", "seed")
 MORE = ("finish", "feather")
+#: Seconds after which an upload may be removed.
+_STALE = 6 * 3600.0
 
 
 def incoming(studio: Studio) -> Path:
@@ -29,19 +33,25 @@ def incoming(studio: Studio) -> Path:
 
 
 def received(studio: Studio, sent: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The bytes and the name of an uploaded file, which is then removed unless it is to be kept.
+    """The bytes and the name of an uploaded file. Raises InputError for any other path.
 
-    Raises InputError for any other path.
+    The file stays for a while, because the same one may be asked for again: the browser's uploads of equal
+    bytes are one file.
     """
-    path = Path(str(sent.get("path", ""))).resolve()
-    if not path.is_relative_to(incoming(studio).resolve()) or not path.is_file():
-        raise InputError("that file was not uploaded to the studio: choose it again")
+    folder, path = incoming(studio).resolve(), Path(str(sent.get("path", ""))).resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise InputError("that file was not uploaded to the studio, or long ago: choose it again")
     name = str(sent.get("name") or path.name)
     studio.limits.check_bytes(path.stat().st_size, name)
-    data = path.read_bytes()
-    if not sent.get("keep"):
-        path.unlink(missing_ok=True)
-    return data, name
+    return path.read_bytes(), name
+
+
+def sweep(studio: Studio) -> None:
+    """Remove uploads that nobody has asked for within `_STALE` seconds."""
+    for path in list(incoming(studio).rglob("*")):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
 
 
 def take(studio: Studio, sent: Mapping[str, Any]) -> str:
@@ -144,10 +154,14 @@ def main_form(
     """The form of quality and shared controls."""
     kind = kind_of(method, quality)
     options = list(kind.qualities) if method else list(BY_QUALITY)
-    return {
-        "fields": [quality_field(options), *controls.fields(Controls, only=MAIN)],
-        "values": dict(values or {}),
-    }
+    return form_of([quality_field(options), *controls.fields(Controls, only=MAIN)], values or {})
+
+
+def form_of(made: list[dict[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A form with those of the values that it has fields for and that are not the defaults."""
+    usual = {field["name"]: field["default"] for field in made}
+    texts = {n: ", ".join(map(str, v)) if isinstance(v, list | tuple) else v for n, v in values.items()}
+    return {"fields": made, "values": {n: v for n, v in texts.items() if n in usual and v != usual[n]}}
 
 
 def quality_field(options: Sequence[str]) -> dict[str, Any]:
@@ -169,8 +183,7 @@ def knob_form(
         *controls.fields(Controls, only=MORE),
         *controls.fields(kind.Knobs, usual, choices=_known_weights(kind)),
     ]
-    names = {field["name"] for field in made}
-    return {"fields": made, "values": {n: v for n, v in (values or {}).items() if n in names}}
+    return form_of(made, values or {})
 
 
 def _known_weights(kind: type[Method]) -> dict[str, list[str]]:

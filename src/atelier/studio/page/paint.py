@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 #: Families whose drafts take longer than a moment: their preview is the usual draft.
 _SLOW = frozenset({"optimise", "diffusion", "text", "gan"})
+#: For `Paint.all`, where nothing is to be filled in.
+UNCHANGED = [gr.skip()] * 8
 _EMPTY = "Choose a photo. A draft appears here by itself; Paint makes the full picture."
 
 
 class Window:
-    """One browser window: the draft that it shows, and whether it is painting. Drafts give way to paintings."""
+    """One browser window: the draft that it shows, and its paintings, to which drafts give way."""
 
     def __init__(self, group: str) -> None:
         self.group, self.painting, self.paintings, self._last = group, False, 0, ""
@@ -51,11 +53,14 @@ class Paint:
     form: gr.HTML
     knobs: gr.HTML
     note: gr.HTML
+    about: gr.HTML
+    followed: gr.State
 
     @property
     def all(self) -> list[Any]:
         """The components in the order of `filled`."""
-        return [self.photo, self.shelf, self.method, self.form, self.knobs, self.note]
+        mine = (self.photo, self.shelf, self.method, self.form, self.knobs)
+        return [*mine, self.note, self.about, self.followed]
 
 
 def tab(studio: Studio) -> Paint:
@@ -72,7 +77,7 @@ def tab(studio: Studio) -> Paint:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "paint-form", inputs.main_form())
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs = method_part("paint", form)
+                method, knobs, about, followed = method_part("paint", form)
             with gr.Accordion("Same again", open=False, elem_classes="at-card"):
                 parts.title("", "Drop a picture that was made here: its receipt sets everything as it was.")
                 again = parts.part("photo", "paint-again", None, prompt="A picture with a receipt")
@@ -103,14 +108,19 @@ def tab(studio: Studio) -> Paint:
         trigger_mode="always_last", show_progress="hidden",
     )  # fmt: skip
     go.click(painted, asked, [viewer, note, links, job_id], show_progress="hidden")
-    stop.click(lambda id: stopped(studio, id), job_id, None, queue=False)
-    page = Paint(photo, shelf, method, form, knobs, note)
+    stop.click(lambda job: stopped(studio, job), job_id, None, queue=False)
+    page = Paint(photo, shelf, method, form, knobs, note, about, followed)
     again.input(lambda value: same_again(studio, value), again, [again, *page.all], show_progress="hidden")
     return page
 
 
-def method_part(name: str, form: gr.HTML, *, words: bool = False) -> tuple[gr.Dropdown, gr.HTML]:
-    """The list of methods, a sentence on the chosen one, and its knobs, which follow method and quality."""
+def method_part(
+    name: str, form: gr.HTML, *, words: bool = False
+) -> tuple[gr.Dropdown, gr.HTML, gr.HTML, gr.State]:
+    """The list of methods, and the knobs of the chosen one, a sentence on it, and what these follow.
+
+    Knobs and sentence follow the method and the quality; the last of the four holds both.
+    """
     method = gr.Dropdown(
         inputs.method_choices(words=words),
         value="",
@@ -138,7 +148,7 @@ def method_part(name: str, form: gr.HTML, *, words: bool = False) -> tuple[gr.Dr
         [method.change, form.input], follow, [method, form, knobs, state], [about, form, knobs, state],
         show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
-    return method, knobs
+    return method, knobs, about, state
 
 
 def request(
@@ -233,11 +243,11 @@ def stopped(studio: Studio, id: str) -> None:
 def same_again(studio: Studio, value: Any) -> list[Any]:
     """Everything set as in the receipt of a dropped picture."""
     if not value or "path" not in value:
-        return [None, *[gr.skip()] * 6]
+        return [None, *UNCHANGED]
     try:
         what, how, missing = studio.request_in(*inputs.received(studio, value))
     except AtelierError as error:
-        return [{"error": str(error)}, *[gr.skip()] * 6]
+        return [{"error": str(error)}, *UNCHANGED]
     return [None, *filled(studio, what, how, missing)]
 
 
@@ -252,10 +262,12 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     files = {name: {"id": str(id), "name": studio.pictures.name(str(id))} for name, id in what.files.items()}
     method = how.method or ""
     main = {n: v for n, v in values.items() if n in inputs.MAIN and v is not None} | {"quality": how.quality}
-    told = "Set as it was." if not missing else f"Set as it was; not here any more: {', '.join(missing)}."
+    gone = [*missing, *(f"the words '{text}' (tab Words)" for text in what.texts)]
+    told = "Set as it was." if not gone else f"Set as it was, without: {', '.join(gone)}."
     return [
         photo, inputs.shelf(studio, chosen), method, inputs.main_form(method, how.quality, main),
         inputs.knob_form(method, how.quality, {**values, **files}), parts.sentence(told),
+        inputs.about(method, how.quality), (method, how.quality),
     ]  # fmt: skip
 
 

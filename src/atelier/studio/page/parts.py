@@ -31,7 +31,7 @@ def part(kind: str, elem_id: str, value: Any = None, **props: Any) -> gr.HTML:
     """
     return gr.HTML(
         value,
-        html_template=f'<div class="at"></div>',
+        html_template='<div class="at"></div>',
         js_on_load=f"atelier.{kind}(element, trigger, props, upload, watch); // 'input'",
         elem_id=elem_id,
         apply_default_css=False,
@@ -63,7 +63,8 @@ def error(sentence: str) -> str:
 def links(pairs: list[tuple[str, str, str]]) -> str:
     """Download links for a `note`, from (label, address, file name)."""
     buttons = "".join(
-        f'<a class="at-button" href="{html.escape(address)}" download="{html.escape(name)}">{html.escape(label)}</a>'
+        f'<a class="at-button" href="{html.escape(address)}" download="{html.escape(name)}">'
+        f"{html.escape(label)}</a>"
         for label, address, name in pairs
     )
     return f'<div class="at-actions">{buttons}</div>'

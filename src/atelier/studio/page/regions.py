@@ -65,7 +65,7 @@ def tab(studio: Studio) -> None:
     mask.input(edited, [photo, mask, chosen], [mask, shelf, chosen], show_progress="hidden")
     shelf.input(styled, [shelf, mask, chosen], [mask, chosen], show_progress="hidden")
     go.click(painted, [photo, mask, chosen, form], [viewer, note, links, job_id], show_progress="hidden")
-    stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
+    stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
 def _form() -> dict[str, Any]:

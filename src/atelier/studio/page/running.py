@@ -84,7 +84,7 @@ def preview_of(job: Job) -> tuple[str, int, int] | None:
 
     if job.preview is None:
         return None
-    picture = Picture(job.preview.astype(np.float32) / 255)
+    picture = Picture((job.preview / 255).astype(np.float32))
     return data_url(picture), *picture.size
 
 

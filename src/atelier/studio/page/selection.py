@@ -39,7 +39,7 @@ class Segments:
         cut = cv2.ximgproc.createSuperpixelSLIC(self.lab, cv2.ximgproc.SLICO, step)
         cut.iterate(10)
         cut.enforceLabelConnectivity(40)
-        self.labels: Labels = cut.getLabels()
+        self.labels: Labels = np.asarray(cut.getLabels(), np.int32)
         self.count = int(cut.getNumberOfSuperpixels())
         sizes = np.bincount(self.labels.ravel(), minlength=self.count)[:, None]
         sums = [np.bincount(self.labels.ravel(), self.lab[..., c].ravel(), self.count) for c in range(3)]
@@ -77,7 +77,8 @@ class Segments:
         trimap = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         trimap[inside], trimap[outside] = cv2.GC_FGD, cv2.GC_BGD
         cv2.setRNGSeed(0)  # its colour models are drawn at random
-        cv2.grabCut(self.pixels[..., ::-1].copy(), trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # fmt: skip
+        models, picture = (np.zeros((1, 65)), np.zeros((1, 65))), self.pixels[..., ::-1].copy()
+        cv2.grabCut(picture, trimap, (0, 0, 0, 0), *models, 3, cv2.GC_INIT_WITH_MASK)
         cut: Mask = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
         return cut if cut.any() else mask
 
@@ -107,8 +108,8 @@ def read_mask(address: str | None, shape: tuple[int, int]) -> Mask:
     decoded = cv2.imdecode(np.frombuffer(mask_bytes(address), np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.ndim != 3 or decoded.shape[2] != 4 or max(decoded.shape) > 4 * SIDE:
         raise InputError("the mask could not be read: paint it again")
-    alpha: Bytes = cv2.resize(decoded[..., 3], shape[::-1], interpolation=cv2.INTER_AREA)
-    return alpha > 127
+    alpha = cv2.resize(decoded[..., 3], shape[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(alpha) > 127
 
 
 def mask_bytes(address: str) -> bytes:

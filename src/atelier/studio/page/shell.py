@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from atelier.studio.page import compare, folder, gallery, harmonise, paint, regions, train, words
+from atelier.studio.page import compare, folder, gallery, harmonise, inputs, paint, regions, train, words
 
 if TYPE_CHECKING:
     from atelier.studio.service import Studio
@@ -23,6 +23,7 @@ def theme() -> gr.themes.Base:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
+    page: gr.Blocks
     with gr.Blocks(title="atelier studio", analytics_enabled=False, fill_width=True) as page:
         gr.HTML("<h1>atelier</h1>", elem_classes="at-head", apply_default_css=False)
         with gr.Tabs(selected="paint", elem_id="tabs") as tabs:
@@ -42,5 +43,6 @@ def build(studio: Studio) -> gr.Blocks:
                 harmonise.tab(studio)
             with gr.Tab("Train", id="train") as tab:
                 train.tab(studio, page, tab)
+        page.load(lambda: inputs.sweep(studio), None, None, show_progress="hidden")
     page.queue(default_concurrency_limit=_HANDLERS, max_size=None, api_open=False)
     return page

@@ -86,7 +86,7 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
         yield from told(studio, method, sources, main, rest)
 
     method.change(
-        lambda name: (_about(name), source_form(name), setting_form(name, first=True), setting_form(name, first=False)),
+        lambda name: (_about(name), source_form(name), *both_forms(name)),
         method, [about, sources, main, rest], show_progress="hidden",
     )  # fmt: skip
     measure.click(measured, [method, sources, main, rest], note, show_progress="hidden")
@@ -108,8 +108,8 @@ def _about(name: str) -> str:
 
 def _none() -> str:
     return (
-        '<div class="at-empty"><p>Choose a method and give it pictures. Memory and time are measured on the first '
-        "steps before you start; a run goes on when this page is closed.</p></div>"
+        '<div class="at-empty"><p>Choose a method and give it pictures. Memory and time are measured on '
+        "the first steps before you start; a run goes on when this page is closed.</p></div>"
     )
 
 
@@ -159,6 +159,11 @@ def setting_form(method: str, *, first: bool) -> dict[str, Any]:
     return {"fields": controls.fields(declared, only=chosen), "values": {}}
 
 
+def both_forms(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two forms of settings."""
+    return setting_form(method, first=True), setting_form(method, first=False)
+
+
 # starting
 
 
@@ -205,13 +210,12 @@ def _set(studio: Studio, name: str, sent: list[Mapping[str, Any]]) -> str:
 def told(studio: Studio, method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
     """What a training will take, as a line for the note, while it is measured."""
     try:
-        # The files stay where they are: the run itself reads them again.
-        job, found = estimate.measure(studio, method, settings(studio, method, _copied(sources), main, rest))
+        job, found = estimate.measure(studio, method, settings(studio, method, sources, main, rest))
     except AtelierError as error:
         yield parts.error(str(error))
         return
-    for note in running.follow(job):
-        yield running.line(studio, job, note)
+    for _ in running.follow(job):
+        yield parts.progress("measuring the first steps")
     if job.state == "failed":
         yield parts.error(job.error)
         return
@@ -219,18 +223,6 @@ def told(studio: Studio, method: str, sources: Any, main: Any, rest: Any) -> Ite
         f"{found.weights / 1e6:.2f} M weights, about {found.memory:,.0f} MiB beside the pictures; "
         f"{running.duration(found.step)} a step, {running.duration(found.whole)} in all on this machine."
     )
-
-
-def _copied(sources: Mapping[str, Any]) -> dict[str, Any]:
-    return {"values": {name: _keep(sent) for name, sent in sources.get("values", {}).items()}}
-
-
-def _keep(sent: Any) -> Any:
-    if isinstance(sent, list):
-        return [_keep(one) for one in sent]
-    if "files" in sent:
-        return {**sent, "files": _keep(sent["files"])}
-    return {**sent, "keep": True}
 
 
 def begun(studio: Studio, method: str, sources: Any, main: Any, rest: Any, name: str) -> tuple[Any, Any, Any]:
@@ -277,7 +269,8 @@ def _status(job: TrainingJob) -> str:
     note = job.now
     if job.state == "failed":
         return parts.error(job.error)
-    steps = f"{job.title}: {job.state}, step {note.done:,} of {note.total:,}, {running.duration(note.seconds)} so far"
+    steps = f"{job.title}: {job.state}, step {note.done:,} of {note.total:,}"
+    steps += f", {running.duration(note.seconds)} so far"
     if note.left and job.state == "running":
         steps += f", {running.duration(note.left)} left"
     bar = parts.progress(steps, note.done / max(1, note.total))
@@ -325,10 +318,13 @@ def curve_of(lines: list[dict[str, float]]) -> str:
         f'<line x1="{_EDGE}" x2="{_WIDTH}" y1="{y}" y2="{y}"/><text x="0" y="{y + 4}">{value:.4g}</text>'
         for y, value in ((16, high), (_HEIGHT - 24, low))
     )
-    ends = f'<text x="{_EDGE}" y="{_HEIGHT - 6}">step {steps[0]:,}</text><text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{steps[-1]:,}</text>'
+    below = _HEIGHT - 6
+    ends = f'<text x="{_EDGE}" y="{below}">step {steps[0]:,}</text>'
+    ends += f'<text x="{_WIDTH}" y="{below}" text-anchor="end">{steps[-1]:,}</text>'
     return (
         f'<svg class="at-curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="loss, {losses[0]:.4g} at first, {losses[-1]:.4g} now">{marks}{ends}<path d="{path}"/></svg>'
+        f'aria-label="loss, {losses[0]:.4g} at first, {losses[-1]:.4g} now">'
+        f'{marks}{ends}<path d="{path}"/></svg>'
     )
 
 

@@ -39,7 +39,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "words-form", inputs.main_form("", "draft", {"quality": "draft"}))
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs = paint.method_part("words", form, words=True)
+                method, knobs, *_ = paint.method_part("words", form, words=True)
         with gr.Column(elem_classes="at-main"):
             viewer = parts.part("viewer", "words-viewer", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):
@@ -56,7 +56,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
     go.click(
         painted, [photo, words, method, form, knobs], [viewer, note, links, job_id], show_progress="hidden"
     )
-    stop.click(lambda id: paint.stopped(studio, id), job_id, None, queue=False)
+    stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
 def vocabulary() -> dict[str, Any]:
