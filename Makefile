@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs bench report clean
+.PHONY: demo test test-slow test-studio lint docs bench report clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -11,12 +11,18 @@ $(VENV)/core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train,studio]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps lpips  # for the heads of LPIPS: the rest wants torchvision
 	touch $@
 
 $(VENV)/docs: $(VENV)/core
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/studio: $(VENV)/dev
+	command -v chromium >/dev/null || apt-get install -y chromium || echo "no Chromium: the page is not tested"
+	$(PYTHON) -m venv $(VENV)/fuzzer  # of its own: its plugin would join every run of pytest
+	$(VENV)/fuzzer/bin/pip install -q -c constraints.txt schemathesis openapi-spec-validator
 	touch $@
 
 demo: $(VENV)/core  ## four pictures from the bundled examples, and a contact sheet of them
@@ -27,6 +33,9 @@ test: $(VENV)/dev lint  ## everything that CI runs
 
 test-slow: $(VENV)/dev  ## the checks that take minutes
 	$(BIN)/pytest -m slow
+
+test-studio: $(VENV)/studio  ## the studio: its page in a browser, a fuzzer at its interface, memory, trainings
+	OMP_NUM_THREADS=1 ATELIER_SCHEMATHESIS=$(VENV)/fuzzer/bin/schemathesis $(BIN)/pytest -m 'slow or not slow' tests/studio
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

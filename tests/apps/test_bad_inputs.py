@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,6 +112,11 @@ def _raise(owner: Any, name: str, error: BaseException) -> Prepare:
         patch.setattr(owner, name, fail)
 
     return prepare
+
+
+def _without(package: str) -> Prepare:
+    """A machine on which this package is not installed."""
+    return lambda folder, patch: patch.setitem(sys.modules, package, None)
 
 
 def _closed_folder(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -425,6 +431,15 @@ TABLE = [
     Row("protocol-unknown", "bench smok", USAGE, "there is no protocol 'smok': did you mean 'smoke'"),
     Row("protocol-absent", "bench none.toml", INPUT, "the protocol 'none.toml' cannot be read"),
     Row("protocol-data", "bench styleid-800 --out o", INPUT, "--data names the folder (59 more"),
+    Row("studio-token", "studio --no-page --folder s --token abc", USAGE, "the token needs 8 letters"),
+    Row("studio-weights", "studio --no-page --folder s --port 0 --weights w", WEIGHTS, "w' does not exist"),
+    Row(
+        "studio-host",
+        "studio --no-page --folder s --host 192.0.2.1",
+        OUTPUT,
+        "cannot listen at 192.0.2.1:7860",
+    ),
+    Row("studio-page", "studio --folder s", RESOURCE, "pip install 'atelier[studio]'", _without("gradio")),
     Row("study-absent", "study score .", INPUT, "holds no votes (study.sqlite): run `atelier study"),
     Row("grid-absent", "bench report .", INPUT, "holds no grid (grid.sqlite): run `atelier bench PROTOCOL`"),
     Row("memory", f"{PAIR} -m brush", RESOURCE, "use a smaller --size", _brush("raise MemoryError"), OWN),

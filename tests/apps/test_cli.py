@@ -27,7 +27,7 @@ from atelier.store import records
 TINY = "--method gatys --encoder tiny.safetensors --size 32 --iterations 2 --device cpu --threads 1"
 PAINT = f"stylize photo.png -s style.png -o out.png {TINY}"
 COMMANDS = (
-    *("stylize", "generate", "replay", "methods", "examples", "demo", "doctor"),
+    *("stylize", "generate", "replay", "studio", "methods", "examples", "demo", "doctor"),
     *("weights", "style", "train"),
 )
 

@@ -87,7 +87,9 @@ class Stylizer:
         return self._paint(inputs, self._size(inputs), Progress(progress), previous, flow)
 
     def adjusted(self, **controls: Any) -> Stylizer:
-        """The same prepared styles with other controls among `ADJUSTABLE`, which styles do not depend on.
+        """The same prepared styles with another strength, colour, feather or finish, or their defaults.
+
+        Raises UsageError for other controls, and for values that are not allowed.
 
         >>> import numpy as np
         >>> paint = Stylizer(method="style_copy", style=np.ones((8, 8, 3)))
@@ -95,6 +97,8 @@ class Stylizer:
         >>> float(half(np.zeros((8, 8, 3))).pixels.max())
         0.5
         """
+        for name in controls.keys() - set(ADJUSTABLE):
+            raise UsageError(f"{name} is read when styles are prepared: make another Stylizer")
         other = copy.copy(self)
         kept = self.setup.controls.model_dump(exclude=set(ADJUSTABLE))
         chosen = parse(Controls, {**kept, **controls}, what="control")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -28,6 +30,10 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 #: The cookie that holds the token for a browser.
 COOKIE = "atelier_token"
+#: The longest address that is read, in bytes.
+_ADDRESS = 8192
+#: Seconds in which the rest of a refused request is read and thrown away.
+_LINGER = 1.0
 
 
 class SlowError(InputError):
@@ -102,7 +108,8 @@ class Guard:
             cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
             await _answer(scope, send, 303, "come in", {"location": address, "set-cookie": cookie})
         else:
-            await self.app(scope, self._counted(receive), _hardened(send))
+            body = _Body(receive, self.limits.request_bytes)
+            await self.app(scope, body.receive, _hardened(body.after(send)))
 
     def _refusal(self, scope: Message, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -116,11 +123,13 @@ class Guard:
         origin = headers.get("origin")
         if origin and scope.get("method") not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
             return 403, "requests from the pages of other sites are refused"
+        if len(scope["path"]) + len(scope.get("query_string", b"")) > _ADDRESS:
+            return 414, f"the address has more than {_ADDRESS:,} letters: send what is longer in a form"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18:
             return 400, "the header Content-Length is not a number"
         if int(length) > self.limits.request_bytes:
-            return 413, self._too_long()
+            return 413, too_long(self.limits.request_bytes)
         return None
 
     def _knows(self, scope: Message, headers: MutableMapping[str, str]) -> bool:
@@ -139,23 +148,56 @@ class Guard:
         rest = urlencode([(k, one) for k, values in query.items() if k != "token" for one in values])
         return "/" + path.lstrip("/\\") + (f"?{rest}" if rest else "")
 
-    def _counted(self, receive: Receive) -> Receive:
-        """`receive`, which stops when more comes than is allowed."""
-        count = 0
 
-        async def counted() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > self.limits.request_bytes:
-                raise TooLargeError(self._too_long())
-            return message
+class _Body:
+    """The body of a request: counted, and read to its end before a refusal ends the connection.
 
-        return counted
+    A client that still sends when the connection closes never reads the answer.
+    """
 
-    def _too_long(self) -> str:
-        most = self.limits.request_bytes / 2**20
-        return f"the request is longer than the limit of this studio ({most:,.0f} MiB): send less at a time"
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most = receive, most
+        self._count, self._ended = 0, False
+
+    async def receive(self) -> Message:
+        """The next part. Raises TooLargeError when more comes than is allowed."""
+        message = await self._receive()
+        self._count += len(message.get("body", b""))
+        self._ended = self._ended or not message.get("more_body", False)
+        if self._count > self._most:
+            raise TooLargeError(too_long(self._most))
+        return message
+
+    def after(self, send: Send) -> Send:
+        """`send`, which reads on for a moment before the last part of a refusal."""
+        refused = False
+
+        async def sent(message: Message) -> None:
+            nonlocal refused
+            refused = refused or message.get("status", 0) >= 400
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if not (refused and last) or self._ended:
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            await self._drained()
+            await send({"type": "http.response.body", "body": b""})
+
+        return sent
+
+    async def _drained(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while not self._ended:
+                    message = await self._receive()
+                    self._ended = not message.get("more_body", False)
+
+
+def too_long(most: int) -> str:
+    """The sentence for a request of more than `most` bytes."""
+    return (
+        f"the request is longer than the limit of this studio ({most / 2**20:,.0f} MiB): send less at a time"
+    )
 
 
 def _name(host: str) -> str:

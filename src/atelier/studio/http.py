@@ -21,12 +21,12 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-import atelier
+from atelier import __version__
 from atelier.core.errors import AtelierError, UsageError
 from atelier.studio import schema
 from atelier.studio.gallery import FORMATS, MEDIA
 from atelier.studio.guard import Guard, status_of
-from atelier.studio.jobs import sentence
+from atelier.studio.jobs import as_error
 from atelier.studio.limits import NotHereError
 from atelier.studio.pictures import jpeg
 from atelier.studio.reading import asked_for, uploaded
@@ -35,6 +35,8 @@ from atelier.studio.service import Studio
 #: Seconds between two looks at a job, and between two signs of life of an event stream.
 _POLL, _ALIVE = 0.05, 15.0
 T = TypeVar("T")
+#: Statuses of requests that may not have been read to their end.
+_CUT = (400, 408, 413, 415)
 
 
 class Answer(JSONResponse):
@@ -49,7 +51,7 @@ def application(studio: Studio, *, token: str = "", host: str = "127.0.0.1") -> 
     """The interface of `studio`. With a `token`, every request needs it; `host` is where it listens."""
     app = FastAPI(
         title="atelier studio",
-        version=atelier.__version__,
+        version=__version__,
         description="Image style transfer by every method of atelier.",
         openapi_url="/api/openapi.json",
         docs_url=None,  # these pages load scripts from other servers
@@ -69,7 +71,7 @@ def application(studio: Studio, *, token: str = "", host: str = "127.0.0.1") -> 
 def _explain_errors(app: FastAPI) -> None:
     async def of_ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, AtelierError)
-        return refused(status_of(error), sentence(error))
+        return refused(status_of(error), str(as_error(error)))
 
     async def of_values(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -91,7 +93,7 @@ def _explain_errors(app: FastAPI) -> None:
         return refused(400, "the connection was closed before the request was complete")
 
     async def other(_: Request, error: Exception) -> Response:
-        return refused(500, sentence(error))
+        return refused(500, str(as_error(error)))
 
     app.add_exception_handler(AtelierError, of_ours)
     app.add_exception_handler(RequestValidationError, of_values)
@@ -101,8 +103,8 @@ def _explain_errors(app: FastAPI) -> None:
 
 
 def refused(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as an answer."""
-    more = {"Retry-After": "5"} if status == 429 else {}
+    """An error as an answer. Where the rest of a request may still come, the connection ends with it."""
+    more = {429: {"Retry-After": "5"}}.get(status, {"Connection": "close"} if status in _CUT else {})
     return Answer({"error": text}, status, headers={**more, **(headers or {})})
 
 
@@ -326,4 +328,4 @@ def _lists(app: FastAPI, studio: Studio) -> None:
     def health() -> schema.Health:
         """That the server is alive, its version, and how much is waiting."""
         waiting = sum(one.state == "waiting" for one in studio.queue.all())
-        return schema.Health(version=atelier.__version__, waiting=waiting, weights=studio.weights.names())
+        return schema.Health(version=__version__, waiting=waiting, weights=studio.weights.names())

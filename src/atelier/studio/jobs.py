@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier.core.errors import AtelierError, Cancelled
+from atelier.core.atomic import is_full
+from atelier.core.errors import AtelierError, Cancelled, OutputError, ResourceError
 from atelier.core.progress import Event, Listener
 from atelier.studio.limits import BusyError, Limits, NotHereError
 
@@ -35,6 +36,8 @@ _EVERY, _PREVIEW_EVERY = 0.1, 1.0
 #: Long side of a preview in pixels.
 _PREVIEW_SIDE = 768
 _KEPT_NOTES = 500
+#: Finished jobs whose previews and pictures stay in memory.
+_SHOWN = 8
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +103,7 @@ class Job:
         self.created = time.time()
         self.state: State = "waiting"
         self.error = ""
-        self.failure: BaseException | None = None
+        self.failure: AtelierError | None = None
         self.made: list[Made] = []
         self.preview: npt.NDArray[np.uint8] | None = None
         self.seconds_limit = float("inf")
@@ -173,7 +176,7 @@ class Job:
             with contextlib.suppress(Exception):  # a preview is a courtesy: the work goes on without it
                 self.preview = _shown(event.preview())
                 self._previews += 1
-        if self._started is not None and now - self._started > self.seconds_limit:
+        if now - self._item_started > self.seconds_limit:
             self._late = True
         if event.note or now - self._last_note >= _EVERY:
             self._last_note = now
@@ -188,7 +191,7 @@ class Job:
     def listener(self, item: int = 0, items: int = 1, title: str = "") -> Listener:
         """The progress listener of one of several pictures."""
         self._item, self._items, self._event = item, items, Event(0, 0, title)
-        self._item_started = time.monotonic()
+        self._item_started, self._late = time.monotonic(), False
         self._note()
         return self.listen
 
@@ -214,8 +217,8 @@ class Job:
         except BaseException as error:  # the last place where it can become a sentence
             if not isinstance(error, AtelierError):
                 _log.error("job %s (%s) failed", self.id, self.title, exc_info=error)
-            self.failure = error.with_traceback(None)  # whose frames would hold the pictures
-            self._end("failed", sentence(error))
+            self.failure = as_error(error)
+            self._end("failed", str(self.failure))
         else:
             if self._late:
                 self._text = f"stopped at the limit of {self.seconds_limit:g} s; the best so far is kept"
@@ -269,17 +272,16 @@ class Job:
         return round(one * (1 - share) + one * (self._items - 1), 1)
 
 
-def sentence(error: BaseException) -> str:
-    """The sentence that a user reads for an error, whatever raised it."""
+def as_error(error: BaseException) -> AtelierError:
+    """The error that a user reads: of the same kind, on one line, without the pictures in its frames."""
+    text = " ".join(str(error).split())
     if isinstance(error, AtelierError):
-        joined = " ".join(str(error).split())
-        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in joined)
-    text = str(error)
+        return type(error)("".join(one if one.isprintable() else ascii(one)[1:-1] for one in text))
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
-        return "not enough memory: ask for a smaller size"
-    if isinstance(error, OSError) and error.filename is None and error.strerror:
-        return f"the system refused ({error.strerror.lower()}): try again"
-    return "internal error: the server's log says more; please report it"
+        return ResourceError("not enough memory: ask for a smaller size")
+    if isinstance(error, OSError) and is_full(error):
+        return OutputError("no space is left on the disk of the studio's folder: free some")
+    return AtelierError("internal error: the server's log says more; please report it")
 
 
 def _shown(tensor: Any) -> npt.NDArray[np.uint8]:
@@ -384,6 +386,8 @@ class Queue:
         finished = [one for one in self._jobs.values() if one.finished]
         for old in finished[: max(0, len(finished) - self.limits.remembered)]:
             del self._jobs[old.id]
-        # Pictures of previews are held in memory: only the newest few.
-        for old in [one for one in finished if one.group][:-8]:
-            self._jobs.pop(old.id, None)
+        # Pictures in memory are for those who wait for them now.
+        for old in finished[:-_SHOWN]:
+            old.preview = None
+            if any(one.picture is not None for one in old.made):
+                self._jobs.pop(old.id, None)

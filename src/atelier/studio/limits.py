@@ -57,7 +57,7 @@ class Limits:
     side: int = 8192
     #: Pictures in one request: contents of a folder, cells of a comparison.
     pictures: int = 500
-    #: Seconds that a job may run; it then stops, and the best picture so far is kept.
+    #: Seconds that one picture may take; it then stops, and the best so far is kept.
     seconds: float = 3600.0
     #: Bytes of one request over HTTP, all its files together.
     request_bytes: int = 256 * 2**20

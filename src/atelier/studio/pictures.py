@@ -65,6 +65,7 @@ class Pictures:
         self._memory: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
+        self._kept = sum(path.stat().st_size for path in self._files())
 
     def add(self, data: bytes, name: str = "") -> str:
         """Keep a file that was sent; its id. Nothing is decoded yet. Raises TooLargeError."""
@@ -72,7 +73,7 @@ class Pictures:
         self.limits.check_bytes(len(data), shown)
         digest = hashlib.sha256(data).hexdigest()
         _keep(self._uploads / digest, data, shown)
-        self._make_room()
+        self._make_room(len(data))
         return f"upload:{digest}"
 
     def id_of(self, source: Source, name: str = "") -> str:
@@ -249,17 +250,23 @@ class Pictures:
             while len(self._memory) > 1 and sum(map(_bytes, self._memory.values())) > _IN_MEMORY:
                 self._memory.popitem(last=False)
 
-    def _make_room(self) -> None:
-        """Remove the uploads that were not used for longest until the rest is within the limit."""
-        files = [path for path in self._uploads.iterdir() if _DIGEST.fullmatch(path.name)]
-        sizes = {path: path.stat() for path in files}
-        total = sum(status.st_size for status in sizes.values())
-        for path in sorted(files, key=lambda one: sizes[one].st_mtime):
-            if total <= self.limits.kept_bytes:
-                break
-            total -= sizes[path].st_size
-            path.unlink(missing_ok=True)
-            path.with_suffix(".name").unlink(missing_ok=True)
+    def _make_room(self, coming: int) -> None:
+        """Remove the uploads that were not used for longest where more are kept than the limit allows."""
+        with self._lock:
+            self._kept += coming
+            if self._kept <= self.limits.kept_bytes:
+                return
+            files = [(path, path.stat()) for path in self._files()]
+            self._kept = sum(status.st_size for _, status in files)
+            for path, status in sorted(files, key=lambda one: one[1].st_mtime):
+                if self._kept <= self.limits.kept_bytes:
+                    break
+                self._kept -= status.st_size
+                path.unlink(missing_ok=True)
+                path.with_suffix(".name").unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._uploads.iterdir() if _DIGEST.fullmatch(path.name)]
 
 
 def jpeg(picture: Picture, quality: int = 88) -> bytes:

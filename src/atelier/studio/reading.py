@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -73,6 +73,10 @@ async def _form(request: Request, limits: Limits) -> FormData:
             raise TooLargeError(
                 f"the form has more than {_FILES} files or {_FIELDS} fields: send fewer at a time"
             ) from None
+        if "exceeded maximum size" in str(error.detail):
+            raise TooLargeError(
+                "a field of text has more than 1 MiB: send what is longer as a file"
+            ) from None
         raise UnreadableError(f"the form cannot be read: {error.detail}") from None
     except (UnicodeError, ValueError, KeyError, AssertionError) as error:
         raise UnreadableError("the form cannot be read: it is not what its headers say") from error
@@ -101,13 +105,13 @@ async def _asked(form: FormData, limits: Limits) -> Asked:
         raise UsageError("bits = 16 is for png and tif only")
     wait = _seconds(_one(words, "wait"))
     quality, values = _one(words, "quality", "good"), _values(_one(words, "settings"))
-    inputs = _inputs(pictures, words)
+    inputs = _inputs(method, pictures, words)
     for name, several in words.items():
         values[name] = _value(method, name, several)
     return Asked(inputs, Settings(method, quality, values), wait=wait, **plain)
 
 
-def _inputs(pictures: dict[str, list[Any]], words: dict[str, list[str]]) -> Inputs:
+def _inputs(method: str | None, pictures: dict[str, list[Any]], words: dict[str, list[str]]) -> Inputs:
     """The inputs, taken out of the form: files, and ids in fields of text; other files are of knobs."""
 
     def taken(name: str) -> list[Any]:
@@ -121,20 +125,23 @@ def _inputs(pictures: dict[str, list[Any]], words: dict[str, list[str]]) -> Inpu
 
     content, styles, mask = single("content"), taken("style"), single("mask")
     regions, texts, trained = taken("region"), words.pop("text", []), words.pop("trained", [])
-    files = {name: single(name) for name in list(pictures)}
+    files = {name: taken(name) if _takes_several(method, name) else single(name) for name in list(pictures)}
     return Inputs(content, styles, texts, trained, mask, regions, files)
 
 
-def _value(method: str | None, name: str, several: list[str]) -> Any:
-    """A field's value as the method declares it: a list for several values, else text, to be parsed there."""
-    from typing import get_origin
-
+def _takes_several(method: str | None, name: str) -> bool:
+    """Whether a control or a knob of this name takes several values."""
     from atelier.methods import registry
     from atelier.session.controls import Controls
 
     kinds: list[type[BaseModel]] = [Controls] if method is None else [Controls, registry.find(method).Knobs]
     field = next((kind.model_fields[name] for kind in kinds if name in kind.model_fields), None)
-    if field is not None and (get_origin(field.annotation) is tuple):
+    return field is not None and get_origin(field.annotation) is tuple
+
+
+def _value(method: str | None, name: str, several: list[str]) -> Any:
+    """A field's value as the method declares it: a list for several values, else text, to be parsed there."""
+    if _takes_several(method, name):
         return tuple(several)
     if len(several) > 1:
         raise UsageError(f"{len(several)} values were sent as '{name[:40]}': send one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from atelier.core import knobs as knob_rules
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from atelier.methods.base import Method
     from atelier.session.stylizer import Stylizer
 
-#: Controls that a request cannot set: limits of the studio take their place.
-_REFUSED = {"max_pixels": "the studio has a limit of its own"}
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -27,7 +25,8 @@ class Inputs:
 
     `content` is the photo (None for methods that need none), `styles` the style pictures, `texts` styles in
     words, `trained` names of trained styles. `mask` is white where the style applies; `regions` has one mask
-    for each style. `files` are the pictures or arrays of knobs that name a file, by the knob's name.
+    for each style. `files` are the pictures or arrays of knobs that name a file, by the knob's name; a list
+    for a knob that names several.
     """
 
     content: Source | None = None
@@ -36,7 +35,7 @@ class Inputs:
     trained: Sequence[str] = ()
     mask: Source | None = None
     regions: Sequence[Source] = ()
-    files: Mapping[str, Source] = field(default_factory=dict)
+    files: Mapping[str, Source | list[Source]] = field(default_factory=dict)
 
     def kept(self, pictures: Pictures) -> Inputs:
         """The same inputs as ids only. Raises what `Pictures.id_of` raises."""
@@ -48,7 +47,12 @@ class Inputs:
             trained=tuple(self.trained),
             mask=None if self.mask is None else one(self.mask, "mask.png"),
             regions=tuple(one(region, "region.png") for region in self.regions),
-            files={name: one(source, f"{name}.png") for name, source in self.files.items()},
+            files={
+                name: [one(source, f"{name}.png") for source in several]
+                if isinstance(several, list)
+                else one(several, f"{name}.png")
+                for name, several in self.files.items()
+            },
         )
 
     def facts(self) -> dict[str, Any]:
@@ -136,7 +140,8 @@ class Order:
         from atelier.session.stylizer import ADJUSTABLE
 
         mine = self.inputs
-        sources = (*mine.styles, *mine.files.values())
+        several = [one if isinstance(one, list) else [one] for one in mine.files.values()]
+        sources = (*mine.styles, *chain(*several))
         if mine.regions or not all(isinstance(source, str) for source in sources):
             return None
         return (
@@ -146,7 +151,7 @@ class Order:
             tuple(mine.styles),
             tuple(mine.texts),
             tuple(mine.trained),
-            tuple(sorted(mine.files.items())),
+            repr(sorted(mine.files.items())),
         )
 
 
@@ -196,18 +201,18 @@ def _settled(
     kind: type[Method], settings: Settings, inputs: Inputs, weights: WeightsFolder, limits: Limits
 ) -> tuple[dict[str, Any], int | tuple[int, int] | None]:
     """The values with nothing in them that leads to a path, and the size of a picture without a photo."""
-    from atelier.api import OBJECT_FEATHER
+    from atelier.api import OBJECT_FEATHER, Controls
 
     values = dict(settings.values)
     if kind.name == "harmonise":
         values.setdefault("feather", OBJECT_FEATHER)
-    for name, why in _REFUSED.items():
-        if values.pop(name, None) is not None:
-            raise UsageError(f"{name} cannot be set here: {why}")
+    if values.pop("max_pixels", None) is not None:
+        raise UsageError("max_pixels cannot be set here: the studio has a limit of its own")
     if values.get("receipt") == "paths":
         raise UsageError("receipt = 'paths' is not allowed here: use names or none")
-    if isinstance(values.get("threads"), int):
-        values["threads"] = max(1, min(values["threads"], os.cpu_count() or 1))
+    if "threads" in values:
+        threads = knob_rules.parse(Controls, {"threads": values["threads"]}, what="control").threads
+        values["threads"] = min(threads or 1, os.cpu_count() or 1)
     words = knob_rules.words_of(kind.Knobs)
     for name, holds in knob_rules.files_of(kind.Knobs).items():
         if name in values and holds == "weights":
@@ -225,26 +230,27 @@ def _settled(
 def _sized(
     values: dict[str, Any], inputs: Inputs, limits: Limits
 ) -> tuple[dict[str, Any], int | tuple[int, int] | None]:
+    """The values without a size, which is given apart, for a picture without a photo."""
+    from atelier.session.controls import Controls
+
+    def side(value: Any) -> int | None:
+        size = knob_rules.parse(Controls, {"size": value}, what="control").size
+        limits.check_side(size or 0)
+        return size
+
     size = values.get("size")
     if isinstance(size, list | tuple):
-        if inputs.content is not None or len(size) != 2 or not all(type(side) is int for side in size):
+        if inputs.content is not None or len(size) != 2:
             raise UsageError(
                 "size is the long side in pixels; [width, height] is for pictures without a photo"
             )
-        size = (size[0], size[1])
-    longest = max(size) if isinstance(size, tuple) else size
-    if isinstance(longest, int):
-        limits.check_side(longest)
+        width, height = side(size[0]), side(size[1])
+        if width is None or height is None:
+            raise UsageError("size = [width, height] needs both sides")
+        return {name: value for name, value in values.items() if name != "size"}, (width, height)
     if inputs.content is None:
-        values.pop("size", None)
-        if isinstance(size, tuple) and min(size) < 1:
-            raise UsageError("size is not allowed: sides are 1 pixel or more")
-        if size is not None and not isinstance(size, tuple):
-            from atelier.session.controls import Controls
-
-            size = knob_rules.parse(Controls, {"size": size}, what="control").size
-        return values, size
-    return values, None
+        return {name: value for name, value in values.items() if name != "size"}, side(size)
+    return {**values, "size": side(size)}, None
 
 
 def _check_content(kind: type[Method], content: Picture | None) -> None:
@@ -264,10 +270,13 @@ def _check_weights(kind: type[Method], knobs: Any, inputs: Inputs) -> None:
             weights.locate(str(name))
 
 
-def _opened(kind: type[Method], name: str, source: Source, pictures: Pictures) -> Any:
+def _opened(kind: type[Method], name: str, source: Source | list[Source], pictures: Pictures) -> Any:
+    """The file, or the files, of a knob: a Picture, an array, or a tuple of them."""
+    if isinstance(source, list):
+        return tuple(_opened(kind, name, one, pictures) for one in source)
     holds = knob_rules.files_of(kind.Knobs)[name]
     if holds == "array":
-        data = pictures.read(source) if isinstance(source, str) else source
+        data = pictures.read(source) if isinstance(source, str) else getattr(source, "data", source)
         return read_array(data, name) if isinstance(data, bytes) else data
     return pictures.open(source, data=holds == "data")
 

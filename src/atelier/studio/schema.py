@@ -118,6 +118,7 @@ _SAYS = {
     408: "The request took too long to arrive.",
     409: "The job was cancelled.",
     413: "Too many bytes, pixels or files.",
+    414: "The address is too long.",
     415: "The file is of a type that is not accepted.",
     422: "A field, knob or file is not allowed, or damaged.",
     424: "Weights or a package are not installed.",
@@ -136,8 +137,9 @@ def _binary(*media: str) -> dict[int | str, dict[str, Any]]:
 
 JPEG, ZIP, FILE = _binary("image/jpeg"), _binary("application/zip"), _binary("application/octet-stream")
 PICTURE = _binary("image/png", "image/jpeg", "image/tiff", "image/webp")
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
 EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "The events.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 PICTURE_OR_JOB: dict[int | str, dict[str, Any]] = {
     **PICTURE,

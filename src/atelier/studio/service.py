@@ -12,10 +12,12 @@ another photo or at another strength takes a fraction of a second.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from atelier.core import recipe as recipes
 from atelier.core.errors import AtelierError, OutputError, UsageError
 from atelier.core.progress import Listener
 from atelier.studio.gallery import Gallery
-from atelier.studio.jobs import Job, Made, Queue, sentence
+from atelier.studio.jobs import Job, Made, Queue, as_error
 from atelier.studio.limits import Limits, WeightsFolder, display_name, own_folder
 from atelier.studio.pictures import Pictures, Source
 from atelier.studio.requests import Inputs, Order, Settings, order
@@ -51,10 +53,11 @@ class Studio:
     def __init__(
         self, folder: str | Path, *, weights: str | Path | None = None, limits: Limits | None = None
     ) -> None:
+        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
         self.folder = own_folder(Path(folder).absolute())
         self._lock = _locked(self.folder)
         self.limits = limits or Limits()
-        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
+        shutil.rmtree(self.folder / "zips", ignore_errors=True)  # those of an earlier run
         self.gallery = Gallery(own_folder(self.folder / "gallery"))
         self.pictures = Pictures(self.folder, self.limits, self._result)
         self.queue = Queue(self.limits)
@@ -75,7 +78,8 @@ class Studio:
         content, the object's mask, and optionally the background as style.
         """
         if preview:
-            keep, inputs, settings = False, self._small(inputs), _small(settings, inputs)
+            side = min(PREVIEW, self.limits.side)
+            keep, inputs, settings = False, self._small(inputs, side), _small(settings, inputs, side)
         asked = self._order(inputs, settings, keep)
         job = Job("paint", asked.title, lambda job: self._paint_one(job, asked, keep), group=group)
         return self.queue.put(job, light=preview)
@@ -90,9 +94,7 @@ class Studio:
         if not contents:
             raise UsageError("no photos were sent: send at least one")
         rows = [self._row(source) for source in contents]
-        first = next((id for _, id, _ in rows if id), None)
-        if first is not None:
-            self._check_folder(inputs, settings, rows)
+        self._check_folder(inputs, settings, [id for _, id, _ in rows if id])
         shared = inputs.kept(self.pictures)
         title = f"{len(rows)} photos · {settings.method or settings.quality}"
         return self.queue.put(Job("folder", title, lambda job: self._paint_many(job, rows, shared, settings)))
@@ -176,11 +178,11 @@ class Studio:
         kept = inputs.kept(self.pictures) if keep else inputs
         return order(kept, settings, self.pictures, self.weights, self.limits)
 
-    def _small(self, inputs: Inputs) -> Inputs:
-        """The inputs for a preview: the photo and masks at its size."""
+    def _small(self, inputs: Inputs, side: int) -> Inputs:
+        """The inputs for a preview: a small photo."""
         if inputs.content is None:
             return inputs
-        return replace(inputs, content=self.pictures.open(inputs.content, side=PREVIEW))
+        return replace(inputs, content=self.pictures.open(inputs.content, side=side))
 
     def _paint_one(self, job: Job, asked: Order, keep: bool) -> None:
         job.add(self._made(job, asked, asked.label, job.listener(), keep))
@@ -205,11 +207,10 @@ class Studio:
         )
         return Made(label, id=entry.id, seconds=seconds, size=picture.size)
 
-    def _painted(self, asked: Order, progress: Listener) -> tuple[Picture, dict[str, str]]:
+    def _painted(self, asked: Order, progress: Listener | None) -> tuple[Picture, dict[str, str]]:
         from atelier.session.artifacts import extension
 
-        with self._prepared.borrowed(asked.key(), lambda: asked.stylizer(self.pictures)) as prepared:
-            stylizer = asked.adjusted(prepared)
+        with self._prepared.borrowed(asked, lambda: asked.stylizer(self.pictures)) as stylizer:
             mine, open_ = asked.inputs, self.pictures.open
             if mine.content is None:
                 picture = stylizer.generate(asked.size, progress=progress)
@@ -232,19 +233,17 @@ class Studio:
         try:
             return display_name(label), self.pictures.id_of(source), ""
         except AtelierError as error:
-            return display_name(label), "", sentence(error)
+            return display_name(label), "", str(as_error(error))
 
-    def _check_folder(self, inputs: Inputs, settings: Settings, rows: Sequence[tuple[str, str, str]]) -> None:
+    def _check_folder(self, inputs: Inputs, settings: Settings, ids: Sequence[str]) -> None:
         """Check the setting with the first photo that can be read, so that a wrong knob is told at once."""
-        for _, id, _ in rows:
-            if not id:
-                continue
-            try:
+        for id in ids:
+            with contextlib.suppress(AtelierError):
                 self.pictures.open(id)
-            except AtelierError:
-                continue
-            self._order(replace(inputs, content=id), settings, keep=True)
+                break
+        else:
             return
+        self._order(replace(inputs, content=id), settings, keep=True)
 
     def _paint_many(
         self, job: Job, rows: Sequence[tuple[str, str, str]], inputs: Inputs, settings: Settings
@@ -262,7 +261,7 @@ class Studio:
         try:
             return self._made(job, self._order(inputs, settings, keep=True), label, progress, keep=True)
         except (AtelierError, MemoryError, RuntimeError) as error:
-            return Made(label, error=sentence(error))
+            return Made(label, error=str(as_error(error)))
 
     def _compare(self, job: Job, inputs: Inputs, variants: Sequence[Settings], labels: Sequence[str]) -> None:
         from atelier.bench import memory
@@ -280,8 +279,8 @@ class Studio:
         import numpy as np
 
         grey = np.full((64, 64, 3), 0.5, np.float32)
-        job = self.paint(Inputs(grey, [grey]), Settings(quality="draft"), keep=False, group="warm")
-        job.wait()
+        with contextlib.suppress(AtelierError):  # weights that are missing are told when they are needed
+            self._painted(self._order(Inputs(grey, [grey]), Settings(quality="draft"), keep=False), None)
 
 
 def _locked(folder: Path) -> FileLock:
@@ -304,36 +303,19 @@ class Prepared:
         self._kept: OrderedDict[tuple[Any, ...], Stylizer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def borrowed(self, key: tuple[Any, ...] | None, make: Callable[[], Stylizer]) -> _Borrowed:
-        """A context with the stylizer of `key`; it is kept again when the work went well."""
-        return _Borrowed(self, key, make)
-
-    def take(self, key: tuple[Any, ...] | None) -> Stylizer | None:
-        """The stylizer of this key, which is then no longer here."""
+    @contextlib.contextmanager
+    def borrowed(self, asked: Order, make: Callable[[], Stylizer]) -> Iterator[Stylizer]:
+        """The stylizer for an order; it is kept again when the work went well."""
+        key = asked.key()
         with self._lock:
-            return None if key is None else self._kept.pop(key, None)
-
-    def give_back(self, key: tuple[Any, ...] | None, stylizer: Stylizer) -> None:
-        """Keep a stylizer; the one that was not used for longest goes."""
-        if key is None:
-            return
-        with self._lock:
-            self._kept[key] = stylizer
-            while len(self._kept) > self.size:
-                self._kept.popitem(last=False)
-
-
-class _Borrowed:
-    def __init__(self, shelf: Prepared, key: tuple[Any, ...] | None, make: Callable[[], Stylizer]) -> None:
-        self.shelf, self.key, self.make = shelf, key, make
-
-    def __enter__(self) -> Stylizer:
-        self.stylizer = self.shelf.take(self.key) or self.make()
-        return self.stylizer
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self.shelf.give_back(self.key, self.stylizer)
+            found = None if key is None else self._kept.pop(key, None)
+        stylizer = asked.adjusted(found or make())
+        yield stylizer
+        if key is not None:
+            with self._lock:
+                self._kept[key] = stylizer
+                while len(self._kept) > self.size:
+                    self._kept.popitem(last=False)
 
 
 def labels_of(variants: Sequence[Settings]) -> list[str]:
@@ -355,15 +337,15 @@ def labels_of(variants: Sequence[Settings]) -> list[str]:
     ]
 
 
-def _small(settings: Settings, inputs: Inputs) -> Settings:
-    """The settings for a preview: at most `PREVIEW` pixels."""
+def _small(settings: Settings, inputs: Inputs, most: int) -> Settings:
+    """The settings for a preview: at most `most` pixels."""
     size = settings.values.get("size")
-    if isinstance(size, int) and size <= PREVIEW:
+    if isinstance(size, int) and size <= most:
         return settings
     if isinstance(size, list | tuple) and inputs.content is None and all(isinstance(n, int) for n in size):
-        scale = min(1.0, PREVIEW / max(1, *size))
+        scale = min(1.0, most / max(1, *size))
         return settings.with_values(size=[max(1, round(side * scale)) for side in size])
-    return settings.with_values(size=PREVIEW)
+    return settings.with_values(size=most)
 
 
 def _request(recipe: recipes.Recipe, pictures: Pictures) -> tuple[Inputs, Settings, list[str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atelier.core import extras
 from atelier.core.errors import OutputError, UsageError
@@ -13,6 +14,9 @@ from atelier.core.privacy import keep_private
 from atelier.studio.guard import is_loopback
 from atelier.studio.limits import Limits
 from atelier.studio.service import Studio
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def token_for(host: str, token: str | None) -> str:
@@ -39,16 +43,16 @@ def serve(
     port: int = 7860,
     weights: Path | None = None,
     token: str | None = None,
-    page: bool = True,
+    mount: Callable[[FastAPI, Studio], FastAPI] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[str]:
-    """Serve a studio until Ctrl-C; yields what to say.
+    """Serve a studio until Ctrl-C, with the page that `mount` adds; yields what to say.
 
     Raises ResourceError where the extra `studio` is not installed, and OutputError for an address or a port
     that cannot be used, or a folder that another studio uses.
     """
     keep_private()
-    for package in ("fastapi", "multipart", "uvicorn", *(["gradio"] if page else [])):
+    for package in ("fastapi", "python_multipart", "uvicorn"):
         extras.require(package, "studio", "the studio")
     import uvicorn
 
@@ -59,8 +63,8 @@ def serve(
         studio = Studio(folder, weights=weights, limits=limits)
         try:
             app = application(studio, token=word, host=host)
-            if page:
-                app = extras.require("atelier.studio.page", "studio", "the page").mount(app, studio)
+            if mount is not None:
+                app = mount(app, studio)
             studio.warm(after=1.0)
             yield from _welcome(studio, host, listening.getsockname()[1], given=token, word=word)
             settings = uvicorn.Config(
@@ -80,13 +84,13 @@ def serve(
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises OutputError."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(2048)
     except OSError as error:
+        made.close()
         raise OutputError(
             f"the studio cannot listen at {host}:{port} ({error.strerror}): choose another --host or --port"
         ) from error

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier.core.atomic import atomic
-from atelier.core.errors import ResourceError, TrainingError, UsageError
+from atelier.core.errors import AtelierError, ResourceError, TrainingError, UsageError
 from atelier.studio.datasets import Datasets
 from atelier.studio.jobs import FINAL, Note, State
 from atelier.studio.limits import NotHereError, WeightsFolder, display_name, own_folder
@@ -212,6 +212,11 @@ class TrainingJob:
             with atomic(self.folder / "studio.json") as beside:
                 beside.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
 
+    def leave(self) -> None:
+        """Let the process go on without this one."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # Python warns of a process that nobody has waited for
+
     def advance(self, *, may_start: bool) -> None:
         """Look at the process, and go to the next state; start it where it waits and may."""
         with self._lock:
@@ -381,10 +386,12 @@ class Trainings:
         """Stop watching; the processes go on."""
         self._closed.set()
         self._watcher.join(5)
+        for run in self._runs.values():
+            run.leave()
 
     def _watch(self) -> None:
         while not self._closed.wait(_POLL):
-            with self._lock:
+            with self._lock, contextlib.suppress(AtelierError, OSError):  # a full disk: the next look may do
                 self._advance()
 
     def _advance(self) -> None:

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+#: One server and one browser for all.
+pytestmark = pytest.mark.xdist_group("studio page")
+
 TABS = ("Paint", "Gallery", "Compare", "Regions", "Folder", "Words", "Harmonise", "Train")
 _COLOURS = """() => [
-    getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.at-card')).color,
+    getComputedStyle(document.body).backgroundColor,
+    getComputedStyle(document.querySelector('.at-card')).color,
 ]"""
 
 

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from atelier import Picture
 from atelier.images import read_recipe
+
+#: One server and one browser for all.
+pytestmark = pytest.mark.xdist_group("studio page")
 
 AFTER = "#paint-viewer img.over"
 

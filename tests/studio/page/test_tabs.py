@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from atelier import Picture
 
+#: One server and one browser for all.
+pytestmark = pytest.mark.xdist_group("studio page")
 
 #: The share of a canvas that is painted on.
 _SHARE = """canvas => {

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+#: One server and one browser for all.
+pytestmark = pytest.mark.xdist_group("studio page")
+
 pytest.importorskip("accelerate", reason="the extra 'train' is not installed")
 
 

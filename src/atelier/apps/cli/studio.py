@@ -22,9 +22,14 @@ def studio(
     ] = True,
 ) -> None:
     from atelier.apps.show import say
+    from atelier.core.extras import require
     from atelier.studio.serving import serve
 
-    for line in serve(folder or _usual(), host=host, port=port, weights=weights, token=token, page=page):
+    mount = None
+    if page:
+        require("gradio", "studio", "the studio's page")
+        mount = require("atelier.studio.page", "studio", "the studio's page").mount
+    for line in serve(folder or _usual(), host=host, port=port, weights=weights, token=token, mount=mount):
         say(line)
 
 
