@@ -227,12 +227,12 @@ def method_choices(*, words: bool = False, trained: bool = False) -> list[tuple[
 
 def settings(
     studio: Studio, method: str, form: Mapping[str, Any], knobs: Mapping[str, Any], *, words: bool = False
-) -> tuple[Settings, dict[str, str]]:
+) -> tuple[Settings, dict[str, Any]]:
     """The settings in two forms, and the ids of files that knobs name. Raises UsageError and InputError."""
     chosen = dict(form.get("values", {}))
     quality = str(chosen.pop("quality", "good"))
     kind = kind_of(method, quality, words=words)
-    files: dict[str, str] = {}
+    files: dict[str, Any] = {}
     for name, value in knobs.get("values", {}).items():
         if name not in kind.Knobs.model_fields and name not in MORE:
             continue

@@ -88,7 +88,7 @@ def tab(studio: Studio) -> Paint:
                 stop = gr.Button("Stop", elem_id="paint-stop")
                 note = parts.note("paint-note")
             links = parts.note("paint-links")
-    asked = [photo, shelf, method, form, knobs]
+    asked: list[Any] = [photo, shelf, method, form, knobs]
 
     windows: dict[str | None, Window] = {}
 
@@ -259,7 +259,7 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     chosen = [
         {"id": _kept(studio, str(id)), "weight": w} for id, w in zip(what.styles, weights, strict=False)
     ]
-    files = {name: {"id": str(id), "name": studio.pictures.name(str(id))} for name, id in what.files.items()}
+    files = {name: {"id": one, "name": _names(studio, one)} for name, one in what.files.items()}
     method = how.method or ""
     main = {n: v for n, v in values.items() if n in inputs.MAIN and v is not None} | {"quality": how.quality}
     gone = [*missing, *(f"the words '{text}' (tab Words)" for text in what.texts)]
@@ -269,6 +269,11 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
         inputs.knob_form(method, how.quality, {**values, **files}), parts.sentence(told),
         inputs.about(method, how.quality), (method, how.quality),
     ]  # fmt: skip
+
+
+def _names(studio: Studio, ids: Any) -> str:
+    """The names of the file, or of the files, of a knob."""
+    return ", ".join(studio.pictures.name(str(id)) for id in (ids if isinstance(ids, list) else [ids]))
 
 
 def _kept(studio: Studio, id: str) -> str:

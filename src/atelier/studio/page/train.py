@@ -30,21 +30,9 @@ _WIDTH, _HEIGHT, _EDGE = 720, 220, 44
 
 def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
     """Build the tab."""
-    first = inputs.method_choices(trained=True)[0][1]
     with gr.Row(elem_classes="at-work"):
         with gr.Column(elem_classes="at-rail"):
-            with gr.Column(elem_classes="at-card"):
-                parts.title("What to train")
-                method = gr.Dropdown(
-                    inputs.method_choices(trained=True), value=first, show_label=False, elem_id="train-method"
-                )
-                about = parts.note("train-about", _about(first))
-            with gr.Column(elem_classes="at-card"):
-                sources = parts.part("form", "train-sources", source_form(first))
-            with gr.Column(elem_classes="at-card"):
-                main = parts.part("form", "train-main", setting_form(first, first=True))
-            with gr.Accordion("All settings", open=False, elem_classes="at-card"):
-                rest = parts.part("form", "train-rest", setting_form(first, first=False))
+            asked = _asked()
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 name = gr.Textbox(
@@ -85,12 +73,8 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
     def measured(method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
         yield from told(studio, method, sources, main, rest)
 
-    method.change(
-        lambda name: (_about(name), source_form(name), *both_forms(name)),
-        method, [about, sources, main, rest], show_progress="hidden",
-    )  # fmt: skip
-    measure.click(measured, [method, sources, main, rest], note, show_progress="hidden")
-    go.click(started, [method, sources, main, rest, name], [note, run, sources], show_progress="hidden").then(
+    measure.click(measured, asked, note, show_progress="hidden")
+    go.click(started, [*asked, name], [note, run, asked[1]], show_progress="hidden").then(
         view, run, shown, show_progress="hidden"
     )
     for event in (page.load, tab.select):
@@ -100,6 +84,28 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
     for word, button in buttons.items():
         asked = button.click(_asking(studio, word), run, note, show_progress="hidden")
         asked.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
+
+
+def _asked() -> list[gr.components.Component]:
+    """The cards that say what is trained: method, pictures, the first settings, all others."""
+    first = inputs.method_choices(trained=True)[0][1]
+    with gr.Column(elem_classes="at-card"):
+        parts.title("What to train")
+        method = gr.Dropdown(
+            inputs.method_choices(trained=True), value=first, show_label=False, elem_id="train-method"
+        )
+        about = parts.note("train-about", _about(first))
+    with gr.Column(elem_classes="at-card"):
+        sources = parts.part("form", "train-sources", source_form(first))
+    with gr.Column(elem_classes="at-card"):
+        main = parts.part("form", "train-main", setting_form(first, first=True))
+    with gr.Accordion("All settings", open=False, elem_classes="at-card"):
+        rest = parts.part("form", "train-rest", setting_form(first, first=False))
+    method.change(
+        lambda name: (_about(name), source_form(name), *both_forms(name)),
+        method, [about, sources, main, rest], show_progress="hidden",
+    )  # fmt: skip
+    return [method, sources, main, rest]
 
 
 def _about(name: str) -> str:
