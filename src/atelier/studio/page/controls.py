@@ -105,6 +105,8 @@ def _number(declared: FieldInfo, *, whole: bool, optional: bool) -> Field:
     if low is None or high is None or (whole and high - low > 1000):
         return field | {"kind": "number", "step": 1 if whole else "any"}
     step = 1 if whole else _nice((high - low) / 200)
+    if low not in (getattr(rule, "ge", None) for rule in declared.metadata):
+        field["minimum"] = low + step  # the end itself is excluded
     return field | {"kind": "range", "step": step}
 
 

@@ -82,8 +82,8 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
     run.input(view, run, shown, show_progress="hidden")
     clock.tick(ticked, [run, seen], shown, show_progress="hidden")
     for word, button in buttons.items():
-        asked = button.click(_asking(studio, word), run, note, show_progress="hidden")
-        asked.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
+        done = button.click(_asking(studio, word), run, note, show_progress="hidden")
+        done.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
 
 
 def _asked() -> list[gr.components.Component]:
