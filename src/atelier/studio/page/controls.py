@@ -76,7 +76,10 @@ def _field(model: type[BaseModel], name: str, defaults: Mapping[str, Any]) -> Fi
         "default": _text_of(default) if isinstance(default, (list, tuple)) else default,
         "required": declared.is_required(),
     }
-    return field | _input(model, name, declared)
+    field |= _input(model, name, declared)
+    if field["kind"] == "range" and default and abs(default) < field["step"]:
+        field |= {"kind": "number", "step": "any"}  # such values are too fine for a slider
+    return field
 
 
 def _input(model: type[BaseModel], name: str, declared: FieldInfo) -> Field:
