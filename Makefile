@@ -11,7 +11,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train,studio]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps lpips  # for the heads of LPIPS: the rest wants torchvision
 	touch $@
 
@@ -20,7 +20,7 @@ $(VENV)/docs: $(VENV)/core
 	touch $@
 
 $(VENV)/studio: $(VENV)/dev
-	$(BIN)/pip install -q -c constraints.txt -e '.[studio]' playwright
+	command -v chromium >/dev/null || apt-get install -y chromium || echo "no Chromium: the page is not tested"
 	$(PYTHON) -m venv $(VENV)/fuzzer  # of its own: its plugin would join every run of pytest
 	$(VENV)/fuzzer/bin/pip install -q -c constraints.txt schemathesis openapi-spec-validator
 	touch $@

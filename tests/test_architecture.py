@@ -165,7 +165,12 @@ def files_imported(path: Path, modules: dict[str, Path]) -> Iterator[str]:
 LARGEST_ROOM = 4000
 
 
-@pytest.mark.parametrize("name", sorted({room(path) for path in FILES} - {"methods"}))
+def holder(path: Path) -> str:
+    """The room of a file; the studio's page is a room by itself, because nothing but the server knows it."""
+    return "studio/page" if path.is_relative_to(SOURCE / "studio" / "page") else room(path)
+
+
+@pytest.mark.parametrize("name", sorted({holder(path) for path in FILES} - {"methods"}))
 def test_no_room_holds_too_much(name: str) -> None:
-    lines = sum(len(path.read_text().splitlines()) for path in FILES if room(path) == name)
+    lines = sum(len(path.read_text().splitlines()) for path in FILES if holder(path) == name)
     assert lines <= LARGEST_ROOM

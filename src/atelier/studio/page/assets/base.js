@@ -1,0 +1,94 @@
+// What the page's own components share. Each is a function that Gradio calls with its element once; values
+// come from Python through `watch`, and go back through `send`.
+window.atelier = {};
+(() => {
+  // A DOM element: el("p", {class: "note", onclick: f}, "text", child).
+  const el = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+    }
+    made.append(...children.filter((child) => child !== null && child !== undefined));
+    return made;
+  };
+
+  // A component's tools: its root, the value from Python, and how to send one back.
+  const component = (element, trigger, props, watch, draw) => {
+    const root = element.querySelector(".at") || element;
+    const send = (value, event = "input") => {
+      props.value = value;
+      trigger(event);
+    };
+    watch("value", () => draw(root, props.value, send));
+    draw(root, props.value, send);
+  };
+
+  // Call `later` only when nothing new came for a moment, or when the user turns to something else.
+  const pending = new Set();
+  const calm = (later, wait = 180) => {
+    let timer, last;
+    const now = () => { clearTimeout(timer); pending.delete(now); later(...last); };
+    return (...values) => {
+      clearTimeout(timer);
+      last = values;
+      pending.add(now);
+      timer = setTimeout(now, wait);
+    };
+  };
+  const flush = () => [...pending].forEach((now) => now());
+  document.addEventListener("pointerdown", flush, true);
+  document.addEventListener("focusout", flush, true);
+
+  // An area that takes files by drop, choice or paste. `take` gets a list of File objects.
+  const picker = ({label, hint = "", accept = "image/*,.tif,.tiff,.heic", multiple = false, paste = false}, take) => {
+    const input = el("input", {
+      type: "file", accept, multiple, "aria-label": label, class: "at-hidden",
+      onchange: () => { take([...input.files]); input.value = ""; },
+    });
+    const area = el("label", {class: "at-drop", "data-paste": paste},
+      input, el("span", {class: "at-drop-label"}, label), hint ? el("span", {class: "at-help"}, hint) : null);
+    for (const kind of ["dragenter", "dragover"])
+      area.addEventListener(kind, (event) => { event.preventDefault(); area.classList.add("over"); });
+    for (const kind of ["dragleave", "drop"]) area.addEventListener(kind, () => area.classList.remove("over"));
+    area.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (event.dataTransfer.files.length) take([...event.dataTransfer.files].slice(0, multiple ? undefined : 1));
+    });
+    area.take = take;
+    return area;
+  };
+
+  // A pasted picture goes to the visible area that takes pastes.
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files || [])].filter((file) => file.type.startsWith("image/"));
+    const area = [...document.querySelectorAll(".at-drop[data-paste]")].find((one) => one.offsetParent);
+    if (files.length && area) {
+      event.preventDefault();
+      area.take(files.slice(0, 1));
+    }
+  });
+
+  // Upload files one after the other; `told` hears how many are there.
+  const uploaded = async (upload, files, told = () => {}) => {
+    const done = [];
+    for (const file of files) {
+      told(done.length, files.length);
+      const {path} = await upload(file);
+      done.push({path, name: file.name});
+    }
+    return done;
+  };
+
+  // Where a pointer is in an element, from its top left corner in CSS pixels.
+  const position = (event, element) => {
+    const box = element.getBoundingClientRect();
+    return {x: event.clientX - box.left, y: event.clientY - box.top, width: box.width, height: box.height};
+  };
+
+  const button = (text, title, onclick, more = {}) =>
+    el("button", {type: "button", class: "at-button", title, "aria-label": title, onclick, ...more}, text);
+
+  Object.assign(window.atelier, {el, component, calm, picker, uploaded, position, button});
+})();

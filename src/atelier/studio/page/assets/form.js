@@ -1,0 +1,140 @@
+// A form drawn from fields (see controls.py). Value: {fields, values}; values holds what differs from the
+// defaults. Every field has a help sentence and, once changed, a button that resets it.
+(() => {
+  const {el, component, calm, picker, uploaded} = window.atelier;
+  let count = 0;
+
+  window.atelier.form = (element, trigger, props, upload, watch) => {
+    let fields = [], values = {};
+    component(element, trigger, props, watch, (root, value, send) => {
+      fields = value?.fields || fields;
+      values = {...(value?.values || {})};
+      const later = calm(() => send({values: {...values}}));
+      root.classList.add("at-form");
+      root.replaceChildren(...fields.map((field) => draw(field, values, later, upload)));
+    });
+  };
+
+  const draw = (field, values, changed, upload) => {
+    const id = `at-field-${++count}`;
+    const control = (KINDS[field.kind] || KINDS.text)(field, id, upload, (value) => {
+      if (JSON.stringify(value) === JSON.stringify(field.default)) delete values[field.name];
+      else values[field.name] = value;
+      mark();
+      changed();
+    });
+    const reset = el("button", {
+      type: "button", class: "at-reset", title: `Reset ${field.label}`, "aria-label": `Reset ${field.label}`,
+      onclick: () => {
+        delete values[field.name];
+        control.set(field.default);
+        mark();
+        changed();
+      },
+    }, "↺");
+    const box = el("div", {class: `at-field at-${field.kind}`, "data-name": field.name},
+      el("div", {class: "at-field-head"},
+        el(control.group ? "span" : "label", {id: `${id}-label`, ...(control.group ? {} : {for: id})}, field.label),
+        reset, control.aside || null),
+      control.body,
+      field.help ? el("p", {class: "at-help", id: `${id}-help`}, field.help) : null);
+    const mark = () => box.classList.toggle("changed", field.name in values);
+    control.set(field.name in values ? values[field.name] : field.default);
+    mark();
+    return box;
+  };
+
+  const number = (field, text) => (text === "" ? null : field.whole ? Math.round(Number(text)) : Number(text));
+
+  const KINDS = {
+    range: (field, id, _, changed) => {
+      const limits = {min: field.minimum, max: field.maximum, step: field.step};
+      const slider = el("input", {type: "range", id, ...limits, "aria-describedby": `${id}-help`});
+      const box = el("input", {type: "number", ...limits, step: field.whole ? 1 : "any", "aria-label": `${field.label}, number`});
+      const fill = () => slider.style.setProperty("--part", `${(100 * (slider.value - slider.min)) / (slider.max - slider.min)}%`);
+      slider.addEventListener("input", () => { box.value = slider.value; fill(); changed(number(field, slider.value)); });
+      box.addEventListener("change", () => { slider.value = box.value; fill(); changed(number(field, box.value)); });
+      return {body: slider, aside: box, set: (value) => { slider.value = box.value = value ?? field.minimum; fill(); }};
+    },
+    number: (field, id, _, changed) => {
+      const box = el("input", {
+        type: "number", id, min: field.minimum, max: field.maximum, step: field.step, "aria-describedby": `${id}-help`,
+        placeholder: field.optional ? "auto" : "", onchange: () => changed(number(field, box.value)),
+      });
+      return {body: "", aside: box, set: (value) => { box.value = value ?? ""; }};
+    },
+    switch: (field, id, _, changed) => {
+      const box = el("input", {type: "checkbox", id, role: "switch", "aria-describedby": `${id}-help`, onchange: () => changed(box.checked)});
+      return {body: "", aside: box, set: (value) => { box.checked = !!value; }};
+    },
+    row: (field, id, _, changed) => {
+      const inputs = field.options.map((option) => el("input", {type: "radio", name: id, value: option, onchange: () => changed(option)}));
+      const labels = field.options.map((option, i) => el("label", {}, inputs[i], el("span", {}, String(option).replaceAll("_", " "))));
+      return {
+        group: true, body: el("div", {class: "at-segments", role: "radiogroup", "aria-labelledby": `${id}-label`}, ...labels),
+        set: (value) => inputs.forEach((input, i) => { input.checked = field.options[i] === value; }),
+      };
+    },
+    list: (field, id, _, changed) => {
+      const box = el("select", {id, onchange: () => changed(field.options[box.selectedIndex])},
+        ...field.options.map((option) => el("option", {}, String(option).replaceAll("_", " "))));
+      return {body: box, set: (value) => { box.selectedIndex = Math.max(0, field.options.indexOf(value)); }};
+    },
+    text: (field, id, _, changed) => {
+      const offers = field.suggestions?.length ? el("datalist", {id: `${id}-list`}, ...field.suggestions.map((one) => el("option", {value: one}))) : null;
+      const box = el("input", {
+        type: "text", id, list: offers ? `${id}-list` : null, spellcheck: "false", autocomplete: "off",
+        placeholder: field.several ? "values with commas between" : "", onchange: () => changed(box.value),
+      });
+      return {body: el("div", {}, box, offers), set: (value) => { box.value = value ?? ""; }};
+    },
+    file: (field, id, upload, changed) => {
+      const words = ["", ...(field.words || [])];
+      const told = el("span", {class: "at-help"});
+      const area = picker({label: "Choose a file", accept: "*", multiple: false}, async (files) => {
+        const [done] = await uploaded(upload, files);
+        told.textContent = done.name;
+        changed(done);
+      });
+      const box = el("select", {id, onchange: () => changed(box.value)}, ...words.map((word) => el("option", {value: word}, word || "none")));
+      return {
+        body: el("div", {class: "at-file"}, words.length > 1 ? box : "", area, told),
+        set: (value) => { box.value = typeof value === "string" ? value : ""; told.textContent = value?.name || ""; },
+      };
+    },
+    pictures: (field, id, upload, changed) => {
+      const told = el("p", {class: "at-count", role: "status"});
+      let kept = [];
+      const tell = () => { told.textContent = kept.length ? `${kept.length} ${kept.length === 1 ? "file" : "files"}` : ""; };
+      const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt"}, async (files) => {
+        const done = await uploaded(upload, files, (now, all) => { told.textContent = `Uploading ${now + 1} of ${all} …`; });
+        kept = field.most === 1 ? done : [...kept, ...done];
+        tell();
+        changed([...kept]);
+      });
+      return {group: true, body: el("div", {}, area, told), set: (value) => { kept = Array.isArray(value) ? [...value] : []; tell(); }};
+    },
+    named_sets: (field, id, upload, changed) => {
+      const rows = el("div", {class: "at-form"});
+      let kept = [];
+      const row = (set) => {
+        const told = el("span", {class: "at-count"}, set.files.length ? `${set.files.length} files` : "");
+        const name = el("input", {type: "text", placeholder: "name of this kind", "aria-label": "Name of this kind", onchange: () => { set.name = name.value; changed([...kept]); }});
+        name.value = set.name;
+        const area = picker({label: "Drop or choose its pictures", multiple: true}, async (files) => {
+          set.files = [...set.files, ...(await uploaded(upload, files))];
+          told.textContent = `${set.files.length} files`;
+          changed([...kept]);
+        });
+        return el("div", {}, name, area, told);
+      };
+      const draw = () => rows.replaceChildren(...kept.map(row), el("button", {type: "button", class: "at-button", onclick: () => { kept.push({name: "", files: []}); draw(); }}, "+ Kind"));
+      return {group: true, body: rows, set: (value) => { kept = value?.length ? [...value] : [{name: "", files: []}, {name: "", files: []}]; draw(); }};
+    },
+    artifact: (field, id, _, changed) => {
+      const box = el("select", {id, onchange: () => changed(box.value)},
+        ...["", ...field.writes].map((one) => el("option", {value: one}, one ? `also ${one}` : "none")));
+      return {body: box, set: (value) => { box.value = value || ""; }};
+    },
+  };
+})();

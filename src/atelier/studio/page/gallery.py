@@ -1,0 +1,102 @@
+"""Gallery: what was made, newest first, with receipts; search, downloads, delete, open in Paint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from atelier.core.errors import AtelierError
+from atelier.studio.page import paint, parts, running
+
+if TYPE_CHECKING:
+    from atelier.studio.service import Studio
+
+#: Pictures that are shown at first, and those that "More" adds.
+_PAGE = 60
+_EMPTY = "Pictures that you paint are kept here, with everything that is needed to paint them again."
+
+
+def tab(studio: Studio, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None:
+    """Build the tab; `target` is filled by "Open in Paint"."""
+    with gr.Row(elem_classes="at-do"):
+        search = gr.Textbox(
+            placeholder="Search by name, method or words",
+            show_label=False,
+            container=False,
+            elem_id="gallery-search",
+        )
+        more = gr.Button("More", elem_id="gallery-more")
+    shown = gr.State(_PAGE)
+    made = parts.part("gallery", "gallery-made", None, empty=_EMPTY)
+
+    def listed(words: str, count: int) -> dict[str, Any]:
+        return {"items": items(studio, words, count)}
+
+    def done(value: Mapping[str, Any], words: str, count: int) -> list[Any]:
+        return acted(studio, value, words, count)
+
+    gr.on(
+        [tab.select, search.change, shown.change], listed, [search, shown], made,
+        show_progress="hidden", trigger_mode="always_last",
+    )  # fmt: skip
+    more.click(lambda count: count + _PAGE, shown, shown)
+    made.input(done, [made, search, shown], [made, tabs, *target.all], show_progress="hidden")
+
+
+def items(studio: Studio, words: str, count: int) -> list[dict[str, Any]]:
+    """The newest pictures that fit the words, for the component."""
+    return [
+        {
+            "id": one.id, "title": one.title, "url": running.made_thumbnail(one.id),
+            "detail": ("stopped, " if one.stopped else "") + _facts(one.size, one.created),
+        }
+        for one in studio.gallery.list(search=words, limit=count)
+    ]  # fmt: skip
+
+
+def acted(studio: Studio, value: Mapping[str, Any], words: str, count: int) -> list[Any]:
+    """What the user asked for a picture: show, delete, or open in Paint."""
+    action, id, rest = value.get("action"), str(value.get("id", "")), paint.UNCHANGED
+    listed = {"items": items(studio, words, count)}
+    try:
+        if action == "show":
+            return [{**listed, "open": detail(studio, id)}, gr.skip(), *rest]
+        if action == "delete":
+            studio.gallery.delete(id)
+            return [{"items": items(studio, words, count)}, gr.skip(), *rest]
+        what, how = studio.request_of(id)
+        return [listed, gr.Tabs(selected="paint"), *paint.filled(studio, what, how, [])]
+    except AtelierError as error:
+        gr.Warning(str(error))
+        return [listed, gr.skip(), *rest]
+
+
+def detail(studio: Studio, id: str) -> dict[str, Any]:
+    """A picture with its receipt, as it is shown when it is opened."""
+    entry, receipt = studio.gallery.get(id), studio.gallery.receipt(id) or {}
+    styles = [studio.pictures.name(one) for one in entry.inputs.get("styles", ())]
+    facts = {
+        "Method": entry.method,
+        "Quality": entry.quality,
+        "Styles": ", ".join([*styles, *entry.inputs.get("texts", ())]),
+        "Time": running.duration(entry.seconds),
+        **{
+            name.replace("_", " ").capitalize(): value
+            for name, value in entry.settings.get("values", {}).items()
+        },
+        "Seed": receipt.get("controls", {}).get("seed", ""),
+        "Weights": ", ".join(receipt.get("weights", {})),
+    }
+    return {
+        "id": id, "title": entry.title, "url": running.made(id), "links": running.made_links(studio, id),
+        "detail": _facts(entry.size, entry.created),
+        "facts": [[name, str(fact)] for name, fact in facts.items() if fact not in ("", None, [], {})],
+    }  # fmt: skip
+
+
+def _facts(size: tuple[int, int], created: float) -> str:
+    when = time.strftime("%d %B %Y, %H:%M", time.localtime(created)).lstrip("0")
+    return f"{size[0]} × {size[1]}, {when}"

@@ -1,0 +1,348 @@
+"""Train: every method that trains, from its declared settings; runs that go on when the page is closed."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from atelier.core.errors import AtelierError, UsageError
+from atelier.methods import registry
+from atelier.studio.page import controls, estimate, inputs, parts, running
+from atelier.training.settings import DATA, MethodSettings, settings_of
+
+if TYPE_CHECKING:
+    from atelier.studio.service import Studio
+    from atelier.studio.training import TrainingJob
+
+#: Settings that are shown first; the others open below.
+_FIRST = ("steps", "batch", "crop", "learning_rate")
+_LABELS = {
+    "a": "Pictures of the first kind",
+    "b": "Pictures of the second kind",
+    "sheet": "Pictures to preview",
+}
+_WIDTH, _HEIGHT, _EDGE = 720, 220, 44
+
+
+def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
+    """Build the tab."""
+    with gr.Row(elem_classes="at-work"):
+        with gr.Column(elem_classes="at-rail"):
+            asked = _asked()
+        with gr.Column(elem_classes="at-main"):
+            with gr.Row(elem_classes="at-do"):
+                name = gr.Textbox(
+                    placeholder="Name of the run", show_label=False, container=False, elem_id="train-name"
+                )
+                measure = gr.Button("Memory and time", elem_id="train-measure")
+                go = gr.Button("Start", variant="primary", elem_id="train-go")
+            note = parts.note("train-note")
+            run = gr.Dropdown([], show_label=False, elem_id="train-run", visible=False)
+            status = parts.note("train-status", _none())
+            with gr.Row(elem_classes="at-do"):
+                buttons = {
+                    word: gr.Button(word.capitalize(), elem_id=f"train-{word}", visible=False)
+                    for word in ("pause", "resume", "stop", "delete")
+                }
+            curve = parts.note("train-curve")
+            sample = parts.note("train-sample")
+            output = parts.note("train-output")
+    clock = gr.Timer(2)
+    seen = gr.State(None)
+    shown = [status, *buttons.values(), curve, sample, output, seen]
+
+    def listed(id: str | None) -> Any:
+        return _runs(studio, id)
+
+    def view(id: str | None) -> list[Any]:
+        return shown_run(studio, id)
+
+    def ticked(id: str | None, last: Any) -> list[Any]:
+        job = studio.trainings.find(id or "")
+        if job is None or [job.id, job.state, job.now.number] == last:
+            return [gr.skip()] * len(shown)
+        return shown_run(studio, id)
+
+    def started(method: str, sources: Any, main: Any, rest: Any, name: str) -> Any:
+        return begun(studio, method, sources, main, rest, name)
+
+    def measured(method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
+        yield from told(studio, method, sources, main, rest)
+
+    measure.click(measured, asked, note, show_progress="hidden")
+    go.click(started, [*asked, name], [note, run, asked[1]], show_progress="hidden").then(
+        view, run, shown, show_progress="hidden"
+    )
+    for event in (page.load, tab.select):
+        event(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
+    run.input(view, run, shown, show_progress="hidden")
+    clock.tick(ticked, [run, seen], shown, show_progress="hidden")
+    for word, button in buttons.items():
+        done = button.click(_asking(studio, word), run, note, show_progress="hidden")
+        done.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
+
+
+def _asked() -> list[gr.components.Component]:
+    """The cards that say what is trained: method, pictures, the first settings, all others."""
+    first = inputs.method_choices(trained=True)[0][1]
+    with gr.Column(elem_classes="at-card"):
+        parts.title("What to train")
+        method = gr.Dropdown(
+            inputs.method_choices(trained=True), value=first, show_label=False, elem_id="train-method"
+        )
+        about = parts.note("train-about", _about(first))
+    with gr.Column(elem_classes="at-card"):
+        sources = parts.part("form", "train-sources", source_form(first))
+    with gr.Column(elem_classes="at-card"):
+        main = parts.part("form", "train-main", setting_form(first, first=True))
+    with gr.Accordion("All settings", open=False, elem_classes="at-card"):
+        rest = parts.part("form", "train-rest", setting_form(first, first=False))
+    method.change(
+        lambda name: (_about(name), source_form(name), *both_forms(name)),
+        method, [about, sources, main, rest], show_progress="hidden",
+    )  # fmt: skip
+    return [method, sources, main, rest]
+
+
+def _about(name: str) -> str:
+    return parts.sentence(registry.find(name).summary())
+
+
+def _none() -> str:
+    return (
+        '<div class="at-empty"><p>Choose a method and give it pictures. Memory and time are measured on '
+        "the first steps before you start; a run goes on when this page is closed.</p></div>"
+    )
+
+
+# forms
+
+
+def _sources(method: str) -> list[str]:
+    """The settings that name pictures."""
+    kind = registry.find(method)
+    own = DATA[kind.data].model_fields
+    return [
+        name for name, declared in own.items()
+        if name not in MethodSettings.model_fields and declared.annotation in (str, tuple[str, ...])
+    ]  # fmt: skip
+
+
+def source_form(method: str) -> dict[str, Any]:
+    """The form for the pictures to train on."""
+    kind, names = registry.find(method), _sources(method)
+    made = controls.fields(settings_of(kind), only=names)
+    for field in made:
+        name = field["name"]
+        field |= {"kind": "named_sets" if name == "domain" else "pictures", "default": None}
+        field["label"] = _LABELS.get(name, field["label"])
+        field["help"] = _help(name, captioned=kind.data == "captioned")
+        if name == "style":
+            field["most"] = 1
+    return {"fields": made, "values": {}}
+
+
+def _help(name: str, *, captioned: bool) -> str:
+    texts = {
+        "sheet": "Painted at each evaluation, so that you see how far it is. Optional.",
+        "style": "The one style picture.",
+        "domain": "Two or more kinds of pictures, each with a name.",
+    }
+    if captioned and name == "pictures":
+        return "Pictures, and a .txt file of the same name with the caption of each."
+    return texts.get(name, "")
+
+
+def setting_form(method: str, *, first: bool) -> dict[str, Any]:
+    """The form of the settings that are shown first, or of the others."""
+    declared = settings_of(registry.find(method))
+    names = [name for name in declared.model_fields if name not in _sources(method)]
+    chosen = [name for name in names if (name in _FIRST) is first]
+    return {"fields": controls.fields(declared, only=chosen), "values": {}}
+
+
+def both_forms(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two forms of settings."""
+    return setting_form(method, first=True), setting_form(method, first=False)
+
+
+# starting
+
+
+def settings(studio: Studio, method: str, sources: Any, main: Any, rest: Any) -> dict[str, Any]:
+    """The settings of a run; pictures are put into sets of their own. Raises AtelierError."""
+    declared = settings_of(registry.find(method))
+    chosen = {**main.get("values", {}), **rest.get("values", {})}
+    made = controls.values(declared, {name: value for name, value in chosen.items() if value is not None})
+    for name, sent in sources.get("values", {}).items():
+        if name == "domain":
+            made[name] = [
+                f"{one['name']}={_set(studio, one['name'], one['files'])}" for one in sent if one["files"]
+            ]
+        elif name == "style":
+            made[name] = inputs.take(studio, sent[0])
+        elif name == "sheet":
+            made[name] = [inputs.take(studio, one) for one in sent]
+        else:
+            made[name] = [_set(studio, f"{method} {name}", sent)]
+    for name in _sources(method):
+        if declared.model_fields[name].is_required() and not made.get(name):
+            raise UsageError(f"the setting '{name}' needs pictures: drop or choose them first")
+    return made
+
+
+def _set(studio: Studio, name: str, sent: list[Mapping[str, Any]]) -> str:
+    """The id of a set of these files; a text file is the caption of the picture of its name."""
+    data = studio.trainings.data
+    received = [inputs.received(studio, one) for one in sent]
+    captions = {
+        file[:-4]: text.decode("utf-8", "replace") for text, file in received if file.endswith(".txt")
+    }
+    made = data.create(name)
+    try:
+        for content, file in received:
+            if not file.endswith(".txt"):
+                data.add(made.id, content, file, captions.get(file.rpartition(".")[0], ""))
+    except AtelierError:
+        data.delete(made.id)
+        raise
+    return f"data:{made.id}"
+
+
+def told(studio: Studio, method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
+    """What a training will take, as a line for the note, while it is measured."""
+    try:
+        job, found = estimate.measure(studio, method, settings(studio, method, sources, main, rest))
+    except AtelierError as error:
+        yield parts.error(str(error))
+        return
+    for _ in running.follow(job):
+        yield parts.progress("measuring the first steps")
+    if job.state == "failed":
+        yield parts.error(job.error)
+        return
+    yield parts.sentence(
+        f"{found.weights / 1e6:.2f} M weights, about {found.memory:,.0f} MiB beside the pictures; "
+        f"{running.duration(found.step)} a step, {running.duration(found.whole)} in all on this machine."
+    )
+
+
+def begun(studio: Studio, method: str, sources: Any, main: Any, rest: Any, name: str) -> tuple[Any, Any, Any]:
+    """(note, runs, sources) after "Start"."""
+    try:
+        job = studio.train(method, settings(studio, method, sources, main, rest), name=name or method)
+    except AtelierError as error:
+        return parts.error(str(error)), gr.skip(), gr.skip()
+    return parts.sentence(f"Started: {job.title}."), _runs(studio, job.id), source_form(method)
+
+
+# looking at runs
+
+
+def _runs(studio: Studio, id: str | None) -> Any:
+    """The list of runs, with the chosen one, or the newest that is not finished, or the newest."""
+    found = studio.trainings.all()
+    ids = [one.id for one in found]
+    if id not in ids:
+        id = next((one.id for one in found if not one.finished), ids[0] if ids else None)
+    return gr.Dropdown(
+        choices=[(f"{one.title} · {one.state}", one.id) for one in found], value=id, visible=bool(ids)
+    )
+
+
+def shown_run(studio: Studio, id: str | None) -> list[Any]:
+    """Everything that is shown of a run."""
+    job = studio.trainings.find(id or "")
+    if job is None:
+        return [_none(), *[gr.Button(visible=False)] * 4, "", "", "", None]
+    can = {
+        "pause": job.state in ("running", "waiting"),
+        "resume": job.state in ("paused", "stopped", "failed"),
+        "stop": job.state in ("running", "waiting", "paused"),
+        "delete": job.finished or job.state == "paused",
+    }
+    return [
+        _status(job), *(gr.Button(visible=may) for may in can.values()), curve_of(job.curve()), _sample(job),
+        _said(job), [job.id, job.state, job.now.number],
+    ]  # fmt: skip
+
+
+def _status(job: TrainingJob) -> str:
+    note = job.now
+    if job.state == "failed":
+        return parts.error(job.error)
+    steps = f"{job.title}: {job.state}, step {note.done:,} of {note.total:,}"
+    steps += f", {running.duration(note.seconds)} so far"
+    if note.left and job.state == "running":
+        steps += f", {running.duration(note.left)} left"
+    bar = parts.progress(steps, note.done / max(1, note.total))
+    if job.result is None:
+        return bar
+    return bar + parts.links([("Download the network", running.network(job.id), f"{job.method}.safetensors")])
+
+
+def _sample(job: TrainingJob) -> str:
+    steps = job.samples()
+    if not steps:
+        return ""
+    picture = base64.b64encode(job.sample(steps[-1])).decode()
+    return f'<img class="at-sample" alt="samples of step {steps[-1]}" src="data:image/jpeg;base64,{picture}">'
+
+
+def _said(job: TrainingJob) -> str:
+    lines = "\n".join(html.escape(line) for line in job.output[-12:])
+    return (
+        f'<details class="at-said"><summary>What the command said</summary><pre>{lines}</pre></details>'
+        if lines
+        else ""
+    )
+
+
+def curve_of(lines: list[dict[str, float]]) -> str:
+    """The loss by step as a drawing (SVG); empty with fewer than two points."""
+    points = [
+        (line["step"], line["loss"])
+        for line in lines
+        if line.get("loss") == line.get("loss") and "loss" in line
+    ]
+    if len(points) < 2:
+        return ""
+    steps, losses = [x for x, _ in points], [y for _, y in points]
+    low, high = min(losses), max(losses)
+    wide, tall = max(1, steps[-1] - steps[0]), (high - low) or 1.0
+
+    def at(step: float, loss: float) -> str:
+        x = _EDGE + (step - steps[0]) / wide * (_WIDTH - _EDGE - 8)
+        return f"{x:.1f},{_HEIGHT - 24 - (loss - low) / tall * (_HEIGHT - 40):.1f}"
+
+    path = "M" + "L".join(at(step, loss) for step, loss in points)
+    marks = "".join(
+        f'<line x1="{_EDGE}" x2="{_WIDTH}" y1="{y}" y2="{y}"/><text x="0" y="{y + 4}">{value:.4g}</text>'
+        for y, value in ((16, high), (_HEIGHT - 24, low))
+    )
+    below = _HEIGHT - 6
+    ends = f'<text x="{_EDGE}" y="{below}">step {steps[0]:,}</text>'
+    ends += f'<text x="{_WIDTH}" y="{below}" text-anchor="end">{steps[-1]:,}</text>'
+    return (
+        f'<svg class="at-curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="loss, {losses[0]:.4g} at first, {losses[-1]:.4g} now">'
+        f'{marks}{ends}<path d="{path}"/></svg>'
+    )
+
+
+def _asking(studio: Studio, word: str) -> Any:
+    def ask(id: str | None) -> str:
+        job = studio.trainings.find(id or "")
+        if job is None:
+            return ""
+        try:
+            studio.trainings.delete(job.id) if word == "delete" else getattr(job, word)()
+        except AtelierError as error:
+            return parts.error(str(error))
+        return ""
+
+    return ask

@@ -1,0 +1,115 @@
+"""Paint and the gallery in a browser: from a dropped photo to a downloaded file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atelier import Picture
+from atelier.images import read_recipe
+
+#: One server and one browser for all.
+pytestmark = pytest.mark.xdist_group("studio page")
+
+AFTER = "#paint-viewer img.over"
+
+
+def test_a_photo_is_drafted_painted_downloaded_and_set_again(
+    hand: Any, small_photo: Path, tmp_path: Path
+) -> None:
+    hand.give_photo("paint-photo", small_photo)
+    hand.page.wait_for_selector(AFTER)
+    first = hand.source(AFTER)
+    assert first.startswith("data:image/jpeg")
+
+    hand.page.locator("#paint-shelf [data-id='style:woodcut']").click()
+    hand.wait_for(lambda: hand.source(AFTER) != first)
+    hand.set_number("paint-form", "strength", 0.5)
+    hand.choose("paint-form", "quality", "draft")
+    hand.page.locator("#paint-go").click()
+    hand.page.wait_for_selector("#paint-links a")
+    assert "/api/gallery/" in hand.source(AFTER)
+
+    wide = hand.download("#paint-links a:has-text('TIFF')", tmp_path)
+    recipe = read_recipe(wide)
+    assert recipe is not None
+    assert (recipe["method"], recipe["controls"]["strength"]) == ("adain", 0.5)
+    assert Picture.open(wide).size == (96, 72)
+    narrow = hand.download("#paint-links a:has-text('PNG')", tmp_path)
+    assert np.abs(Picture.open(narrow).pixels - Picture.open(wide).pixels).max() <= 0.5 / 255 + 1e-6
+    assert Picture.open(hand.download("#paint-links a:has-text('JPEG')", tmp_path)).size == (96, 72)
+
+    hand.set_number("paint-form", "strength", 1)
+    hand.page.locator("#paint-shelf [data-id='style:nocturne']").click()
+    hand.page.locator(".label-wrap", has_text="Same again").click()
+    hand.page.locator("#paint-again input[type=file]").set_input_files(str(narrow))
+    hand.page.wait_for_selector("#paint-note :text('Set as it was')", state="attached")
+    strength = hand.page.locator("#paint-form [data-name=strength] input[type=number]")
+    hand.wait_for(lambda: strength.input_value() == "0.5")
+    hand.page.wait_for_selector("#paint-shelf [data-id='style:woodcut'][aria-pressed=true]")
+
+
+def test_stop_keeps_the_best_so_far(hand: Any, small_photo: Path, served: Any) -> None:
+    hand.give_photo("paint-photo", small_photo)
+    hand.choose_method("paint", "gatys")
+    hand.set_number("paint-knobs", "iterations", 5000)
+    hand.page.locator("#paint-go").click()
+    hand.page.wait_for_selector("#paint-note progress[value]")
+    hand.page.locator("#paint-stop").click()
+    hand.page.wait_for_selector("#paint-note :text('best picture so far is kept')")
+    newest = served.get("gallery?limit=1")["pictures"][0]
+    assert newest["stopped"]
+    assert newest["method"] == "gatys"
+    assert newest["id"] in hand.source(AFTER)
+
+
+def test_the_knobs_are_those_of_the_method(hand: Any) -> None:
+    from atelier.methods import registry
+
+    hand.choose_method("paint", "strokes")
+    knobs = list(registry.find("strokes").Knobs.model_fields)
+    hand.wait_for(lambda: hand.page.locator(f"#paint-knobs [data-name={knobs[-1]}]").count())
+    shown = hand.page.locator("#paint-knobs [data-name]").evaluate_all(
+        "all => all.map(one => one.dataset.name)"
+    )
+    assert set(knobs) <= set(shown)
+    field = hand.page.locator("#paint-knobs .at-range").first
+    before = field.locator("input[type=range]").input_value()
+    field.locator("input[type=range]").press("ArrowRight")
+    assert field.locator("input[type=range]").input_value() != before
+    field.locator(".at-reset").click()
+    assert field.locator("input[type=range]").input_value() == before
+
+
+def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) -> None:
+    hand = opened()
+    hand.page.locator("#paint-photo .at-samples button").nth(2).click()
+    hand.page.locator("#paint-shelf [data-id='style:woodcut']").click()
+    hand.choose_method("paint", "colour")
+    hand.set_number("paint-form", "size", 64)
+    hand.set_number("paint-form", "strength", 0.25)
+    hand.page.locator("#paint-go").click()
+    hand.page.wait_for_selector("#paint-links a")
+    made = served.get("gallery?limit=1")["pictures"][0]["id"]
+    hand = opened()
+    hand.go_to("Gallery")
+    hand.page.wait_for_selector(f"#gallery-made [data-id='{made}']")
+    hand.page.locator("#gallery-search input, #gallery-search textarea").fill("coffee colour")
+    hand.wait_for(lambda: hand.page.locator("#gallery-made .at-made").count() == 1)
+    hand.page.locator(f"#gallery-made [data-id='{made}']").click()
+    hand.page.wait_for_selector("#gallery-made .at-detail :text('woodcut')")
+    hand.page.get_by_role("button", name="Set everything as it was").click()
+    hand.page.wait_for_selector("#paint-photo .at-photo")
+    strength = hand.page.locator("#paint-form [data-name=strength] input[type=number]")
+    hand.wait_for(lambda: strength.input_value() == "0.25")
+    hand.page.wait_for_selector("#paint-shelf [data-id='style:woodcut'][aria-pressed=true]")
+    hand.go_to("Gallery")
+    hand.page.locator(f"#gallery-made [data-id='{made}']").click()
+    delete = hand.page.get_by_role("button", name="Delete this picture for good")
+    delete.click()
+    delete.click()
+    hand.wait_for(lambda: hand.page.locator("#gallery-made .at-made").count() == 0)
+    assert made not in [one["id"] for one in served.get("gallery")["pictures"]]
