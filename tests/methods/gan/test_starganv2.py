@@ -19,6 +19,7 @@ from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.features.faces import Faces
 from atelier.methods.gan.starganv2 import LEARNERS, StarGanV2, random_latents
 from atelier.store.records import record
+from atelier.store.weights import load
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
@@ -176,6 +177,20 @@ def test_what_it_writes_is_laid_out_as_published(coloured: Any, run_of: Any, tmp
     state = load_file(tmp_path / "made.safetensors")
     assert {name.split(".")[0] for name in state} == set(LEARNERS)
     assert from_state(state).generator.domains == ("red", "green", "blue")
+
+
+@pytest.mark.slow  # the network of landmarks has one size
+def test_training_on_faces(coloured: Any, run_of: Any, tmp_path: Path, photo: Floats) -> None:
+    """The network of landmarks does not learn, and is written with the others, which need it."""
+    torch.manual_seed(0)
+    torch.save({"state_dict": Faces().state_dict()}, tmp_path / "wing.ckpt")
+    small = task(coloured(10, 16), crop=32, steps=1, faces=str(tmp_path / "wing.ckpt"))
+    run = run_of(small, tmp_path / "run")
+    run.export(tmp_path / "made.safetensors")
+    written = load_file(tmp_path / "made.safetensors")
+    for name, value in Faces.from_state(load(tmp_path / "wing.ckpt")).state_dict().items():
+        assert torch.equal(written[f"fan.{name}"], value.half() if value.is_floating_point() else value)
+    assert painted(photo, str(tmp_path / "made.safetensors"), domain="blue").shape == photo.shape
 
 
 def test_references_are_of_the_wanted_domain(coloured: Any, shapes: Any) -> None:
