@@ -434,6 +434,29 @@ TABLE = [
         *("train encoder --photos a.npz --validation a.npz", TRAINING, "a.npz is not a shard"),
         _put("a.npz", b"PK\x03\x04 cut"),
     ),
+    Row(
+        "train-empty",
+        *("train cyclegan --a empty --b photo.png", TRAINING, "no pictures below empty"),
+        lambda folder, _: (folder / "empty").mkdir(),
+    ),
+    Row(
+        "train-single",
+        *("train cyclegan --a photo.png --b style.png", TRAINING, "1 picture is too few to hold out 16"),
+    ),
+    Row(
+        "train-domain",
+        *("train starganv2 --domain one=photo.png", TRAINING, "at least two domains are needed"),
+    ),
+    Row(
+        "train-crop",
+        "train starganv2 --domain a=photo.png --domain b=style.png --held-back 0 --crop 48",
+        *(TRAINING, "crop = 48 is not a power of 2"),
+    ),
+    Row("train-style", "train mgan --photos photo.png", USAGE, "--style is required"),
+    Row(
+        "train-small",
+        *("train mgan --photos photo.png --style style.png --crop 16", USAGE, "--crop 16 is not allowed"),
+    ),
     Row("train-range", "train encoder --photos a --validation b --blur 2", USAGE, "--blur 2 is not allowed"),
     # the machine
     Row(

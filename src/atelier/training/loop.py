@@ -83,13 +83,14 @@ class Run:
 
     def __init__(self, task: Task, settings: Settings, folder: Path) -> None:
         self.task, self.settings, self.folder = task, settings, folder
-        _prepare(folder)
         devices.choose(settings.device)  # fail now for an unusable device
+        torch.manual_seed(settings.seed)
+        networks = task.networks()  # before the folder, so that wrong settings leave nothing behind
+        _prepare(folder)
         self.accelerator = _accelerator(settings, folder)
         self.processes = Processes(self.accelerator)
         _check_parts(settings, self.processes.count)
-        torch.manual_seed(settings.seed)
-        self.networks = {name: self._placed(network) for name, network in task.networks().items()}
+        self.networks = {name: self._placed(network) for name, network in networks.items()}
         self.processes.broadcast(self.networks.values())
         self.optimisers = task.optimisers(self.networks)
         self.state = task.state()

@@ -102,7 +102,7 @@ class MethodTask:
 
     def make(self, folder: Path, processes: Processes, progress: Progress) -> bool:
         """Paint the photos of a method that learns from paintings of them. Returns False if stopped."""
-        if self.method.data != "painted":
+        if self.method.data != "painted" or all(stream.painted for stream in self.data.learn):
             return True
         styles = self._styles(processes.device)
         digest = hashlib.sha256(b"".join(style.cpu().numpy().tobytes() for style in styles)).hexdigest()

@@ -19,6 +19,7 @@ from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.features.faces import Faces
 from atelier.methods.gan.starganv2 import LEARNERS, StarGanV2, random_latents
 from atelier.store.records import record
+from atelier.store.weights import load
 from atelier.training.loop import Run
 from atelier.training.settings import settings_of
 from atelier.training.task import MethodTask
@@ -178,6 +179,20 @@ def test_what_it_writes_is_laid_out_as_published(coloured: Any, run_of: Any, tmp
     assert from_state(state).generator.domains == ("red", "green", "blue")
 
 
+@pytest.mark.slow  # the network of landmarks has one size
+def test_training_on_faces(coloured: Any, run_of: Any, tmp_path: Path, photo: Floats) -> None:
+    """The network of landmarks does not learn, and is written with the others, which need it."""
+    torch.manual_seed(0)
+    torch.save({"state_dict": Faces().state_dict()}, tmp_path / "wing.ckpt")
+    small = task(coloured(10, 16), crop=32, steps=1, faces=str(tmp_path / "wing.ckpt"))
+    run = run_of(small, tmp_path / "run")
+    run.export(tmp_path / "made.safetensors")
+    written = load_file(tmp_path / "made.safetensors")
+    for name, value in Faces.from_state(load(tmp_path / "wing.ckpt")).state_dict().items():
+        assert torch.equal(written[f"fan.{name}"], value.half() if value.is_floating_point() else value)
+    assert painted(photo, str(tmp_path / "made.safetensors"), domain="blue").shape == photo.shape
+
+
 def test_references_are_of_the_wanted_domain(coloured: Any, shapes: Any) -> None:
     one = task(coloured(10, 16), batch=12)
     place = SimpleNamespace(count=1, index=0, device=torch.device("cpu"), mean=None)
@@ -228,3 +243,17 @@ def test_pictures_take_the_colour_of_the_reference(
     more |= {"cooldown": 0.5, "learning_rate": 4e-3, "steps": 45}
     run = run_of(task(coloured(60, 16), **LEARNING, **more), tmp_path / "run")
     assert shapes.coloured(painter(run, shapes, 16, by_reference=True), 16) >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_pictures_take_the_colour_and_keep_the_shape(
+    coloured: Any, shapes: Any, run_of: Any, tmp_path: Path
+) -> None:
+    """By references and by random styles. Colours need a tenth of the steps, shapes all of them."""
+    more = {"width": 8, "widest": 16, "style": 8, "hidden": 16, "diversity_steps": 100, "average": 0.99}
+    more |= {"crop": 32, "cooldown": 0.5, "learning_rate": 2e-3, "steps": 1000}
+    run = run_of(task(coloured(200, 32), **LEARNING, **more), tmp_path / "run")
+    for by_reference in (True, False):
+        found = shapes.accuracy(painter(run, shapes, 32, by_reference=by_reference), 32)
+        assert min(found) >= 0.9, (by_reference, found)
