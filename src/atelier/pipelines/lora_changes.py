@@ -32,9 +32,9 @@ def merge(base: str, files: Sequence[tuple[str, float]], out: Path) -> None:
     if not files:
         raise UsageError("there is nothing to merge: give at least one LoRA file")
     parts = layout.find(base).settled()
-    found = [(read(name, parts), share) for name, share in files]
     path = Path(base).expanduser() if weights.is_path(base) else weights.locate(base)
     _check_output(out, folder=path.is_dir())
+    found = [(read(name, parts), share) for name, share in files]
     if path.is_dir():
         _merge_folder(path, found, out)
     else:
