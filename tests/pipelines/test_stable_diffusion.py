@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier.core import memory as available
-from atelier.core.errors import ResourceError, UsageError, WeightsError
+from atelier.core.errors import OutputError, ResourceError, UsageError, WeightsError
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.xdist_group("transformers")
 
-from atelier.pipelines import memory, stable_diffusion  # noqa: E402
+from atelier.pipelines import lora, lora_changes, memory, stable_diffusion  # noqa: E402
 from atelier.pipelines import stable_diffusion_layout as layout  # noqa: E402
 from atelier.pipelines import stable_diffusion_memory as plans  # noqa: E402
 
@@ -176,6 +176,26 @@ def test_a_single_file_gives_the_same(
     assert torch.equal(other.predict(latents, 3, words), loaded.predict(latents, 3, words))
 
 
+def test_a_lora_merged_into_a_single_file_keeps_its_names(single_file: Path, tmp_path: Path) -> None:
+    """The file is the changed pipeline, with the names and other tensors that it had."""
+    places = ("unet", "up_blocks.1.attentions.0.proj_in"), ("text", "encoder.layers.0.self_attn.q_proj")
+    shapes = {place: lora.layers(layout.find(single_file))[place] for place in places}
+    adapters = {
+        place: lora.Adapter(torch.ones(1, *shape[1:]), torch.ones(shape[0], 1, *shape[2:]), 1.0)
+        for place, shape in shapes.items()
+    }
+    lora_changes.write(lora.Lora(adapters, "kohya", {}), {}, tmp_path / "a.safetensors")
+    lora_changes.merge(str(single_file), [(str(tmp_path / "a.safetensors"), 0.5)], tmp_path / "b.safetensors")
+    before, after = load_file(single_file), load_file(tmp_path / "b.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert len(changed) == 2
+    for name in changed:
+        torch.testing.assert_close(after[name] - before[name], torch.full_like(before[name], 0.5))
+    with pytest.raises(OutputError, match="exists"):
+        lora_changes.merge(str(single_file), [("a", 1.0)], tmp_path / "b.safetensors")
+
+
 def test_the_authors_names_of_the_vae_are_those_that_diffusers_converts(single_file: Path) -> None:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -295,7 +315,7 @@ def test_attention_counts_its_weights_only_where_kernels_are_not_fused() -> None
 
 def test_the_networks_of_the_full_size_have_their_published_number_of_weights() -> None:
     """860 million in the UNet, 84 in the VAE, 123 in the text encoder (Stable Diffusion 1.5)."""
-    counts = plans._weights(FULL)
+    counts = plans.weights_of(FULL)
     assert counts == (859_520_964, 83_653_863, 123_060_480)
 
 
@@ -342,7 +362,7 @@ def test_on_a_gpu_networks_wait_in_main_memory_at_last(machine: Machine) -> None
     tiled = machine.plan(device="cuda", savings=plans.Savings(tiles="on", offload="off"))
     last = machine.plan(tiled.total - 1, device="cuda")
     assert (last.tiles, last.offload) == (True, True)
-    assert last.networks == max(4 * count for count in plans._weights(machine.parts))
+    assert last.networks == max(4 * count for count in plans.weights_of(machine.parts))
     with pytest.raises(ResourceError):
         machine.plan(tiled.total - 1, device="cuda", savings=plans.Savings(offload="off"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,12 +31,12 @@ def merge(base: str, files: Sequence[tuple[str, float]], out: Path) -> None:
     """
     if not files:
         raise UsageError("there is nothing to merge: give at least one LoRA file")
-    parts = layout.find(base)
-    found = [(read(name, parts), share) for name, share in files]
+    parts = layout.find(base).settled()
     path = Path(base).expanduser() if weights.is_path(base) else weights.locate(base)
     _check_output(out, folder=path.is_dir())
+    found = [(read(name, parts), share) for name, share in files]
     if path.is_dir():
-        _merge_folder(path, parts, found, out)
+        _merge_folder(path, found, out)
     else:
         _merge_file(path, found, out)
 
@@ -50,28 +50,37 @@ def _check_output(out: Path, *, folder: bool) -> None:
         raise OutputError(f"'{out}' must end with .safetensors, because the base is a single file")
 
 
-def _adapters(loras: Sequence[tuple[Lora, float]], kind: Kind) -> Iterator[tuple[dict[str, Adapter], float]]:
+def _change(
+    state: layout.State, names: Mapping[str, str], loras: Sequence[tuple[Lora, float]], kind: Kind
+) -> bool:
+    """Merge into tensors that have other names, by those of the layers; says whether any changed."""
+    changed = False
     for one, share in loras:
-        yield {path: pair for (where, path), pair in one.adapters.items() if where == kind}, share
+        some = {path: pair for (where, path), pair in one.adapters.items() if where == kind}
+        wanted = {f"{path}.weight": state[names[f"{path}.weight"]] for path in some}
+        for name, value in merged(wanted, some, share).items():
+            state[names[name]] = value
+            changed = True
+    return changed
 
 
-def _merge_folder(path: Path, parts: layout.Parts, loras: Sequence[tuple[Lora, float]], out: Path) -> None:
+def _merge_folder(path: Path, loras: Sequence[tuple[Lora, float]], out: Path) -> None:
     """A copy of the folder, whose networks are written anew where a LoRA changes them."""
-    names = {"unet": ("unet", "diffusion_pytorch_model"), "text": ("text_encoder", "model")}
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     try:
         shutil.copytree(path, temporary, dirs_exist_ok=True)
         for kind in _KINDS:
-            changes = [(some, share) for some, share in _adapters(loras, kind) if some]
-            if not changes:
-                continue
-            state = getattr(parts, kind).read()
-            for some, share in changes:
-                state = merged(state, some, share)
-            folder, stem = temporary / names[kind][0], names[kind][1]
-            for old in [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.index.json")]:
-                old.unlink()
-            checkpoints.write_safetensors(folder / f"{stem}.safetensors", state, {"format": "pt"})
+            folder, stem = layout.place_in_folder(temporary, kind)
+            state = layout.tensors_in(folder, stem)
+            names = {name.removeprefix("text_model."): name for name in state}
+            if _change(state, names, loras, kind):
+                for old in [
+                    one
+                    for suffix in ("safetensors", "bin", "json")
+                    for one in folder.glob(f"{stem}*.{suffix}")
+                ]:
+                    old.unlink()
+                checkpoints.write_safetensors(folder / f"{stem}.safetensors", state, {"format": "pt"})
         temporary.chmod(0o755)
         temporary.rename(out)
     finally:
@@ -82,11 +91,7 @@ def _merge_file(path: Path, loras: Sequence[tuple[Lora, float]], out: Path) -> N
     """The single file, with the layers changed under the names that it has."""
     state = checkpoints.read_checkpoint(path)
     for kind in _KINDS:
-        names = layout.names_in_file(state, kind)
-        for some, share in _adapters(loras, kind):
-            wanted = {f"{place}.weight": state[names[f"{place}.weight"]] for place in some}
-            for name, value in merged(wanted, some, share).items():
-                state[names[name]] = value
+        _change(state, layout.names_in_file(state, kind), loras, kind)
     metadata = checkpoints.read_metadata(path)
     with atomic(out) as temporary:
         checkpoints.write_safetensors(temporary, state, metadata)

@@ -62,7 +62,7 @@ def of_training(
     seconds; `now` is the time at which the file is written. Settings that sd-scripts has and we do not are
     written as sd-scripts writes them when they are off.
     """
-    step = int(facts["step"])
+    step = int(facts.get("step", 0))
     epoch = -(-step // data["batches"])
     values = {
         **_network(training),
@@ -95,7 +95,7 @@ def _run(training: Any, data: Mapping[str, Any], facts: Mapping[str, Any], now: 
     schedule = "constant_with_warmup" if warm else "constant"
     return {
         "ss_session_id": int(now * 1000) % 2**32,
-        "ss_training_started_at": now - float(facts["seconds"]),
+        "ss_training_started_at": now - float(facts.get("seconds", 0)),
         "ss_training_finished_at": now,
         "ss_output_name": "lora",
         "ss_learning_rate": training.learning_rate,

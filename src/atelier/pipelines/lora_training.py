@@ -23,12 +23,15 @@ class Trained(torch.nn.Module):
     """The adapters of a LoRA in training, by the names of kohya's files.
 
     `networks` are the UNet, and the text encoder if that is trained too. The first matrix starts random, from
-    torch's global seed, and the second at zero, so that an untrained LoRA changes nothing.
+    torch's global seed, and the second at zero, so that an untrained LoRA changes nothing. `most` limits the
+    norm of each layer's change (scale_weight_norms); 0 is without.
     """
 
-    def __init__(self, networks: Mapping[Kind, torch.nn.Module], rank: int, alpha: float) -> None:
+    def __init__(
+        self, networks: Mapping[Kind, torch.nn.Module], rank: int, alpha: float, most: float = 0.0
+    ) -> None:
         super().__init__()
-        self.rank, self.alpha = rank, alpha
+        self.rank, self.alpha, self.most = rank, alpha, most
         self.places: dict[str, Place] = {}
         self.pairs = torch.nn.ModuleDict()
         for kind, network in networks.items():
@@ -61,20 +64,20 @@ class Trained(torch.nn.Module):
         return made + self.alpha / self.rank * apply(apply(seen[0], down), up)
 
     @torch.no_grad()
-    def limit(self, most: float) -> None:
-        """Make changes of layers smaller whose norm is above `most` (scale_weight_norms)."""
-        for place, one in self.lora().adapters.items():
-            small, _ = one.limited(most)
+    def limit(self) -> None:
+        """Bring the weights within the limit of the norms; called before every step."""
+        for place, one in self.lora().adapters.items() if self.most else ():
             down, up = self.pairs[kohya(place)].parameters()
-            down.copy_(small.down)
-            up.copy_(small.up)
+            down.copy_(one.down)
+            up.copy_(one.up)
 
     def lora(self) -> Lora:
-        """The LoRA as it is now."""
+        """The LoRA as it is now, within the limit of the norms."""
         made: dict[Place, Adapter] = {}
         for name, pair in self.pairs.items():
             down, up = (one.detach() for one in pair.parameters())
-            made[self.places[name]] = Adapter(down, up, self.alpha)
+            one = Adapter(down, up, self.alpha)
+            made[self.places[name]] = one.limited(self.most)[0] if self.most else one
         return Lora(made, "kohya", {})
 
     @torch.no_grad()

@@ -89,12 +89,13 @@ class StableDiffusion:
         pictures = (made.float() + 1) / 2
         return pictures.clamp(0, 1) if clamp else pictures
 
-    def words(self, prompts: Sequence[str]) -> Tensor:
+    def words(self, prompts: Sequence[str], *, cut: bool = False) -> Tensor:
         """The encodings (B, 77, D) of prompts. The empty prompt needs no vocabulary.
 
-        Raises UsageError for a prompt that is too long, and WeightsError without a vocabulary.
+        Raises UsageError for a prompt that is too long, unless it may be `cut`, and WeightsError without a
+        vocabulary.
         """
-        numbers = torch.tensor([self._numbers(one) for one in prompts])
+        numbers = torch.tensor([self._numbers(one, cut) for one in prompts])
         with self._on_device(self.text):
             found: Tensor = self.text(numbers.to(self.device)).last_hidden_state
         return found
@@ -117,7 +118,7 @@ class StableDiffusion:
     def _scaling(self) -> float:
         return float(getattr(self.vae.config, "scaling_factor", SCALING))
 
-    def _numbers(self, prompt: str) -> list[int]:
+    def _numbers(self, prompt: str, cut: bool) -> list[int]:
         """The tokens of a prompt, padded to the length that the text encoder takes."""
         settings = self.text.config
         # The settings of published files name other numbers than those of the start and the end.
@@ -130,6 +131,8 @@ class StableDiffusion:
             )
         else:
             found = list(self.tokens([prompt])["input_ids"][0])
+        if cut and len(found) > most:
+            found = [*found[: most - 1], last]
         if len(found) > most:
             raise UsageError(f"the words have {len(found) - 2} tokens, and {most - 2} are read: shorten them")
         # The series 2.x fills up with "!", the first token.

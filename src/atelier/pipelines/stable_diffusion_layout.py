@@ -30,6 +30,7 @@ SCALING = 0.18215
 PAD = "<|endoftext|>"
 #: Attention heads at every level, and the groups of group norm; shapes do not show them.
 _HEADS, _GROUPS = 8, 32
+_STEMS = {"unet": "diffusion_pytorch_model", "text": "model"}
 _TARGETS: Mapping[str, Target] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -121,7 +122,7 @@ def of_folder(folder: Path) -> Parts:
     if absent:
         raise WeightsError(f"{folder} has no {absent[0]}/config.json: use the whole folder of the pipeline")
     return Parts(
-        Part(unet, lambda: _tensors(parts["unet"], "diffusion_pytorch_model")),
+        Part(unet, lambda: tensors_in(parts["unet"], _STEMS["unet"])),
         Part(read_json(parts["vae"] / "config.json"), lambda: _vae_tensors(parts["vae"])),
         Part(read_json(parts["text_encoder"] / "config.json"), lambda: _text_tensors(parts["text_encoder"])),
         folder / "tokenizer",
@@ -161,7 +162,7 @@ def _check_schedule(scheduler: Mapping[str, Any]) -> None:
             )
 
 
-def _tensors(folder: Path, stem: str) -> State:
+def tensors_in(folder: Path, stem: str) -> State:
     """The tensors of a component: the plain file, else a variant of half precision."""
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors", f"{stem}.bin"):
         if (folder / name).is_file():
@@ -175,12 +176,12 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 def _vae_tensors(folder: Path) -> State:
     old = re.compile(rf"(.*\.attentions\.0\.)({'|'.join(_OLD_ATTENTION)})(\..*)")
-    found = _tensors(folder, "diffusion_pytorch_model")
+    found = tensors_in(folder, "diffusion_pytorch_model")
     return {old.sub(lambda m: m[1] + _OLD_ATTENTION[m[2]] + m[3], name): one for name, one in found.items()}
 
 
 def _text_tensors(folder: Path) -> State:
-    return text_names(_tensors(folder, "model"))
+    return text_names(tensors_in(folder, _STEMS["text"]))
 
 
 def text_names(state: Mapping[str, Tensor]) -> State:
@@ -210,6 +211,11 @@ def of_file(path: Path) -> Parts:
         Part(text_settings(text), lambda: text),
         path.parent,
     )
+
+
+def place_in_folder(folder: Path, kind: str) -> tuple[Path, str]:
+    """The folder of a network in a pipeline, and the stem of its file; `kind` is "unet" or "text"."""
+    return folder / {"unet": "unet", "text": "text_encoder"}[kind], _STEMS[kind]
 
 
 def names_in_file(state: Iterable[str], kind: str) -> dict[str, str]:

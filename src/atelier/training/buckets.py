@@ -66,7 +66,7 @@ class Buckets:
     ) -> Buckets:
         """Buckets of the area of a square, with limits that suit squares beyond the usual ones."""
         step = min(step, side)
-        least = least if least <= side else max(step, side // 2 // step * step)
+        least = least if least < side else max(step, side // 2 // step * step)
         return cls((side, side), least, max(most, side), step, upscale, single)
 
     @cached_property

@@ -324,6 +324,8 @@ def test_adapters_in_training_compute_what_the_merged_file_does(tiny_pipeline: P
         return pipeline.predict(latents, 300, pipeline.words(["art"]))
 
     with torch.no_grad():
+        # Captions in training may be too long.
+        assert torch.equal(plain.words(["art " * 90], cut=True), plain.words(["art " * 75]))
         before = predicted(plain)
         handles = trained.attach(networks)
         assert torch.equal(predicted(plain), before)  # untrained, it changes nothing
@@ -341,6 +343,13 @@ def test_adapters_in_training_compute_what_the_merged_file_does(tiny_pipeline: P
             torch.equal(one.half(), other.half())
             for one, other in zip(started.parameters(), trained.parameters(), strict=True)
         )
+        limited = lora_training.Trained(networks, 2, 3.0, most=0.5)
+        limited.load_state_dict(trained.state_dict())
+        written = limited.lora()
+        limited.limit()
+        for place, one in written.adapters.items():
+            assert float(one.delta().norm()) <= 0.5001
+            torch.testing.assert_close(limited.lora().adapters[place].delta(), one.delta())
         with pytest.raises(RuntimeError, match="other layers, ranks or alpha"):
             lora_training.Trained(networks, 2, 1.0).load(load_file(file))
         merged = lora.read(file, parts).changed(parts, 1.0)

@@ -152,7 +152,7 @@ class Lora(Method):
         networks: dict[Any, Any] = {"unet": stable_diffusion_layout.empty("unet", parts.unet.settings)}
         if training.text_learning_rate:
             networks["text"] = stable_diffusion_layout.empty("text", parts.text.settings)
-        return lora_training.Trained(networks, training.rank, training.alpha)
+        return lora_training.Trained(networks, training.rank, training.alpha, training.largest_norm)
 
     def start(self, network: Any, state: Mapping[str, Tensor]) -> None:
         network.load(dict(state))
@@ -166,8 +166,7 @@ class Lora(Method):
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, Tensor]:
         pipeline = self._changed_by(network, batch["pictures"].device, training)
-        if training.largest_norm and network.training:
-            network.limit(training.largest_norm)
+        network.limit()
         # The networks have their own precision, which is planned for; the loop would choose another.
         with torch.autocast(pipeline.device.type, enabled=False):
             error = self._error(pipeline, batch, training)
@@ -189,7 +188,7 @@ class Lora(Method):
         )
         noisy = diffusion.noised(pipeline.schedule, clean, index, noise)
         wanted = diffusion.target_of(pipeline.schedule, pipeline.target, clean, noise, index)
-        context = pipeline.words(batch["captions"])
+        context = pipeline.words(batch["captions"], cut=True)
         made = pipeline.unet(noisy.to(pipeline.dtype), index, context).sample
         error = (made.float() - wanted).square().mean((1, 2, 3))
         weighted: Tensor = error * _weight(pipeline, index, training)
