@@ -97,6 +97,7 @@ def test_each_style_has_its_folder(run: Run, photos: Path, painting: Any) -> Non
         ("stylize empty/*.jpg -s style.png -o out", 3, "there is no picture in 'empty/*.jpg'"),
         ("stylize in --each -o out", 2, "--each needs styles"),
         ("stylize in -s style.png -o photo.png", 2, "'photo.png' is a file: several pictures need a folder"),
+        ("stylize in -s style.png -o new.png", 2, "'new.png' is a file: several pictures need a folder"),
         ("stylize in -s style.png -o out --format gif", 2, "--format gif is not a format: allowed: png, jpg"),
         ("stylize in -s none.png -o out", 3, "'none.png' does not exist"),
         ("stylize - -s style.png", 3, "standard input is empty"),

@@ -81,6 +81,7 @@ def write_clip(
     transfer: int | None = None,
 ) -> Path:
     """An H.264 video with these times in ticks, and a tone."""
+    ticks = times or [40 * number for number in range(len(frames))]
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=30, options={"crf": "4", "bf": "2"})
         video.height, video.width = frames[0].shape[:2]
@@ -92,11 +93,11 @@ def write_clip(
         audio = out.add_stream("aac", rate=8000, layout="mono") if sound else None
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = (times or [40 * n for n in range(len(frames))])[index], TICK
+            frame.pts, frame.time_base = ticks[index], TICK
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
         if audio is not None:
-            _tone(out, audio, (times or [0])[-1] * TICK)
+            _tone(out, audio, ticks[-1] * TICK)
     return path
 
 

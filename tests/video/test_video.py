@@ -282,6 +282,7 @@ def test_subtitles_are_copied(clip: Path, tmp_path: Path) -> None:
     with av.open(str(clip)) as source, av.open(str(lines)) as words, av.open(str(spoken), "w") as out:
         streams = ((source, source.streams.video[0]), (words, words.streams.subtitles[0]))
         copies = [out.add_stream_from_template(stream) for _, stream in streams]
+        copies[1].metadata["language"] = "fre"
         for (container, stream), copy in zip(streams, copies, strict=True):
             for packet in container.demux(stream):
                 if packet.size:
@@ -290,5 +291,7 @@ def test_subtitles_are_copied(clip: Path, tmp_path: Path) -> None:
     made = make(spoken, tmp_path / "made.mkv")
     assert [data for data, _ in packets(made.path, "subtitles")] == [b"Hello", b"Again"]
     assert packets(made.path, "subtitles") == packets(spoken, "subtitles")
+    with av.open(str(made.path)) as container:
+        assert container.streams.subtitles[0].metadata["language"] == "fre"
     with pytest.raises(UsageError, match=r"does not hold the clip's subtitle \(srt\)"):
         make(spoken, tmp_path / "made.mp4")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier.core.errors import AtelierError, InputError, OutputError, ResourceError, UsageError
-from atelier.images import MAX_PIXELS, READABLE, Picture, check_writable, read_recipe, write
+from atelier.images import MAX_PIXELS, READABLE, WRITABLE, Picture, check_writable, read_recipe, write
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
@@ -245,7 +245,7 @@ def run(
     """Paint all photos by each of the stylizers, each into its subfolder where that has a name."""
     if kind not in FORMATS:
         raise UsageError(f"file_format = '{kind}' is not a format: allowed: {', '.join(FORMATS)}")
-    if folder.exists() and not folder.is_dir():
+    if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in WRITABLE):
         raise UsageError(f"'{folder}' is a file: several pictures need a folder")
     pairs = photos_of(photos, folder)
     report = Report(folder, len(pairs) * len(stylizers))

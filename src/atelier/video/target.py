@@ -95,7 +95,7 @@ def _decoded(work: Work) -> Iterator[Pixels]:
 
 
 def _write_video(target: Target, work: Work, recipe: dict[str, Any] | None, complete: bool) -> None:
-    options = {"movflags": "+faststart"} if _FORMATS[target.path.suffix.lower()] in ("mp4", "mov") else {}
+    options = {"movflags": "+faststart"} if _format(target) in ("mp4", "mov") else {}
     base = target.clip.tick
     with atomic(target.path) as beside, ExitStack() as open_files:
         out = open_files.enter_context(av().open(str(beside), "w", format=_format(target), options=options))
@@ -137,8 +137,9 @@ def _pictures(
 def _sounds(source: Any, out: Any, end: Fraction | None) -> Iterator[tuple[float, int, Any]]:
     """The packets of the clip's sound and subtitles as they are, up to `end` (s) if it is given."""
     streams = {stream.index: out.add_stream_from_template(stream) for stream in _copied(source)}
-    title = {name: value for name, value in source.metadata.items() if name in ("title", "artist", "date")}
-    out.metadata.update(title)
+    for index, copy in streams.items():
+        copy.metadata.update(_named(source.streams[index].metadata))
+    out.metadata.update(_named(source.metadata))
 
     def packets() -> Iterator[tuple[float, int, Any]]:
         last = 0.0
@@ -152,6 +153,13 @@ def _sounds(source: Any, out: Any, end: Fraction | None) -> Iterator[tuple[float
                 yield last, 1, packet
 
     return packets()
+
+
+def _named(metadata: dict[str, str]) -> dict[str, str]:
+    """What people read of a container or stream; the rest describes how it was encoded."""
+    return {
+        name: value for name, value in metadata.items() if name in ("title", "artist", "date", "language")
+    }
 
 
 def _copied(source: Any) -> Sequence[Any]:
