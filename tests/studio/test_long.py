@@ -11,8 +11,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from atelier.studio.limits import Limits
 from atelier.studio.requests import Inputs, Settings
 from atelier.studio.service import Studio
 
-from .conftest import png
+from .conftest import multipart, png
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,24 @@ def test_the_first_answer_comes_within_four_seconds(tmp_path: Path) -> None:
     with served(tmp_path / "studio") as (_, seconds):
         pass
     assert seconds < 4
+
+
+def test_who_waits_when_the_server_ends_gets_the_best_so_far(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool, served(tmp_path / "studio") as (address, _):
+        fields = [("content", "photo:coffee"), ("method", "gatys"), ("style", ("a.png", png(64, 64)))]
+        body, kind = multipart([*fields, ("iterations", "5000"), ("size", "64"), ("wait", "200")])
+        request = urllib.request.Request(f"{address}/api/stylize", body, {"Content-Type": kind})
+        waiting = pool.submit(lambda: urllib.request.urlopen(request, timeout=200).read())
+        job: dict[str, Any] = {"done": 0}
+        while job["done"] < 2:
+            jobs = json.load(urllib.request.urlopen(f"{address}/api/jobs"))["jobs"]
+            job = jobs[0] if jobs else job
+            time.sleep(0.2)
+        events = pool.submit(lambda: urllib.request.urlopen(f"{address}/api/jobs/{job['id']}/events").read())
+        time.sleep(1)
+    # The server has ended, without a traceback; both connections were answered to their end.
+    assert waiting.result(10).startswith(b"\x89PNG")
+    assert b"event: stopped" in events.result(10)
 
 
 def test_a_draft_preview_takes_less_than_a_second_in_a_warm_server(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def _jobs(app: FastAPI, studio: Studio) -> None:
         """
         found, last = studio.job(id), request.headers.get("last-event-id", "")
         after = int(last) if last.isdecimal() and len(last) < 10 else -1
-        return StreamingResponse(_told(found, after), media_type="text/event-stream")
+        return StreamingResponse(_told(studio, found, after), media_type="text/event-stream")
 
 
 def _preview(job: Any) -> bytes:
@@ -237,10 +237,11 @@ def _preview(job: Any) -> bytes:
     return jpeg(Picture.of(job.preview))
 
 
-async def _told(job: Any, after: int) -> AsyncIterator[str]:
+async def _told(studio: Studio, job: Any, after: int) -> AsyncIterator[str]:
     spoke = time.monotonic()
     while True:
-        finished = job.finished  # before the notes are read, so that the last one is among them
+        # Before the notes are read, so that the last one is among them. A training may outlive the server.
+        finished = job.finished or (job.kind == "train" and studio.queue.ended)
         for note in job.notes(after):
             after, spoke = note.number, time.monotonic()
             facts = json.dumps(vars(note), allow_nan=False)

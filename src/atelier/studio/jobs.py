@@ -307,7 +307,7 @@ class Queue:
         self._jobs: dict[str, Job] = {}
         self._lanes: dict[str, deque[Job]] = {"heavy": deque(), "light": deque()}
         self._changed = threading.Condition()
-        self._closed = False
+        self.ended = False
         names = ["heavy"] * limits.heavy + ["light"]
         self._workers = [
             threading.Thread(target=self._work, args=(lane,), name=f"studio-{lane}", daemon=True)
@@ -329,7 +329,7 @@ class Queue:
                 raise BusyError(
                     f"{waiting} jobs are waiting, which is the limit: try again when some are finished"
                 )
-            if self._closed:
+            if self.ended:
                 raise BusyError("the studio is closing: start it again")
             job.seconds_limit = self.limits.seconds
             lane.append(job)
@@ -360,14 +360,18 @@ class Queue:
             running = sum(one.state == "running" and not one.group for one in self._jobs.values())
             return running + sum(one.state == "waiting" for one in before)
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Cancel everything and wait for the workers."""
+    def end(self) -> None:
+        """Cancel everything and take no more."""
         with self._changed:
-            self._closed = True
+            self.ended = True
             for job in self._jobs.values():
                 if not job.finished:
                     job.cancel()
             self._changed.notify_all()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """`end`, and wait for the workers."""
+        self.end()
         deadline = time.monotonic() + timeout
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
@@ -379,7 +383,7 @@ class Queue:
 
     def _next(self, lane: str) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._lanes[lane] or self._closed)
+            self._changed.wait_for(lambda: self._lanes[lane] or self.ended)
             return self._lanes[lane].popleft() if self._lanes[lane] else None
 
     def _forget(self) -> None:

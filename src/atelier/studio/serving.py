@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -54,8 +55,6 @@ def serve(
     keep_private()
     for package in ("fastapi", "python_multipart", "uvicorn"):
         extras.require(package, "studio", "the studio")
-    import uvicorn
-
     from atelier.studio.http import application
 
     word = token_for(host, token)
@@ -67,19 +66,32 @@ def serve(
                 app = mount(app, studio)
             studio.warm(after=1.0)
             yield from _welcome(studio, host, listening.getsockname()[1], given=token, word=word)
-            settings = uvicorn.Config(
-                app,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=3,
-                ws="none",
-            )
-            uvicorn.Server(settings).run(sockets=[listening])
+            _run(app, studio, listening)
         except KeyboardInterrupt:  # uvicorn raises it again after it has closed
             yield "stopped; trainings go on"
         finally:
             studio.close()
+
+
+def _run(app: FastAPI, studio: Studio, listening: socket.socket) -> None:
+    """Answer until a signal ends it."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            studio.queue.end()  # whoever waits for a picture gets the best so far
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an open page is no error
+            await super().shutdown(sockets)
+
+    settings = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        ws="none",
+    )
+    Server(settings).run(sockets=[listening])
 
 
 def bound(host: str, port: int) -> socket.socket:
