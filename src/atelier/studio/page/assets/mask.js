@@ -3,7 +3,7 @@
 // addresses of white on transparent PNGs. Sends the same, or {click: {x, y, add}}, {edges: true}.
 (() => {
   const {el, component, position, button, picker} = window.atelier;
-  const COLOURS = ["#e4572e", "#2e86ab", "#f2b134", "#5aa469", "#8e5aa8", "#d45087"];
+  const COLOURS = ["#12a4d9", "#f2b134", "#e4572e", "#5aa469", "#8e5aa8", "#d45087"];
   const SIDE = 1024, STEPS = 20;
 
   window.atelier.mask = (element, trigger, props, upload, watch) => {
