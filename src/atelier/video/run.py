@@ -103,20 +103,7 @@ def stylize_video(
     seen = _Seen(source, stylizer, size, None if mask is None else Picture.of(mask, data=True))
     recipe = seen.recipe(steady, encoder)
     work.begin(recipe, resume=resume, overwrite=overwrite)
-    try:
-        complete = _paint(seen, Painter(seen.painted, steady), work, Progress(progress))
-    finally:
-        if not work.done:
-            work.remove()
-    state = work.state
-    if state is None:
-        raise Cancelled("stopped before the first frame was finished; nothing was written")
-    kept = None if stylizer.setup.controls.receipt == "none" else recipe
-    target.write(work, kept and kept | {"flicker": state.flicker.facts}, complete=complete)
-    if complete:
-        work.remove()
-    total = work.done if complete else max(source.frames, work.done)
-    return Made(target.path, work.done, total, size[::-1], complete, state.scenes, state.flicker, recipe)
+    return _made(seen, target, work, Painter(seen.painted, steady), recipe, Progress(progress))
 
 
 @dataclass(frozen=True)
@@ -157,6 +144,27 @@ class _Seen:
                 "crf": encoder.quality,
             },
         }
+
+
+def _made(
+    seen: _Seen, target: Target, work: Work, painter: Painter, recipe: dict[str, Any], watch: Progress
+) -> Made:
+    """Paint what is missing, and write what is finished."""
+    try:
+        complete = _paint(seen, painter, work, watch)
+    finally:
+        if not work.done:
+            work.remove()
+    state = work.state
+    if state is None:
+        raise Cancelled("stopped before the first frame was finished; nothing was written")
+    kept = None if seen.stylizer.setup.controls.receipt == "none" else recipe
+    target.write(work, kept and kept | {"flicker": state.flicker.facts}, complete=complete)
+    if complete:
+        work.remove()
+    total = work.done if complete else max(seen.clip.frames, work.done)
+    size = (seen.size[1], seen.size[0])
+    return Made(target.path, work.done, total, size, complete, state.scenes, state.flicker, recipe)
 
 
 @dataclass(frozen=True)
