@@ -55,7 +55,10 @@ def served(folder: Path) -> Iterator[tuple[str, float]]:
         yield address, used.user + used.system
     finally:
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[1]
+        try:
+            said = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "Traceback" not in said
 
