@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 #: One server and one browser for all.
-pytestmark = pytest.mark.xdist_group("studio page")
+pytestmark = [pytest.mark.xdist_group("studio page"), pytest.mark.slow]
 
 pytest.importorskip("accelerate", reason="the extra 'train' is not installed")
 

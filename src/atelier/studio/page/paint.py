@@ -128,9 +128,10 @@ def method_part(
         show_label=False,
         elem_id=f"{name}-method",
     )
-    about = parts.note(f"{name}-about", inputs.about("", "good", words=words))
-    knobs = parts.part("form", f"{name}-knobs", inputs.knob_form("", "good", words=words))
-    state = gr.State(("", "good"))
+    first = "draft" if words else "good"  # words at a good quality take a minute
+    about = parts.note(f"{name}-about", inputs.about("", first, words=words))
+    knobs = parts.part("form", f"{name}-knobs", inputs.knob_form("", first, words=words))
+    state = gr.State(("", first))
 
     def follow(method: str, form: Mapping[str, Any], knobs: Mapping[str, Any], last: tuple[str, str]) -> Any:
         quality = str(form.get("values", {}).get("quality", "good"))
