@@ -252,7 +252,7 @@ def test_pictures_take_the_colour_and_keep_the_shape(
 ) -> None:
     """By references and by random styles. Colours need a tenth of the steps, shapes all of them."""
     more = {"width": 8, "widest": 16, "style": 8, "hidden": 16, "diversity_steps": 100, "average": 0.99}
-    more |= {"crop": 32, "cooldown": 0.5, "learning_rate": 2e-3, "steps": 1000}
+    more |= {"crop": 32, "cooldown": 0.5, "learning_rate": 2e-3, "steps": 1500}
     run = run_of(task(coloured(200, 32), **LEARNING, **more), tmp_path / "run")
     for by_reference in (True, False):
         found = shapes.accuracy(painter(run, shapes, 32, by_reference=by_reference), 32)
