@@ -130,7 +130,7 @@ def test_a_fuzzer_finds_no_server_error(tmp_path: Path) -> None:
         subprocess.run([python, "-c", valid, str(document)], check=True)
         command = [str(SCHEMATHESIS), "run", str(document), "--url", address, "--checks", checks]
         done = subprocess.run(
-            [*command, "--max-examples", "25", "--seed", "1"],
+            [*command, "--request-timeout", "60", "--max-examples", "25", "--seed", "1"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
