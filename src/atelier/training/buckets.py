@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of at most `area` pixels, whose sides are multiples of `step` in `least`..`most`.
+    """The buckets of at most the area of `side`, whose sides are multiples of `step` in `least`..`most`.
 
     Without `upscale` no picture is enlarged, and buckets follow from the pictures. `single` puts every
     picture into one bucket.
