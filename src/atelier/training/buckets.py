@@ -37,13 +37,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of at most `area` pixels, whose sides are multiples of `step` in `least`..`most`.
+    """The buckets of at most the area of `side`, whose sides are multiples of `step` in `least`..`most`.
 
     Without `upscale` no picture is enlarged, and buckets follow from the pictures. `single` puts every
     picture into one bucket.
 
-    >>> Buckets((512, 512)).place((1024, 768))
-    Place(bucket=(576, 448), resized=(597, 448), corner=(10, 0), error=-0.047619047619047672)
+    >>> Buckets((512, 512)).place((1024, 768))[:3]
+    ((576, 448), (597, 448), (10, 0))
     """
 
     side: Size = (512, 512)
