@@ -20,10 +20,10 @@ from measure import Promise, arguments, report, set_threads
 
 from atelier.core.progress import Progress
 from atelier.features.words import Words
+from atelier.lexicon.traits import WORDS as TRAITS
+from atelier.lexicon.word_model import CARRIED, Array, Data, axes_of, part_weights
+from atelier.lexicon.words import WordsRun, numbers
 from atelier.training.settings import WordsSettings
-from atelier.training.traits import WORDS as TRAITS
-from atelier.training.word_model import CARRIED, Array, Data, axes_of, part_weights
-from atelier.training.words import WordsRun, numbers
 
 HELD_OUT, TURNS = 60, 3
 #: The share of pairs in which the prediction must be nearer to the painting's own statistics.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,25 @@ Floats = npt.NDArray[np.float32]
 
 # Before numba is imported: compiled kernels stay from one run of the tests to the next, outside any home.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadgroup` by files: tests of files that name the same `xdist_group` run in one process.
+
+    xdist 3.8 adds the group to each test's id, which pytest 9.2 no longer lets it change.
+    """
+    from xdist.scheduler import LoadGroupScheduling
+
+    @functools.cache
+    def group(file: str) -> str:
+        found = re.search(r'xdist_group\("(.+?)"\)', (config.rootpath / file).read_text())
+        return found[1] if found else ""
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.split("::")[0]) or nodeid
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)

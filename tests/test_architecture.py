@@ -1,6 +1,6 @@
 """The way of the data: imports follow it, and no room grows a driver.
 
-apps → studio/page → studio → bench, video → api → session, training → methods
+apps → studio/page → studio → bench, video → api, lexicon → session, training → methods
      → strokes, looks, patches, networks, translators, pipelines, losses
      → features, filtering → colour → images → maths, store, core
 """
@@ -26,7 +26,7 @@ FLOORS = (
     ("strokes", "looks", "patches", "networks", "translators", "pipelines", "losses"),
     ("methods", "metrics"),
     ("session", "training"),
-    ("api",),
+    ("api", "lexicon"),
     ("bench", "video"),
     ("studio",),
     ("studio/page",),

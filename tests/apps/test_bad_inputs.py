@@ -222,7 +222,7 @@ TABLE = [
     Row("photo-empty", PAIR, INPUT, "'photo.png' is empty", _put("photo.png", b"")),
     Row("photo-cut", "stylize a.jpg -s style.png", INPUT, "cut short", _cut(0.5, "photo.png", "a.jpg")),
     Row("photo-text", "stylize a.jpg -s style.png", INPUT, "is not a picture", _put("a.jpg", "dear diary")),
-    Row("photo-folder", "stylize . -s style.png -o out.png", INPUT, "is a folder: give a picture file"),
+    Row("photo-folder", "stylize . -s style.png -o out.png", USAGE, "several pictures need a folder"),
     Row("photo-html", PAIR, INPUT, "give a JPEG, PNG", _put("photo.png", "<!doctype html><p>Sign in")),
     Row("photo-bomb", PAIR, INPUT, "3,600.0 million pixels", _png_bomb),
     Row(
@@ -239,8 +239,8 @@ TABLE = [
         _raise(Path, "read_bytes", PermissionError(errno.EACCES, "Permission denied")),
     ),
     Row("photo-newline", "stylize a\nb.png -s style.png -o out.png", INPUT, "'a b.png' does not exist"),
-    Row("photo-absent", "stylize", USAGE, "PHOTO is missing: see 'atelier stylize --help'"),
-    Row("photo-second", "stylize photo.png style.png", USAGE, "give the style with --style"),
+    Row("photo-absent", "stylize", USAGE, "PHOTO... is missing: see 'atelier stylize --help'"),
+    Row("photo-second", "stylize photo.png style.png", USAGE, "needs a style: give --style PAINTING"),
     # the style and the mask
     Row("webp-size", "stylize photo.png -s style.png --size 16384 -o out.webp", OUTPUT, "16,383 pixels"),
     Row("webp-wide", "generate texture -s style.png --size 16384x8 -o out.webp", OUTPUT, "16,383 pixels"),

@@ -17,7 +17,7 @@ import pytest
 from atelier.core.errors import InputError, OutputError, TrainingError, UsageError
 from atelier.training import bucketed, captions, report
 from atelier.training.buckets import Buckets, cropped, prepare
-from atelier.training.datasets import Decoder
+from atelier.training.streams import Decoder
 
 Array = npt.NDArray[np.uint8]
 SETTINGS = {

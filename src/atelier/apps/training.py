@@ -10,9 +10,9 @@ from atelier.core.errors import ResourceError, TrainingError
 from atelier.core.progress import Progress
 
 if TYPE_CHECKING:
+    from atelier.lexicon.word_model import Fitted
     from atelier.training.loop import Run, Task
     from atelier.training.settings import Settings, WordsSettings
-    from atelier.training.word_model import Fitted
 
 
 def accelerated() -> None:
@@ -63,7 +63,7 @@ def fit_words(settings: WordsSettings, folder: Path, *, threads: int | None) -> 
     """Measure the paintings, fit the words, and write `words.safetensors` in `folder`."""
     import torch
 
-    from atelier.training.words import WordsRun
+    from atelier.lexicon.words import WordsRun
 
     if threads:
         torch.set_num_threads(threads)

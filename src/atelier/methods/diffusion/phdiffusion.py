@@ -53,7 +53,7 @@ def _record(tag: str, file: str, source: str, note: str) -> Record:
         name=f"phdiffusion.{tag}",
         file=file,
         sources=(source,),
-        licence="Apache-2.0 (bcmi/PHDiffusion-Painterly-Image-Harmonization)",
+        licence="Apache-2.0 (bcmi/PHDiffusion)",
         paper="Lu et al. 2023, Painterly Image Harmonization using Diffusion Model, arXiv:2308.02228",
         note=note,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from atelier import examples
 from atelier.images import Picture
-from atelier.training.traits import KINDS, WORDS, measured
+from atelier.lexicon.traits import KINDS, WORDS, measured
 
 Floats = npt.NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atelier.core.errors import TrainingError
-from atelier.training.labels import DRAWN, LEAST, artists, drawn, read_index, surname
+from atelier.lexicon.labels import DRAWN, LEAST, artists, drawn, read_index, surname
 
 HEAD = "file,kind,style,title,artist,source_path\n"
 

@@ -10,9 +10,9 @@ import pytest
 from atelier.core.errors import TrainingError
 from atelier.features.style_vector import Layout
 from atelier.features.words import Word
-from atelier.training.labels import Labelled
-from atelier.training.traits import WORDS as TRAITS
-from atelier.training.word_model import (
+from atelier.lexicon.labels import Labelled
+from atelier.lexicon.traits import WORDS as TRAITS
+from atelier.lexicon.word_model import (
     Data,
     Fitted,
     axes_of,

@@ -15,10 +15,10 @@ from atelier.core.progress import Event, Progress
 from atelier.features import style_vector
 from atelier.features.words import load
 from atelier.images import Picture, write
+from atelier.lexicon import traits
+from atelier.lexicon.words import WordsRun
 from atelier.store import weights
-from atelier.training import traits
 from atelier.training.settings import WordsSettings
-from atelier.training.words import WordsRun
 
 HUES = {"cubism": (0.8, 0.3, 0.2), "impressionism": (0.2, 0.4, 0.8)}
 

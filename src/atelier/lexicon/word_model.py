@@ -16,9 +16,9 @@ import numpy.typing as npt
 from atelier.core.errors import TrainingError
 from atelier.features.style_vector import Layout
 from atelier.features.words import FLOOR, Word
-from atelier.training.labels import Labelled, full_name, surname
-from atelier.training.traits import KINDS
-from atelier.training.traits import WORDS as TRAITS
+from atelier.lexicon.labels import Labelled, full_name, surname
+from atelier.lexicon.traits import KINDS
+from atelier.lexicon.traits import WORDS as TRAITS
 
 Array = npt.NDArray[np.float64]
 

@@ -25,12 +25,12 @@ from atelier.features import style_vector
 from atelier.features.style_vector import Layout, correlation, factor, layout_of
 from atelier.features.words import COLOURS
 from atelier.images import Picture, fit
+from atelier.lexicon import labels, traits, word_model
+from atelier.lexicon.labels import Labelled
+from atelier.lexicon.word_model import Data, Fitted
 from atelier.store import weights
-from atelier.training import labels, traits, word_model
-from atelier.training.labels import Labelled
 from atelier.training.loop import portable
 from atelier.training.settings import WordsSettings
-from atelier.training.word_model import Data, Fitted
 
 #: Size in pixels of drawn examples.
 _DRAWN = 512

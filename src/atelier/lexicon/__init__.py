@@ -1,0 +1,1 @@
+"""The lexicon: which words describe a style, learnt from labelled pictures; `atelier train words`."""
