@@ -119,11 +119,13 @@ class Update:
 class DataInfo:
     """Facts on the data that a method needs to build its networks.
 
-    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1; `domains` the names of labelled domains;
-    `facts` what the metadata of the exported file tells of bucketed data.
+    `styles` are the fixed style pictures, each (1, 3, H, W) in 0..1, and `style_names` the names of their
+    files without the suffix; `domains` are the names of labelled domains; `facts` what the metadata of the
+    exported file tells of bucketed data.
     """
 
     styles: Sequence[Tensor] = ()
+    style_names: Sequence[str] = ()
     domains: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ networks load.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 
 import torch
@@ -29,6 +29,8 @@ Norms = Iterator[tuple[Tensor, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
 
 _EPS = 1e-5
+#: Stands between the names of styles in a file; no file name holds it.
+_BETWEEN = "\0"
 # The widest reflect padding is 4 px, which needs at least 5 px.
 _SMALLEST = 5
 
@@ -150,16 +152,18 @@ class Pastiche(nn.Module):
     """A network for the styles that it was trained on, with a row of shifts and scales for each style.
 
     `looks` (styles, `traits`) are descriptors of the style pictures, used to recognise a style from its
-    picture. Published networks have none.
+    picture. `labels` are the bytes of the styles' names. Published networks have neither.
     """
 
     looks: Tensor
+    labels: Tensor
 
     def __init__(
         self, styles: int, widths: Widths = (32, 64, 128), blocks: int = 5, *, traits: int = 0
     ) -> None:
         super().__init__()
         self.register_buffer("looks", torch.zeros(styles, traits))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.uint8))
         self.transformer = Transformer(widths, blocks, everywhere=True)
         self.shift = nn.Parameter(torch.zeros(styles, sum(self.transformer.channels)))
         self.scale = nn.Parameter(torch.ones(styles, sum(self.transformer.channels)))
@@ -169,12 +173,18 @@ class Pastiche(nn.Module):
         """The number of styles."""
         return len(self.shift)
 
-    def learn(self, looks: Tensor) -> None:
-        """Replace the styles by new ones with descriptors `looks` (styles, traits).
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the styles in the order of their numbers; empty if the network does not know them."""
+        return tuple(bytes(self.labels.tolist()).decode().split(_BETWEEN)) if len(self.labels) else ()
+
+    def learn(self, looks: Tensor, names: Sequence[str] = ()) -> None:
+        """Replace the styles by new ones with descriptors `looks` (styles, traits) and, if known, names.
 
         Each new style starts from the mean of the old ones: a trained transformer learns a style quickly.
         """
         self.looks = looks
+        self.labels = torch.tensor(list(_BETWEEN.join(names).encode()), dtype=torch.uint8)
         for name in ("shift", "scale"):
             mean = self.get_parameter(name).detach().mean(0, keepdim=True)
             self.register_parameter(name, nn.Parameter(mean.repeat(len(looks), 1)))
@@ -312,8 +322,10 @@ def load_pastiche(state: Mapping[str, Tensor]) -> Pastiche:
     widths, blocks = _sizes(own)
     styles = _rows(own, "shift")
     own.setdefault("looks", torch.zeros(styles, 0))
+    own.setdefault("labels", torch.zeros(0, dtype=torch.uint8))
     with torch.device("meta"):
         network = Pastiche(styles, widths, blocks, traits=own["looks"].shape[-1])
+        network.labels = torch.empty_like(own["labels"])
     return _filled(network, own, "the many-style network of Dumoulin et al.")
 
 

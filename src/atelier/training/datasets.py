@@ -74,12 +74,13 @@ def _pairs(settings: Any) -> Read:
 
 def _styles(settings: Any) -> Read:
     photos = Source(entries(settings.photos), _SHORT_SIDE, settings.photo_zoom)
-    styles = read_styles(settings.paintings, settings.style_side)
-    return (Stream("photos", (photos,)),), DataInfo(styles)
+    files = style_files(settings.paintings)
+    info = DataInfo(read_styles(files, settings.style_side), [file.stem for file in files])
+    return (Stream("photos", (photos,)),), info
 
 
 def _one_style(settings: Any) -> Read:
-    styles = read_styles((settings.style,), settings.style_side)
+    styles = read_styles(style_files((settings.style,)), settings.style_side)
     if len(styles) > 1:
         raise TrainingError(f"{settings.style} has {len(styles)} pictures: this method learns a single style")
     if not settings.photos:  # only where the method allows it
@@ -241,8 +242,8 @@ def check_header(file: Any, name: str) -> None:
         raise TrainingError(f"{name} cannot be used ({reason}): remove or replace it") from None
 
 
-def read_styles(names: Sequence[str], long_side: int) -> list[Tensor]:
-    """The style pictures in files and folders, in order, each (1, 3, H, W) in 0..1 with this long side.
+def style_files(names: Sequence[str]) -> list[Path]:
+    """The files of the style pictures in files and folders, in order.
 
     Raises TrainingError if there are none or more than 256.
     """
@@ -258,6 +259,11 @@ def read_styles(names: Sequence[str], long_side: int) -> list[Tensor]:
             f"{len(files)} style pictures are too many: use at most {_MOST_STYLES}, or train a method for "
             "arbitrary styles (ghiasi, adain)"
         )
+    return files
+
+
+def read_styles(files: Sequence[Path], long_side: int) -> list[Tensor]:
+    """The style pictures in files, each (1, 3, H, W) in 0..1 with this long side."""
     pictures = [Picture.open(path) for path in files]
     return [one.resized(fit(one.shape, long_side)).tensor() for one in pictures]
 

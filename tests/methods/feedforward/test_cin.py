@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from atelier.methods.feedforward.cin import Cin, _criterion, look_of
 from atelier.methods.trainable import DataInfo
 from atelier.networks.conditional import Pastiche
 from atelier.store import records
-from atelier.training.datasets import read_styles
+from atelier.training.datasets import read, read_styles, style_files
 from atelier.training.settings import settings_of
 
 Floats = npt.NDArray[np.float32]
@@ -83,6 +84,44 @@ def test_descriptors_are_independent_of_size(painting: Floats) -> None:
     assert torch.isfinite(look_of(torch.zeros(1, 3, 1, 1))).all()
 
 
+@pytest.fixture(scope="module")
+def named(styles3: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same three styles with names, one of them not in ASCII."""
+    state = load_file(styles3)
+    network = Pastiche(3, (8, 8, 16), 1, traits=9)
+    network.learn(torch.rand(3, 9), ("dawn", "mañana", "dusk"))
+    path = tmp_path_factory.mktemp("cin") / "named.safetensors"
+    save_file(state | {"looks": network.looks, "labels": network.labels}, path)
+    return str(path)
+
+
+def test_names_select_the_styles_without_a_picture(make: Make, named: str) -> None:
+    by_name = partial(make, style=[], weights=named, numbers=())
+    for number, name in enumerate(("dawn", "mañana", "dusk")):
+        assert np.array_equal(by_name(style_name=(name,)).pixels, make(numbers=(number,)).pixels)
+    mixed = by_name(style_name=("dusk", "dawn"), shares=(1, 3))
+    assert np.array_equal(mixed.pixels, make(numbers=(2, 0), shares=(1, 3)).pixels)
+    assert np.array_equal(by_name().pixels, make(numbers=(0,)).pixels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"style_name": ("down",)}, "has no style 'down': did you mean 'dawn'"),
+        ({"style_name": ("dawn",), "numbers": (1,)}, "by name and by number"),
+        ({"style_name": ("dawn", "dusk"), "shares": (1,)}, "1 shares were given for 2 styles"),
+    ],
+)
+def test_invalid_names_are_errors(make: Make, named: str, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        make(style=[], weights=named, **{"numbers": ()} | settings)
+
+
+def test_networks_without_names_ask_for_numbers(make: Make) -> None:
+    with pytest.raises(UsageError, match="does not store the names of its styles: give --numbers"):
+        make(numbers=(), style_name=("dawn",))
+
+
 def test_numbers_override_the_style_picture(make: Make, painting: Floats) -> None:
     events: list[Any] = []
     made = make(style=[1 - painting, painting[::3]], progress=events.append)
@@ -105,8 +144,8 @@ def test_shares_mix_the_styles(make: Make) -> None:
         ({"numbers": (3,)}, "has no style number 3: use 0 to 2"),
         ({"numbers": (0, -1)}, "has no style number -1"),
         ({"numbers": ()}, "does not store what its styles look like: choose by number"),
-        ({"numbers": (), "shares": (1,)}, "shares need numbers"),
-        ({"numbers": (0, 1), "shares": (1,)}, "1 shares were given for 2 numbers"),
+        ({"numbers": (), "shares": (1,)}, "shares need names or numbers"),
+        ({"numbers": (0, 1), "shares": (1,)}, "1 shares were given for 2 styles"),
         ({"numbers": (0, 1), "shares": (0, 0)}, "at least one must be above 0"),
         ({"numbers": (0, 1), "shares": (2, -1)}, "must not be negative"),
     ],
@@ -171,7 +210,7 @@ def training(painting: Floats, tmp_path: Path, tiny_encoder: Path) -> Any:
 
 @pytest.fixture
 def styles(training: Any) -> list[torch.Tensor]:
-    return read_styles(training.paintings, training.style_side)
+    return read_styles(style_files(training.paintings), training.style_side)
 
 
 def batch(styles: list[torch.Tensor], seed: int = 0) -> Batch:
@@ -239,8 +278,18 @@ def test_exported_weights_give_the_trained_picture(
     with torch.no_grad():
         expected = network(photo, torch.eye(2)[1:])
     for numbers in ((1,), ()):
-        made = method.transfer(job, Cin.Knobs(weights=str(path), numbers=numbers))
+        made = method.picture(job, Cin.Knobs(weights=str(path), numbers=numbers))
         assert (made - expected).abs().max() < 1e-3
+
+
+def test_training_knows_the_names_of_its_pictures(training: Any) -> None:
+    info = read("styles", training.model_copy(update={"photos": training.paintings, "held_back": 0})).info
+    first = Cin().networks(training, info)["network"]
+    assert first.names == tuple(Path(path).stem for path in style_files(training.paintings)) == ("a", "b")
+    old = Pastiche(2, (8, 8, 8), 1)  # as trained before networks stored names
+    Cin().start(first, old.state_dict())
+    assert first.names == ("a", "b")
+    assert torch.equal(first.shift, old.shift)
 
 
 def test_new_styles_reuse_the_transformer(training: Any, styles: list[torch.Tensor], styles3: str) -> None:
@@ -249,4 +298,5 @@ def test_new_styles_reuse_the_transformer(training: Any, styles: list[torch.Tens
     assert network.styles == 2
     assert torch.equal(network.shift[0], network.shift[1])
     assert network.looks.shape == (2, 9)
+    assert network.names == ()
     assert network.transformer.channels == (8, 8, 16, 16, 16, 8, 8, 3)

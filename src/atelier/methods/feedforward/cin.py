@@ -1,9 +1,11 @@
 """CIN: one network trained on several styles, with a row of shifts and scales for each, and mixtures of them.
 
 Each instance normalisation of a transformer network has a shift and a scale per style; all other weights are
-shared (Dumoulin et al. 2017). A style picture selects the trained style most similar to it in colours and
-grain; several pictures mix their styles. With `numbers` and `shares` **the style picture is ignored**. The
-published networks do not store what their style pictures look like, so they need numbers.
+shared (Dumoulin et al. 2017). `style_name` chooses trained styles, and `shares` mixes them. Without names, a
+style picture selects the trained style most similar to it in colours and grain; several pictures mix their
+styles. The published networks store neither names nor what their style
+pictures look like, so they need `numbers`. With names or numbers **the style picture is ignored**; with
+nothing at all, the first style is used.
 
 Differences from the paper: training losses are relative to their targets, because feature scales differ
 between encoders, and include a small total variation term against grain. The transformer is narrower by
@@ -21,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from atelier import features, images
-from atelier.core.errors import UsageError, WeightsError
+from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
-from atelier.methods.base import Batch, Job, Method, Paper
+from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.feedforward.pastiche import Targets, weighted
 from atelier.methods.trainable import DataInfo
 from atelier.store import checkpoints, weights
@@ -67,7 +69,7 @@ for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten pa
 
 
 class Cin(Method):
-    """Paint in the trained style most similar to the picture, in one chosen by number, or in a mixture."""
+    """Paint in a trained style that is chosen by name or by a similar picture, or in a mixture of several."""
 
     name = "cin"
     paper = Paper(
@@ -76,6 +78,7 @@ class Cin(Method):
         "A Learned Representation for Artistic Style",
         "https://arxiv.org/abs/1610.07629",
     )
+    takes = Takes(least=0)
     native = frozenset({"styles"})
     data = "styles"
 
@@ -85,9 +88,10 @@ class Cin(Method):
         weights: str = knob(
             "cin.varied", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
-        numbers: tuple[int, ...] = knob(
-            (), "Styles of the network by number, from 0; several are mixed; if none, the picture selects."
+        style_name: tuple[str, ...] = knob(
+            (), "Styles of the network by name; several are mixed; if none, the picture selects."
         )
+        numbers: tuple[int, ...] = knob((), "Styles of the network by number, from 0, instead of names.")
         shares: tuple[float, ...] = knob((), "Share of each of these styles; equal by default.")
         half: bool = knob(True, "Use bfloat16 if the device supports it natively.")
 
@@ -118,15 +122,23 @@ class Cin(Method):
 
     # the transfer
 
-    def transfer(self, job: Job, knobs: Cin.Knobs) -> torch.Tensor:
-        dtype = job.dtype if knobs.half else torch.float32
-        network = _network(knobs.weights, weights.fingerprint(knobs.weights), job.device, dtype)
-        with torch.inference_mode():
-            shares = _by_number(knobs, network.styles) if knobs.numbers else _by_look(job, knobs, network)
-            shares = shares.to(job.device)
-            picture: Tensor = network(job.content, shares)
-        job.progress.report(1, 1, stage="painting", preview=lambda: picture)
-        return picture
+    @torch.inference_mode()
+    def prepare(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Painter:
+        dtype = context.dtype if knobs.half else torch.float32
+        network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, dtype)
+        if knobs.style_name or knobs.numbers or not styles.pictures:
+            shares = _chosen(knobs, network)
+        else:
+            shares = _by_look(styles, knobs, network)
+        shares = shares.to(context.device)
+
+        @torch.inference_mode()
+        def paint(frame: Frame) -> Result:
+            picture: Tensor = network(frame.content, shares)
+            frame.progress.report(1, 1, stage="painting", preview=lambda: picture)
+            return Result(picture)
+
+        return paint
 
     # the training
 
@@ -138,8 +150,12 @@ class Cin(Method):
             network = load_pastiche(weights.load(training.weights))
         else:
             network = Pastiche(len(looks), training.widths, training.blocks)
-        network.learn(looks)
+        network.learn(looks, data.style_names)
         return {"network": network}
+
+    def start(self, network: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+        own = {name: network.get_buffer(name) for name in ("looks", "labels")}  # those of this run's pictures
+        network.load_state_dict(dict(state) | own)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
         criterion, grams = self._targets.of(
@@ -162,7 +178,8 @@ class Cin(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = Pastiche(3, (8, 8, 16), 2)
-            network.learn(0.25 + 0.1 * torch.arange(3.0)[:, None].expand(3, _TRAITS))
+            looks = 0.25 + 0.1 * torch.arange(3.0)[:, None].expand(3, _TRAITS)
+            network.learn(looks, ("dawn", "noon", "dusk"))
             torch.nn.init.normal_(network.shift)
             return {"weights": network.state_dict()}
 
@@ -187,34 +204,48 @@ def _criterion(training: Cin.Training, device: torch.device) -> Losses:
     return Pastiche(encoder, relative=training.scale == "relative")
 
 
-def _by_look(job: Job, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
+def _by_look(styles: Styles, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
     """The shares (1, styles) of the trained styles most similar to the pictures, mixed by weight."""
     if knobs.shares:
-        raise UsageError("shares need numbers: give numbers too, or give style weights for the pictures")
+        raise UsageError(
+            "shares need names or numbers: give those too, or give style weights for the pictures"
+        )
     if network.looks.shape[1] != _TRAITS:
         raise UsageError(
             f"{knobs.weights} does not store what its styles look like: choose by number, for example "
             f"--numbers 0 (valid numbers are 0 to {network.styles - 1})"
         )
-    found = [network.nearest(look_of(style)) for style in job.styles]
-    return torch.stack([share * one for share, one in zip(job.style_weights, found, strict=True)]).sum(0)
+    found = [network.nearest(look_of(style)) for style in styles.pictures]
+    return torch.stack([share * one for share, one in zip(styles.weights, found, strict=True)]).sum(0)
 
 
-def _by_number(knobs: Cin.Knobs, styles: int) -> Tensor:
-    """The shares (1, styles) from the knobs, normalised to sum to 1."""
-    if wrong := [number for number in knobs.numbers if not 0 <= number < styles]:
-        raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: use 0 to {styles - 1}")
-    shares = knobs.shares or (1.0,) * len(knobs.numbers)
-    if len(shares) != len(knobs.numbers):
-        raise UsageError(
-            f"{len(shares)} shares were given for {len(knobs.numbers)} numbers: give one each, or none"
-        )
+def _chosen(knobs: Cin.Knobs, network: Pastiche) -> Tensor:
+    """The shares (1, styles) of the styles chosen by name or number, normalised to sum to 1."""
+    numbers = _numbers(knobs, network)
+    shares = knobs.shares or (1.0,) * len(numbers)
+    if len(shares) != len(numbers):
+        raise UsageError(f"{len(shares)} shares were given for {len(numbers)} styles: give one each, or none")
     if min(shares) < 0 or sum(shares) <= 0:
         raise UsageError("shares must not be negative, and at least one must be above 0")
-    row = torch.zeros(1, styles)
-    for number, share in zip(knobs.numbers, shares, strict=True):
+    row = torch.zeros(1, network.styles)
+    for number, share in zip(numbers, shares, strict=True):
         row[0, number] += share / sum(shares)
     return row
+
+
+def _numbers(knobs: Cin.Knobs, network: Pastiche) -> Sequence[int]:
+    """The numbers of the chosen styles. Raises UsageError if the network has no such style."""
+    if knobs.style_name and knobs.numbers:
+        raise UsageError("styles were given by name and by number: use one of the two")
+    if knobs.style_name and not network.names:
+        raise UsageError(f"{knobs.weights} does not store the names of its styles: give --numbers")
+    if unknown := [name for name in knobs.style_name if name not in network.names]:
+        raise UsageError(
+            f"{knobs.weights} has no style '{unknown[0]}': {did_you_mean(unknown[0], network.names)}"
+        )
+    if wrong := [number for number in knobs.numbers if not 0 <= number < network.styles]:
+        raise UsageError(f"{knobs.weights} has no style number {wrong[0]}: use 0 to {network.styles - 1}")
+    return knobs.numbers or [network.names.index(name) for name in knobs.style_name] or [0]
 
 
 # The fingerprint is part of the cache key: changed weights under the same name are reloaded.
