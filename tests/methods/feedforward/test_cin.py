@@ -240,6 +240,22 @@ def test_training_lowers_the_loss(training: Any, styles: list[torch.Tensor]) -> 
     assert min(found[-3:]) < 0.9 * found[0]
 
 
+def test_the_styles_numbers_have_a_learning_rate_of_their_own(
+    training: Any, styles: list[torch.Tensor]
+) -> None:
+    """The first step of Adam moves each weight by its learning rate."""
+    method = Cin()
+    network = network_of(training, styles)
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    optimiser = method.optimisers({"network": network}, training)["network"]
+    torch.stack(list(method.losses(network, batch(styles), training).values())).sum().backward()
+    optimiser.step()
+    now = network.state_dict()
+    moved = {name: float((now[name] - old).abs().max()) for name, old in before.items()}
+    assert moved["transformer.contract.conv1.weight"] == pytest.approx(training.learning_rate, rel=0.01)
+    assert moved["scale"] == pytest.approx(training.style_rate * training.learning_rate, rel=0.01)
+
+
 def test_each_picture_is_compared_with_its_own_style(training: Any, styles: list[torch.Tensor]) -> None:
     """A network that paints the second style for every number has no style loss where that one is drawn."""
     method = Cin()

@@ -8,13 +8,14 @@ pictures look like, so they need `numbers`. With names or numbers **the style pi
 nothing at all, the first style is used.
 
 Differences from the paper: training losses are relative to their targets, because feature scales differ
-between encoders, and include a small total variation term against grain. The transformer is narrower by
-default. The picture keeps its size: the published network rounds sides up to a multiple of 4; the rows and
-columns that this adds at the bottom and right are cropped here. Hidden pixels of the photo are filled with
-the nearest visible colour and are included in the instance normalisation.
+between encoders, and include a small total variation term against grain; the shifts and scales have a
+learning rate of their own (`style_rate`). The transformer is narrower by default. The picture keeps its size:
+the published network rounds sides up to a multiple of 4; the rows and columns that this adds at the bottom
+and right are cropped here. Hidden pixels of the photo are filled with the nearest visible colour and are
+included in the instance normalisation.
 
 The paper's training: `--widths 32 --widths 64 --widths 128 --encoder vgg16.slim --pooling average --scale
-published --style-weight 1e-4 --smoothness 0 --crop 256 --batch 16`.
+published --style-weight 1e-4 --smoothness 0 --style-rate 1 --crop 256 --batch 16`.
 """
 
 from __future__ import annotations
@@ -113,6 +114,9 @@ class Cin(Method):
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
         style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
+        style_rate: float = knob(
+            10.0, "Learning rate of the styles' own shifts and scales, over that of the other weights.", gt=0
+        )
 
     def __init__(self) -> None:
         self._targets = Targets()
@@ -156,6 +160,18 @@ class Cin(Method):
     def start(self, network: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
         own = {name: network.get_buffer(name) for name in ("looks", "labels")}  # those of this run's pictures
         network.load_state_dict(dict(state) | own)
+
+    def optimisers(
+        self, networks: Mapping[str, torch.nn.Module], training: Any
+    ) -> dict[str, torch.optim.Optimizer]:
+        own = [networks["network"].get_parameter(name) for name in ("shift", "scale")]
+        shared = list(networks["network"].get_submodule("transformer").parameters())
+        # A style's own numbers learn only from the few pictures of a batch that have this style.
+        groups = [
+            {"params": shared, "lr": training.learning_rate},
+            {"params": own, "lr": training.style_rate * training.learning_rate},
+        ]
+        return {"network": torch.optim.Adam(groups, betas=(0.9, 0.99))}
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: Cin.Training) -> dict[str, Tensor]:
         criterion, grams = self._targets.of(
