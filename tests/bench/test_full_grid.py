@@ -1,10 +1,9 @@
-"""A grid of full size: 12 contents, 12 styles and every fast method, killed, on a cluster, and as a report."""
+"""A grid of 12 contents, 12 styles and every fast method: killed, on a cluster, and as a report."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from atelier.bench.report import build
 from atelier.bench.table import Table
 from atelier.images import Picture
 
+from .browsing import Page, opened
 from .conftest import Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("full_grid")]
@@ -137,3 +137,62 @@ def test_a_cluster_that_loses_a_machine_has_the_same_rows(
     assert lost == [moment]
     assert (found.done, found.failed) == (CELLS, 0)
     assert full.rows("cluster") == full.rows("whole")
+
+
+def test_its_report_works_in_a_browser(full: Full) -> None:
+    """Needs playwright and a Chromium, as the report of a small grid does."""
+    page = build(full.root / "whole")
+    assert sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file()) < 200 << 20
+    with opened(page.as_uri()) as shown:
+        assert shown.tab.locator("#shown").inner_text() == f"{CELLS} of {CELLS} cells"
+        _sorts(shown)
+        _filters(shown.tab)
+        _slides(shown.tab)
+        pictures = [url for url in shown.asked if url.endswith(".jpg")]
+        assert 0 < len(set(pictures)) < 400, "pictures are read when they come into sight"
+
+
+def _sorts(shown: Page) -> None:
+    usual = shown.column()
+    assert len(usual) == len(FAST) + 3
+    heading = shown.tab.locator("#means th button", has_text="psnr")
+    heading.click()
+    assert shown.column()[0] == "identity"
+    numbers = [float(text.replace("∞", "inf")) for text in shown.column(2)]
+    assert numbers == sorted(numbers, reverse=True)
+    heading.click()
+    assert [float(text.replace("∞", "inf")) for text in shown.column(2)] == sorted(numbers)
+    assert sorted(shown.column()) == sorted(usual)
+
+
+def _filters(tab: Any) -> None:
+    count = tab.locator("#shown")
+    tab.locator("#search").fill("adain woodcut")
+    assert count.inner_text() == f"{COUNT} of {CELLS} cells"
+    tab.locator("#search").fill("")
+    tab.locator("#content").select_option(label="chelsea1")
+    assert count.inner_text() == f"{CELLS // COUNT} of {CELLS} cells"
+    tab.locator("#style").select_option(label="ink")
+    assert count.inner_text() == f"{len(FAST) + 3} of {CELLS} cells"
+    tab.locator("#methods input").first.uncheck()
+    assert count.inner_text() == f"{len(FAST) + 2} of {CELLS} cells"
+    assert tab.locator("#cells button").count() == len(FAST) + 2
+
+
+def _slides(tab: Any) -> None:
+    tab.locator("#cells button", has_text="nnst_d").click()
+    assert "nnst_d: chelsea1 × ink" in tab.locator("#cell-title").inner_text()
+    edge = "document.getElementById('edge').getBoundingClientRect().left"
+    before = tab.evaluate(edge)
+    box = tab.locator("#under").bounding_box()
+    tab.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 20, steps=4)
+    tab.mouse.up()
+    assert tab.locator("#slider").input_value() == "80"
+    assert tab.evaluate(edge) - before > 0.2 * box["width"]
+    tab.locator("#slider").focus()
+    tab.keyboard.press("ArrowLeft")
+    assert tab.locator("#slider").input_value() == "79"
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#cell").is_visible()
