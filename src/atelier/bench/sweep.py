@@ -32,6 +32,7 @@ from atelier.metrics.catalogue import find as metric
 from atelier.metrics.catalogue import missing
 from atelier.metrics.frechet import SmallSetWarning
 from atelier.session.stylizer import Stylizer
+from atelier.store import weights
 
 #: The sweeps that come with atelier.
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -168,6 +169,10 @@ def lacking(sweep: Sweep, data: Path) -> list[str]:
             check()
         except AtelierError as error:
             found.append(str(error))
+    for name in files_of(registry.find(sweep.method).Knobs):
+        file = str(sweep.knobs.get(name, ""))
+        if weights.is_path(file) and not (data / file).exists():
+            found.append(f"there is no file '{file}' in '{data}' for {name}; --data names the folder")
     problems = missing(sweep.metrics, Networks(sweep.features))
     return [*found, *(f"the metric {name}: {reason}" for name, reason in problems.items())]
 
