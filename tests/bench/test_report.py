@@ -16,6 +16,7 @@ from atelier.bench.report import BUDGET, build, bytes_per_pixel, long_side, page
 from atelier.core.errors import InputError
 from atelier.images import Picture
 
+from .browsing import Page, opened
 from .conftest import PROTOCOL, Bench
 
 
@@ -89,40 +90,20 @@ def test_a_folder_without_a_grid_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_works_in_a_browser(bench: Bench) -> None:
     """Needs playwright and a Chromium: `pip install playwright`, and Debian's package chromium."""
-    api = pytest.importorskip("playwright.sync_api")
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser_path is None:
-        pytest.skip("there is no chromium")
     bench.run()
-    address = build(bench.root / "out").as_uri()
-    said, asked = list[str](), list[str]()
-    with api.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        tab = browser.new_page(viewport={"width": 1300, "height": 900})
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(address)
-        _sorts(tab)
-        _filters(tab)
-        _compares(tab)
-        browser.close()
-    assert not said
-    assert all(url.startswith("file:") for url in asked)
+    with opened(build(bench.root / "out").as_uri()) as page:
+        _sorts(page)
+        _filters(page.tab)
+        _compares(page.tab)
 
 
-def _sorts(tab: Any) -> None:
-    def column() -> list[str]:
-        return list(tab.locator("#means tbody td:first-child").all_inner_texts())
-
-    usual = column()
+def _sorts(page: Page) -> None:
+    usual, tab = page.column(), page.tab
     tab.locator("#means th button", has_text="histogram").click()
-    assert column()[0] == "style_copy"
+    assert page.column()[0] == "style_copy"
     tab.locator("#means th button", has_text="histogram").click()
-    assert column()[-1] == "style_copy"
-    assert sorted(column()) == sorted(usual)
+    assert page.column()[-1] == "style_copy"
+    assert sorted(page.column()) == sorted(usual)
     assert tab.locator("#means th[aria-sort=descending]").count() == 1
     assert tab.locator("#pareto circle").count() == 4
     assert tab.locator("#bars rect").count() == 4

@@ -19,7 +19,7 @@ from atelier.core.errors import InputError, UsageError
 from atelier.core.progress import Progress
 from atelier.images import Picture, write
 
-GUIDANCE = sweeps.read(sweeps.SHIPPED / "guidance.toml")
+GUIDANCE = sweeps.read(sweeps.SHIPPED / "drawbench-style.toml")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_guidance_over_prompts(
     mean = 0.3 * torch.randn((4, 8, 8), generator=torch.Generator().manual_seed(0))
     save_file({"mu": mean, "sigma": 1 + 0.2 * mean}, data / "style.safetensors")
     (data / "prompts.txt").write_text("red paint\n")
-    text = (sweeps.SHIPPED / "guidance.toml").read_text()
+    text = (sweeps.SHIPPED / "drawbench-style.toml").read_text()
     text = re.sub(r"values = .*", "values = [1, 3.5]", text).replace("images = 4", "images = 2")
     text = text.replace("size = 512", "size = 64").replace('"fid"', '"frechet"')
     more = f'"style.safetensors", pipeline = "{tiny_pipeline}", steps = 2'
@@ -124,9 +124,37 @@ def test_missing_data_is_one_sentence(data: Path, tmp_path: Path) -> None:
         run()
     with pytest.raises(InputError, match="cannot be read"):
         run(prompts="none.txt")
-    with pytest.raises(UsageError, match="there is no sweep 'guidanse': did you mean 'guidance'"):
-        sweeps.find("guidanse")
+    with pytest.raises(UsageError, match="there is no sweep 'drawbench': did you mean 'drawbench-style'"):
+        sweeps.find("drawbench")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_protocol_by_its_name_says_what_it_lacks(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    (data / "prompts.txt").unlink()
+    assert main(["bench", "check", "drawbench-style"]) == 3
+    told = capsys.readouterr().out
+    assert told.startswith("12 values of guidance, 4 images of each prompt, 512 px\n")
+    for reason in (
+        "prompts.txt' cannot be read",
+        "no file 'style.safetensors'",
+        "metric fid",
+        "metric clip_text",
+    ):
+        assert reason in told.replace("\n", " "), told
+    assert main(["bench", "drawbench-style"]) == 3
+    assert "prompts.txt' cannot be read" in capsys.readouterr().err
+    assert main(["bench", "drawbench-style", "--jobs", "2"]) == 2
+    assert "varies one knob" in capsys.readouterr().err
+    assert told.count("missing:") == 5  # the network itself, too
+    (data / "prompts.txt").write_text("a red sea\n")
+    (data / "style.safetensors").touch()
+    assert main(["bench", "check", "drawbench-style"]) == 3
+    assert capsys.readouterr().out.count("missing:") == 3
+    assert main(["bench", "list"]) == 0
+    assert "drawbench-style" in capsys.readouterr().out
 
 
 def test_both_axes_of_the_plot() -> None:

@@ -79,7 +79,7 @@ def test_all_are_called_alike_and_have_a_good_end(every: dict[str, Metric]) -> N
 def test_published_names_have_published_features() -> None:
     """The same formula on the bundled encoder has another name."""
     published = {"fid", "fid_infinity", "kid", "cfsd", "clip_image", "clip_text"}
-    published |= {"lpips_alex", "lpips_vgg", "lpips_squeeze"}
+    published |= {"lpips_alex", "lpips_vgg", "lpips_squeeze", "artfid", "artfid_512"}
     assert published <= set(METRICS)
     assert not [name for name in published if "encoder.atelier" in METRICS[name].weights]
 

@@ -16,6 +16,9 @@ from atelier.features.inception_v3 import shapes
 from atelier.features.lpips_trunks import AlexTrunk, alex_shapes
 from atelier.images.resize import resize
 from atelier.metrics import (
+    LPIPS,
+    METRICS,
+    ArtFrechetDistance,
     Blotch,
     DirectionLikeness,
     GramDistance,
@@ -27,6 +30,7 @@ from atelier.metrics import (
     measure,
     warping_error,
 )
+from atelier.metrics.catalogue import missing
 from atelier.metrics.classifier import ClassifierContent, ClassifierRecall
 from atelier.metrics.frechet import FrechetDistance, SmallSetWarning, frechet, infinite, kernel
 from atelier.metrics.preference import win_probability
@@ -132,6 +136,33 @@ def test_inception_has_the_size_of_the_published_network() -> None:
     assert sum(math.prod(shape) for shape in learnt.values()) == 21_785_568
 
 
+@pytest.mark.filterwarnings("ignore::atelier.metrics.frechet.SmallSetWarning")
+def test_artfid_counts_styles_as_given_and_says_its_size() -> None:
+    """Two results of one style and one of another: the style's mean is nearer to the first."""
+    seen: list[tuple[int, ...]] = []
+
+    def mean(picture: Tensor) -> Tensor:
+        seen.append(tuple(picture.shape[-2:]))
+        return picture.mean((2, 3))
+
+    photo = torch.zeros(1, 3, 20, 30)
+    results = [photo + value for value in (0.2, 0.4, 0.6)]
+    first, second = torch.zeros(1, 3, 10, 12), torch.ones(1, 3, 10, 12)
+    styles = [first, first, second]
+    whole = ArtFrechetDistance(LPIPS(lambda p: [p + 1]), FrechetDistance(mean, once=False))
+    # Grey pictures have features of equal direction, so LPIPS is 0. The channels are equal: there are three
+    # times (0.4 - 1/3)^2, and three times the distance of the deviations, by variances of 0.04 and 1/3.
+    spread = 3 * (math.sqrt(0.04) - math.sqrt(1 / 3)) ** 2
+    expected = 1 + 3 * (0.4 - 1 / 3) ** 2 + spread
+    assert whole(results, [photo] * 3, styles) == pytest.approx(expected, rel=1e-5)
+    assert set(seen) == {(20, 30), (10, 12)}
+    seen.clear()
+    ArtFrechetDistance(whole.lpips, whole.frechet, 16)(results, [photo] * 3, styles)
+    assert set(seen) == {(16, 24), (16, 19)}
+    assert "full size" in METRICS["artfid"].resize
+    assert "512" in METRICS["artfid_512"].resize
+
+
 # features that are not here
 
 
@@ -139,8 +170,7 @@ def test_missing_features_name_the_remedy(tmp_path: Path) -> None:
     photo = noise(0, 1, 3, 64, 64)
     with pytest.raises(WeightsError, match=r"atelier weights pull inception\.fid"):
         measure("fid", [photo], [photo], [photo])
-    with pytest.raises(UsageError, match="art_frechet, the same formula on the bundled encoder"):
-        measure("artfid", [photo], [photo], [photo])
+    assert "weights pull inception.artfid" in missing(["artfid_512"], Networks())["artfid_512"]
     with pytest.raises(UsageError, match="did you mean 'ssim'"):
         measure("sim", [photo], [photo], [photo])
     with pytest.raises(WeightsError, match=r"there is no weights file none\.pth for vgg16\.imagenet"):

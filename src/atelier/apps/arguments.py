@@ -266,7 +266,7 @@ Threads = Annotated[int | None, _number("--threads", "CPU threads. [default: one
 ProtocolName = Annotated[
     str, _argument("PROTOCOL", "A .toml file, or the name of a protocol from 'atelier bench list'.")
 ]
-SweepName = Annotated[str, _argument("SWEEP", "A .toml file, or guidance.")]
+SweepName = Annotated[str, _argument("SWEEP", "A .toml file, or drawbench-style.")]
 BenchFolder = Annotated[
     Path | None,
     typer.Option(

@@ -89,10 +89,9 @@ def sweep(
     """Run a sweep: what it measured, and its folder. Raises what `bench.sweep` raises."""
     path = sweeps.find(name)
     found = sweeps.read(path)
-    usual = Path.cwd() if path.parent == sweeps.SHIPPED else path.parent
     folder = out or Path("out") / "sweep" / found.name
     listener = Progress(Lines(watch, quiet=quiet))
-    return sweeps.run(found, data or usual, folder, listener), folder
+    return sweeps.run(found, data or _usual(path), folder, listener), folder
 
 
 def swept(outcome: sweeps.Outcome, folder: Path) -> str:
@@ -159,8 +158,28 @@ def finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check(place: Place) -> tuple[str, bool]:
-    """What is missing, one line each, and whether nothing is. Methods are tried on the first pair."""
+def check(name: str, out: Path | None, data: Path | None) -> tuple[str, bool]:
+    """What a protocol or sweep lacks, one line each, and whether that is nothing."""
+    head, lacking = _swept_needs(name, data) if sweeps.is_sweep(name) else _needs(Place.of(name, out, data))
+    lines = [f"missing: {one}" for one in lacking] or ["nothing is missing"]
+    return "\n".join([head, *lines]), not lacking
+
+
+def _swept_needs(name: str, data: Path | None) -> tuple[str, list[str]]:
+    path = sweeps.find(name)
+    found = sweeps.read(path)
+    images = f"{found.images} images of each prompt" if found.images > 1 else "an image of each prompt"
+    head = f"{len(found.values)} values of {found.knob}, {images}, {found.size} px"
+    return head, sweeps.lacking(found, data or _usual(path))
+
+
+def _usual(path: Path) -> Path:
+    """The data folder of a sweep, if none is given."""
+    return Path.cwd() if path.parent == sweeps.SHIPPED else path.parent
+
+
+def _needs(place: Place) -> tuple[str, list[str]]:
+    """The size of a grid, and what it lacks. Methods are tried on the first pair."""
     made = plan(place.protocol, place.data, place.folder)
     lacking = [
         *(problem.reason for problem in made.problems),
@@ -168,10 +187,11 @@ def check(place: Place) -> tuple[str, bool]:
         *_features(place),
         *_programs(place),
     ]
-    lines = [f"{len(made.cells)} cells: {len(made.entries)} methods (baselines included), "]
-    lines[0] += f"{len(made.contents)} contents, {len(made.styles)} styles, {place.protocol.size} px"
-    lines += [f"missing: {one}" for one in lacking] or ["nothing is missing"]
-    return "\n".join(lines), not lacking
+    head = f"{len(made.cells)} cells: {len(made.entries)} methods (baselines included), "
+    return (
+        head + f"{len(made.contents)} contents, {len(made.styles)} styles, {place.protocol.size} px",
+        lacking,
+    )
 
 
 def _features(place: Place) -> Iterator[str]:
@@ -193,7 +213,10 @@ def listing() -> str:
     """The protocols that come with atelier, and all metrics."""
     from atelier.metrics import METRICS
 
-    protocols = [(name, protocol.read(path).sentence) for name, path in protocol.shipped().items()]
+    grids = [(name, protocol.read(path).sentence) for name, path in protocol.shipped().items()]
+    protocols = sorted(
+        [*grids, *((name, sweeps.read(path).sentence) for name, path in sweeps.shipped().items())]
+    )
     metrics = [
         (one.name, one.about, one.better, ", ".join(one.weights) or "-", one.sentence)
         for one in METRICS.values()

@@ -22,10 +22,11 @@ _LOOK = 0.01
 
 @dataclass(frozen=True)
 class Made:
-    """The picture of a program, with its seconds and its peak of memory in MiB."""
+    """The picture of a program, its seconds by the clock and by the processor, its peak of memory in MiB."""
 
     picture: Picture
     seconds: float
+    cpu: float
     peak: float
 
 
@@ -42,12 +43,12 @@ def run(entry: ExternalEntry, content: Picture, style: Picture, size: int) -> Ma
         known = {name: str(path) for name, path in files.items()} | {"size": str(size)}
         words = [_filled(word, known) for word in entry.command]
         start = time.perf_counter()
-        peak = _finished(words, entry, Path(folder))
+        cpu, peak = _finished(words, entry, Path(folder))
         seconds = time.perf_counter() - start
         if not files["output"].is_file():
             raise InputError(f"{entry.name} wrote no picture to {{output}}: check its command")
         made = Picture.open(files["output"]).resized(content.shape)
-    return Made(made, seconds, peak)
+    return Made(made, seconds, cpu, peak)
 
 
 def _filled(word: str, known: dict[str, str]) -> str:
@@ -56,8 +57,8 @@ def _filled(word: str, known: dict[str, str]) -> str:
     return word
 
 
-def _finished(words: list[str], entry: ExternalEntry, folder: Path) -> float:
-    """Run a command to its end; its peak of memory in MiB."""
+def _finished(words: list[str], entry: ExternalEntry, folder: Path) -> tuple[float, float]:
+    """Run a command to its end; its processor seconds and its peak of memory in MiB."""
     with (folder / "log").open("wb") as log:
         try:
             process = subprocess.Popen(
@@ -67,24 +68,25 @@ def _finished(words: list[str], entry: ExternalEntry, folder: Path) -> float:
             raise ResourceError(
                 f"the program '{words[0]}' of {entry.name} cannot be started ({error.strerror}): install it"
             ) from error
-        code, peak = _waited(process, entry.seconds)
+        code, cpu, peak = _waited(process, entry.seconds)
     if code is None:
         raise ResourceError(f"{entry.name} took longer than {entry.seconds:g} seconds and was ended")
     if code:
         last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
         raise ResourceError(f"{entry.name} ended with code {code}: {' '.join(last) or 'it says nothing'}")
-    return peak
+    return cpu, peak
 
 
-def _waited(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float]:
-    """The exit code (None: it was ended after `seconds`) and the peak of memory in MiB."""
+def _waited(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float, float]:
+    """The exit code (None: it was ended after `seconds`), processor seconds, peak of memory in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     end, late = time.monotonic() + seconds, False
     while True:
         number, status, usage = os.wait4(process.pid, os.WNOHANG)
         if number:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return (None if late else process.returncode), usage.ru_maxrss / unit
+            cpu = usage.ru_utime + usage.ru_stime
+            return (None if late else process.returncode), cpu, usage.ru_maxrss / unit
         if time.monotonic() > end and not late:
             late = True
             os.killpg(process.pid, signal.SIGKILL)

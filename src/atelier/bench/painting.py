@@ -99,7 +99,7 @@ class Studio:
         if isinstance(entry, ExternalEntry):
             pair = [self._at_size(one) for one in (content, self._picture(cell.style)[0])]
             made = external.run(entry, pair[0], pair[1], self.protocol.size)
-            row.seconds, row.peak = made.seconds, made.peak
+            row.seconds, row.cpu, row.peak = made.seconds, made.cpu, made.peak
             picture = made.picture
         else:
             picture = self._by_method(entry, cell, content, row)

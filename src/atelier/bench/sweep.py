@@ -10,7 +10,7 @@ import csv
 import io
 import tomllib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from atelier import images
 from atelier.bench.names import slug
 from atelier.bench.sets import Lazy, opened
 from atelier.core.atomic import atomic
-from atelier.core.errors import InputError, UsageError, did_you_mean, first_line
+from atelier.core.errors import AtelierError, InputError, UsageError, did_you_mean, first_line
 from atelier.core.knobs import files_of
 from atelier.core.progress import Progress
 from atelier.images import READABLE
@@ -32,6 +32,7 @@ from atelier.metrics.catalogue import find as metric
 from atelier.metrics.catalogue import missing
 from atelier.metrics.frechet import SmallSetWarning
 from atelier.session.stylizer import Stylizer
+from atelier.store import weights
 
 #: The sweeps that come with atelier.
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -88,12 +89,25 @@ class Outcome:
 # reading
 
 
+def shipped() -> dict[str, Path]:
+    """The sweeps that come with atelier, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def is_sweep(name: str) -> bool:
+    """Whether a name or a TOML file is that of a sweep: only sweeps have a `knob`."""
+    try:
+        return name in shipped() or "knob" in tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False
+
+
 def find(name: str) -> Path:
     """The file of a sweep: a path, or the name of one that comes with atelier. Raises UsageError."""
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
         return path
-    known = {one.stem: one for one in SHIPPED.glob("*.toml")}
+    known = shipped()
     if name not in known:
         raise UsageError(f"there is no sweep '{name}': {did_you_mean(name, known)}, or a .toml file")
     return known[name]
@@ -142,7 +156,50 @@ def pictures_of(sweep: Sweep, data: Path) -> list[Path]:
     return found
 
 
+def lacking(sweep: Sweep, data: Path) -> list[str]:
+    """What the sweep needs and does not find, a sentence each: prompts, pictures, features, weights."""
+
+    def ready() -> None:
+        knobs = knobs_of(sweep, data)
+        _painter(sweep, knobs, "a picture", sweep.values[0], 0).request(size=sweep.size)
+
+    found = []
+    for check in (lambda: prompts_of(sweep, data), lambda: pictures_of(sweep, data), ready):
+        try:
+            check()
+        except AtelierError as error:
+            found.append(str(error))
+    for name in files_of(registry.find(sweep.method).Knobs):
+        file = str(sweep.knobs.get(name, ""))
+        if weights.is_path(file) and not (data / file).exists():
+            found.append(f"there is no file '{file}' in '{data}' for {name}; --data names the folder")
+    problems = missing(sweep.metrics, Networks(sweep.features))
+    return [*found, *(f"the metric {name}: {reason}" for name, reason in problems.items())]
+
+
 # running
+
+
+def knobs_of(sweep: Sweep, data: Path) -> dict[str, Any]:
+    """The knobs, with the paths of files that are in the data folder."""
+    return sweep.knobs | {
+        name: str(data / sweep.knobs[name])
+        for name in files_of(registry.find(sweep.method).Knobs)
+        if name in sweep.knobs and (data / str(sweep.knobs[name])).exists()
+    }
+
+
+def _painter(sweep: Sweep, knobs: Mapping[str, Any], prompt: str, value: float, number: int) -> Stylizer:
+    """The method for the image of this number, with a value of the knob."""
+    return Stylizer(
+        text=prompt,
+        method=sweep.method,
+        quality=sweep.quality,
+        seed=sweep.seed + number,
+        device=sweep.device,
+        threads=sweep.threads,
+        **knobs | {sweep.knob: _like(value)},
+    )
 
 
 def run(sweep: Sweep, data: Path, folder: Path, progress: Progress | None = None) -> Outcome:
@@ -173,11 +230,7 @@ class _Maker:
         self, sweep: Sweep, data: Path, folder: Path, prompts: Sequence[str], progress: Progress
     ) -> None:
         self.sweep, self.folder, self.prompts, self.progress = sweep, folder, prompts, progress
-        self.knobs = sweep.knobs | {
-            name: str(data / sweep.knobs[name])
-            for name in files_of(registry.find(sweep.method).Knobs)
-            if name in sweep.knobs and (data / str(sweep.knobs[name])).exists()
-        }
+        self.knobs = knobs_of(sweep, data)
         self.made = self.before = 0
         #: The one before is kept until the next has painted, and with it the networks that both use.
         self._painter: Stylizer | None = None
@@ -193,15 +246,7 @@ class _Maker:
 
     def _picture(self, value: float, number: int, prompt: str, image: int) -> Path:
         sweep = self.sweep
-        painter = Stylizer(
-            text=prompt,
-            method=sweep.method,
-            quality=sweep.quality,
-            seed=sweep.seed + number * sweep.images + image,
-            device=sweep.device,
-            threads=sweep.threads,
-            **self.knobs | {sweep.knob: _like(value)},
-        )
+        painter = _painter(sweep, self.knobs, prompt, value, number * sweep.images + image)
         key = painter.request(size=sweep.size).key[:16]
         path = self.folder / "pictures" / slug(f"{value:g}") / f"{number:04d}-{image}-{key}.png"
         if path.exists():

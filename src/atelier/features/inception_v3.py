@@ -1,7 +1,8 @@
-"""Inception-v3 as FID uses it: 2048 features of a picture, by pytorch-fid's port of the TensorFlow network.
+"""Inception-v3 as metrics use it: 2048 features of a picture, under the names of torchvision's network.
 
-Unlike torchvision's network of the same names, average pooling leaves out the padding, and the last block
-pools by maximum. `networks.inception` is another network: TF-slim's, up to Mixed_6e.
+There are two kinds. FID's is pytorch-fid's port of the TensorFlow network: average pooling leaves out the
+padding, and the last block pools by maximum. ArtFID's is torchvision's, trained on paintings, and sees
+pictures at their own size. `networks.inception` is another network: TF-slim's, up to Mixed_6e.
 """
 
 from __future__ import annotations
@@ -13,12 +14,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atelier.core.errors import InputError
 from atelier.images.resize import resize
 from atelier.store.checkpoints import check_state
 
-#: Height and width of the input in pixels, and the number of features.
-SIDE, WIDTH = 299, 2048
+#: Height and width of FID's input in pixels, the shortest side that passes through all layers, and the number
+#: of features.
+SIDE, SMALLEST, WIDTH = 299, 75, 2048
 _EPS = 0.001
+
+
+class Kind(NamedTuple):
+    """How the network of a metric reads pictures, and how it pools.
+
+    `centred` inputs are in -1..1, others in 0..1. `side` is the square that pictures are resized to; None
+    leaves them as they are. `bare` averages leave out the padding; `last` is the pooling of the last block.
+    """
+
+    what: str
+    centred: bool
+    side: int | None
+    bare: bool
+    last: str
+
+
+FID = Kind("FID's Inception-v3", centred=True, side=SIDE, bare=True, last="maximum")
+ARTFID = Kind("ArtFID's Inception-v3", centred=False, side=None, bare=False, last="average")
 
 
 class _Unit(NamedTuple):
@@ -124,25 +145,33 @@ _BLOCKS = (
     _c("Mixed_6e", 192),
     _d("Mixed_7a"),
     _e("Mixed_7b", "average"),
-    _e("Mixed_7c", "maximum"),
+    _e("Mixed_7c", "last"),
 )
 
 
 class InceptionV3:
-    """The network for tensors under pytorch-fid's names. Raises WeightsError for those of another network."""
+    """The network for tensors under torchvision's names, by default that of FID.
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    Classifiers and their auxiliary heads are left out. Raises WeightsError for tensors of another network.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], kind: Kind = FID) -> None:
         own = {
             name: tensor.float()
             for name, tensor in state.items()
-            if not name.startswith(("fc.", "AuxLogits.")) and not name.endswith("num_batches_tracked")
+            if not name.startswith(("fc", "AuxLogits")) and not name.endswith("num_batches_tracked")
         }
-        check_state(shapes(), own, "FID's Inception-v3")
+        check_state(shapes(), own, kind.what)
+        self.kind = kind
         self._units = {name: _folded(own, name) for name in {key.rsplit(".", 2)[0] for key in own}}
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Features (B, 2048) of pictures (B, 3, H, W) in 0..1, resized by antialiased bicubic to 299x299."""
-        x = 2 * resize(pictures, (SIDE, SIDE)) - 1
+        """Features (B, 2048) of pictures (B, 3, H, W) in 0..1.
+
+        FID's network resizes them by antialiased bicubic to 299x299. Raises InputError for pictures that are
+        too small for one that does not.
+        """
+        x = self._seen(pictures)
         for unit in _STEM:
             x = self._unit(x, unit, unit.name, bare=unit.name in _BARE)
             if unit.name in _POOLED:
@@ -150,6 +179,16 @@ class InceptionV3:
         for block in _BLOCKS:
             x = self._block(x, block)
         return x.mean((2, 3))
+
+    def _seen(self, pictures: Tensor) -> Tensor:
+        side = self.kind.side
+        x = pictures if side is None else resize(pictures, (side, side))
+        height, width = x.shape[-2:]
+        if min(height, width) < SMALLEST:
+            raise InputError(
+                f"a picture of {width}x{height} px is too small for {self.kind.what}, which needs {SMALLEST}"
+            )
+        return 2 * x - 1 if self.kind.centred else x
 
     def _block(self, x: Tensor, block: _Block) -> Tensor:
         done: dict[str, Tensor] = {}
@@ -163,10 +202,15 @@ class InceptionV3:
             parts.append(part)
         if block.pool == "halved":
             return torch.cat([*parts, F.max_pool2d(x, 3, 2)], 1)
-        average = block.pool == "average"
-        pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if average else F.max_pool2d(x, 3, 1, 1)
+        pooled = self._pooled(x, self.kind.last if block.pool == "last" else block.pool)
         last = _Unit("branch_pool", block.pooled)
         return torch.cat([*parts, self._unit(pooled, last, f"{block.name}.branch_pool")], 1)
+
+    def _pooled(self, x: Tensor, how: str) -> Tensor:
+        """The neighbourhood of every position, by its maximum or average."""
+        if how == "maximum":
+            return F.max_pool2d(x, 3, 1, 1)
+        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=not self.kind.bare)
 
     def _unit(self, x: Tensor, unit: _Unit, name: str, *, bare: bool = False) -> Tensor:
         weight, bias = (tensor.to(x.device) for tensor in self._units[name])
@@ -176,7 +220,7 @@ class InceptionV3:
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors by pytorch-fid's names, without the classifier."""
+    """The shapes of the tensors by name, without the classifiers."""
     found: dict[str, tuple[int, ...]] = {}
     for name, before, unit in _units():
         found[f"{name}.conv.weight"] = (unit.width, before, *unit.kernel)

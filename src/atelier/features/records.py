@@ -145,6 +145,17 @@ register(
 
 register(
     Record(
+        name="inception.artfid",
+        file="art_inception.pth",
+        sources=("https://huggingface.co/matthias-wright/art_inception/resolve/main/art_inception.pth",),
+        licence="MIT (matthias-wright/art-fid), trained on 250,000 artworks",
+        paper="Wright and Ommer 2022, ArtFID, arXiv:2207.12280",
+        note="Inception-v3 of ArtFID, trained on paintings; its authors give no hash.",
+    )
+)
+
+register(
+    Record(
         name="efficientnet_lite0.imagenet",
         file="efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",

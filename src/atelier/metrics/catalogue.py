@@ -26,6 +26,7 @@ from atelier.metrics.light import LightSimilarity
 from atelier.metrics.lpips import LPIPS
 from atelier.metrics.moments import MomentDistance
 from atelier.metrics.networks import (
+    ART_INCEPTION,
     BUNDLED,
     CLASSIFIER,
     CLIP,
@@ -80,6 +81,18 @@ def _perceptual(networks: Networks) -> LPIPS:
 
 def _art(networks: Networks) -> ArtFrechetDistance:
     return ArtFrechetDistance(_perceptual(networks), FrechetDistance(networks.embedded))
+
+
+def _artfid(name: str, sentence: str, resize: str, short_side: int | None) -> Declared:
+    """ArtFID as published, with its style pictures as often as they have results."""
+
+    def make(networks: Networks) -> ArtFrechetDistance:
+        lpips = LPIPS(networks.trunk("alex"), networks.heads("alex"))
+        frechet = FrechetDistance(networks.art_inception(), infinite=True, once=False)
+        return ArtFrechetDistance(lpips, frechet, short_side)
+
+    features = (ART_INCEPTION, *LPIPS_WEIGHTS["alex"])
+    return Declared(name, sentence, "both", "lower", resize, make, features, of_sets=True)
 
 
 def _lpips(kind: str) -> Declared:
@@ -339,6 +352,13 @@ _ALL = (
         (BUNDLED,),
         of_sets=True,
     ),
+    _artfid("artfid", "ArtFID (infinity), as its authors compute it.", "none: pictures at full size", None),
+    _artfid(
+        "artfid_512",
+        "ArtFID as StyleID computes it.",
+        "short side 512 px, antialiased bilinear, for Inception and LPIPS",
+        512,
+    ),
     Declared(
         "art_frechet",
         "(1 + perceptual) (1 + frechet), the formula of ArtFID.",
@@ -353,17 +373,9 @@ _ALL = (
 
 METRICS = {one.name: one for one in _ALL}
 
-#: Published metrics that this version cannot compute, with the reason.
-ABSENT = {
-    "artfid": "it needs an Inception-v3 trained on paintings, whose file atelier cannot read: use "
-    "art_frechet, the same formula on the bundled encoder",
-}
-
 
 def find(name: str) -> Declared:
     """The metric called `name`. Raises UsageError, with the nearest name, if there is none."""
-    if name in ABSENT:
-        raise UsageError(f"there is no metric '{name}': {ABSENT[name]}")
     if name not in METRICS:
         raise UsageError(f"there is no metric '{name}': {did_you_mean(name, METRICS)}")
     return METRICS[name]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from atelier.core.errors import InputError
 from atelier.metrics.base import Embedder, Style, picture_style
@@ -25,18 +27,19 @@ class SmallSetWarning(UserWarning):
 class FrechetDistance:
     """Fréchet distance of features of results and styles (FID, Heusel et al. 2017), in float64.
 
-    Each style picture counts once, however many results it has. Warns below 2,048 pictures, where the
-    distance is too large by an amount that depends on their number.
+    Each style picture counts `once`, however many results it has, or once for each result. Warns below 2,048
+    pictures, where the distance is too large by an amount that depends on their number.
     """
 
     embedder: Embedder
     #: The distance for infinitely many pictures (`infinite`).
     infinite: bool = False
+    once: bool = True
 
     def __call__(
         self, results: Sequence[Tensor], contents: Sequence[Tensor], styles: Sequence[Style]
     ) -> float:
-        found, wanted = both(self.embedder, results, styles)
+        found, wanted = both(self.embedder, results, styles, once=self.once)
         few = min(len(found), len(wanted))
         if few < ENOUGH:
             warnings.warn(
@@ -70,18 +73,33 @@ class ArtFrechetDistance:
     """(1 + LPIPS) (1 + FID): content and style in one number (ArtFID, Wright & Ommer 2022); 1 is the best.
 
     LPIPS is between result and content, the mean over pairs. A product of two distances rewards whoever is
-    good at either: read it beside both.
+    good at either: read it beside both. With `short_side` every picture is resized first, as StyleID does;
+    ArtFID's authors resize nothing.
     """
 
     lpips: LPIPS
     frechet: FrechetDistance
+    short_side: int | None = None
 
     def __call__(
         self, results: Sequence[Tensor], contents: Sequence[Tensor], styles: Sequence[Style]
     ) -> float:
         pairs = zip(results, contents, styles, strict=True)
-        distances = [self.lpips(result, content, style) for result, content, style in pairs]
-        return artfid(sum(distances) / len(distances), self.frechet(results, contents, styles))
+        distances = [self.lpips(self._sized(one), self._sized(two), style) for one, two, style in pairs]
+        distance = dataclasses.replace(self.frechet, embedder=self._embedded)
+        return artfid(sum(distances) / len(distances), distance(results, contents, styles))
+
+    def _embedded(self, picture: Tensor) -> Tensor:
+        return self.frechet.embedder(self._sized(picture))
+
+    def _sized(self, picture: Tensor) -> Tensor:
+        """The picture with the short side that is asked for, by Pillow's antialiased bilinear filter."""
+        height, width = picture.shape[-2:]
+        if self.short_side is None or min(height, width) == self.short_side:
+            return picture
+        short = min(height, width)
+        size = [int(self.short_side * side / short) for side in (height, width)]
+        return functional.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def artfid(lpips: float, fid: float) -> float:
@@ -93,11 +111,17 @@ def artfid(lpips: float, fid: float) -> float:
     return (1 + lpips) * (1 + fid)
 
 
-def both(embedder: Embedder, results: Sequence[Tensor], styles: Sequence[Style]) -> tuple[Tensor, Tensor]:
-    """The features (N, D) of the results and (M, D) of the styles, each style once."""
+def both(
+    embedder: Embedder, results: Sequence[Tensor], styles: Sequence[Style], *, once: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The features (N, D) of the results and (M, D) of the styles, each style once or as often as given."""
     paintings = [picture_style(style) for style in styles]
-    single = {id(one): one for one in paintings}.values()
-    return embedded(embedder, results), embedded(embedder, list(single))
+    single = {id(one): one for one in paintings}
+    wanted = embedded(embedder, list(single.values()))
+    if not once:
+        place = {key: index for index, key in enumerate(single)}
+        wanted = wanted[[place[id(one)] for one in paintings]]
+    return embedded(embedder, results), wanted
 
 
 @torch.inference_mode()

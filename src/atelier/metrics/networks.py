@@ -13,7 +13,7 @@ from torch import Tensor
 from atelier.core.errors import UsageError, WeightsError, did_you_mean
 from atelier.features import VGG, clip, efficientnet
 from atelier.features import load as load_vgg
-from atelier.features.inception_v3 import InceptionV3
+from atelier.features.inception_v3 import ARTFID, InceptionV3
 from atelier.features.lpips_trunks import AlexTrunk, SqueezeTrunk, VGGTrunk
 from atelier.features.pooled import PooledEncoder
 from atelier.images.resize import resize
@@ -26,7 +26,7 @@ T = TypeVar("T")
 BUNDLED = "encoder.atelier"
 VGG16, VGG19 = "vgg16.imagenet", "vgg19.imagenet"
 CLIP = "clip_vit_b32.openai"
-INCEPTION = "inception.fid"
+INCEPTION, ART_INCEPTION = "inception.fid", "inception.artfid"
 CLASSIFIER = "efficientnet_lite0.imagenet"
 #: The trunk and the heads of LPIPS, by its name for the trunk.
 LPIPS_WEIGHTS = {
@@ -105,6 +105,11 @@ class Networks:
     def inception(self) -> InceptionV3:
         """Inception-v3 of FID."""
         return self._once(INCEPTION, lambda: InceptionV3(weights.load(self.path(INCEPTION))))
+
+    def art_inception(self) -> InceptionV3:
+        """Inception-v3 of ArtFID, trained on paintings."""
+        name = ART_INCEPTION
+        return self._once(name, lambda: InceptionV3(weights.load(self.path(name)), ARTFID))
 
     def classifier(self) -> efficientnet.EfficientNetLite0:
         """EfficientNet-Lite0."""

@@ -20,7 +20,14 @@ def run(
 ) -> None:
     from atelier.apps import bench
     from atelier.apps.show import emit, watching
+    from atelier.bench.sweep import is_sweep
+    from atelier.core.errors import UsageError
 
+    if is_sweep(protocol):
+        if (jobs, retry, engine) != (None, False, "local"):
+            raise UsageError(f"'{protocol}' varies one knob: --jobs, --retry and --engine are for grids")
+        sweep(protocol, out, data, as_json)
+        return
     place = bench.Place.of(protocol, out, data)
     with watching(quiet=as_json) as watch:
         outcome = bench.run(place, jobs, retry, engine, watch, quiet=as_json)
@@ -33,7 +40,7 @@ def run(
 
 
 def sweep(
-    sweep: arguments.SweepName = "guidance",
+    sweep: arguments.SweepName = "drawbench-style",
     out: arguments.BenchFolder = None,
     data: arguments.DataFolder = None,
     as_json: arguments.Json = False,
@@ -60,7 +67,7 @@ def check(
 ) -> None:
     from atelier.apps import bench
 
-    text, whole = bench.check(bench.Place.of(protocol, out, data))
+    text, whole = bench.check(protocol, out, data)
     typer.echo(text)
     if not whole:
         raise typer.Exit(3)
