@@ -87,7 +87,9 @@ def compare(data: bytes, portable: Portable) -> Checked:
         names = [one.name for one in portable.inputs]
         found = session.run(None, dict(zip(names, (one.numpy() for one in inputs), strict=True)))[0]
         if found.shape != wanted.shape:
-            raise AtelierError(f"the file makes {found.shape} where torch makes {wanted.shape}; please report it")
+            raise AtelierError(
+                f"the file makes {found.shape} where torch makes {wanted.shape}; please report it"
+            )
         differences.append(float(abs(found - wanted).max()))
     checked = Checked(sizes, differences)
     if not checked.largest <= TOLERANCE:
@@ -174,12 +176,14 @@ def _name_sides(model: Any, portable: Portable) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's remarks on its own progress, which are meant for its developers."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
