@@ -67,9 +67,8 @@ def find(method: str) -> type[Method]:
     """The method, if it has a network to export. Raises UsageError if it has none."""
     kind = registry.find(method)
     if not kind.is_portable():
-        raise UsageError(
-            f"{method} is not one pass of a network, so it cannot be exported: {did_you_mean(method, names())}"
-        )
+        near = did_you_mean(method, names())
+        raise UsageError(f"{method} is not one pass of a network, so it cannot be exported: {near}")
     return kind
 
 
@@ -82,7 +81,7 @@ def load(
 ) -> Exported:
     """The network of `method` with these knobs; the `style`, if given, becomes part of it.
 
-    `size` is the long side in pixels of the pictures that the style is for; by default the method's usual one.
+    `size` is the long side in pixels of the pictures that the style is for; by default the method's.
     Raises UsageError, InputError or WeightsError with one sentence.
     """
     import torch
