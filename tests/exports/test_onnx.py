@@ -168,7 +168,11 @@ def test_the_command_writes_and_reports(
         (["johnson"], 2, "johnson needs a network of one style"),
         (["adain", "--style", "missing.jpg"], 3, "'missing.jpg' does not exist"),
         (["nnst_d", "--style", "PAINTING"], 2, "nnst_d exports its decoder alone, which takes no style"),
-        (["johnson", "--weights", "WEIGHTS", "--style", "PAINTING"], 2, "johnson takes no style"),
+        (
+            ["johnson", "--weights", "WEIGHTS", "--style", "PAINTING"],
+            2,
+            "johnson does not take a style picture",
+        ),
         (["adain", "-o", "page.html", "--runtime", "missing"], 3, "there is no folder 'missing'"),
         (["nnst_d", "-o", "page.html", "--runtime", "RUNTIME"], 2, "a page paints photos"),
     ],
