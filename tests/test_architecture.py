@@ -1,6 +1,6 @@
 """The way of the data: imports follow it, and no room grows a driver.
 
-apps → studio/page → studio → bench, video → api, lexicon → session, training → methods
+apps → studio/page → studio → bench, video, exports → api, lexicon → session, training → methods
      → strokes, looks, patches, networks, translators, pipelines, losses
      → features, filtering → colour → images → maths, store, core
 """
@@ -27,7 +27,7 @@ FLOORS = (
     ("methods", "metrics"),
     ("session", "training"),
     ("api", "lexicon"),
-    ("bench", "video"),
+    ("bench", "video", "exports"),
     ("studio",),
     ("studio/page",),
     ("apps",),

@@ -87,7 +87,9 @@ def _computable(features: Tensor) -> Tensor:
 def _count(features: Tensor, weight: Tensor | None) -> Tensor:
     """The number of positions (1,), or the sum of the weights (B,)."""
     if weight is None:
-        return torch.full((1,), float(features.shape[2:].numel()), device=features.device)
+        # Neither `numel` nor `float`: they would tie an exported network to the size of its example.
+        positions = features.shape[2] * features.shape[3]
+        return torch.full((1,), positions, dtype=torch.float32, device=features.device)
     total = weight.sum((1, 2, 3), dtype=torch.promote_types(weight.dtype, torch.float32))
     return torch.where(total > 0, total, 1.0)
 

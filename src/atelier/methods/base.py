@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from atelier.core.docstrings import first_paragraph
 from atelier.core.knobs import Knobs
 from atelier.core.progress import Progress
+from atelier.methods.portable import Portable
 from atelier.methods.trainable import Batch, Trainable
 
 if TYPE_CHECKING:
@@ -260,6 +261,18 @@ class Method(Trainable):
             return made if isinstance(made, Result) else Result(made)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: Any, context: Context) -> Portable:
+        """The network as `atelier export` writes it, in these styles; without any, they are its input.
+
+        Not abstract: methods that are more than one pass of a network have none.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def is_portable(cls) -> bool:
+        """Whether the method has a network to export."""
+        return cls.portable is not Method.portable
 
     def picture(self, job: Job, knobs: Any) -> torch.Tensor:
         """The picture alone, (1, 3, H, W)."""

@@ -45,7 +45,8 @@ def normalise(
     >>> normalise(torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 1), torch.ones(1, 1) * 3).round().flatten()
     tensor([-2.,  4.])
     """
-    if features.shape[0] == 1 and features.shape[2:].numel() > 1:
+    # Not `numel` of the shape, which would tie an exported network to the size of its example.
+    if features.shape[0] == 1 and features.shape[2] * features.shape[3] > 1:
         # For one picture, batch norm equals instance norm, and supports channels-last and half precision.
         weight, bias = (None if part is None else part[0] for part in (scale, shift))
         if not holding():

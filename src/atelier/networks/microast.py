@@ -248,12 +248,13 @@ class MicroAST(nn.Module):
         `seen` is its alpha (1, 1, H, W), or None where all of it is visible.
         """
         shallow, deep = (
-            self._signal(features, depth, weight_at(seen, _size(features)))
+            self.signal(features, depth, weight_at(seen, _size(features)))
             for depth, features in enumerate(self.style_encoder(large_enough(style)), 1)
         )
         return shallow, deep
 
-    def _signal(self, features: Tensor, depth: int, weight: Tensor | None) -> Signal:
+    def signal(self, features: Tensor, depth: int, weight: Tensor | None = None) -> Signal:
+        """The signal of a style's features (B, C, h, w) at depth 1 or 2, where `weight` is not 0."""
         mean, deviation = channel_moments(features, unbiased=True, weight=weight)
         return Signal(mean, deviation, *self.modulator(features, depth, weight))
 

@@ -128,6 +128,28 @@ class TextureNet(nn.Module):
         made: Tensor = self([one.to(photo) for one in given], whole if self.plan.photo else None)
         return made[..., :height, :width]
 
+    @property
+    def channels(self) -> int:
+        """The channels of the noise that `painted` takes."""
+        return NOISE * self.plan.scales
+
+    def painted(self, photo: Tensor, noise: Tensor) -> Tensor:
+        """As `paint`, from noise (1, `channels`, H, W) of the photo's size, where every scale has three.
+
+        A coarse scale takes the top left corner of its three.
+        """
+        height, width = photo.shape[-2:]
+        more = (0, (self.step - width % self.step) % self.step)
+        more += (0, (self.step - height % self.step) % self.step)
+        whole = F.pad(photo, more, mode="replicate")
+        drawn = F.pad(noise, more, mode="circular")
+        sides = [(drawn.shape[-2] >> scale, drawn.shape[-1] >> scale) for scale in range(self.plan.scales)]
+        given = [
+            one[..., :tall, :wide] for one, (tall, wide) in zip(drawn.split(NOISE, 1), sides, strict=True)
+        ]
+        made: Tensor = self(given, whole if self.plan.photo else None)
+        return made[..., :height, :width]
+
     def prepare(self, device: torch.device) -> Self:
         """Ready for use on `device`; no more training after this."""
         return self.eval().requires_grad_(False).to(device)

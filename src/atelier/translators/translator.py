@@ -35,7 +35,8 @@ class Translator(nn.Module):
         """
         height, width = picture.shape[-2:]
         tall, wide = (
-            max(self.smallest, -(-side // self.multiple) * self.multiple) for side in (height, width)
+            max(self.smallest, (side + self.multiple - 1) // self.multiple * self.multiple)
+            for side in (height, width)
         )
         padded = F.pad(picture, (0, wide - width, 0, tall - height), mode="replicate")
         made: Tensor = self((2 * padded - 1).to(next(self.parameters()).dtype), *condition)

@@ -16,7 +16,7 @@ import typer
 
 from atelier import __version__
 from atelier.apps import weights
-from atelier.apps.cli import bench, listing, lora, paint, studio, study, style, train, video
+from atelier.apps.cli import bench, export, listing, lora, paint, studio, study, style, train, video
 from atelier.apps.cli.entry import Entry, group
 from atelier.apps.failures import Asked, failed
 from atelier.apps.layout import help_width
@@ -40,7 +40,7 @@ def application(args: Sequence[str]) -> typer.Typer:
     app = group("atelier", "Image style transfer: every technique behind one command.")
     app.callback(invoke_without_command=True)(_root)
     line = _from_first_word(args)
-    for entry in (*paint.COMMANDS, *video.COMMANDS, *studio.COMMANDS, *listing.COMMANDS):
+    for entry in (*paint.COMMANDS, *video.COMMANDS, *export.COMMANDS, *studio.COMMANDS, *listing.COMMANDS):
         entry.add_to(app, line[1:] if line[:1] == [entry.name] else None)
     shelf = [Entry(name, *command) for name, command in weights.COMMANDS.items()]
     groups = {

@@ -42,6 +42,7 @@ from atelier.methods.feedforward.perceptual import (
     held_taps,
     pixel_terms,
 )
+from atelier.methods.portable import CONTENT, STYLE_PICTURE, Portable
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import detail_statistics, key_parts, lend_statistics
 from atelier.store import cache, weights
@@ -232,6 +233,28 @@ class Adain(Method):
             lost = job.content - decoder(content)[..., :height, :width]
             picture = picture + (1 - job.strength) * lost
         return picture
+
+    def portable(self, styles: Styles, knobs: Adain.Knobs, context: Context) -> Portable:
+        job = style_job(styles, context)
+        if job.styles or job.texts:
+            encoder, decoder, known, *_ = self.seen(job, knobs)
+        else:
+            (encoder, decoder), known = _networks(job, knobs), None
+
+        def paint(content: Tensor, style: Tensor | None = None) -> Tensor:
+            from atelier.maths.whitening import adain
+
+            taps = decoder.plan.taps
+            seen = encoder(content, taps)
+            moments = known
+            if style is not None:
+                wanted = encoder(style, taps)
+                moments = {tap: maths.channel_moments(wanted[tap], unbiased=True) for tap in taps}
+            assert moments is not None
+            picture = decoder({tap: adain(seen[tap], *moments[tap]) for tap in taps})
+            return picture[..., : content.shape[-2], : content.shape[-1]].clamp(0, 1)
+
+        return Portable([encoder, decoder], paint, (CONTENT,) if known else (CONTENT, STYLE_PICTURE))
 
     # the training
 

@@ -31,6 +31,7 @@ from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.feedforward.pastiche import Targets, weighted
+from atelier.methods.portable import CONTENT, Input, Portable
 from atelier.methods.trainable import DataInfo
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -130,11 +131,7 @@ class Cin(Method):
     def prepare(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Painter:
         dtype = context.dtype if knobs.half else torch.float32
         network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, dtype)
-        if knobs.style_name or knobs.numbers or not styles.pictures:
-            shares = _chosen(knobs, network)
-        else:
-            shares = _by_look(styles, knobs, network)
-        shares = shares.to(context.device)
+        shares = _shares(styles, knobs, network).to(context.device)
 
         @torch.inference_mode()
         def paint(frame: Frame) -> Result:
@@ -143,6 +140,17 @@ class Cin(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Portable:
+        network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, torch.float32)
+        if styles.pictures or knobs.style_name or knobs.numbers:
+            shares = _shares(styles, knobs, network)
+            return Portable([network], lambda content: network(content, shares))
+        labels = network.names or tuple(f"style {number}" for number in range(network.styles))
+        says = "the weight of each trained style; they sum to 1"
+        return Portable(
+            [network], network, (CONTENT, Input("shares", says, "shares", network.styles, labels=labels))
+        )
 
     # the training
 
@@ -218,6 +226,13 @@ def _criterion(training: Cin.Training, device: torch.device) -> Losses:
 
     encoder = features.load(training.encoder, pooling=training.pooling).prepare(device)
     return Pastiche(encoder, relative=training.scale == "relative")
+
+
+def _shares(styles: Styles, knobs: Cin.Knobs, network: Pastiche) -> Tensor:
+    """The shares (1, styles) of the trained styles, by what was named, else by the pictures."""
+    if knobs.style_name or knobs.numbers or not styles.pictures:
+        return _chosen(knobs, network)
+    return _by_look(styles, knobs, network)
 
 
 def _by_look(styles: Styles, knobs: Cin.Knobs, network: Pastiche) -> Tensor:

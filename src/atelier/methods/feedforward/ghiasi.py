@@ -33,6 +33,7 @@ from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
+from atelier.methods.portable import CONTENT, STYLE_PICTURE, Portable
 from atelier.methods.visible import key_parts
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
@@ -196,6 +197,22 @@ class Ghiasi(Method):
                     picture = (picture + (1 - job.strength) * lost).clamp(0, 1)
         job.progress.report(1, 1, stage="painting", preview=lambda: picture)
         return picture
+
+    def portable(self, styles: Styles, knobs: Ghiasi.Knobs, context: Context) -> Portable:
+        if styles.pictures or knobs.style_vector:
+            styled, vector = self._look(styles, knobs, context)
+            network = styled.network
+            return Portable([network], lambda content: network.paint(content, vector))
+        from atelier.networks import inception
+
+        whole = StyleNetwork(knobs, context.device, torch.float32)
+        parts = [whole.network] if whole.encoder is None else [whole.network, whole.encoder]
+        return Portable(
+            parts,
+            lambda content, style: whole.network.paint(content, whole.vector(style)),
+            (CONTENT, STYLE_PICTURE),
+            smallest=32 if whole.encoder is not None else inception.SMALLEST,
+        )
 
     # the training
 

@@ -26,6 +26,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.feedforward.pastiche import PasticheTraining, Targets, weighted
+from atelier.methods.portable import Portable
 from atelier.store import weights
 from atelier.store.models import kept
 
@@ -86,6 +87,11 @@ class Johnson(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: Johnson.Knobs, context: Context) -> Portable:
+        name = _trained(knobs)
+        network = _network(name, weights.fingerprint(name), context.device, torch.float32)
+        return Portable([network], lambda content: network(content).clamp(0, 1))
 
     # training
 

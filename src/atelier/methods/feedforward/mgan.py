@@ -26,6 +26,7 @@ from atelier.core.knobs import knob, parse
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Frame, Job, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.optimise.mrf import MRF
+from atelier.methods.portable import Portable
 from atelier.methods.trainable import DataInfo, Update
 from atelier.store import weights
 from atelier.store.models import kept
@@ -102,6 +103,14 @@ class MGan(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: MGan.Knobs, context: Context) -> Portable:
+        name = _trained(knobs)
+        versions = (weights.fingerprint(name), weights.fingerprint(knobs.encoder))
+        encoder, generator = _networks(name, knobs.encoder, versions, context.device, torch.float32)
+        return Portable(
+            [encoder, generator], lambda content: painted(encoder, generator, content).clamp(0, 1)
+        )
 
     # the paintings that it learns from
 
@@ -198,7 +207,7 @@ def painted(encoder: features.VGG, generator: Generator, picture: Tensor) -> Ten
     from atelier.networks.mgan import STEP
 
     height, width = picture.shape[-2:]
-    tall, wide = (-(-side // STEP) * STEP for side in (height, width))
+    tall, wide = ((side + STEP - 1) // STEP * STEP for side in (height, width))
     whole = functional.pad(picture, (0, wide - width, 0, tall - height), mode="replicate")
     seen = encoder(whole, [DECODED])[DECODED]
     made: Tensor = generator(seen.to(next(generator.parameters()).dtype))

@@ -37,6 +37,7 @@ from atelier.methods.feedforward.perceptual import (
     held_taps,
     pixel_terms,
 )
+from atelier.methods.portable import CONTENT, STYLE_PICTURE, Portable
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import detail_statistics, key_parts, lend_statistics
 from atelier.store import cache, checkpoints, weights
@@ -177,6 +178,23 @@ class MicroAst(Method):
             picture = lend_statistics(job, picture, job.strength, colours=knobs.colours, detail=detail)
         job.progress.report(1, 1, stage="decoding", preview=lambda: picture)
         return picture
+
+    def portable(self, styles: Styles, knobs: MicroAst.Knobs, context: Context) -> Portable:
+        from atelier.networks import microast_plain as plain
+
+        if styles.pictures:
+            network, known = self._look(style_job(styles, context), knobs)
+            seen = partial(plain.content_of, network)
+            return Portable(
+                [network],
+                lambda content: plain.decoded(network.decoder, seen(content), known, content).clamp(0, 1),
+            )
+        both = _loaded(knobs.weights, weights.fingerprint(knobs.weights), context.device, torch.float32)
+        return Portable(
+            [both],
+            lambda content, style: plain.painted(both, content, style).clamp(0, 1),
+            (CONTENT, STYLE_PICTURE),
+        )
 
     # the training
 

@@ -28,6 +28,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Frame, Job, Method, Painter, Paper, Result, Styles
 from atelier.methods.feedforward.pastiche import PasticheTraining, Targets, weighted
+from atelier.methods.portable import CONTENT, STYLE_PICTURE, Portable
 from atelier.methods.visible import key_parts
 from atelier.store import cache, checkpoints, weights
 from atelier.store.models import kept
@@ -109,6 +110,18 @@ class MsgNet(Method):
 
     def look(self, job: Job, knobs: MsgNet.Knobs) -> None:
         _look(job.looks, knobs, job.context)
+
+    def portable(self, styles: Styles, knobs: MsgNet.Knobs, context: Context) -> Portable:
+        if styles.pictures:
+            network, target = _look(styles, knobs, context)
+            return Portable([network], lambda content: network(content, target).clamp(0, 1))
+        fingerprint = weights.fingerprint(knobs.weights)
+        both = _network(knobs.weights, fingerprint, context.device, torch.float32)
+        return Portable(
+            [both],
+            lambda content, style: both(content, both.target(style)).clamp(0, 1),
+            (CONTENT, STYLE_PICTURE),
+        )
 
     # the training
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 from atelier import features, maths
 from atelier import networks as decoders
 from atelier.core.allocator import make_room
+from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -34,6 +35,7 @@ from atelier.methods.feedforward.nnst_d_level import Level, shares
 from atelier.methods.feedforward.nnst_d_losses import DecoderLosses
 from atelier.methods.feedforward.nnst_d_moving import Moving, remember
 from atelier.methods.feedforward.nnst_d_style import Networks, Styles
+from atelier.methods.portable import Input, Portable
 from atelier.methods.prepared import style_job
 from atelier.methods.visible import detail_statistics, lend_statistics
 from atelier.store.models import kept
@@ -181,6 +183,28 @@ class NNSTD(Method):
         return lend_statistics(
             job, picture, job.strength, colours=knobs.colours, detail=finish.statistics, out=picture
         )
+
+    def portable(self, styles: base.Styles, knobs: NNSTD.Knobs, context: Context) -> Portable:
+        """The decoder alone: the search is no network."""
+        if styles.pictures:
+            raise UsageError("nnst_d exports its decoder alone, which takes no style: leave it out")
+        networks = _networks(knobs.encoder, knobs.weights, style_job(styles, context), False)
+        decoder, columns = networks.decoder, networks.columns
+        scale = torch.repeat_interleave(decoder.scale, torch.tensor(columns.widths))[None, :, None, None]
+        says = (
+            f"hypercolumns of the chosen features, at a quarter of the size: {', '.join(columns.taps)}",
+            f"features of the photo, each channel normalised: {', '.join(decoder.guides)}",
+        )
+        inputs = (
+            Input("columns", says[0], "features", columns.channels),
+            Input("guidance", says[1], "features", sum(map(columns.encoder.channels, decoder.guides))),
+        )
+
+        def paint(found: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
+            picture: torch.Tensor = decoder(decoder.value(found / scale), guidance)
+            return picture.clamp(0, 1)
+
+        return Portable([decoder], paint, inputs, smallest=8, scale=features.CELL)
 
     def style_side(self, knobs: NNSTD.Knobs, side: int) -> int:
         return min(side, knobs.stroke_size)

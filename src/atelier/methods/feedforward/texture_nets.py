@@ -25,6 +25,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.feedforward.pastiche import PasticheTraining, Targets, weighted
+from atelier.methods.portable import CONTENT, Portable, noise
 from atelier.store import weights
 from atelier.store.models import kept
 
@@ -88,6 +89,20 @@ class TextureNets(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: TextureNets.Knobs, context: Context) -> Portable:
+        name = _trained(knobs)
+        network = _network(name, weights.fingerprint(name), context.device)
+        given = noise(network.channels)
+        if network.plan.photo:
+            paint = lambda content, drawn: network.painted(content, drawn).clamp(0, 1)  # noqa: E731
+            return Portable([network], paint, (CONTENT, given), smallest=network.smallest)
+        return Portable(
+            [network],
+            lambda drawn: network.painted(drawn[:, :3], drawn).clamp(0, 1),
+            (given,),
+            smallest=network.smallest,
+        )
 
     # training
 

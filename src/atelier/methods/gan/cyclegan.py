@@ -25,8 +25,9 @@ from atelier.core.errors import UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper, Takes
+from atelier.methods.base import Batch, Context, Job, Method, Paper, Styles, Takes
 from atelier.methods.gan.adversarial import AdversarialTraining, absolute, check_crop
+from atelier.methods.portable import Portable
 from atelier.methods.trainable import DataInfo, ImagePool, Stateful, Update
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -144,6 +145,15 @@ class CycleGan(Method):
             picture = network.paint(job.content).clamp(0, 1)
         job.progress.report(1, 1, stage="painting", preview=lambda: picture)
         return picture
+
+    def portable(self, styles: Styles, knobs: CycleGan.Knobs, context: Context) -> Portable:
+        fingerprint = weights.fingerprint(knobs.weights)
+        network = _network(knobs.weights, fingerprint, knobs.direction, context.device, torch.float32)
+        return Portable(
+            [network],
+            lambda content: network.paint(content).clamp(0, 1),
+            smallest=max(32, network.smallest),
+        )
 
     # the training
 

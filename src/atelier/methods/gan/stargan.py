@@ -23,8 +23,9 @@ from atelier.core.errors import WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
-from atelier.methods.base import Batch, Job, Method, Paper, Takes
+from atelier.methods.base import Batch, Context, Job, Method, Paper, Styles, Takes
 from atelier.methods.gan.adversarial import AdversarialTraining, absolute, check_crop, check_domain
+from atelier.methods.portable import CONTENT, Input, Portable
 from atelier.methods.trainable import DataInfo, Update
 from atelier.store import checkpoints, weights
 from atelier.store.models import kept
@@ -106,6 +107,20 @@ class StarGan(Method):
             picture = network.paint(job.content, label).clamp(0, 1)
         job.progress.report(1, 1, stage="painting", preview=lambda: picture)
         return picture
+
+    def portable(self, styles: Styles, knobs: StarGan.Knobs, context: Context) -> Portable:
+        network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, torch.float32)
+        if knobs.domain:
+            for name in knobs.domain:
+                check_domain(knobs.weights, name, network.domains)
+            label = network.label(knobs.domain)
+            return Portable([network], lambda content: network.paint(content, label).clamp(0, 1))
+        given = Input(
+            "shares", "how much of each domain", "shares", len(network.domains), labels=network.domains
+        )
+        return Portable(
+            [network], lambda content, label: network.paint(content, label).clamp(0, 1), (CONTENT, given)
+        )
 
     # the training
 

@@ -22,6 +22,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods import guided
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
+from atelier.methods.portable import Portable
 from atelier.store import weights
 from atelier.store.models import kept
 
@@ -118,6 +119,12 @@ class ClipstylerFast(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: ClipstylerFast.Knobs, context: Context) -> Portable:
+        trained = _trained(knobs)
+        files = tuple(weights.fingerprint(name) for name in (knobs.encoder, trained))
+        both = _networks(knobs.encoder, trained, files, knobs.padding, context.device, torch.float32)
+        return Portable(both, lambda content: _decoded(*both, content).clamp(0, 1))
 
     # training
 

@@ -1,0 +1,1 @@
+"""What methods become elsewhere: ONNX files, web pages, and nodes of other programs."""
