@@ -51,6 +51,33 @@ def halving_kernel(weight: Tensor) -> Tensor:
     return F.pixel_unshuffle(F.pad(weight, (1, 0, 1, 0)), 2)
 
 
+def narrow_convolution(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`conv2d` of features (B, I, H, W) to few channels, such as those of a picture, block by block.
+
+    The kernel (O, I, k, l) becomes one of stride 2 that computes 2 x 2 pixels at once. For 9x9 pixels and
+    three channels this takes a third of the time of the plain convolution.
+
+    >>> features, weight = torch.rand(1, 2, 6, 7), torch.rand(3, 2, 3, 3)
+    >>> torch.allclose(narrow_convolution(features, weight), F.conv2d(features, weight))
+    True
+    """
+    height, width = (
+        side - kernel + 1 for side, kernel in zip(features.shape[2:], weight.shape[2:], strict=True)
+    )
+    if height % 2 or width % 2:
+        features = F.pad(features, (0, width % 2, 0, height % 2))
+    phases = [F.pad(weight, (column, 1 - column, row, 1 - row)) for row in (0, 1) for column in (0, 1)]
+    kernel = torch.stack(phases, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    blocks = F.conv2d(features, kernel, None if bias is None else bias.repeat_interleave(4), stride=2)
+    return F.pixel_shuffle(blocks, 2)[..., :height, :width]
+
+
+def is_narrow(weight: Tensor, stride: int) -> bool:
+    """Whether a kernel is so large and its outputs so few that painting is faster in blocks."""
+    few = weight.shape[0] <= 4 and min(weight.shape[2:]) >= 5
+    return few and stride == 1 and not torch.is_grad_enabled()
+
+
 def doubling_kernel(weight: Tensor) -> Tensor:
     """The kernel (4 O, I, 3, 3), from pixels to blocks, of doubling bilinearly and convolving with 3x3."""
     return F.pixel_unshuffle(upsampling_kernel(weight, "bilinear"), 2).flip(2, 3).transpose(0, 1)

@@ -38,3 +38,15 @@ def upsampled_convolution(
     """
     state = F.pad(state, (1, 1, 1, 1), mode="constant" if zeros else "replicate")
     return F.conv_transpose2d(state, kernel, bias, stride=2, padding=1 + kernel.shape[-1] // 2)
+
+
+def doubled_convolution(state: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Maps (B, I, H, W) doubled by nearest neighbour, mirrored and convolved: (B, O, 2 H, 2 W).
+
+    `weight` is that of the plain convolution, (O, I, 3, 3). Without gradients it is done in one step, in a
+    third of the time; training takes two steps, whose gradients are faster.
+    """
+    if not torch.is_grad_enabled():
+        return upsampled_convolution(state, upsampling_kernel(weight, "nearest"), bias)
+    doubled = F.interpolate(state, scale_factor=2.0, mode="nearest")
+    return F.conv2d(F.pad(doubled, (1, 1, 1, 1), mode="reflect"), weight, bias)

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
+from atelier.maths.pixel_blocks import is_narrow, narrow_convolution
+from atelier.maths.upsampling import doubled_convolution
 from atelier.networks.conditional import Widths, large_enough, normalise
 from atelier.store.checkpoints import check_state
 
@@ -43,6 +45,8 @@ class Convolution(nn.Module):
             features = F.pad(features, (*right, *down))
         else:
             features = F.pad(features, (side // 2,) * 4, mode="reflect")
+        if is_narrow(self.conv2d.weight, stride):
+            return narrow_convolution(features, self.conv2d.weight, self.conv2d.bias)
         convolved: Tensor = self.conv2d(features)
         return convolved
 
@@ -61,9 +65,7 @@ class Enlarging(nn.Module):
         if isinstance(self.conv2d, nn.ConvTranspose2d):
             whole: Tensor = self.conv2d(features)
             return whole[..., :-1, :-1]
-        features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-        convolved: Tensor = self.conv2d(F.pad(features, (1, 1, 1, 1), mode="reflect"))
-        return convolved
+        return doubled_convolution(features, self.conv2d.weight, self.conv2d.bias)
 
 
 class Norm(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
 from atelier.features.vgg import VGG16
+from atelier.maths.pixel_blocks import is_narrow, narrow_convolution
 
 Padding = Literal["reflect", "same", "valid"]
 
@@ -80,7 +81,10 @@ class Convolution(nn.Module):
         if self.padding == "reflect":
             features = F.pad(features, (width, width, height, height), mode="reflect")
         around = (height, width) if self.padding == "same" else (0, 0)
-        features = F.conv2d(features, self.weight, self.bias, self.stride, around)
+        if is_narrow(self.weight, self.stride) and self.padding != "same":
+            features = narrow_convolution(features, self.weight, self.bias)
+        else:
+            features = F.conv2d(features, self.weight, self.bias, self.stride, around)
         return features if self.norm is None else self.norm(features)
 
     def fold(self) -> None:

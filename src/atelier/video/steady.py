@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atelier.images import Picture
-from atelier.video.motion import Floats, Motion, moved
+from atelier.video.motion import Floats, Motion, mean_square, moved
 from atelier.video.source import Pixels
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 #: Radius in pixels of fine detail, the share of its contrast that is kept, and the most that it is amplified
 #: in a frame. To keep all would amplify what flickers.
-_FINE, _KEPT, _MOST = 1.0, 0.88, 1.25
+_FINE, _KEPT, _MOST = 1.0, 0.85, 1.25
 #: Side in pixels of a neighbourhood, and the change of its mean in 0..1 at which paint counts for half.
-_NEAR, _OTHER = 15, 0.2
+_NEAR, _OTHER = 15, 0.14
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ class Painter:
         """The frame `now` as painted, and its state; `last` are the frame before, its state, the motion."""
         if last is None:
             return self._alone(now, State(now), progress)
-        before, state, motion = last
+        _, state, motion = last
         if motion.cut:
             return self._alone(now, replace(state, scenes=state.scenes + 1), progress)
         picture, made = self._together(state, motion, now, progress)
-        return picture, replace(made, flicker=_measured((before, state), motion, now, made))
+        errors = motion.warping_error(state.result, made.result), motion.error
+        return picture, replace(made, flicker=state.flicker.plus(*errors))
 
     def _alone(self, now: Pixels, state: State, progress: Listener | None) -> tuple[Picture, State]:
         """The first frame of a scene."""
@@ -116,8 +117,8 @@ def steadied(painted: Floats, last: Floats, motion: Motion, steady: float) -> Fl
     share = (steady * motion.trust * _alike(change))[..., None]
     mixed = painted + share * change
     detail, wanted = _detail(mixed), _detail(painted)
-    gain = float(np.clip(_KEPT * wanted.std() / max(float(detail.std()), 1e-6), 1, _MOST))
-    result: Floats = np.clip(mixed + (gain - 1) * detail, 0, 1, dtype=np.float32)
+    gain = float(np.clip(_KEPT * _deviation(wanted) / max(_deviation(detail), 1e-6), 1, _MOST))
+    result: Floats = np.clip(mixed + np.float32(gain - 1) * detail, 0, 1, dtype=np.float32)
     return result
 
 
@@ -127,8 +128,8 @@ def _alike(change: Floats) -> Floats:
     """
     import cv2
 
-    squared = np.square(cv2.blur(change, (_NEAR, _NEAR))).mean(2)
-    found: Floats = 1 / (1 + np.square(squared / _OTHER**2))
+    squared = mean_square(cv2.blur(change, (_NEAR, _NEAR)))
+    found: Floats = 1 / (1 + np.square(squared * np.float32(1 / _OTHER**2)))
     return found
 
 
@@ -139,21 +140,15 @@ def _detail(picture: Floats) -> Floats:
     return found
 
 
-def _measured(before: tuple[Pixels, State], motion: Motion, now: Pixels, state: State) -> Flicker:
-    """The sums with this pair of frames."""
-    from atelier.metrics.video import warping_error
+def _deviation(picture: Floats) -> float:
+    """The root mean square of detail, whose mean is 0."""
+    import cv2
 
-    flow, seen = motion.tensors
-    pairs = ((before[1].result, state.result), (before[0], now))
-    errors = [warping_error([_tensor(one) for one in pair], [flow], [seen]) for pair in pairs]
-    return state.flicker.plus(*errors)
-
-
-def _tensor(pixels: Pixels) -> torch.Tensor:
-    import torch
-
-    return torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+    return float(cv2.norm(picture.reshape(len(picture), -1)) / picture.size**0.5)
 
 
 def _integers(pixels: Floats) -> Pixels:
-    return np.rint(pixels.clip(0, 1) * np.float32(255)).astype(np.uint8)
+    import cv2
+
+    found: Pixels = cv2.convertScaleAbs(pixels.clip(0, 1), alpha=255)  # rounds, as rint does
+    return found
