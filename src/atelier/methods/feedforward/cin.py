@@ -122,15 +122,15 @@ class Cin(Method):
 
     # the transfer
 
-    @torch.inference_mode()
     def prepare(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Painter:
         dtype = context.dtype if knobs.half else torch.float32
         network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, dtype)
-        if knobs.style_name or knobs.numbers or not styles.pictures:
-            shares = _chosen(knobs, network)
-        else:
-            shares = _by_look(styles, knobs, network)
-        shares = shares.to(context.device)
+        with torch.inference_mode():
+            if knobs.style_name or knobs.numbers or not styles.pictures:
+                shares = _chosen(knobs, network)
+            else:
+                shares = _by_look(styles, knobs, network)
+            shares = shares.to(context.device)
 
         @torch.inference_mode()
         def paint(frame: Frame) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -270,6 +271,21 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
         inputs.knob_form(method, how.quality, {**values, **files}), parts.sentence(told),
         inputs.about(method, how.quality), (method, how.quality),
     ]  # fmt: skip
+
+
+def taken_over(studio: Studio, start: str) -> tuple[Any, Any]:
+    """(photo, shelf) as chosen on the start page, which sends {photo: ID, styles: [{id, weight}]} as JSON."""
+    if not start:
+        return gr.skip(), gr.skip()
+    try:
+        sent = json.loads(start)
+        photo = inputs.shown(studio, str(sent["photo"])) if sent["photo"] else gr.skip()
+        styles = [
+            {"id": _kept(studio, str(one["id"])), "weight": float(one["weight"])} for one in sent["styles"]
+        ]
+    except (AtelierError, ValueError, LookupError, TypeError):  # an address that was not made by that page
+        return gr.skip(), gr.skip()
+    return photo, inputs.shelf(studio, styles)
 
 
 def _names(studio: Studio, ids: Any) -> str:

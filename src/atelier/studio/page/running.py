@@ -105,7 +105,7 @@ def downloads(studio: Studio, id: str) -> str:
     return parts.links([(one["label"], one["url"], one["name"]) for one in made_links(studio, id)])
 
 
-def thumbnail(id: str, side: int = 256) -> str:
+def thumbnail(id: str, side: int = 160) -> str:
     """The address of a small JPEG of any picture."""
     return f"/api/pictures/{id}/thumbnail?side={side}"
 
