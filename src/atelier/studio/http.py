@@ -347,6 +347,19 @@ def _lists(app: FastAPI, studio: Studio, page: Page | None) -> None:
             photos=[schema.Style(**vars(one)) for one in pictures.photos()],
         )
 
+    @app.get("/api/data/{id}/thumbnail", tags=["lists"], responses=schema.JPEG, response_class=Response)
+    def data(id: str, name: str = Query(max_length=200)) -> Response:
+        """A small JPEG of a picture to train on."""
+        return Response(studio.trainings.data.thumbnail(id, name), media_type="image/jpeg")
+
+    @app.get("/api/networks/{name}", tags=["lists"], responses=schema.FILE, response_class=Response)
+    def network(name: str) -> Response:
+        """A network that was made here, by training, merging or extracting (safetensors)."""
+        made = studio.weights.made()
+        if name not in made:
+            raise NotHereError(f"there is no network '{name[:40]}' that was made here")
+        return FileResponse(made[name], media_type="application/octet-stream", filename=name)
+
     @app.get("/api/health", tags=["lists"])
     def health() -> schema.Health:
         """That the server is alive, its version, whether its page is there, and how much is waiting."""

@@ -33,7 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 ASSETS = Path(__file__).parent / "assets"
-_SCRIPTS = ("base", "form", "pickers", "viewer", "mask", "place")
+_SCRIPTS = ("base", "form", "pickers", "viewer", "mask", "place", "dataset")
 _FIRST = ("base", "pickers", "viewer", "start")
 
 _log = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Harmonise", id="harmonise"):
                 harmonise.tab(studio)
             with gr.Tab("Train", id="train") as tab:
-                train.tab(studio, page, tab)
+                train.tab(studio, page, tabs, tab, target)
         page.load(lambda: inputs.sweep(studio), None, None, show_progress="hidden")
 
         def taken(request: gr.Request) -> Any:
