@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,12 @@ def serving(studio: Studio, **options: Any) -> Iterator[Client]:
             server.should_exit = True
             thread.join(10)
             studio.close()
+
+
+@pytest.fixture
+def server() -> Callable[..., contextlib.AbstractContextManager[Client]]:
+    """Serves a studio: `with server(studio, page=...) as client`."""
+    return contextlib.contextmanager(serving)
 
 
 @pytest.fixture

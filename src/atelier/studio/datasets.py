@@ -7,13 +7,23 @@ import re
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atelier.core.atomic import atomic
 from atelier.core.errors import UsageError
 from atelier.studio.limits import Limits, NotHereError, display_name, own_folder, read_picture
 
+if TYPE_CHECKING:
+    from atelier.training.buckets import Buckets
+    from atelier.training.captions import Change, Edit
+    from atelier.training.report import Report
+
+#: Is told how many pictures of how many are done.
+Seen = Callable[[int, int], object]
 _ID = re.compile(r"[0-9a-f]{16}")
 _FACTS = "set.json"
 
@@ -47,8 +57,7 @@ class Datasets:
         id = secrets.token_hex(8)
         made = Set(id, display_name(name or "pictures"), time.time(), 0)
         own_folder(self.folder / id)
-        with atomic(self.folder / id / _FACTS) as beside:
-            beside.write_text(json.dumps({"name": made.name, "created": made.created}), encoding="utf-8")
+        self._tell(made)
         return made
 
     def all(self) -> list[Set]:
@@ -74,10 +83,21 @@ class Datasets:
         return [Item(path.name, _caption(path)) for path in files]
 
     def add(self, id: str, data: bytes, name: str, caption: str = "") -> Item:
-        """Add a picture; the same name again gets a number. Raises what `read_picture` raises."""
+        """Add a picture; the same name again gets a number. Raises what `read_picture` raises.
+
+        Files that trainers of LoRA do not read (TIFF, HEIC) become PNG.
+        """
+        from atelier.images.encode import encode
+        from atelier.training.captions import PICTURES
+
         folder, shown = self.path(id), display_name(name)
-        read_picture(data, shown, self.limits)
+        picture = read_picture(data, shown, self.limits)
         target = _free(folder, shown)
+        if target.suffix not in PICTURES:
+            data, target = (
+                encode(replace(picture, recipe=None), ".png", bits=8, quality=95),
+                target.with_suffix(".png"),
+            )
         with atomic(target) as beside:
             beside.write_bytes(data)
         if caption:
@@ -107,10 +127,57 @@ class Datasets:
         """Delete a set. Raises NotHereError."""
         shutil.rmtree(self.path(id))
 
+    def thumbnail(self, id: str, name: str, side: int = 256) -> bytes:
+        """A small JPEG of a picture. Raises NotHereError."""
+        path = self._file(id, name)
+        return _small(path, path.stat().st_mtime_ns, side, self.limits)
+
+    # what trainers of LoRA need
+
+    def report(self, id: str, buckets: Buckets, seen: Seen = lambda done, total: None) -> Report:
+        """What is to be known before a training: buckets, tags, doubles, blur. Raises InputError."""
+        from atelier.training import report
+
+        return report.of(self.path(id), buckets, seen)
+
+    def edit(self, id: str, change: Edit, *, dry: bool = False) -> list[Change]:
+        """Change captions in bulk, or tell what would change. Raises UsageError and TrainingError."""
+        from atelier.training import captions
+
+        found = captions.changes(self.path(id), change)
+        if not dry:
+            captions.write(found)
+        return found
+
+    def cropped(self, id: str, buckets: Buckets, seen: Seen = lambda done, total: None) -> Set:
+        """A new set with the pictures in the sizes of their buckets. Raises TrainingError."""
+        from atelier.training.buckets import prepare
+
+        source = self.path(id)
+        name = json.loads((source / _FACTS).read_text(encoding="utf-8"))["name"]
+        made = Set(secrets.token_hex(8), display_name(f"{name} cropped"), time.time(), len(self.items(id)))
+        for done, _ in enumerate(prepare(source, self.folder / made.id, buckets), 1):
+            seen(done, made.count)
+        self._tell(made)
+        return made
+
+    def _tell(self, made: Set) -> None:
+        with atomic(self.folder / made.id / _FACTS) as beside:
+            beside.write_text(json.dumps({"name": made.name, "created": made.created}), encoding="utf-8")
+
     def _file(self, id: str, name: str) -> Path:
         if name not in {one.name for one in self.items(id)}:
             raise NotHereError(f"the set has no picture '{str(name)[:40]}'")
         return self.path(id) / name
+
+
+@lru_cache(maxsize=512)
+def _small(path: Path, changed: int, side: int, limits: Limits) -> bytes:
+    """A small JPEG of a file; `changed` makes it anew when the file changes."""
+    from atelier.studio.pictures import jpeg
+
+    picture = read_picture(path.read_bytes(), path.name, limits)
+    return jpeg(picture.resized(side) if max(picture.size) > side else picture)
 
 
 def _caption(path: Path) -> str:

@@ -9,10 +9,11 @@ own (`status_of`). Requests pass `guard.Guard` first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
 from fastapi import FastAPI, Query, Request
@@ -39,6 +40,18 @@ T = TypeVar("T")
 _CUT = (400, 408, 413, 415)
 
 
+class Page(Protocol):
+    """An ASGI application for every address that is not of the interface."""
+
+    state: Literal["opening", "ready", "failed"]
+
+    def lifespan(self, app: FastAPI) -> contextlib.AbstractAsyncContextManager[None]:
+        """What goes on beside the server, from its start to its end."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+
+
 class Answer(JSONResponse):
     """JSON in ASCII, because names and words may hold what UTF-8 cannot."""
 
@@ -47,8 +60,13 @@ class Answer(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def application(studio: Studio, *, token: str = "", host: str = "127.0.0.1") -> FastAPI:
-    """The interface of `studio`. With a `token`, every request needs it; `host` is where it listens."""
+def application(
+    studio: Studio, *, token: str = "", host: str = "127.0.0.1", page: Page | None = None
+) -> FastAPI:
+    """The interface of `studio`, and its `page` at every other address.
+
+    With a `token`, every request needs it; `host` is where the server listens.
+    """
     app = FastAPI(
         title="atelier studio",
         version=__version__,
@@ -58,13 +76,16 @@ def application(studio: Studio, *, token: str = "", host: str = "127.0.0.1") -> 
         redoc_url=None,
         default_response_class=Answer,
         responses=schema.ERRORS,
+        lifespan=page.lifespan if page else None,
     )
     app.add_middleware(Guard, limits=studio.limits, token=token, host=host)
     _explain_errors(app)
     _painting(app, studio)
     _jobs(app, studio)
     _gallery(app, studio)
-    _lists(app, studio)
+    _lists(app, studio, page)
+    if page is not None:
+        app.mount("/", page)
     return app
 
 
@@ -150,7 +171,8 @@ def _painting(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/pictures/{id}/thumbnail", tags=["paint"], responses=schema.JPEG, response_class=Response)
     def thumbnail(id: str, side: int = Query(256, ge=16, le=2048)) -> Response:
         """A small JPEG of a picture, an example or a style of the shelf, at most `side` pixels long."""
-        return Response(studio.pictures.thumbnail(id, side), media_type="image/jpeg")
+        kept = {"Cache-Control": "private, max-age=86400"}  # an id never stands for another picture
+        return Response(studio.pictures.thumbnail(id, side), media_type="image/jpeg", headers=kept)
 
 
 async def _finished(job: Any, seconds: float, request: Request) -> None:
@@ -310,7 +332,7 @@ def _gallery(app: FastAPI, studio: Studio) -> None:
         gallery.delete(id)
 
 
-def _lists(app: FastAPI, studio: Studio) -> None:
+def _lists(app: FastAPI, studio: Studio, page: Page | None) -> None:
     @app.get("/api/methods", tags=["lists"])
     def methods() -> dict[str, Any]:
         """Every method with the JSON schema of its knobs, the controls, and the methods of the qualities."""
@@ -325,8 +347,26 @@ def _lists(app: FastAPI, studio: Studio) -> None:
             photos=[schema.Style(**vars(one)) for one in pictures.photos()],
         )
 
+    @app.get("/api/data/{id}/thumbnail", tags=["lists"], responses=schema.JPEG, response_class=Response)
+    def data(id: str, name: str = Query(max_length=200)) -> Response:
+        """A small JPEG of a picture to train on."""
+        return Response(studio.trainings.data.thumbnail(id, name), media_type="image/jpeg")
+
+    @app.get("/api/networks/{name}", tags=["lists"], responses=schema.FILE, response_class=Response)
+    def network(name: str) -> Response:
+        """A network that was made here, by training, merging or extracting (safetensors)."""
+        made = studio.weights.made()
+        if name not in made:
+            raise NotHereError(f"there is no network '{name[:40]}' that was made here")
+        return FileResponse(made[name], media_type="application/octet-stream", filename=name)
+
     @app.get("/api/health", tags=["lists"])
     def health() -> schema.Health:
-        """That the server is alive, its version, and how much is waiting."""
+        """That the server is alive, its version, whether its page is there, and how much is waiting."""
         waiting = sum(one.state == "waiting" for one in studio.queue.all())
-        return schema.Health(version=__version__, waiting=waiting, weights=studio.weights.names())
+        return schema.Health(
+            version=__version__,
+            page=page.state if page else "none",
+            waiting=waiting,
+            weights=studio.weights.names(),
+        )

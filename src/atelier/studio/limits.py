@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,21 +152,25 @@ def read_array(data: bytes, name: str) -> npt.NDArray[np.generic]:
 class WeightsFolder:
     """The folder of the user's own weights, named when the studio starts. Only safetensors files count.
 
-    Requests name its files without a path. Links that lead out of the folder are not followed.
+    Requests name its files without a path. Links that lead out of the folder are not followed. `made` tells
+    the files that the studio has made itself, by the names that requests use.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, made: Callable[[], Mapping[str, Path]] = dict) -> None:
         if folder is not None and not folder.is_dir():
             raise WeightsError(f"the folder of weights '{folder}' does not exist: create it, or leave it out")
-        self.folder = folder
+        self.folder, self.made = folder, made
+
+    def files(self) -> dict[str, Path]:
+        """The files by name: those of the folder in alphabetical order, then those that were made here."""
+        root = self.folder.resolve() if self.folder else None
+        files = sorted(self.folder.glob("*.safetensors")) if self.folder else []
+        mine = {path.name: path for path in files if path.resolve().parent == root and path.is_file()}
+        return {**self.made(), **mine}
 
     def names(self) -> list[str]:
-        """The names of the files, in alphabetical order."""
-        if self.folder is None:
-            return []
-        root = self.folder.resolve()
-        files = (path for path in self.folder.glob("*.safetensors") if path.resolve().parent == root)
-        return sorted(path.name for path in files if path.is_file())
+        """The names of the files."""
+        return list(self.files())
 
     def settle(self, knob: str, value: Any, words: Iterable[str] = ()) -> Any:
         """The value of a knob for weights: a record's name as it is, a file's name as its path.
@@ -177,9 +181,10 @@ class WeightsFolder:
 
         if value == "" or value in words:
             return value
-        if isinstance(value, str) and self.folder is not None and value in self.names():
-            return str(self.folder / value)
-        known = [*words, *(one.name for one in records.records()), *self.names()]
+        files = self.files()
+        if isinstance(value, str) and value in files:
+            return str(files[value])
+        known = [*words, *(one.name for one in records.records()), *files]
         if isinstance(value, str) and value in known:
             return value
         if isinstance(value, str) and value.lower().endswith((".pth", ".pt", ".ckpt", ".bin", ".pkl")):

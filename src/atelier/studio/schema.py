@@ -105,6 +105,9 @@ class Health(BaseModel):
     """The state of the server."""
 
     version: str
+    page: Literal["none", "opening", "ready", "failed"] = Field(
+        description="Whether the full page is there; it takes some seconds after the start."
+    )
     waiting: int
     weights: list[str] = Field(description="Files of the weights folder, for knobs that take weights.")
 

@@ -31,6 +31,7 @@ from atelier.studio.gallery import Gallery
 from atelier.studio.jobs import Job, Made, Queue, as_error
 from atelier.studio.limits import Limits, WeightsFolder, display_name, own_folder
 from atelier.studio.pictures import Pictures, Source
+from atelier.studio.presets import Presets
 from atelier.studio.requests import Inputs, Order, Settings, order
 from atelier.studio.training import Trainings
 
@@ -53,7 +54,7 @@ class Studio:
     def __init__(
         self, folder: str | Path, *, weights: str | Path | None = None, limits: Limits | None = None
     ) -> None:
-        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute())
+        self.weights = WeightsFolder(None if weights is None else Path(weights).absolute(), self._networks)
         self.folder = own_folder(Path(folder).absolute())
         self._lock = _locked(self.folder)
         self.limits = limits or Limits()
@@ -61,6 +62,8 @@ class Studio:
         self.gallery = Gallery(own_folder(self.folder / "gallery"))
         self.pictures = Pictures(self.folder, self.limits, self._result)
         self.queue = Queue(self.limits)
+        self.presets = Presets(own_folder(self.folder / "presets"))
+        self.networks = own_folder(self.folder / "networks")
         self.trainings = Trainings(self.folder, self.pictures, self.weights)
         self._prepared = Prepared(self.limits.prepared)
 
@@ -223,6 +226,11 @@ class Studio:
                 )
             knobs = stylizer.setup.knobs
             return picture, {name: extension(str(getattr(knobs, name))) for name in picture.artifacts}
+
+    def _networks(self) -> dict[str, Path]:
+        """The networks that were made here, by the names that requests use."""
+        merged = {path.name: path for path in sorted(self.networks.glob("*.safetensors"))}
+        return {**merged, **self.trainings.networks()}
 
     def _result(self, id: str) -> bytes:
         return self.gallery.file(id, "tif")

@@ -19,6 +19,8 @@ from atelier.studio.service import Studio
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from atelier.studio.http import Page
+
 
 def token_for(host: str, token: str | None) -> str:
     """The token that requests need: the one given, a new one where others can reach the server, or none.
@@ -44,10 +46,10 @@ def serve(
     port: int = 7860,
     weights: Path | None = None,
     token: str | None = None,
-    mount: Callable[[FastAPI, Studio], FastAPI] | None = None,
+    page: Callable[[Studio], Page] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[str]:
-    """Serve a studio until Ctrl-C, with the page that `mount` adds; yields what to say.
+    """Serve a studio until Ctrl-C, with the `page` that is made for it; yields what to say.
 
     Raises ResourceError where the extra `studio` is not installed, and OutputError for an address or a port
     that cannot be used, or a folder that another studio uses.
@@ -61,10 +63,10 @@ def serve(
     with bound(host, port) as listening:
         studio = Studio(folder, weights=weights, limits=limits)
         try:
-            app = application(studio, token=word, host=host)
-            if mount is not None:
-                app = mount(app, studio)
-            studio.warm(after=1.0)
+            opening = page(studio) if page else None
+            app = application(studio, token=word, host=host, page=opening)
+            if opening is None:
+                studio.warm(after=1.0)
             yield from _welcome(studio, host, listening.getsockname()[1], given=token, word=word)
             _run(app, studio, listening)
         except KeyboardInterrupt:  # uvicorn raises it again after it has closed

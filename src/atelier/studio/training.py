@@ -371,6 +371,15 @@ class Trainings:
         with self._lock:
             return self._runs.get(id)
 
+    def networks(self, method: str = "") -> dict[str, Path]:
+        """The networks of finished trainings, of one method or of all, by names for knobs; newest first."""
+        runs = [run for run in self.all() if method in ("", run.method)]
+        return {self.name_of(run): run.result for run in runs if run.result and self.name_of(run)}
+
+    def name_of(self, run: TrainingJob) -> str:
+        """The name of a training's network for knobs; empty while it is not finished."""
+        return f"{run.name}-{run.id[-4:]}.safetensors" if run.result and run.finished else ""
+
     def delete(self, id: str) -> None:
         """Delete a training that has ended, with everything in its folder. Raises TrainingError."""
         run = self.find(id)

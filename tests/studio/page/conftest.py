@@ -183,6 +183,22 @@ class Hand:
 
 
 @pytest.fixture
+def just_started(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The page of a studio of its own, opened in the moment in which the studio answers."""
+    running = start(tmp_path / "fresh")
+    context, watch = browser.new_context(), Watch(running.url)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    watch.attach(page)
+    page.goto(running.url)
+    yield page
+    context.close()
+    running.end()
+    assert not watch.complaints
+    assert not watch.strangers
+
+
+@pytest.fixture
 def opened(served: Served, browser: Any) -> Iterator[Callable[..., Hand]]:
     """Opens the page in a window of its own: `opened(width=390, color_scheme="dark")`."""
     contexts, watch = [], Watch(served.url)

@@ -22,14 +22,16 @@ def studio(
     ] = True,
 ) -> None:
     from atelier.apps.show import say
-    from atelier.core.extras import require
+    from atelier.core.errors import ResourceError
+    from atelier.core.extras import is_installed
+    from atelier.studio.page.opening import Opening
     from atelier.studio.serving import serve
 
-    mount = None
-    if page:
-        require("gradio", "studio", "the studio's page")
-        mount = require("atelier.studio.page", "studio", "the studio's page").mount
-    for line in serve(folder or _usual(), host=host, port=port, weights=weights, token=token, mount=mount):
+    if page and not is_installed("gradio"):
+        missing = "the studio's page needs the package gradio, which is not installed"
+        raise ResourceError(f"{missing}: pip install 'atelier[studio]'")
+    made = Opening if page else None
+    for line in serve(folder or _usual(), host=host, port=port, weights=weights, token=token, page=made):
         say(line)
 
 

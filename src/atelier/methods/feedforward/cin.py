@@ -127,7 +127,6 @@ class Cin(Method):
 
     # the transfer
 
-    @torch.inference_mode()
     def prepare(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Painter:
         dtype = context.dtype if knobs.half else torch.float32
         network = _network(knobs.weights, weights.fingerprint(knobs.weights), context.device, dtype)

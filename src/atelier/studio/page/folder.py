@@ -30,7 +30,7 @@ def tab(studio: Studio) -> None:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "folder-form", inputs.main_form())
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs, *_ = paint.method_part("folder", form)
+                method, knobs, *_ = paint.method_part(studio, "folder", form)
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint all", variant="primary", elem_id="folder-go")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Controls in the order in which artists use them; the others are left to the command line.
 MAIN = ("strength", "colour", "style_scale", "size", "seed")
 MORE = ("finish", "feather")
+#: Knobs that take what `atelier train METHOD` writes.
+_TRAINED = ("weights", "decoder", "decoders")
 #: Seconds after which an upload may be removed.
 _STALE = 6 * 3600.0
 
@@ -174,20 +176,23 @@ def quality_field(options: Sequence[str]) -> dict[str, Any]:
 
 
 def knob_form(
-    method: str, quality: str, values: Mapping[str, Any] | None = None, *, words: bool = False
+    studio: Studio, method: str, quality: str, values: Mapping[str, Any] | None = None, *, words: bool = False
 ) -> dict[str, Any]:
     """The form of the remaining controls and the method's knobs, with the defaults of the quality."""
     kind = kind_of(method, quality, words=words)
     usual = kind.qualities.get(quality, {})
     made = [
         *controls.fields(Controls, only=MORE),
-        *controls.fields(kind.Knobs, usual, choices=_known_weights(kind)),
+        *controls.fields(kind.Knobs, usual, choices=_known_weights(studio, kind)),
     ]
+    for field in made:
+        if field["name"] == trained_knob(kind):
+            field["offers"] = list(studio.trainings.networks(kind.name))
     return form_of(made, values or {})
 
 
-def _known_weights(kind: type[Method]) -> dict[str, list[str]]:
-    """The published and bundled weights that a knob may name: those of the same kind as its default."""
+def _known_weights(studio: Studio, kind: type[Method]) -> dict[str, list[str]]:
+    """What a knob for weights may name: records of the kind of its default, and the user's own files."""
     from atelier.core import knobs as knob_rules
     from atelier.store import records
 
@@ -196,8 +201,14 @@ def _known_weights(kind: type[Method]) -> dict[str, list[str]]:
     for knob, holds in knob_rules.files_of(kind.Knobs).items():
         stem = str(kind.Knobs.model_fields[knob].get_default()).partition(".")[0].partition("_")[0]
         if holds == "weights":
-            found[knob] = [name for name in names if stem and name.startswith(stem)]
+            known = [name for name in names if stem and name.startswith(stem)]
+            found[knob] = [*known, *studio.weights.names()]
     return found
+
+
+def trained_knob(kind: type[Method]) -> str:
+    """The knob that takes what `atelier train` writes for a method; empty where there is none."""
+    return next((name for name in _TRAINED if kind.Training and name in kind.Knobs.model_fields), "")
 
 
 def about(method: str, quality: str, *, words: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def tab(studio: Studio) -> Paint:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "paint-form", inputs.main_form())
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs, about, followed = method_part("paint", form)
+                method, knobs, about, followed = method_part(studio, "paint", form)
             with gr.Accordion("Same again", open=False, elem_classes="at-card"):
                 parts.title("", "Drop a picture that was made here: its receipt sets everything as it was.")
                 again = parts.part("photo", "paint-again", None, prompt="A picture with a receipt")
@@ -115,7 +116,7 @@ def tab(studio: Studio) -> Paint:
 
 
 def method_part(
-    name: str, form: gr.HTML, *, words: bool = False
+    studio: Studio, name: str, form: gr.HTML, *, words: bool = False
 ) -> tuple[gr.Dropdown, gr.HTML, gr.HTML, gr.State]:
     """The list of methods, and the knobs of the chosen one, a sentence on it, and what these follow.
 
@@ -130,7 +131,7 @@ def method_part(
     )
     first = "draft" if words else "good"  # words at a good quality take a minute
     about = parts.note(f"{name}-about", inputs.about("", first, words=words))
-    knobs = parts.part("form", f"{name}-knobs", inputs.knob_form("", first, words=words))
+    knobs = parts.part("form", f"{name}-knobs", inputs.knob_form(studio, "", first, words=words))
     state = gr.State(("", first))
 
     def follow(method: str, form: Mapping[str, Any], knobs: Mapping[str, Any], last: tuple[str, str]) -> Any:
@@ -142,7 +143,7 @@ def method_part(
         main = inputs.main_form(method, now, {**form.get("values", {}), "quality": now})
         return (
             inputs.about(method, now, words=words), main if method != last[0] else gr.skip(),
-            inputs.knob_form(method, now, knobs.get("values", {}), words=words), (method, now),
+            inputs.knob_form(studio, method, now, knobs.get("values", {}), words=words), (method, now),
         )  # fmt: skip
 
     gr.on(
@@ -267,8 +268,36 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     told = "Set as it was." if not gone else f"Set as it was, without: {', '.join(gone)}."
     return [
         photo, inputs.shelf(studio, chosen), method, inputs.main_form(method, how.quality, main),
-        inputs.knob_form(method, how.quality, {**values, **files}), parts.sentence(told),
+        inputs.knob_form(studio, method, how.quality, {**values, **files}), parts.sentence(told),
         inputs.about(method, how.quality), (method, how.quality),
+    ]  # fmt: skip
+
+
+def taken_over(studio: Studio, start: str) -> tuple[Any, Any]:
+    """(photo, shelf) as chosen on the start page, which sends {photo: ID, styles: [{id, weight}]} as JSON."""
+    if not start:
+        return gr.skip(), gr.skip()
+    try:
+        sent = json.loads(start)
+        photo = inputs.shown(studio, str(sent["photo"])) if sent["photo"] else gr.skip()
+        styles = [
+            {"id": _kept(studio, str(one["id"])), "weight": float(one["weight"])} for one in sent["styles"]
+        ]
+    except (AtelierError, ValueError, LookupError, TypeError):  # an address that was not made by that page
+        return gr.skip(), gr.skip()
+    return photo, inputs.shelf(studio, styles)
+
+
+def with_network(studio: Studio, method: str, network: str) -> list[Any]:
+    """Values for `Paint.all` that choose a method and a network that was trained for it."""
+    kind = inputs.kind_of(method, "good")
+    quality = "good" if "good" in kind.qualities else next(iter(kind.qualities), "good")
+    knob = inputs.trained_knob(kind)
+    values = {knob: network} if knob else {}
+    return [
+        gr.skip(), gr.skip(), method, inputs.main_form(method, quality),
+        inputs.knob_form(studio, method, quality, values), parts.sentence(f"{method} paints with {network}."),
+        inputs.about(method, quality), (method, quality),
     ]  # fmt: skip
 
 

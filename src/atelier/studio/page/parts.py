@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-
-ASSETS = Path(__file__).parent / "assets"
-_SCRIPTS = ("base", "form", "pickers", "viewer", "mask", "place")
-
-
-def scripts() -> str:
-    """The code of all components, for the head of the page."""
-    return "".join(
-        f"<script>{(ASSETS / f'{name}.js').read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
-    )
-
-
-def style_sheet() -> str:
-    """The page's style sheet."""
-    return (ASSETS / "studio.css").read_text(encoding="utf-8")
 
 
 def part(kind: str, elem_id: str, value: Any = None, **props: Any) -> gr.HTML:

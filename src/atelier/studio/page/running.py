@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def downloads(studio: Studio, id: str) -> str:
     return parts.links([(one["label"], one["url"], one["name"]) for one in made_links(studio, id)])
 
 
-def thumbnail(id: str, side: int = 256) -> str:
+def thumbnail(id: str, side: int = 160) -> str:
     """The address of a small JPEG of any picture."""
     return f"/api/pictures/{id}/thumbnail?side={side}"
 
@@ -133,6 +134,11 @@ def zipped(id: str) -> str:
 def network(id: str) -> str:
     """The address of a trained network."""
     return f"/api/jobs/{id}/network"
+
+
+def own_network(name: str) -> str:
+    """The address of a network that was made here."""
+    return f"/api/networks/{urllib.parse.quote(name)}"
 
 
 def facts_of(studio: Studio, id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -42,7 +42,14 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Harmonise", id="harmonise"):
                 harmonise.tab(studio)
             with gr.Tab("Train", id="train") as tab:
-                train.tab(studio, page, tab)
+                train.tab(studio, page, tabs, tab, target)
         page.load(lambda: inputs.sweep(studio), None, None, show_progress="hidden")
+
+        def taken(request: gr.Request) -> Any:
+            return paint.taken_over(studio, request.query_params.get("start", ""))
+
+        page.load(taken, None, [target.photo, target.shelf], show_progress="hidden").then(
+            None, None, None, js="() => { history.replaceState(null, '', location.pathname); }"
+        )
     page.queue(default_concurrency_limit=_HANDLERS, max_size=None, api_open=False)
     return page

@@ -11,7 +11,7 @@ import gradio as gr
 
 from atelier.core.errors import AtelierError, UsageError
 from atelier.methods import registry
-from atelier.studio.page import controls, estimate, inputs, parts, running
+from atelier.studio.page import controls, data, estimate, inputs, lora, paint, parts, running
 from atelier.training.settings import DATA, MethodSettings, settings_of
 
 if TYPE_CHECKING:
@@ -28,11 +28,23 @@ _LABELS = {
 _WIDTH, _HEIGHT, _EDGE = 720, 220, 44
 
 
-def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
-    """Build the tab."""
+def tab(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None:
+    """Build the tab; `target` is filled by "Use in Paint"."""
+    with gr.Tabs(elem_classes="at-inner"):
+        with gr.Tab("Runs", id="train-runs") as runs:
+            _runs_tab(studio, page, tabs, [tab, runs], target)
+        with gr.Tab("Pictures and captions", id="train-data"):
+            data.tab(studio)
+        with gr.Tab("LoRA files", id="train-lora") as files:
+            lora.tab(studio, files)
+
+
+def _runs_tab(
+    studio: Studio, page: gr.Blocks, tabs: gr.Tabs, shown_by: list[gr.Tab], target: paint.Paint
+) -> None:
     with gr.Row(elem_classes="at-work"):
         with gr.Column(elem_classes="at-rail"):
-            asked = _asked()
+            *asked, preset = _asked(studio)
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 name = gr.Textbox(
@@ -48,12 +60,36 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
                     word: gr.Button(word.capitalize(), elem_id=f"train-{word}", visible=False)
                     for word in ("pause", "resume", "stop", "delete")
                 }
+                use = gr.Button("Use in Paint", variant="primary", elem_id="train-use", visible=False)
             curve = parts.note("train-curve")
             sample = parts.note("train-sample")
             output = parts.note("train-output")
-    clock = gr.Timer(2)
-    seen = gr.State(None)
-    shown = [status, *buttons.values(), curve, sample, output, seen]
+    shown = [status, *buttons.values(), use, curve, sample, output, gr.State(None)]
+
+    def started(method: str, sources: Any, main: Any, rest: Any, name: str) -> Any:
+        return begun(studio, method, sources, main, rest, name)
+
+    def measured(method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
+        yield from told(studio, method, sources, main, rest)
+
+    measure.click(measured, asked, note, show_progress="hidden")
+    begin = go.click(started, [*asked, name], [note, run, asked[1]], show_progress="hidden")
+    begin.then(lambda one: shown_run(studio, one), run, shown, show_progress="hidden")
+    use.click(lambda one: used(studio, one), run, [tabs, *target.all], show_progress="hidden")
+    shown_by[0].select(
+        lambda method: gr.Dropdown(choices=studio.presets.names(method)), asked[0], preset,
+        show_progress="hidden",
+    )  # fmt: skip
+    shown_by[1].select(
+        lambda method, now: source_form(studio, method, now), asked[:2], asked[1], show_progress="hidden"
+    )
+    _follow(studio, run, shown, note, buttons, [page.load, *(one.select for one in shown_by)])
+
+
+def _follow(
+    studio: Studio, run: gr.Dropdown, shown: list[Any], note: gr.HTML, buttons: Any, events: list[Any]
+) -> None:
+    """Show the chosen run, and what happens to it; `events` bring the list of runs up to date."""
 
     def listed(id: str | None) -> Any:
         return _runs(studio, id)
@@ -67,27 +103,17 @@ def tab(studio: Studio, page: gr.Blocks, tab: gr.Tab) -> None:
             return [gr.skip()] * len(shown)
         return shown_run(studio, id)
 
-    def started(method: str, sources: Any, main: Any, rest: Any, name: str) -> Any:
-        return begun(studio, method, sources, main, rest, name)
-
-    def measured(method: str, sources: Any, main: Any, rest: Any) -> Iterator[str]:
-        yield from told(studio, method, sources, main, rest)
-
-    measure.click(measured, asked, note, show_progress="hidden")
-    go.click(started, [*asked, name], [note, run, asked[1]], show_progress="hidden").then(
-        view, run, shown, show_progress="hidden"
-    )
-    for event in (page.load, tab.select):
+    for event in events:
         event(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
     run.input(view, run, shown, show_progress="hidden")
-    clock.tick(ticked, [run, seen], shown, show_progress="hidden")
+    gr.Timer(2).tick(ticked, [run, shown[-1]], shown, show_progress="hidden")
     for word, button in buttons.items():
         done = button.click(_asking(studio, word), run, note, show_progress="hidden")
         done.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
 
 
-def _asked() -> list[gr.components.Component]:
-    """The cards that say what is trained: method, pictures, the first settings, all others."""
+def _asked(studio: Studio) -> list[gr.components.Component]:
+    """The cards that say what is trained: method, pictures, first settings, all others, and presets."""
     first = inputs.method_choices(trained=True)[0][1]
     with gr.Column(elem_classes="at-card"):
         parts.title("What to train")
@@ -96,16 +122,70 @@ def _asked() -> list[gr.components.Component]:
         )
         about = parts.note("train-about", _about(first))
     with gr.Column(elem_classes="at-card"):
-        sources = parts.part("form", "train-sources", source_form(first))
+        sources = parts.part("form", "train-sources", source_form(studio, first))
     with gr.Column(elem_classes="at-card"):
         main = parts.part("form", "train-main", setting_form(first, first=True))
     with gr.Accordion("All settings", open=False, elem_classes="at-card"):
         rest = parts.part("form", "train-rest", setting_form(first, first=False))
+    with gr.Accordion("Presets", open=False, elem_classes="at-card"):
+        preset = _presets(studio, method, main, rest)
     method.change(
-        lambda name: (_about(name), source_form(name), *both_forms(name)),
-        method, [about, sources, main, rest], show_progress="hidden",
+        lambda name: (
+            _about(name), source_form(studio, name), *both_forms(name), _preset_list(studio, name, None)
+        ),
+        method, [about, sources, main, rest, preset], show_progress="hidden",
     )  # fmt: skip
-    return [method, sources, main, rest]
+    return [method, sources, main, rest, preset]
+
+
+def _presets(studio: Studio, method: gr.Dropdown, main: gr.HTML, rest: gr.HTML) -> gr.Dropdown:
+    """Settings under a name: chosen, saved, deleted."""
+    preset = gr.Dropdown([], value=None, show_label=False, elem_id="train-preset")
+    name = gr.Textbox(
+        placeholder="Name of a preset", show_label=False, container=False, elem_id="train-preset-name"
+    )
+    with gr.Row(elem_classes="at-do"):
+        save = gr.Button("Save", elem_id="train-preset-save")
+        delete = gr.Button("Delete", elem_id="train-preset-delete")
+    note = parts.note("train-preset-note")
+
+    def chosen(method: str, name: str | None) -> Any:
+        try:
+            return *both_forms(method, studio.presets.load(method, name or "")), ""
+        except AtelierError as error:
+            return gr.skip(), gr.skip(), parts.error(str(error)) if name else ""
+
+    def saved(method: str, name: str, main: Any, rest: Any) -> Any:
+        try:
+            kept = studio.presets.save(method, name, {**main.get("values", {}), **rest.get("values", {})})
+        except AtelierError as error:
+            return gr.skip(), gr.skip(), parts.error(str(error))
+        return _preset_list(studio, method, kept), "", parts.sentence(f"Saved: {kept}.")
+
+    def deleted(method: str, name: str | None) -> Any:
+        try:
+            studio.presets.delete(method, name or "")
+        except AtelierError as error:
+            return gr.skip(), parts.error(str(error))
+        return _preset_list(studio, method, None), ""
+
+    preset.input(chosen, [method, preset], [main, rest, note], show_progress="hidden")
+    save.click(saved, [method, name, main, rest], [preset, name, note], show_progress="hidden")
+    delete.click(deleted, [method, preset], [preset, note], show_progress="hidden")
+    return preset
+
+
+def _preset_list(studio: Studio, method: str, name: str | None) -> Any:
+    return gr.Dropdown(choices=studio.presets.names(method), value=name)
+
+
+def used(studio: Studio, id: str | None) -> list[Any]:
+    """(tabs, paint) with the network of a run chosen in Paint."""
+    job = studio.trainings.find(id or "")
+    network = studio.trainings.name_of(job) if job else ""
+    if job is None or not network:
+        return [gr.skip(), *paint.UNCHANGED]
+    return [gr.Tabs(selected="paint"), *paint.with_network(studio, job.method, network)]
 
 
 def _about(name: str) -> str:
@@ -132,18 +212,23 @@ def _sources(method: str) -> list[str]:
     ]  # fmt: skip
 
 
-def source_form(method: str) -> dict[str, Any]:
-    """The form for the pictures to train on."""
+def source_form(studio: Studio, method: str, now: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The form for the pictures to train on, which may be a set; `now` is the form with what it holds."""
     kind, names = registry.find(method), _sources(method)
     made = controls.fields(settings_of(kind), only=names)
     for field in made:
         name = field["name"]
         field |= {"kind": "named_sets" if name == "domain" else "pictures", "default": None}
         field["label"] = _LABELS.get(name, field["label"])
-        field["help"] = _help(name, captioned=kind.data == "captioned")
+        field["help"] = _help(name, captioned=kind.data in ("captioned", "bucketed"))
         if name == "style":
             field["most"] = 1
-    return {"fields": made, "values": {}}
+        elif name != "sheet":
+            field["sets"] = [
+                {"id": f"data:{one.id}", "name": one.name, "count": one.count}
+                for one in studio.trainings.data.all()
+            ]
+    return {"fields": made, "values": dict((now or {}).get("values", {}))}
 
 
 def _help(name: str, *, captioned: bool) -> str:
@@ -157,17 +242,18 @@ def _help(name: str, *, captioned: bool) -> str:
     return texts.get(name, "")
 
 
-def setting_form(method: str, *, first: bool) -> dict[str, Any]:
-    """The form of the settings that are shown first, or of the others."""
+def setting_form(method: str, *, first: bool, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The form of the settings that are shown first, or of the others, with those `values` of it."""
     declared = settings_of(registry.find(method))
     names = [name for name in declared.model_fields if name not in _sources(method)]
     chosen = [name for name in names if (name in _FIRST) is first]
-    return {"fields": controls.fields(declared, only=chosen), "values": {}}
+    kept = {name: value for name, value in (values or {}).items() if name in chosen}
+    return {"fields": controls.fields(declared, only=chosen), "values": kept}
 
 
-def both_forms(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def both_forms(method: str, values: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two forms of settings."""
-    return setting_form(method, first=True), setting_form(method, first=False)
+    return setting_form(method, first=True, values=values), setting_form(method, first=False, values=values)
 
 
 # starting
@@ -179,7 +265,9 @@ def settings(studio: Studio, method: str, sources: Any, main: Any, rest: Any) ->
     chosen = {**main.get("values", {}), **rest.get("values", {})}
     made = controls.values(declared, {name: value for name, value in chosen.items() if value is not None})
     for name, sent in sources.get("values", {}).items():
-        if name == "domain":
+        if isinstance(sent, Mapping):
+            made[name] = [str(sent["set"])]
+        elif name == "domain":
             made[name] = [
                 f"{one['name']}={_set(studio, one['name'], one['files'])}" for one in sent if one["files"]
             ]
@@ -237,7 +325,7 @@ def begun(studio: Studio, method: str, sources: Any, main: Any, rest: Any, name:
         job = studio.train(method, settings(studio, method, sources, main, rest), name=name or method)
     except AtelierError as error:
         return parts.error(str(error)), gr.skip(), gr.skip()
-    return parts.sentence(f"Started: {job.title}."), _runs(studio, job.id), source_form(method)
+    return parts.sentence(f"Started: {job.title}."), _runs(studio, job.id), source_form(studio, method)
 
 
 # looking at runs
@@ -258,7 +346,7 @@ def shown_run(studio: Studio, id: str | None) -> list[Any]:
     """Everything that is shown of a run."""
     job = studio.trainings.find(id or "")
     if job is None:
-        return [_none(), *[gr.Button(visible=False)] * 4, "", "", "", None]
+        return [_none(), *[gr.Button(visible=False)] * 5, "", "", "", None]
     can = {
         "pause": job.state in ("running", "waiting"),
         "resume": job.state in ("paused", "stopped", "failed"),
@@ -266,7 +354,8 @@ def shown_run(studio: Studio, id: str | None) -> list[Any]:
         "delete": job.finished or job.state == "paused",
     }
     return [
-        _status(job), *(gr.Button(visible=may) for may in can.values()), curve_of(job.curve()), _sample(job),
+        _status(job), *(gr.Button(visible=may) for may in can.values()),
+        gr.Button(visible=bool(studio.trainings.name_of(job))), curve_of(job.curve()), _sample(job),
         _said(job), [job.id, job.state, job.now.number],
     ]  # fmt: skip
 

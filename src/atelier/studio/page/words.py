@@ -39,7 +39,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
             with gr.Column(elem_classes="at-card"):
                 form = parts.part("form", "words-form", inputs.main_form("", "draft", {"quality": "draft"}))
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
-                method, knobs, *_ = paint.method_part("words", form, words=True)
+                method, knobs, *_ = paint.method_part(studio, "words", form, words=True)
         with gr.Column(elem_classes="at-main"):
             viewer = parts.part("viewer", "words-viewer", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):

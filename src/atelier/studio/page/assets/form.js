@@ -86,7 +86,9 @@
         type: "text", id, list: offers ? `${id}-list` : null, spellcheck: "false", autocomplete: "off",
         placeholder: field.several ? "values with commas between" : "", onchange: () => changed(box.value),
       });
-      return {body: el("div", {}, box, offers), set: (value) => { box.value = value ?? ""; }};
+      const chips = field.offers?.length ? el("div", {class: "at-chips"}, el("span", {class: "at-help"}, "Trained here"),
+        ...field.offers.map((one) => el("button", {type: "button", class: "at-chip", onclick: () => { box.value = one; changed(one); }}, one.replace(".safetensors", "")))) : null;
+      return {body: el("div", {}, ...[box, offers, chips].filter(Boolean)), set: (value) => { box.value = value ?? ""; }};
     },
     file: (field, id, upload, changed) => {
       const words = ["", ...(field.words || [])];
@@ -106,13 +108,17 @@
       const told = el("p", {class: "at-count", role: "status"});
       let kept = [];
       const tell = () => { told.textContent = kept.length ? `${kept.length} ${kept.length === 1 ? "file" : "files"}` : ""; };
+      const sets = field.sets?.length ? el("select", {"aria-label": `${field.label}, a set`, onchange: () => { kept = []; tell(); changed(sets.value ? {set: sets.value} : null); }},
+        el("option", {value: ""}, "or a set of pictures …"), ...field.sets.map((one) => el("option", {value: one.id}, `${one.name}, ${one.count} pictures`))) : null;
       const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt"}, async (files) => {
         const done = await uploaded(upload, files, (now, all) => { told.textContent = `Uploading ${now + 1} of ${all} …`; });
         kept = field.most === 1 ? done : [...kept, ...done];
         tell();
+        if (sets) sets.value = "";
         changed([...kept]);
       });
-      return {group: true, body: el("div", {}, area, told), set: (value) => { kept = Array.isArray(value) ? [...value] : []; tell(); }};
+      const set = (value) => { kept = Array.isArray(value) ? [...value] : []; if (sets) sets.value = value?.set || ""; tell(); };
+      return {group: true, body: el("div", {class: "at-pictures"}, ...[area, told, sets].filter(Boolean)), set};
     },
     named_sets: (field, id, upload, changed) => {
       const rows = el("div", {class: "at-form"});
