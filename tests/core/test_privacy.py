@@ -101,7 +101,7 @@ ACTIONS = {
         time.sleep(1)
     """,
     "ray": """
-        library.init(num_cpus=1, include_dashboard=True, log_to_driver=False)
+        library.init(num_cpus=1, log_to_driver=False)
         assert library.get(library.remote(lambda: 3).remote()) == 3
         time.sleep(3)
         library.shutdown()
