@@ -11,7 +11,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train,studio]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,train,studio,export]'
 	$(BIN)/pip install -q -c constraints.txt --no-deps lpips  # for the heads of LPIPS: the rest wants torchvision
 	touch $@
 

@@ -1,7 +1,7 @@
-"""Nodes for ComfyUI, generated from the registry: each method is a node, and its knobs are the node's widgets.
+"""Nodes for ComfyUI, generated from the registry: each method is a node, and its knobs are its widgets.
 
 ComfyUI's interface is a class with `INPUT_TYPES`, `RETURN_TYPES`, `FUNCTION` and `CATEGORY`. Its pictures are
-float tensors (B, H, W, C) in 0..1, and its masks (B, H, W). The folder integrations/comfyui is all that ComfyUI
+float tensors (B, H, W, C) in 0..1, and its masks (B, H, W). The folder integrations/comfyui is all that it
 needs besides this package.
 """
 

@@ -139,14 +139,14 @@ class TextureNet(nn.Module):
         A coarse scale takes the top left corner of its three.
         """
         height, width = photo.shape[-2:]
-        more = (0, (self.step - width % self.step) % self.step)
-        more += (0, (self.step - height % self.step) % self.step)
+        coarse = [(side + self.step - 1) // self.step for side in (height, width)]
+        more = (0, coarse[1] * self.step - width, 0, coarse[0] * self.step - height)
         whole = F.pad(photo, more, mode="replicate")
-        drawn = F.pad(noise, more, mode="circular")
-        sides = [(drawn.shape[-2] >> scale, drawn.shape[-1] >> scale) for scale in range(self.plan.scales)]
-        given = [
-            one[..., :tall, :wide] for one, (tall, wide) in zip(drawn.split(NOISE, 1), sides, strict=True)
-        ]
+        drawn = F.pad(noise, more, mode="replicate")
+        given = []
+        for scale, one in enumerate(drawn.split(NOISE, 1)):
+            tall, wide = (side * (self.step >> scale) for side in coarse)
+            given.append(one[..., :tall, :wide])
         made: Tensor = self(given, whole if self.plan.photo else None)
         return made[..., :height, :width]
 
