@@ -44,7 +44,9 @@ class Exported:
             "paper": f"{self.kind.paper.authors} {self.kind.paper.year}, {self.kind.paper.title}",
             "weights": "\n".join(f"{_shown(name)} sha256:{weights.fingerprint(name)}" for name in used),
             "licence": "\n".join(dict.fromkeys(_licence(name) for name in used)),
-            "knobs": self.knobs.model_dump_json(exclude=set(knob_rules.files_of(type(self.knobs)))),
+            "knobs": self.knobs.model_dump_json(
+                exclude={*knob_rules.files_of(type(self.knobs)), *self.kind.apart}
+            ),
             "styles": "\n".join(f"{Path(one.name).name} sha256:{one.sha256}" for one in self.styles),
             "smallest_side": str(self.portable.smallest),
             **{f"input.{one.name}": one.says for one in self.portable.inputs},

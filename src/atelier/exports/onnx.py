@@ -127,7 +127,8 @@ def _translated(portable: Portable) -> Any:
     # Odd sides of no round ratio: a size that the exporter would take for fixed shows.
     smallest = portable.smallest
     example = networks.examples(portable, 2 * smallest + 7, 2 * smallest + 22)
-    with _quiet(), torch.no_grad():
+    # With gradients on, layers that are rewritten for speed in torch keep their plain form.
+    with _quiet(), torch.enable_grad():
         program = torch.export.export(
             portable.module(),
             example,

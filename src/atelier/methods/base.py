@@ -233,6 +233,8 @@ class Method(Trainable):
     takes: ClassVar[Takes] = Takes()
     #: The values that newer knobs stand for in a receipt that was written before they existed.
     before: ClassVar[Mapping[str, Any]] = {}
+    #: Knobs that an exported network does not depend on: those of what comes before and after it.
+    apart: ClassVar[frozenset[str]] = frozenset({"half"})
     #: The extra that it needs (`pip install 'atelier[EXTRA]'`) and the packages to check for.
     extra: ClassVar[str] = ""
     packages: ClassVar[Sequence[str]] = ()

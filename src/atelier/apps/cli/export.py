@@ -97,7 +97,8 @@ def _flags(words: Sequence[str]) -> Flags:
     if named is None:
         rows = [(name, registry.find(name).summary()) for name in names]
         return Flags(sections=[("Methods", rows)])
-    return Flags(parameters(registry.find(named).Knobs, f"Knobs of {named}"))
+    kind = registry.find(named)
+    return Flags(parameters(kind.Knobs, f"Knobs of {named}", skip=kind.apart))
 
 
 COMMANDS = (

@@ -102,6 +102,7 @@ class Adain(Method):
     )
     native = frozenset({"styles", "strength"})
     takes = Takes(styles=frozenset({"picture", "text"}))
+    apart = frozenset({"recolour", "colours", "bands", "restore", "words", "half"})
     before = {"bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):

@@ -102,6 +102,7 @@ class Ghiasi(Method):
         "https://arxiv.org/abs/1705.06830",
     )
     native = frozenset({"styles", "strength"})
+    apart = frozenset({"restore", "half"})
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""

@@ -93,6 +93,7 @@ class MicroAst(Method):
         "https://arxiv.org/abs/2211.15313",
     )
     native = frozenset({"styles", "strength"})
+    apart = frozenset({"colours", "bands", "restore", "half"})
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""

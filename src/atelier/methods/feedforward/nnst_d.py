@@ -114,6 +114,8 @@ class NNSTD(Method):
         bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         half: bool = knob(True, "Run the networks in bfloat16 if the device supports it natively.")
 
+    apart = frozenset(Knobs.model_fields) - {"encoder", "weights"}
+
     class Training(AnyKnobs):
         """Loss weights, and run defaults that suit this network."""
 
