@@ -101,6 +101,7 @@ def test_a_file_that_differs_is_refused(johnson: tuple[networks.Exported, bytes]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("baked", [False, True])
 @pytest.mark.parametrize("name", networks.names())
 def test_every_network_makes_ateliers_picture(name: str, baked: bool, tiny: Settings) -> None:

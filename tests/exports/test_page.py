@@ -224,6 +224,7 @@ def _planes(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_page_paints_what_the_network_paints(opened: Any, made: Any) -> None:
     photo, style = pixels(67, 90, 0), pixels(64, 51, 2)
     here = opened("adain")
@@ -241,6 +242,7 @@ def test_the_page_paints_what_the_network_paints(opened: Any, made: Any) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_trained_style_is_chosen_by_name(opened: Any, made: Any) -> None:
     photo = pixels(48, 64, 1)
     here = opened("cin")
@@ -252,6 +254,7 @@ def test_a_trained_style_is_chosen_by_name(opened: Any, made: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_other_random_numbers_give_another_picture(opened: Any) -> None:
     here = opened("texture_nets")
     upload(here, "content", pixels(64, 64, 1))
@@ -264,6 +267,7 @@ def test_other_random_numbers_give_another_picture(opened: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_bad_pictures_get_a_sentence(opened: Any) -> None:
     here = opened("cin")
     here.says("Choose a photo")
@@ -277,6 +281,7 @@ def test_bad_pictures_get_a_sentence(opened: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_fits_its_window(width: int, opened: Any) -> None:
     here = opened("adain", width)
@@ -289,6 +294,7 @@ def test_the_page_fits_its_window(width: int, opened: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_browser_went_nowhere(opened: Any, browser: tuple[Any, Path]) -> None:
     """Last: the log of Chromium's network is complete only when it has ended."""
     here = opened("cin")

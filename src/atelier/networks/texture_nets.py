@@ -103,12 +103,14 @@ class TextureNet(nn.Module):
 
     def forward(self, noise: Sequence[Tensor], photo: Tensor | None = None) -> Tensor:
         """Pictures (B, 3, H, W), RGB in 0..1, not clamped, from `noise`, and `photo` for a style network."""
+        sizes = [(one.shape[-2], one.shape[-1]) for one in noise]
+        return self._joined(noise, [] if photo is None else [resize(photo, size) for size in sizes])
+
+    def _joined(self, noise: Sequence[Tensor], photos: Sequence[Tensor]) -> Tensor:
+        """As `forward`, from the photo at each scale; none for a texture network."""
         made: Tensor | None = None
         for scale in reversed(range(self.plan.scales)):
-            given = noise[scale]
-            if photo is not None:
-                side = (given.shape[-2], given.shape[-1])
-                given = torch.cat([photo if scale == 0 else resize(photo, side), given], 1)
+            given = torch.cat([photos[scale], noise[scale]], 1) if photos else noise[scale]
             features = self.scales[scale](given)
             if made is not None:
                 larger = F.interpolate(made, scale_factor=2.0, mode="nearest")
@@ -147,8 +149,8 @@ class TextureNet(nn.Module):
         for scale, one in enumerate(drawn.split(NOISE, 1)):
             tall, wide = (side * (self.step >> scale) for side in coarse)
             given.append(one[..., :tall, :wide])
-        made: Tensor = self(given, whole if self.plan.photo else None)
-        return made[..., :height, :width]
+        photos = [shrunk(whole, 1 << scale) for scale in range(self.plan.scales)]
+        return self._joined(given, photos if self.plan.photo else [])[..., :height, :width]
 
     def prepare(self, device: torch.device) -> Self:
         """Ready for use on `device`; no more training after this."""
@@ -164,6 +166,31 @@ def noise(scales: int, size: tuple[int, int], count: int, generator: torch.Gener
     height, width = size
     sides = [(height >> scale, width >> scale) for scale in range(scales)]
     return [torch.rand(count, NOISE, *side, generator=generator) for side in sides]
+
+
+def shrunk(photo: Tensor, factor: int) -> Tensor:
+    """`resize` of a photo (1, 3, H, W) by a factor that divides its sides, as convolutions.
+
+    ONNX's own antialiased resizing differs, and torch's cannot be exported with free sizes.
+
+    >>> photo = torch.rand(1, 3, 8, 16)
+    >>> torch.allclose(shrunk(photo, 4), resize(photo, (2, 4)), atol=1e-5)
+    True
+    """
+    if factor == 1:
+        return photo
+    taps = ((torch.arange(4.0 * factor) + 0.5) / factor - 2).abs().to(photo)
+    # Keys' cubic with a = -1/2, widened by the factor; beyond the border it is cut off and scaled up to 1.
+    near, far = (1.5 * taps - 2.5) * taps**2 + 1, ((-0.5 * taps + 2.5) * taps - 4) * taps + 2
+    row = torch.where(taps < 1, near, far).expand(3, 1, 1, -1)
+    small, around = photo, 3 * factor // 2
+    for kernel, stride, border in (
+        (row, (1, factor), (0, around)),
+        (row.mT, (factor, 1), (around, 0)),
+    ):
+        inside = F.conv2d(torch.ones_like(small), kernel, stride=stride, padding=border, groups=3)
+        small = F.conv2d(small, kernel, stride=stride, padding=border, groups=3) / inside
+    return small.clamp(photo.amin(), photo.amax())
 
 
 def load_texture_net(state: Mapping[str, Tensor]) -> TextureNet:
