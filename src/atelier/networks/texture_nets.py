@@ -146,7 +146,7 @@ class TextureNet(nn.Module):
         whole = F.pad(photo, more, mode="replicate")
         drawn = F.pad(noise, more, mode="replicate")
         given = []
-        for scale, one in enumerate(drawn.split(NOISE, 1)):
+        for scale, one in enumerate(torch.split(drawn, NOISE, 1)):
             tall, wide = (side * (self.step >> scale) for side in coarse)
             given.append(one[..., :tall, :wide])
         photos = [shrunk(whole, 1 << scale) for scale in range(self.plan.scales)]
