@@ -252,7 +252,7 @@ class Adain(Method):
                 wanted = encoder(style, taps)
                 moments = {tap: maths.channel_moments(wanted[tap], unbiased=True) for tap in taps}
             assert moments is not None
-            picture = decoder({tap: adain(seen[tap], *moments[tap]) for tap in taps})
+            picture: Tensor = decoder({tap: adain(seen[tap], *moments[tap]) for tap in taps})
             return picture[..., : content.shape[-2], : content.shape[-1]].clamp(0, 1)
 
         return Portable([encoder, decoder], paint, (CONTENT,) if known else (CONTENT, STYLE_PICTURE))
