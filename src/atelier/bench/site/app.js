@@ -430,12 +430,16 @@ function dialog() {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
-  $("stage").addEventListener("pointermove", (event) => {
+  const slide = (event) => {
     if (event.buttons !== 1) return;
     const box = $("under").getBoundingClientRect();
     $("slider").value = String(Math.round(100 * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width))));
     $("slider").oninput();
-  });
+  };
+  $("stage").addEventListener("pointerdown", slide);
+  $("stage").addEventListener("pointermove", slide);
+  // A browser would carry the picture itself away, and send no more moves.
+  $("stage").addEventListener("dragstart", (event) => event.preventDefault());
 }
 
 function controls() {
