@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 120; // pictures that the wall shows at a time
-const ROOM = { left: 62, right: 24, top: 16, bottom: 44 };
+const ROOM = { left: 62, right: 24, top: 28, bottom: 44 };
 const SVG = "http://www.w3.org/2000/svg";
 
 function element(name, attributes = {}, ...children) {
@@ -27,6 +27,7 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   const n = Number(value);
   if (!Number.isFinite(n)) return n > 0 ? "∞" : "–";
+  if (n !== 0 && Math.abs(n) < 1e-4) return n.toExponential(1);
   return Math.abs(n) >= 1000 ? n.toFixed(0) : String(Number(n.toPrecision(3)));
 }
 
@@ -192,22 +193,37 @@ function pareto(metric) {
   const front = frontier(points, metric.better === "higher");
   svg.append(drawn("polyline", { class: "front", points: front.map((p) => `${x(p.x)},${y(p.y)}`).join(" ") }),
     drawn("text", { x: wide - ROOM.right, y: high - 8, "text-anchor": "end" }, "seconds a picture"),
-    drawn("text", { x: 8, y: 12 }, `${metric.name}, ${metric.better} is better`));
+    drawn("text", { x: 8, y: 16 }, `${metric.name}, ${metric.better} is better`));
   labels(svg, points.map((p) => ({ ...p, left: x(p.x), top: y(p.y) })), wide);
 }
 
+// Where a name may stand beside its point: right, left, above, below, and further off.
+const BESIDE = [[9, 4, "start"], [-9, 4, "end"], [0, -10, "middle"], [0, 18, "middle"],
+  ...[-12, 20, -26, 34, -40, 48].flatMap((down) => [[9, down, "start"], [-9, down, "end"]])];
+
+// The room of a name at a place: left, right, top, bottom.
+function roomOf(name, left, top, anchor) {
+  const long = name.length * 6.8;
+  const start = anchor === "start" ? left : anchor === "end" ? left - long : left - long / 2;
+  return [start, start + long, top - 11, top + 3];
+}
+
 function labels(svg, points, wide) {
-  const taken = [];
+  const taken = points.map((point) => [point.left - 6, point.left + 6, point.top - 6, point.top + 6]);
+  const free = (room) => room[0] > ROOM.left && room[1] < wide && room[2] > 0
+    && !taken.some((other) => room[0] < other[1] && room[1] > other[0] && room[2] < other[3] && room[3] > other[2]);
   for (const point of [...points].sort((a, b) => a.top - b.top)) {
-    const right = point.left < wide - 170;
-    let top = point.top + 4;
-    while (taken.some((other) => Math.abs(other.left - point.left) < 130 && Math.abs(other.top - top) < 13)) top += 13;
-    taken.push({ left: point.left, top });
-    const group = drawn("g", {},
-      drawn("title", {}, `${point.method.name}: ${number(point.y)}, ${number(point.x)} s`),
+    const { name } = point.method;
+    const at = ([x, y, anchor]) => roomOf(name, point.left + x, point.top + y, anchor);
+    const place = BESIDE.find((one) => free(at(one))) || BESIDE[0];
+    const [x, y, anchor] = place;
+    taken.push(at(place));
+    const far = Math.abs(y) > 20;
+    svg.append(drawn("g", {},
+      drawn("title", {}, `${name}: ${number(point.y)}, ${number(point.x)} s`),
+      ...(far ? [drawn("line", { class: "grid", x1: point.left, y1: point.top, x2: point.left + x, y2: point.top + y - 4 })] : []),
       drawn("circle", { class: `mark${point.method.baseline ? " baseline" : ""}`, cx: point.left, cy: point.top, r: 5 }),
-      drawn("text", { x: point.left + (right ? 9 : -9), y: top, "text-anchor": right ? "start" : "end" }, point.method.name));
-    svg.append(group);
+      drawn("text", { x: point.left + x, y: point.top + y, "text-anchor": anchor }, name)));
   }
 }
 
@@ -318,7 +334,8 @@ function ordered(found) {
   return found.sort((a, b) => value(a) - value(b));
 }
 
-function thumbnail(cell, place) {
+// `named` says what it was made of; beside its photo and style that is known.
+function thumbnail(cell, place, named) {
   const order = Number($("order").value);
   const extra = Number.isNaN(order) ? "" : ` · ${data.metrics[order].name} ${number(cell.values[order])}`;
   const title = `${data.contents[cell.c].name} × ${data.styles[cell.s].name}`;
@@ -326,7 +343,7 @@ function thumbnail(cell, place) {
     ? element("img", { loading: "lazy", decoding: "async", src: cell.file, alt: `${data.methods[cell.m].name}: ${title}` })
     : element("span", { className: "failed" }, `failed: ${cell.file}`);
   const made = element("button", { type: "button" }, picture,
-    element("span", { className: "label" }, element("b", {}, data.methods[cell.m].name + extra), title));
+    element("span", { className: "label" }, element("b", {}, data.methods[cell.m].name + extra), ...(named ? [title] : [])));
   made.onclick = () => open(place);
   return made;
 }
@@ -346,7 +363,7 @@ function rows(some) {
     if (!last || last.c !== cell.c || last.s !== cell.s) {
       found.push({ c: cell.c, s: cell.s, row: element("div", { className: "row" }, ...sources(cell)) });
     }
-    found[found.length - 1].row.append(thumbnail(cell, place));
+    found[found.length - 1].row.append(thumbnail(cell, place, false));
   });
   return found.map((one) => one.row);
 }
@@ -357,7 +374,7 @@ function refill() {
   const some = wall.slice(0, shown);
   const byPair = $("order").value === "pairs";
   $("cells").className = byPair ? "" : "grid";
-  $("cells").replaceChildren(...(byPair ? rows(some) : some.map(thumbnail)));
+  $("cells").replaceChildren(...(byPair ? rows(some) : some.map((cell, place) => thumbnail(cell, place, true))));
   $("more").hidden = wall.length <= shown;
 }
 
