@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 120; // pictures that the wall shows at a time
+const PARTS = 8; // bar charts of the breakdown, at most
 const ROOM = { left: 62, right: 24, top: 28, bottom: 44 };
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -237,22 +238,29 @@ function frontier(points, up) {
 }
 
 function bars(metric) {
-  const known = data.methods.filter((method) => Number.isFinite(mean(method, metric.name)) && mean(method, metric.name) !== null);
-  const longest = Math.max(8, ...known.map((method) => method.name.length));
+  const entries = data.methods.filter((method) => Number.isFinite(mean(method, metric.name)) && mean(method, metric.name) !== null)
+    .map((method) => ({ method, value: method.values[metric.name] }));
+  chart($("bars"), entries, span(entries), metric);
+}
+
+// From the shortest to the longest of some bars, with zero.
+function span(entries) {
+  const ends = entries.flatMap(({ value: v }) => [Number(v.mean), v.low ?? Number(v.mean), v.high ?? Number(v.mean), 0]);
+  return [Math.min(...ends), Math.max(...ends) * 1.08 || 1];
+}
+
+function chart(svg, entries, [low, top], metric) {
+  const longest = Math.max(8, ...entries.map(({ method }) => method.name.length));
   const [wide, left, step] = [640, Math.min(220, 14 + longest * 7), 26];
-  const high = ROOM.top + known.length * step + ROOM.bottom;
-  const svg = $("bars");
+  const high = ROOM.top + entries.length * step + ROOM.bottom;
   svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
   svg.replaceChildren();
-  const values = known.map((method) => method.values[metric.name]);
-  const ends = values.flatMap((v) => [Number(v.mean), v.low ?? Number(v.mean), v.high ?? Number(v.mean), 0]);
-  const [low, top] = [Math.min(...ends), Math.max(...ends) * 1.08 || 1];
   const x = (value) => left + ((value - low) / (top - low)) * (wide - left - 70);
   for (const at of ticks(low, top)) {
     svg.append(drawn("line", { class: "grid", x1: x(at), x2: x(at), y1: ROOM.top, y2: high - ROOM.bottom }),
       drawn("text", { class: "tick", x: x(at), y: high - 26, "text-anchor": "middle" }, number(at)));
   }
-  known.forEach((method, index) => svg.append(...bar(method, values[index], x, ROOM.top + index * step, left)));
+  entries.forEach(({ method, value }, index) => svg.append(...bar(method, value, x, ROOM.top + index * step, left)));
   svg.append(drawn("text", { x: wide - 12, y: high - 8, "text-anchor": "end" }, `${metric.name}, ${metric.better} is better`));
 }
 
@@ -290,8 +298,22 @@ function breakdown(metric) {
     return element("tr", {}, element("td", {}, name),
       ...found.map((value) => element("td", { className: value !== null && value === top ? "best" : "" }, number(value))));
   });
+  charts(metric, names, names.map((_, index) => data.methods.map((_, m) => sums.get(`${index} ${m}`))));
   const top = ["", ...data.methods.map((method) => method.name)].map((name) => element("th", { scope: "col" }, name));
   $("parts").replaceChildren(element("thead", {}, element("tr", {}, ...top)), element("tbody", {}, ...rows));
+}
+
+// Bars for each style, group or content, all on one scale; more than a few would say less than the table.
+function charts(metric, names, sums) {
+  const value = ([sum, count]) => ({ mean: sum / count, low: null, high: null });
+  const several = sums.map((row) => row.map((pair, m) => pair && { method: data.methods[m], value: value(pair) })
+    .filter((entry) => entry && Number.isFinite(entry.value.mean)));
+  const drawable = names.length > 1 && names.length <= PARTS && several.flat().length;
+  $("part-bars").replaceChildren(...(drawable ? names : []).map((name, index) => {
+    const svg = drawn("svg", { role: "img", "aria-label": `Means of ${name}` });
+    chart(svg, several[index], span(several.flat()), metric);
+    return element("figure", {}, element("figcaption", {}, name), svg);
+  }));
 }
 
 function plots() {
