@@ -107,6 +107,11 @@ def _sorts(page: Page) -> None:
     assert tab.locator("#means th[aria-sort=descending]").count() == 1
     assert tab.locator("#pareto circle").count() == 4
     assert tab.locator("#bars rect").count() == 4
+    assert tab.locator("#part-bars figure").count() == 2
+    assert tab.locator("#part-bars figcaption").all_inner_texts() == ["paintings0", "paintings1"]
+    assert tab.locator("#part-bars rect").count() == 8
+    tab.locator("#by").select_option("c")
+    assert tab.locator("#part-bars rect").count() == 12
 
 
 def _filters(tab: Any) -> None:

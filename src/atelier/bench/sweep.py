@@ -10,7 +10,7 @@ import csv
 import io
 import tomllib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def knobs_of(sweep: Sweep, data: Path) -> dict[str, Any]:
     }
 
 
-def _painter(sweep: Sweep, knobs: Mapping[str, Any], prompt: str, value: float, number: int) -> Stylizer:
+def _painter(sweep: Sweep, knobs: dict[str, Any], prompt: str, value: float, number: int) -> Stylizer:
     """The method for the image of this number, with a value of the knob."""
     return Stylizer(
         text=prompt,

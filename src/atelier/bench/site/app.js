@@ -3,7 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 120; // pictures that the wall shows at a time
-const ROOM = { left: 62, right: 24, top: 16, bottom: 44 };
+const PARTS = 8; // bar charts of the breakdown, at most
+const ROOM = { left: 62, right: 24, top: 28, bottom: 44 };
 const SVG = "http://www.w3.org/2000/svg";
 
 function element(name, attributes = {}, ...children) {
@@ -27,6 +28,7 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   const n = Number(value);
   if (!Number.isFinite(n)) return n > 0 ? "∞" : "–";
+  if (n !== 0 && Math.abs(n) < 1e-4) return n.toExponential(1);
   return Math.abs(n) >= 1000 ? n.toFixed(0) : String(Number(n.toPrecision(3)));
 }
 
@@ -192,22 +194,37 @@ function pareto(metric) {
   const front = frontier(points, metric.better === "higher");
   svg.append(drawn("polyline", { class: "front", points: front.map((p) => `${x(p.x)},${y(p.y)}`).join(" ") }),
     drawn("text", { x: wide - ROOM.right, y: high - 8, "text-anchor": "end" }, "seconds a picture"),
-    drawn("text", { x: 8, y: 12 }, `${metric.name}, ${metric.better} is better`));
+    drawn("text", { x: 8, y: 16 }, `${metric.name}, ${metric.better} is better`));
   labels(svg, points.map((p) => ({ ...p, left: x(p.x), top: y(p.y) })), wide);
 }
 
+// Where a name may stand beside its point: right, left, above, below, and further off.
+const BESIDE = [[9, 4, "start"], [-9, 4, "end"], [0, -10, "middle"], [0, 18, "middle"],
+  ...[-12, 20, -26, 34, -40, 48].flatMap((down) => [[9, down, "start"], [-9, down, "end"]])];
+
+// The room of a name at a place: left, right, top, bottom.
+function roomOf(name, left, top, anchor) {
+  const long = name.length * 6.8;
+  const start = anchor === "start" ? left : anchor === "end" ? left - long : left - long / 2;
+  return [start, start + long, top - 11, top + 3];
+}
+
 function labels(svg, points, wide) {
-  const taken = [];
+  const taken = points.map((point) => [point.left - 6, point.left + 6, point.top - 6, point.top + 6]);
+  const free = (room) => room[0] > ROOM.left && room[1] < wide && room[2] > 0
+    && !taken.some((other) => room[0] < other[1] && room[1] > other[0] && room[2] < other[3] && room[3] > other[2]);
   for (const point of [...points].sort((a, b) => a.top - b.top)) {
-    const right = point.left < wide - 170;
-    let top = point.top + 4;
-    while (taken.some((other) => Math.abs(other.left - point.left) < 130 && Math.abs(other.top - top) < 13)) top += 13;
-    taken.push({ left: point.left, top });
-    const group = drawn("g", {},
-      drawn("title", {}, `${point.method.name}: ${number(point.y)}, ${number(point.x)} s`),
+    const { name } = point.method;
+    const at = ([x, y, anchor]) => roomOf(name, point.left + x, point.top + y, anchor);
+    const place = BESIDE.find((one) => free(at(one))) || BESIDE[0];
+    const [x, y, anchor] = place;
+    taken.push(at(place));
+    const far = Math.abs(y) > 20;
+    svg.append(drawn("g", {},
+      drawn("title", {}, `${name}: ${number(point.y)}, ${number(point.x)} s`),
+      ...(far ? [drawn("line", { class: "grid", x1: point.left, y1: point.top, x2: point.left + x, y2: point.top + y - 4 })] : []),
       drawn("circle", { class: `mark${point.method.baseline ? " baseline" : ""}`, cx: point.left, cy: point.top, r: 5 }),
-      drawn("text", { x: point.left + (right ? 9 : -9), y: top, "text-anchor": right ? "start" : "end" }, point.method.name));
-    svg.append(group);
+      drawn("text", { x: point.left + x, y: point.top + y, "text-anchor": anchor }, name)));
   }
 }
 
@@ -221,22 +238,29 @@ function frontier(points, up) {
 }
 
 function bars(metric) {
-  const known = data.methods.filter((method) => Number.isFinite(mean(method, metric.name)) && mean(method, metric.name) !== null);
-  const longest = Math.max(8, ...known.map((method) => method.name.length));
+  const entries = data.methods.filter((method) => Number.isFinite(mean(method, metric.name)) && mean(method, metric.name) !== null)
+    .map((method) => ({ method, value: method.values[metric.name] }));
+  chart($("bars"), entries, span(entries), metric);
+}
+
+// From the shortest to the longest of some bars, with zero.
+function span(entries) {
+  const ends = entries.flatMap(({ value: v }) => [Number(v.mean), v.low ?? Number(v.mean), v.high ?? Number(v.mean), 0]);
+  return [Math.min(...ends), Math.max(...ends) * 1.08 || 1];
+}
+
+function chart(svg, entries, [low, top], metric) {
+  const longest = Math.max(8, ...entries.map(({ method }) => method.name.length));
   const [wide, left, step] = [640, Math.min(220, 14 + longest * 7), 26];
-  const high = ROOM.top + known.length * step + ROOM.bottom;
-  const svg = $("bars");
+  const high = ROOM.top + entries.length * step + ROOM.bottom;
   svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
   svg.replaceChildren();
-  const values = known.map((method) => method.values[metric.name]);
-  const ends = values.flatMap((v) => [Number(v.mean), v.low ?? Number(v.mean), v.high ?? Number(v.mean), 0]);
-  const [low, top] = [Math.min(...ends), Math.max(...ends) * 1.08 || 1];
   const x = (value) => left + ((value - low) / (top - low)) * (wide - left - 70);
   for (const at of ticks(low, top)) {
     svg.append(drawn("line", { class: "grid", x1: x(at), x2: x(at), y1: ROOM.top, y2: high - ROOM.bottom }),
       drawn("text", { class: "tick", x: x(at), y: high - 26, "text-anchor": "middle" }, number(at)));
   }
-  known.forEach((method, index) => svg.append(...bar(method, values[index], x, ROOM.top + index * step, left)));
+  entries.forEach(({ method, value }, index) => svg.append(...bar(method, value, x, ROOM.top + index * step, left)));
   svg.append(drawn("text", { x: wide - 12, y: high - 8, "text-anchor": "end" }, `${metric.name}, ${metric.better} is better`));
 }
 
@@ -274,8 +298,22 @@ function breakdown(metric) {
     return element("tr", {}, element("td", {}, name),
       ...found.map((value) => element("td", { className: value !== null && value === top ? "best" : "" }, number(value))));
   });
+  charts(metric, names, names.map((_, index) => data.methods.map((_, m) => sums.get(`${index} ${m}`))));
   const top = ["", ...data.methods.map((method) => method.name)].map((name) => element("th", { scope: "col" }, name));
   $("parts").replaceChildren(element("thead", {}, element("tr", {}, ...top)), element("tbody", {}, ...rows));
+}
+
+// Bars for each style, group or content, all on one scale; more than a few would say less than the table.
+function charts(metric, names, sums) {
+  const value = ([sum, count]) => ({ mean: sum / count, low: null, high: null });
+  const several = sums.map((row) => row.map((pair, m) => pair && { method: data.methods[m], value: value(pair) })
+    .filter((entry) => entry && Number.isFinite(entry.value.mean)));
+  const drawable = names.length > 1 && names.length <= PARTS && several.flat().length;
+  $("part-bars").replaceChildren(...(drawable ? names : []).map((name, index) => {
+    const svg = drawn("svg", { role: "img", "aria-label": `Means of ${name}` });
+    chart(svg, several[index], span(several.flat()), metric);
+    return element("figure", {}, element("figcaption", {}, name), svg);
+  }));
 }
 
 function plots() {
@@ -318,7 +356,8 @@ function ordered(found) {
   return found.sort((a, b) => value(a) - value(b));
 }
 
-function thumbnail(cell, place) {
+// `named` says what it was made of; beside its photo and style that is known.
+function thumbnail(cell, place, named) {
   const order = Number($("order").value);
   const extra = Number.isNaN(order) ? "" : ` · ${data.metrics[order].name} ${number(cell.values[order])}`;
   const title = `${data.contents[cell.c].name} × ${data.styles[cell.s].name}`;
@@ -326,7 +365,7 @@ function thumbnail(cell, place) {
     ? element("img", { loading: "lazy", decoding: "async", src: cell.file, alt: `${data.methods[cell.m].name}: ${title}` })
     : element("span", { className: "failed" }, `failed: ${cell.file}`);
   const made = element("button", { type: "button" }, picture,
-    element("span", { className: "label" }, element("b", {}, data.methods[cell.m].name + extra), title));
+    element("span", { className: "label" }, element("b", {}, data.methods[cell.m].name + extra), ...(named ? [title] : [])));
   made.onclick = () => open(place);
   return made;
 }
@@ -346,7 +385,7 @@ function rows(some) {
     if (!last || last.c !== cell.c || last.s !== cell.s) {
       found.push({ c: cell.c, s: cell.s, row: element("div", { className: "row" }, ...sources(cell)) });
     }
-    found[found.length - 1].row.append(thumbnail(cell, place));
+    found[found.length - 1].row.append(thumbnail(cell, place, false));
   });
   return found.map((one) => one.row);
 }
@@ -357,7 +396,7 @@ function refill() {
   const some = wall.slice(0, shown);
   const byPair = $("order").value === "pairs";
   $("cells").className = byPair ? "" : "grid";
-  $("cells").replaceChildren(...(byPair ? rows(some) : some.map(thumbnail)));
+  $("cells").replaceChildren(...(byPair ? rows(some) : some.map((cell, place) => thumbnail(cell, place, true))));
   $("more").hidden = wall.length <= shown;
 }
 
@@ -430,12 +469,16 @@ function dialog() {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
-  $("stage").addEventListener("pointermove", (event) => {
+  const slide = (event) => {
     if (event.buttons !== 1) return;
     const box = $("under").getBoundingClientRect();
     $("slider").value = String(Math.round(100 * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width))));
     $("slider").oninput();
-  });
+  };
+  $("stage").addEventListener("pointerdown", slide);
+  $("stage").addEventListener("pointermove", slide);
+  // A browser would carry the picture itself away, and send no more moves.
+  $("stage").addEventListener("dragstart", (event) => event.preventDefault());
 }
 
 function controls() {
