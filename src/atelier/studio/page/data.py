@@ -38,8 +38,8 @@ _MARKS = {
 _TAGS = 60
 
 
-def tab(studio: Studio) -> gr.Dropdown:
-    """Build the part; the list of sets."""
+def tab(studio: Studio, tab: gr.Tab) -> None:
+    """Build the part."""
     with gr.Row(elem_classes="at-work"):
         with gr.Column(elem_classes="at-rail"):
             with gr.Column(elem_classes="at-card"):
@@ -110,7 +110,7 @@ def tab(studio: Studio) -> gr.Dropdown:
     report.click(reported, [chosen, sizes], [pictures, marks, facts, note], **quiet)
     crop.click(cropped, [chosen, sizes], [chosen, note], **quiet)
     delete.click(deleted, chosen, [chosen, note], **quiet)
-    return chosen
+    tab.select(lambda: gr.Dropdown(choices=_choices(studio)), None, chosen, **quiet)
 
 
 def _choices(studio: Studio) -> list[tuple[str, str]]:

@@ -294,7 +294,8 @@ def with_network(studio: Studio, method: str, network: str) -> list[Any]:
     quality = "good" if "good" in kind.qualities else next(iter(kind.qualities), "good")
     return [
         gr.skip(), gr.skip(), method, inputs.main_form(method, quality),
-        inputs.knob_form(studio, method, quality, {inputs.TRAINED: network}), parts.sentence(f"{method} paints with {network}."),
+        inputs.knob_form(studio, method, quality, {inputs.TRAINED: network}),
+        parts.sentence(f"{method} paints with {network}."),
         inputs.about(method, quality), (method, quality),
     ]  # fmt: skip
 
