@@ -54,7 +54,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
                 words = parts.part("form", "data-words", _edits())
                 with gr.Row(elem_classes="at-do"):
                     edit = gr.Button("Change", variant="primary", elem_id="data-edit")
-                    look = gr.Button("Show first", elem_id="data-dry")
+                    look = gr.Button("Show changes", elem_id="data-dry")
             with gr.Column(elem_classes="at-card"):
                 parts.title("Sizes", "Pictures are trained in buckets of about one area.")
                 sizes = parts.part("form", "data-sizes", _sizes())
@@ -75,9 +75,9 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
         try:
             made = add(studio, id, name, value)
         except AtelierError as error:
-            yield gr.skip(), gr.skip(), _files(), parts.error(str(error))
+            yield gr.skip(), gr.skip(), gr.skip(), _files(), parts.error(str(error))
             return
-        yield gr.Dropdown(choices=_choices(studio), value=made), view(studio, made, {}), _files(), ""
+        yield gr.Dropdown(choices=_choices(studio), value=made), "", view(studio, made, {}), _files(), ""
 
     def changed(id: str, value: Any, marks: Any) -> tuple[Any, str]:
         return acted(studio, id, value, marks)
@@ -100,7 +100,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     chosen.change(shown, chosen, [pictures, marks, facts, note], **quiet)
-    sent.input(added, [chosen, name, sent], [chosen, pictures, sent, note], **quiet)
+    sent.input(added, [chosen, name, sent], [chosen, name, pictures, sent, note], **quiet)
     pictures.input(changed, [chosen, pictures, marks], [pictures, note], **quiet)
     edit.click(edited, [chosen, words, marks], [pictures, note], **quiet)
     look.click(
