@@ -14,6 +14,7 @@ from PIL import Image
 
 import atelier
 from atelier.core.errors import AtelierError, InputError, OutputError, UsageError
+from atelier.core.progress import Event
 from atelier.session.run import Setup
 from atelier.studio.jobs import Job, Queue
 from atelier.studio.limits import BusyError, Limits, NotHereError, TooLargeError, WeightsFolder
@@ -389,3 +390,14 @@ def test_weights_come_from_the_named_folder_alone(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=r"weights = .* is not allowed"):
             shelf.settle("weights", bad)
+
+
+def test_work_that_reports_at_once_is_not_late_on_a_machine_that_has_run_for_days(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 1e6)
+    heard = []
+    job = studio.queue.put(Job("paint", "quick", lambda job: heard.append(job.listen(Event(1, 2)))))
+    assert job.wait(10)
+    assert (job.state, heard) == ("done", [True])

@@ -187,3 +187,59 @@ def until(done: Any, seconds: float) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_finished_network_is_offered_for_its_method_and_paints(tmp_path: Path) -> None:
+    from atelier.store import weights
+    from atelier.studio.page import inputs, paint
+    from atelier.studio.requests import Inputs, Settings
+
+    run = left_behind(tmp_path, state="done")
+    network = run / "adain.safetensors"
+    network.write_bytes(weights.locate("adain.atelier").read_bytes())
+    studio, _ = found(tmp_path)
+    name = "my style-89ab.safetensors"
+    assert studio.trainings.networks("adain") == {name: network}
+    assert studio.trainings.networks("johnson") == {}
+    fields = {one["name"]: one for one in inputs.knob_form(studio, "adain", "good")["fields"]}
+    assert fields["weights"]["offers"] == [name]
+    assert name in fields["weights"]["suggestions"]
+    assert "offers" not in fields["encoder"]
+    chosen = paint.with_network(studio, "adain", name)
+    assert (chosen[2], chosen[4]["values"]) == ("adain", {"weights": name})
+    how = Settings("adain", "draft", {"weights": name, "size": 32})
+    job = studio.paint(Inputs(png(), [png(seed=1)]), how)
+    assert job.wait(60)
+    assert job.state == "done", job.error
+    studio.close()
+
+
+def test_presets_are_kept_by_method(studio: Studio) -> None:
+    presets = studio.presets
+    assert presets.save("adain", "a/short one", {"steps": 10}) == "short one"
+    presets.save("adain", "short one", {"steps": 20})
+    assert presets.names("adain") == ["short one"]
+    assert presets.load("adain", "short one") == {"steps": 20}
+    assert presets.names("johnson") == []
+    with pytest.raises(AtelierError, match="no preset 'long'"):
+        presets.load("adain", "long")
+    with pytest.raises(AtelierError, match="needs a name"):
+        presets.save("adain", " ", {})
+    with pytest.raises(AtelierError, match="no method"):
+        presets.save("../adain", "x", {})
+    presets.delete("adain", "short one")
+    assert presets.names("adain") == []
+
+
+def test_pictures_that_trainers_do_not_read_become_png(studio: Studio) -> None:
+    import io
+
+    from PIL import Image
+
+    data, buffer = studio.trainings.data, io.BytesIO()
+    Image.new("RGB", (40, 20), (200, 10, 10)).save(buffer, "TIFF")
+    one = data.create("mixed")
+    item = data.add(one.id, buffer.getvalue(), "scan.tif", "a scan")
+    assert (item.name, data.read(one.id, item.name)[:4]) == ("scan.png", b"\x89PNG")
+    assert data.items(one.id)[0].caption == "a scan"
+    assert Image.open(io.BytesIO(data.thumbnail(one.id, "scan.png", 16))).size == (16, 8)

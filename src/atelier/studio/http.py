@@ -358,6 +358,8 @@ def _lists(app: FastAPI, studio: Studio, page: Page | None) -> None:
         made = studio.weights.made()
         if name not in made:
             raise NotHereError(f"there is no network '{name[:40]}' that was made here")
+        if made[name].is_dir():
+            raise UsageError(f"'{name}' is a pipeline of several files: see networks in the studio's folder")
         return FileResponse(made[name], media_type="application/octet-stream", filename=name)
 
     @app.get("/api/health", tags=["lists"])

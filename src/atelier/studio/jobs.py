@@ -207,6 +207,7 @@ class Job:
             if self.finished:
                 return
             self.state, self._started = "running", time.monotonic()
+            self._item_started = self._started
             self._note()
         work, self._work = self._work, None
         assert work is not None

@@ -7,6 +7,7 @@ made here. Results are put among the latter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier.core.errors import UsageError
@@ -15,8 +16,6 @@ from atelier.studio.jobs import Job
 from atelier.studio.limits import display_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from atelier.studio.service import Studio
 
 
@@ -38,11 +37,14 @@ def pipelines(studio: Studio) -> list[str]:
 def merged(studio: Studio, base: str, loras: Sequence[tuple[str, float]], name: str) -> Job:
     """A job that writes a pipeline with LoRA files merged into it, each as strongly as its number says.
 
-    Raises UsageError for names that are not here.
+    A pipeline in a folder gives a folder, and a single file a file. Raises UsageError for other names.
     """
+    from atelier.store import weights
+
     path = _settled(studio, "pipeline", base)
+    whole = Path(path) if weights.is_path(path) else weights.locate(path)
     files = [(_settled(studio, "LoRA", one), share) for one, share in loras]
-    out = _free(studio, name or "merged")
+    out = _free(studio, name or "merged", "" if whole.is_dir() else ".safetensors")
 
     def work(job: Job) -> None:
         from atelier.pipelines import lora_changes
@@ -76,11 +78,11 @@ def _settled(studio: Studio, what: str, name: str) -> str:
     return str(studio.weights.settle(what, name))
 
 
-def _free(studio: Studio, name: str) -> Path:
-    """A file for a result; the same name again gets a number."""
+def _free(studio: Studio, name: str, suffix: str = ".safetensors") -> Path:
+    """A file, or a folder, for a result; the same name again gets a number."""
     stem = display_name(name).removesuffix(".safetensors").strip(". ") or "network"
-    number, path = 1, studio.networks / f"{stem}.safetensors"
+    number, path = 1, studio.networks / f"{stem}{suffix}"
     while path.exists():
         number += 1
-        path = studio.networks / f"{stem}-{number}.safetensors"
+        path = studio.networks / f"{stem}-{number}{suffix}"
     return path

@@ -229,7 +229,7 @@ class Studio:
 
     def _networks(self) -> dict[str, Path]:
         """The networks that were made here, by the names that requests use."""
-        merged = {path.name: path for path in sorted(self.networks.glob("*.safetensors"))}
+        merged = {path.name: path for path in sorted(self.networks.iterdir()) if path.name[0] != "."}
         return {**merged, **self.trainings.networks()}
 
     def _result(self, id: str) -> bytes:

@@ -292,3 +292,27 @@ def test_invalid_skips_are_errors(files: dict[str, str]) -> None:
         settings(files, skips=4)
     with pytest.raises(UsageError, match="need a skip"):
         Adain().network(settings(files, skips=0, blocks=2))
+
+
+def test_a_photo_that_is_seen_again_is_not_encoded_again_and_gives_the_same(
+    files: dict[str, str], photo: Floats, painting: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atelier.methods.feedforward import adain
+    from atelier.session.stylizer import Stylizer
+
+    encoded = []
+    forward = VGG.forward
+    monkeypatch.setattr(
+        VGG, "forward", lambda self, image, taps: encoded.append(image.shape) or forward(self, image, taps)
+    )
+    painter = Stylizer([painting], method="adain", **files)
+    whole = painter(photo).pixels
+    count = len(encoded)
+    half = painter.adjusted(strength=0.5)(photo).pixels
+    assert len(encoded) == count
+    assert np.array_equal(painter(photo).pixels, whole)
+    darker = painter(0.9 * photo).pixels
+    assert len(encoded) == count + 1
+    adain._LAST.clear()
+    assert np.array_equal(painter.adjusted(strength=0.5)(photo).pixels, half)
+    assert not np.array_equal(darker, whole)

@@ -33,8 +33,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_pictures_are_reported_captioned_cropped_and_chosen(
-    hand: Any, pictures: list[str], served: Any
+    opened: Any, pictures: list[str], served: Any
 ) -> None:
+    hand = opened()
     page = hand.page
     hand.go_to("Train")
     page.get_by_role("tab", name="Pictures and captions").click()
@@ -89,6 +90,13 @@ def test_pictures_are_reported_captioned_cropped_and_chosen(
 
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("#train-sources option:has-text('pets cropped, 3 pictures')", state="attached")
+
+    hand = opened()  # another window finds the sets
+    hand.go_to("Train")
+    hand.page.get_by_role("tab", name="Pictures and captions").click()
+    hand.page.locator("#data-set input").click()
+    hand.page.locator("#data-set [role=option]", has_text="pets ·").click()
+    hand.page.wait_for_selector("#data-pictures [data-name='cup.png']")
 
 
 def test_a_preset_is_kept_and_used(opened: Any) -> None:

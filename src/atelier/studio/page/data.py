@@ -38,8 +38,8 @@ _MARKS = {
 _TAGS = 60
 
 
-def tab(studio: Studio) -> gr.Dropdown:
-    """Build the part; the list of sets."""
+def tab(studio: Studio, tab: gr.Tab) -> None:
+    """Build the part."""
     with gr.Row(elem_classes="at-work"):
         with gr.Column(elem_classes="at-rail"):
             with gr.Column(elem_classes="at-card"):
@@ -54,7 +54,7 @@ def tab(studio: Studio) -> gr.Dropdown:
                 words = parts.part("form", "data-words", _edits())
                 with gr.Row(elem_classes="at-do"):
                     edit = gr.Button("Change", variant="primary", elem_id="data-edit")
-                    look = gr.Button("Show first", elem_id="data-dry")
+                    look = gr.Button("Show changes", elem_id="data-dry")
             with gr.Column(elem_classes="at-card"):
                 parts.title("Sizes", "Pictures are trained in buckets of about one area.")
                 sizes = parts.part("form", "data-sizes", _sizes())
@@ -75,9 +75,9 @@ def tab(studio: Studio) -> gr.Dropdown:
         try:
             made = add(studio, id, name, value)
         except AtelierError as error:
-            yield gr.skip(), gr.skip(), _files(), parts.error(str(error))
+            yield gr.skip(), gr.skip(), gr.skip(), _files(), parts.error(str(error))
             return
-        yield gr.Dropdown(choices=_choices(studio), value=made), view(studio, made, {}), _files(), ""
+        yield gr.Dropdown(choices=_choices(studio), value=made), "", view(studio, made, {}), _files(), ""
 
     def changed(id: str, value: Any, marks: Any) -> tuple[Any, str]:
         return acted(studio, id, value, marks)
@@ -100,7 +100,7 @@ def tab(studio: Studio) -> gr.Dropdown:
 
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     chosen.change(shown, chosen, [pictures, marks, facts, note], **quiet)
-    sent.input(added, [chosen, name, sent], [chosen, pictures, sent, note], **quiet)
+    sent.input(added, [chosen, name, sent], [chosen, name, pictures, sent, note], **quiet)
     pictures.input(changed, [chosen, pictures, marks], [pictures, note], **quiet)
     edit.click(edited, [chosen, words, marks], [pictures, note], **quiet)
     look.click(
@@ -110,7 +110,7 @@ def tab(studio: Studio) -> gr.Dropdown:
     report.click(reported, [chosen, sizes], [pictures, marks, facts, note], **quiet)
     crop.click(cropped, [chosen, sizes], [chosen, note], **quiet)
     delete.click(deleted, chosen, [chosen, note], **quiet)
-    return chosen
+    tab.select(lambda: gr.Dropdown(choices=_choices(studio)), None, chosen, **quiet)
 
 
 def _choices(studio: Studio) -> list[tuple[str, str]]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 #: Controls in the order in which artists use them; the others are left to the command line.
 MAIN = ("strength", "colour", "style_scale", "size", "seed")
 MORE = ("finish", "feather")
-#: Knobs that take what `atelier train METHOD` writes.
-_TRAINED = ("weights", "decoder", "decoders")
+#: The knob that takes what `atelier train METHOD` writes.
+TRAINED = "weights"
 #: Seconds after which an upload may be removed.
 _STALE = 6 * 3600.0
 
@@ -186,7 +186,7 @@ def knob_form(
         *controls.fields(kind.Knobs, usual, choices=_known_weights(studio, kind)),
     ]
     for field in made:
-        if field["name"] == trained_knob(kind):
+        if field["name"] == TRAINED and kind.Training is not None:
             field["offers"] = list(studio.trainings.networks(kind.name))
     return form_of(made, values or {})
 
@@ -204,11 +204,6 @@ def _known_weights(studio: Studio, kind: type[Method]) -> dict[str, list[str]]:
             known = [name for name in names if stem and name.startswith(stem)]
             found[knob] = [*known, *studio.weights.names()]
     return found
-
-
-def trained_knob(kind: type[Method]) -> str:
-    """The knob that takes what `atelier train` writes for a method; empty where there is none."""
-    return next((name for name in _TRAINED if kind.Training and name in kind.Knobs.model_fields), "")
 
 
 def about(method: str, quality: str, *, words: bool = False) -> str:

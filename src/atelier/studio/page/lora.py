@@ -153,7 +153,8 @@ def told(studio: Studio, begin: Any) -> Iterator[tuple[Any, ...]]:
         yield running.ended(job), gr.skip()
         return
     said = next((note.text for note in job.notes() if note.text), text)
-    links = parts.links([("Download", running.own_network(name), name) for name in new])
+    files = [name for name in new if name.endswith(".safetensors")]
+    links = parts.links([("Download", running.own_network(name), name) for name in files])
     yield parts.sentence(said) + links, gr.skip()
 
 

@@ -292,11 +292,10 @@ def with_network(studio: Studio, method: str, network: str) -> list[Any]:
     """Values for `Paint.all` that choose a method and a network that was trained for it."""
     kind = inputs.kind_of(method, "good")
     quality = "good" if "good" in kind.qualities else next(iter(kind.qualities), "good")
-    knob = inputs.trained_knob(kind)
-    values = {knob: network} if knob else {}
     return [
         gr.skip(), gr.skip(), method, inputs.main_form(method, quality),
-        inputs.knob_form(studio, method, quality, values), parts.sentence(f"{method} paints with {network}."),
+        inputs.knob_form(studio, method, quality, {inputs.TRAINED: network}),
+        parts.sentence(f"{method} paints with {network}."),
         inputs.about(method, quality), (method, quality),
     ]  # fmt: skip
 

@@ -33,8 +33,8 @@ def tab(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab, target: pai
     with gr.Tabs(elem_classes="at-inner"):
         with gr.Tab("Runs", id="train-runs") as runs:
             _runs_tab(studio, page, tabs, [tab, runs], target)
-        with gr.Tab("Pictures and captions", id="train-data"):
-            data.tab(studio)
+        with gr.Tab("Pictures and captions", id="train-data") as pictures:
+            data.tab(studio, pictures)
         with gr.Tab("LoRA files", id="train-lora") as files:
             lora.tab(studio, files)
 
