@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import typer
 from atelier.apps import arguments
 from atelier.apps.cli.entry import Entry, Flags
 from atelier.apps.failures import INTERRUPTED
+from atelier.core.errors import UsageError
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
@@ -29,6 +31,7 @@ def stylize(
     mask: arguments.Mask = None,
     region: arguments.Regions = None,
     each: arguments.Each = False,
+    engine: arguments.EngineName = "local",
     file_format: arguments.Format = "png",
     bits: arguments.Bits = None,
     no_receipt: arguments.NoReceipt = False,
@@ -48,8 +51,10 @@ def stylize(
     written: dict[str, Any] = {"bits": bits, "metadata": not no_metadata, "overwrite": overwrite}
     if many.is_many(photo, each=each):
         folder = output or many.folder_name(photo[0], "each" if each else named)
-        _several(photo, folder, styles, chosen, inputs, written, each, file_format, as_json)
+        _several(photo, folder, styles, chosen, inputs, written, each, engine, file_format, as_json)
         return
+    if engine != "local":
+        raise UsageError(f"--engine {engine} is for many photos: give a folder, a pattern or several photos")
     one = photo[0]
     piped = one == streams.STREAM and output is None
     target = streams.STREAM if piped else output or Path(f"{one.stem}-{named}.png")
@@ -71,6 +76,7 @@ def _several(
     inputs: dict[str, Any],
     written: dict[str, Any],
     each: bool,
+    engine: str,
     file_format: str,
     as_json: bool,
 ) -> None:
@@ -83,7 +89,7 @@ def _several(
     names = many.style_names(styles) if each else [""]
     makers = [partial(Stylizer, group, **chosen) for group in groups]
     clock = Clock()
-    with watching(quiet=as_json) as watch:
+    with watching(quiet=as_json) as watch, _runs(engine) as runs:
         report = many.run(
             photos,
             folder,
@@ -91,11 +97,27 @@ def _several(
             watch,
             kind=file_format,
             options=written,
+            runs=runs,
             **inputs,
         )
     many.tell(report, clock.seconds, as_json=as_json)
     if report.interrupted or report.failed:
         raise typer.Exit(INTERRUPTED if report.interrupted else report.exit_code)
+
+
+@contextmanager
+def _runs(engine: str) -> Iterator[Callable[..., Any]]:
+    """What paints the photos: this process, or a Ray cluster that is connected inside the block."""
+    from atelier.apps import many
+
+    if engine == "local":
+        yield many.Run
+        return
+    from atelier.apps.spread import SpreadRun
+    from atelier.core.cluster import Cluster, address_of
+
+    with Cluster(address_of(engine)) as cluster:
+        yield partial(SpreadRun, cluster)
 
 
 def _slug(text: str) -> str:
