@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from atelier.images import Picture
 
 
+#: Extensions of files that may hold a video of atelier's.
+_MOVING = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
+
+
 def stylize(
     photo: arguments.Photos,
     style: arguments.Styles = None,
@@ -255,6 +259,9 @@ def replay(
     from atelier.core import recipe as recipes
     from atelier.images import read_recipe
 
+    if moving := _video_recipe(made):
+        _replay_video(made, moving, output, content, style, mask, max_pixels, overwrite, as_json)
+        return
     recipe = recipes.parse(read_recipe(made), str(made))
     if different := recipes.changes(recipe, recipes.versions()):
         say(f"note: the pixels may differ, because these versions have changed: {', '.join(different)}")
@@ -273,6 +280,48 @@ def replay(
         overwrite=overwrite,
         as_json=as_json,
     )
+
+
+def _video_recipe(made: Path) -> dict[str, Any] | None:
+    """The recipe of a video; None for a picture, which needs no video library."""
+    if not made.is_dir() and made.suffix.lower() not in _MOVING:
+        return None
+    from atelier.video.replay import recipe_of
+
+    return recipe_of(made)
+
+
+def _replay_video(
+    made: Path,
+    recipe: dict[str, Any],
+    output: Path | None,
+    clip: Path | None,
+    style: Sequence[Path] | None,
+    mask: Path | None,
+    max_pixels: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from atelier.apps.cli.video import finished
+    from atelier.apps.show import Clock, say, watching
+    from atelier.core import recipe as recipes
+    from atelier.video.replay import replay_video
+
+    if different := recipes.differences(recipe.get("versions", {}), recipes.versions()):
+        say(f"note: the pixels may differ, because these versions have changed: {', '.join(different)}")
+    clock = Clock()
+    with watching(quiet=as_json) as watch:
+        again = replay_video(
+            made,
+            output or made.with_name(f"{made.stem}-replay{made.suffix}"),
+            clip=clip,
+            style=style or None,
+            mask=mask,
+            max_pixels=max_pixels,
+            overwrite=overwrite,
+            progress=watch,
+        )
+    finished(again, clock.seconds, watch, as_json)
 
 
 def _longest(words: str | None) -> int | None:
