@@ -14,6 +14,7 @@ from .images.picture import Picture
 from .methods.registry import list_methods
 from .session.inputs import PictureStyle, TextStyle, TrainedStyle
 from .session.stylizer import Stylizer
+from .video.replay import replay_video
 from .video.run import stylize_video
 
 __version__: str
@@ -38,6 +39,7 @@ __all__ = [
     "harmonise",
     "list_methods",
     "replay",
+    "replay_video",
     "run",
     "save_style",
     "stylize",

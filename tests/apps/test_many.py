@@ -126,3 +126,54 @@ def test_a_picture_through_the_streams(folder: Path, monkeypatch: pytest.MonkeyP
     made = Picture.open(folder / "piped.webp")
     assert made.size == (56, 40)
     assert (read_recipe(folder / "piped.webp") or {})["content"]["name"] == "-"
+
+
+# the engine ray
+
+
+def test_an_engine_is_for_many_photos(run: Run, photos: Path) -> None:
+    shown = run(f"stylize in/b.jpg -s style.png -o b.png --engine ray {QUICK}")
+    assert (shown.code, "--engine ray is for many photos" in shown.err) == (2, True)
+    shown = run(f"stylize in -s style.png -o out --engine dask {QUICK}")
+    assert (shown.code, "is not allowed: local, ray, auto or ray://HOST:PORT" in shown.err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_machine_makes_the_same_files(
+    run: Run, folder: Path, photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines with one processor each; one is killed after a third of the pictures."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    from atelier.apps import spread
+
+    (folder / "in" / "sea").mkdir(parents=True)
+    for number in range(12):
+        write(Picture.of(np.roll(photo, number, 1)), f"in/{'sea/' if number % 2 else ''}{number}.png")
+    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    assert run(f"stylize in -s style.png -o whole {QUICK}").code == 3
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second: Any = cluster.add_node(num_cpus=1)
+    plain, written = spread.SpreadRun._write, []
+
+    def losing(self: Any, picture: Picture, job: Any) -> None:
+        plain(self, picture, job)
+        written.append(job)
+        if len(written) == 4:
+            cluster.remove_node(second, allow_graceful=False)
+
+    monkeypatch.setattr(spread.SpreadRun, "_write", losing)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        shown = run(f"stylize in -s style.png -o out --engine auto {QUICK}")
+    finally:
+        cluster.shutdown()
+    assert (shown.code, len(written)) == (3, 12), shown.err
+    assert "12 of 13 pictures, 1 failed" in shown.err
+    assert names(Path("out")) == names(Path("whole"))
+    for name in names(Path("whole")):
+        assert (Path("out") / name).read_bytes() == (Path("whole") / name).read_bytes(), name

@@ -46,5 +46,22 @@ def test_bfloat16_only_where_the_processor_multiplies_it(fast: bool, monkeypatch
     assert compute_dtype(torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("name", "matrix", "expected"),
+    [
+        ("Intel Xeon", True, torch.bfloat16),
+        ("Intel Xeon", False, torch.float32),
+        ("AMD EPYC", False, torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_slow_on_intel_without_matrix_units(
+    name: str, matrix: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name}, raising=False)
+    assert compute_dtype(torch.device("cpu")) == expected
+
+
 def test_other_devices_stay_in_float32() -> None:
     assert compute_dtype(torch.device("meta")) == torch.float32

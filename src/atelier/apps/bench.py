@@ -19,7 +19,8 @@ from atelier.bench.cluster import RayWorkers
 from atelier.bench.plan import plan
 from atelier.bench.pool import Pool
 from atelier.bench.table import Table
-from atelier.core.errors import Cancelled, UsageError
+from atelier.core.cluster import address_of
+from atelier.core.errors import Cancelled
 from atelier.core.progress import Event, Progress
 
 #: Seconds between two lines of progress where no bar can be drawn.
@@ -63,11 +64,7 @@ def engine_of(name: str) -> grid.Engine:
     """The engine of a name: local, ray, or the address of a Ray cluster. Raises UsageError for another."""
     if name == "local":
         return Pool
-    if name == "ray":
-        return RayWorkers
-    if name == "auto" or name.startswith("ray://"):
-        return partial(RayWorkers, address=name)
-    raise UsageError(f"engine = '{name}' is not allowed: local, ray, auto or ray://HOST:PORT")
+    return partial(RayWorkers, address=address_of(name))
 
 
 def run(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +116,11 @@ class Run:
     """
 
     def __init__(
-        self, stylizer: Stylizer, report: Report, watch: Watch, options: dict[str, Any], **inputs: Any
+        self, make: partial[Stylizer], report: Report, watch: Watch, options: dict[str, Any], **inputs: Any
     ) -> None:
-        self.stylizer, self.report, self.watch = stylizer, report, watch
+        self.stylizer, self.report, self.watch = make(), report, watch
         self.options, self.inputs = options, inputs
-        self.settings = _settings(stylizer)
+        self.settings = _settings(self.stylizer)
 
     def paint(self, jobs: Sequence[Job], done: int) -> None:
         """Make the pictures of these jobs; `done` others of the report were before them."""
@@ -235,14 +236,18 @@ def style_names(styles: Sequence[str]) -> list[str]:
 def run(
     photos: Sequence[Path],
     folder: Path,
-    stylizers: Sequence[tuple[str, Callable[[], Stylizer]]],
+    stylizers: Sequence[tuple[str, partial[Stylizer]]],
     watch: Watch,
     *,
     kind: str,
     options: dict[str, Any],
+    runs: Callable[..., Run] = Run,
     **inputs: Any,
 ) -> Report:
-    """Paint all photos by each of the stylizers, each into its subfolder where that has a name."""
+    """Paint all photos by each of the stylizers, each into its subfolder where that has a name.
+
+    `runs` is what paints them, in this process by default.
+    """
     if kind not in FORMATS:
         raise UsageError(f"file_format = '{kind}' is not a format: allowed: {', '.join(FORMATS)}")
     if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in WRITABLE):
@@ -252,7 +257,7 @@ def run(
     for number, (name, make) in enumerate(stylizers):
         place = folder / name
         jobs = [Job(photo, place / below.with_name(f"{below.name}.{kind}")) for photo, below in pairs]
-        Run(make(), report, watch, options, **inputs).paint(jobs, number * len(pairs))
+        runs(make, report, watch, options, **inputs).paint(jobs, number * len(pairs))
         if report.interrupted:
             break
     return report

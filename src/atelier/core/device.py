@@ -58,7 +58,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 
     if _supports("_is_amx_tile_supported"):
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return _supports("_is_avx512_bf16_supported") and "Intel" not in str(capabilities.get("cpu_name", ""))
 
 

@@ -116,11 +116,16 @@ def _versions() -> Mapping[str, str]:
 
 def changes(recipe: Recipe, now: Mapping[str, str], keys: Iterable[str] | None = None) -> list[str]:
     """The versions that differ from those in the recipe, as "torch 2.13.0 → 2.14.0"."""
-    names = keys if keys is not None else recipe.versions
+    return differences(recipe.versions, now, keys)
+
+
+def differences(
+    before: Mapping[str, str], now: Mapping[str, str], keys: Iterable[str] | None = None
+) -> list[str]:
+    """The versions that differ, as "torch 2.13.0 → 2.14.0"; of `keys`, or of all that `before` names."""
+    names = keys if keys is not None else before
     return [
-        f"{name} {recipe.versions.get(name)} → {now.get(name)}"
-        for name in names
-        if recipe.versions.get(name) != now.get(name)
+        f"{name} {before.get(name)} → {now.get(name)}" for name in names if before.get(name) != now.get(name)
     ]
 
 

@@ -27,7 +27,7 @@ class Codec:
 
 CODECS = {
     "h264": Codec(
-        "libx264", "yuv420p", {"preset": "fast", "bf": "0"}, (".mp4", ".mov", ".m4v", ".mkv"), quality=17
+        "libx264", "yuv420p", {"preset": "veryfast", "bf": "0"}, (".mp4", ".mov", ".m4v", ".mkv"), quality=17
     ),
     "vp9": Codec(
         "libvpx-vp9",

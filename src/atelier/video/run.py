@@ -98,9 +98,10 @@ def stylize_video(
     target.check(overwrite=overwrite or (resume and folder.exists()))
     encoder = codecs.codec_for(target.path, codec, crf)
     stylizer = Stylizer(style, text=text, method=method, quality=quality, **settings)
-    size = _fix_size(stylizer, source, even=target.kind == "video")
+    asked = _asked(stylizer, source)
+    size = _fix_size(stylizer, source, asked, even=target.kind == "video")
     work = Work(folder, encoder, source.rate, size)
-    seen = _Seen(source, stylizer, size, None if mask is None else Picture.of(mask, data=True))
+    seen = _Seen(source, stylizer, size, asked, None if mask is None else Picture.of(mask, data=True))
     recipe = seen.recipe(steady, encoder)
     work.begin(recipe, resume=resume, overwrite=overwrite)
     return _made(seen, target, work, Painter(seen.painted, steady), recipe, Progress(progress))
@@ -108,11 +109,12 @@ def stylize_video(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A clip, and the stylizer that sees its frames at `size` (height, width)."""
+    """A clip, and the stylizer that sees its frames at `size` (height, width), made from the side `asked`."""
 
     clip: Clip
     stylizer: Stylizer
     size: tuple[int, int]
+    asked: int
     mask: Picture | None
 
     def resized(self, pixels: Pixels) -> Pixels:
@@ -132,16 +134,19 @@ class _Seen:
     def recipe(self, steady: float, encoder: codecs.Codec) -> dict[str, Any]:
         """Everything that determines the frames: a picture's recipe with the clip as its content."""
         blank = np.zeros((*self.size, 3), np.float32)
-        content = Picture(blank, name=str(self.clip.path), sha256=_digest(self.clip.path))
+        content = Picture(blank, name=str(self.clip.path), sha256=digest(self.clip.path))
         request = self.stylizer.request(content, mask=self.mask).model_dump(mode="json", by_alias=True)
+        rate = {"rate": str(self.clip.rate)} if self.clip.kind == "folder" else {}
         return {
             **request,
+            "controls": {**request["controls"], "size": self.asked},
             "versions": recipes.versions(),
             "video": {
                 "size": [self.size[1], self.size[0]],
                 "steady": steady,
                 "encoder": encoder.encoder,
                 "crf": encoder.quality,
+                **rate,
             },
         }
 
@@ -232,17 +237,22 @@ def _report(watch: Progress, index: int, frames: int, part: float, preview: Any 
     return watch.report(round((index + part) * _UNITS), total * _UNITS, stage=stage, preview=preview)
 
 
-def _fix_size(stylizer: Stylizer, clip: Clip, *, even: bool) -> tuple[int, int]:
+def _asked(stylizer: Stylizer, clip: Clip) -> int:
+    """The long side that the settings ask for."""
+    kind = stylizer.setup.kind
+    usual = kind.sizes.get(stylizer.quality, kind.sizes["good"])
+    return stylizer.setup.controls.size or min(usual, max(clip.size))
+
+
+def _fix_size(stylizer: Stylizer, clip: Clip, asked: int, *, even: bool) -> tuple[int, int]:
     """(height, width) of the result, which becomes the size that the stylizer makes.
 
     Encoders store colour at half the size, so the sides of videos are even.
     """
-    kind, controls = stylizer.setup.kind, stylizer.setup.controls
-    usual = kind.sizes.get(stylizer.quality, kind.sizes["good"])
-    height, width = images.fit(clip.size, controls.size or min(usual, max(clip.size)))
+    height, width = images.fit(clip.size, asked)
     if even:
         height, width = max(2, height - height % 2), max(2, width - width % 2)
-    fixed = controls.model_copy(update={"size": max(height, width)})
+    fixed = stylizer.setup.controls.model_copy(update={"size": max(height, width)})
     stylizer.setup = replace(stylizer.setup, controls=fixed)
     return height, width
 
@@ -257,7 +267,7 @@ def _rate(rate: float | str) -> Fraction:
     return found
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """The sha256 of a clip; of a folder, that of its pictures' names, sizes and times."""
     if path.is_dir():
         files = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in pictures_of(path)]

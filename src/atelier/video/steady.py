@@ -128,7 +128,8 @@ def _alike(change: Floats) -> Floats:
     """
     import cv2
 
-    squared = mean_square(cv2.blur(change, (_NEAR, _NEAR)))
+    mean: Floats = cv2.blur(change, (_NEAR, _NEAR))  # type: ignore[assignment]
+    squared = mean_square(mean)
     found: Floats = 1 / (1 + np.square(squared * np.float32(1 / _OTHER**2)))
     return found
 
@@ -150,5 +151,6 @@ def _deviation(picture: Floats) -> float:
 def _integers(pixels: Floats) -> Pixels:
     import cv2
 
-    found: Pixels = cv2.convertScaleAbs(pixels.clip(0, 1), alpha=255)  # rounds, as rint does
+    # It rounds, as rint does.
+    found: Pixels = cv2.convertScaleAbs(pixels.clip(0, 1), alpha=255)  # type: ignore[assignment]
     return found

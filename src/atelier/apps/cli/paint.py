@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,15 @@ import typer
 from atelier.apps import arguments
 from atelier.apps.cli.entry import Entry, Flags
 from atelier.apps.failures import INTERRUPTED
+from atelier.core.errors import UsageError
 
 if TYPE_CHECKING:
     from atelier.apps.show import Watch
     from atelier.images import Picture
+
+
+#: Extensions of files that may hold a video of atelier's.
+_MOVING = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
 
 
 def stylize(
@@ -29,6 +35,7 @@ def stylize(
     mask: arguments.Mask = None,
     region: arguments.Regions = None,
     each: arguments.Each = False,
+    engine: arguments.EngineName = "local",
     file_format: arguments.Format = "png",
     bits: arguments.Bits = None,
     no_receipt: arguments.NoReceipt = False,
@@ -48,8 +55,10 @@ def stylize(
     written: dict[str, Any] = {"bits": bits, "metadata": not no_metadata, "overwrite": overwrite}
     if many.is_many(photo, each=each):
         folder = output or many.folder_name(photo[0], "each" if each else named)
-        _several(photo, folder, styles, chosen, inputs, written, each, file_format, as_json)
+        _several(photo, folder, styles, chosen, inputs, written, each, engine, file_format, as_json)
         return
+    if engine != "local":
+        raise UsageError(f"--engine {engine} is for many photos: give a folder, a pattern or several photos")
     one = photo[0]
     piped = one == streams.STREAM and output is None
     target = streams.STREAM if piped else output or Path(f"{one.stem}-{named}.png")
@@ -71,6 +80,7 @@ def _several(
     inputs: dict[str, Any],
     written: dict[str, Any],
     each: bool,
+    engine: str,
     file_format: str,
     as_json: bool,
 ) -> None:
@@ -83,7 +93,7 @@ def _several(
     names = many.style_names(styles) if each else [""]
     makers = [partial(Stylizer, group, **chosen) for group in groups]
     clock = Clock()
-    with watching(quiet=as_json) as watch:
+    with watching(quiet=as_json) as watch, _runs(engine) as runs:
         report = many.run(
             photos,
             folder,
@@ -91,11 +101,27 @@ def _several(
             watch,
             kind=file_format,
             options=written,
+            runs=runs,
             **inputs,
         )
     many.tell(report, clock.seconds, as_json=as_json)
     if report.interrupted or report.failed:
         raise typer.Exit(INTERRUPTED if report.interrupted else report.exit_code)
+
+
+@contextmanager
+def _runs(engine: str) -> Iterator[Callable[..., Any]]:
+    """What paints the photos: this process, or a Ray cluster that is connected inside the block."""
+    from atelier.apps import many
+
+    if engine == "local":
+        yield many.Run
+        return
+    from atelier.apps.spread import SpreadRun
+    from atelier.core.cluster import Cluster, address_of
+
+    with Cluster(address_of(engine)) as cluster:
+        yield partial(SpreadRun, cluster)
 
 
 def _slug(text: str) -> str:
@@ -233,6 +259,9 @@ def replay(
     from atelier.core import recipe as recipes
     from atelier.images import read_recipe
 
+    if moving := _video_recipe(made):
+        _replay_video(made, moving, output, content, style, mask, max_pixels, overwrite, as_json)
+        return
     recipe = recipes.parse(read_recipe(made), str(made))
     if different := recipes.changes(recipe, recipes.versions()):
         say(f"note: the pixels may differ, because these versions have changed: {', '.join(different)}")
@@ -251,6 +280,48 @@ def replay(
         overwrite=overwrite,
         as_json=as_json,
     )
+
+
+def _video_recipe(made: Path) -> dict[str, Any] | None:
+    """The recipe of a video; None for a picture, which needs no video library."""
+    if not made.is_dir() and made.suffix.lower() not in _MOVING:
+        return None
+    from atelier.video.replay import recipe_of
+
+    return recipe_of(made)
+
+
+def _replay_video(
+    made: Path,
+    recipe: dict[str, Any],
+    output: Path | None,
+    clip: Path | None,
+    style: Sequence[Path] | None,
+    mask: Path | None,
+    max_pixels: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from atelier.apps.cli.video import finished
+    from atelier.apps.show import Clock, say, watching
+    from atelier.core import recipe as recipes
+    from atelier.video.replay import replay_video
+
+    if different := recipes.differences(recipe.get("versions", {}), recipes.versions()):
+        say(f"note: the pixels may differ, because these versions have changed: {', '.join(different)}")
+    clock = Clock()
+    with watching(quiet=as_json) as watch:
+        again = replay_video(
+            made,
+            output or made.with_name(f"{made.stem}-replay{made.suffix}"),
+            clip=clip,
+            style=style or None,
+            mask=mask,
+            max_pixels=max_pixels,
+            overwrite=overwrite,
+            progress=watch,
+        )
+    finished(again, clock.seconds, watch, as_json)
 
 
 def _longest(words: str | None) -> int | None:

@@ -72,7 +72,7 @@ def video(
             **given(settings),
             **({"receipt": "none"} if no_receipt else {}),
         )
-    _finished(made, clock.seconds, watch, as_json)
+    finished(made, clock.seconds, watch, as_json)
 
 
 def _named(clip: Path, style: str) -> Path:
@@ -101,7 +101,7 @@ def _previewing(watch: Watch, path: Path) -> Listener:
     return listen
 
 
-def _finished(made: Made, seconds: float, watch: Watch, as_json: bool) -> None:
+def finished(made: Made, seconds: float, watch: Watch, as_json: bool) -> None:
     """Say what was written; exit with 130 when it was stopped early."""
     from atelier.apps.show import emit, say
 
