@@ -147,6 +147,7 @@ def test_a_cluster_that_loses_a_machine_makes_the_same_files(
     """Two machines with one processor each; one is killed after a third of the pictures."""
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers stand still on a busy machine
     from ray.cluster_utils import Cluster
 
     from atelier.apps import spread

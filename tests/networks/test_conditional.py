@@ -16,6 +16,7 @@ from atelier.networks.conditional import (
     Pastiche,
     Statistics,
     Transformer,
+    channel_statistics,
     load_arbitrary,
     load_pastiche,
     normalise,
@@ -257,3 +258,28 @@ def test_gradients_reach_every_weight() -> None:
     network = arbitrary().train()
     network(torch.rand(2, 3, 16, 16), torch.rand(2, 10)).square().mean().backward()
     assert [name for name, value in network.named_parameters() if value.grad is None] == []
+
+
+@pytest.mark.parametrize("size", [(9, 16), (24, 41)])
+def test_painting_takes_shorter_ways_to_the_same_picture(size: tuple[int, int]) -> None:
+    """Without gradients, layers are fused; both ways must agree for odd sizes too."""
+    torch.manual_seed(0)
+    network = Pastiche(2, (8, 8, 16), 1)
+    torch.nn.init.normal_(network.shift)
+    photo = torch.rand(1, 3, *size)
+    shares = torch.tensor([[0.3, 0.7]])
+    plain = network(photo, shares)
+    with torch.no_grad():
+        painted = network(photo, shares)
+    torch.testing.assert_close(painted, plain.detach(), atol=1e-5, rtol=1e-5)
+    assert plain.std() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channel_statistics_are_those_of_the_population(dtype: torch.dtype) -> None:
+    features = (3 * torch.randn(1, 6, 37, 41) + 20).to(dtype, memory_format=torch.channels_last)
+    mean, variance = channel_statistics(features)
+    assert mean.dtype == variance.dtype == torch.float32
+    torch.testing.assert_close(mean.double(), features.double().mean((0, 2, 3)), atol=1e-3, rtol=1e-5)
+    expected = features.double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(variance.double(), expected, atol=1e-3, rtol=1e-4)
