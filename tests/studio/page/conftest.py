@@ -137,8 +137,9 @@ class Hand:
         if tab.is_visible():
             tab.click()
         else:
-            self.page.locator(".overflow-menu > button").click()
-            self.page.locator(".overflow-dropdown button", has_text=name).click()
+            menu = self.page.locator(".overflow-menu").first  # that of the tabs inside a tab comes later
+            menu.locator("> button").click()
+            menu.locator(".overflow-dropdown button", has_text=name).click()
 
     def give_photo(self, part: str, path: Path) -> None:
         """Choose a file in a photo component, and wait until it is taken in."""

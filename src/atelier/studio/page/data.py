@@ -67,50 +67,57 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
             facts = parts.note("data-facts")
             pictures = parts.part("dataset", "data-pictures", None, empty=_EMPTY)
     marks = gr.State({})
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
+    do = _Actions(studio)
+    tab.select(lambda: gr.Dropdown(choices=_choices(studio)), None, chosen, **quiet)
+    chosen.change(do.show, chosen, [pictures, marks, facts, note], **quiet)
+    sent.input(do.add, [chosen, name, sent], [chosen, name, pictures, sent, note], **quiet)
+    pictures.input(do.act, [chosen, pictures, marks], [pictures, note], **quiet)
+    edit.click(do.edit, [chosen, words, marks], [pictures, note], **quiet)
+    look.click(do.look, [chosen, words, marks], [pictures, note], **quiet)
+    report.click(do.report, [chosen, sizes], [pictures, marks, facts, note], **quiet)
+    crop.click(do.crop, [chosen, sizes], [chosen, note], **quiet)
+    delete.click(do.delete, chosen, [chosen, note], **quiet)
 
-    def shown(id: str) -> tuple[Any, ...]:
-        return view(studio, id, {}), {}, "", ""
 
-    def added(id: str, name: str, value: Any) -> Iterator[tuple[Any, ...]]:
+class _Actions:
+    """What the components of the part ask for."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    def show(self, id: str) -> tuple[Any, ...]:
+        return view(self.studio, id, {}), {}, "", ""
+
+    def add(self, id: str, name: str, value: Any) -> tuple[Any, ...]:
         try:
-            made = add(studio, id, name, value)
+            made = add(self.studio, id, name, value)
         except AtelierError as error:
-            yield gr.skip(), gr.skip(), gr.skip(), _files(), parts.error(str(error))
-            return
-        yield gr.Dropdown(choices=_choices(studio), value=made), "", view(studio, made, {}), _files(), ""
+            return gr.skip(), gr.skip(), gr.skip(), _files(), parts.error(str(error))
+        sets = gr.Dropdown(choices=_choices(self.studio), value=made)
+        return sets, "", view(self.studio, made, {}), _files(), ""
 
-    def changed(id: str, value: Any, marks: Any) -> tuple[Any, str]:
-        return acted(studio, id, value, marks)
+    def act(self, id: str, value: Any, marks: Any) -> tuple[Any, str]:
+        return acted(self.studio, id, value, marks)
 
-    def edited(id: str, value: Any, marks: Any, *, dry: bool = False) -> tuple[Any, str]:
-        return in_bulk(studio, id, value, marks, dry=dry)
+    def edit(self, id: str, value: Any, marks: Any) -> tuple[Any, str]:
+        return in_bulk(self.studio, id, value, marks, dry=False)
 
-    def reported(id: str, value: Any) -> Iterator[tuple[Any, ...]]:
-        yield from told(studio, id, value)
+    def look(self, id: str, value: Any, marks: Any) -> tuple[Any, str]:
+        return in_bulk(self.studio, id, value, marks, dry=True)
 
-    def cropped(id: str, value: Any) -> Iterator[tuple[Any, ...]]:
-        yield from copied(studio, id, value)
+    def report(self, id: str, value: Any) -> Iterator[tuple[Any, ...]]:
+        yield from told(self.studio, id, value)
 
-    def deleted(id: str) -> tuple[Any, str]:
+    def crop(self, id: str, value: Any) -> Iterator[tuple[Any, ...]]:
+        yield from copied(self.studio, id, value)
+
+    def delete(self, id: str) -> tuple[Any, str]:
         try:
-            studio.trainings.data.delete(id.removeprefix("data:"))
+            self.studio.trainings.data.delete(_id(id))
         except AtelierError as error:
             return gr.skip(), parts.error(str(error))
-        return gr.Dropdown(choices=_choices(studio), value=""), ""
-
-    quiet: dict[str, Any] = {"show_progress": "hidden"}
-    chosen.change(shown, chosen, [pictures, marks, facts, note], **quiet)
-    sent.input(added, [chosen, name, sent], [chosen, name, pictures, sent, note], **quiet)
-    pictures.input(changed, [chosen, pictures, marks], [pictures, note], **quiet)
-    edit.click(edited, [chosen, words, marks], [pictures, note], **quiet)
-    look.click(
-        lambda one, value, marks: edited(one, value, marks, dry=True), [chosen, words, marks],
-        [pictures, note], **quiet,
-    )  # fmt: skip
-    report.click(reported, [chosen, sizes], [pictures, marks, facts, note], **quiet)
-    crop.click(cropped, [chosen, sizes], [chosen, note], **quiet)
-    delete.click(deleted, chosen, [chosen, note], **quiet)
-    tab.select(lambda: gr.Dropdown(choices=_choices(studio)), None, chosen, **quiet)
+        return gr.Dropdown(choices=_choices(self.studio), value=""), ""
 
 
 def _choices(studio: Studio) -> list[tuple[str, str]]:
