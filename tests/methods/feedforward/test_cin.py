@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from atelier import Picture, UsageError, WeightsError, stylize
 from atelier.images import write
 from atelier.methods.base import Batch, Job
+from atelier.methods.feedforward import cin
 from atelier.methods.feedforward.cin import Cin, _criterion, look_of
 from atelier.methods.trainable import DataInfo
-from atelier.networks.conditional import Pastiche
-from atelier.store import records
+from atelier.networks.conditional import Pastiche, load_pastiche
+from atelier.store import records, weights
 from atelier.training.datasets import read, read_styles, style_files
 from atelier.training.settings import settings_of
 
@@ -187,6 +188,17 @@ def test_published_records() -> None:
         record = records.record(f"cin.{tag}")
         assert record.sources[0].endswith(f"/multistyle-pastiche-generator-{tag}.ckpt")
         assert record.converter == "cin"
+
+
+def test_the_bundled_network_knows_sixteen_styles(painting: Floats) -> None:
+    """The styles that the documentation names, each with a picture of its own."""
+    network = load_pastiche(weights.load("cin.atelier"))
+    assert len(network.names) == network.styles == 16
+    assert all(f"`{name}`" in (cin.__doc__ or "") for name in network.names)
+    with torch.inference_mode():
+        photo = torch.from_numpy(painting).movedim(-1, 0)[None].expand(16, -1, -1, -1)
+        painted = network(photo, torch.eye(16)).flatten(1)
+    assert float(torch.pdist(painted).min()) > 0.02 * painted.shape[1] ** 0.5
 
 
 # training

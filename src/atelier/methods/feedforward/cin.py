@@ -7,6 +7,10 @@ styles. The published networks store neither names nor what their style
 pictures look like, so they need `numbers`. With names or numbers **the style picture is ignored**; with
 nothing at all, the first style is used.
 
+The styles of the bundled network are `blue-horses`, `composition-viii`, `etching`, `goldfish`,
+`grande-jatte`, `great-wave`, `impression-sunrise`, `mont-sainte-victoire`, `mosaic`, `phlox`, `scream`,
+`senecio`, `stained-glass`, `starry-night`, `the-kiss` and `water-lilies`.
+
 Differences from the paper: training losses are relative to their targets, because feature scales differ
 between encoders, and include a small total variation term against grain; the shifts and scales have a
 learning rate of their own (`style_rate`). The transformer is narrower by default. The picture keeps its size:
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 _TRAITS = 9
 _LOOK_SIDE = 96
+_PAPER = "Dumoulin et al. 2017, A Learned Representation for Artistic Style, arXiv:1610.07629"
 _FOLDER = "https://storage.googleapis.com/download.magenta.tensorflow.org/models/"
 
 
@@ -56,6 +61,16 @@ def _converted(state: checkpoints.State) -> checkpoints.State:
 
 
 checkpoints.register_converter("cin", _converted)
+register(
+    Record(
+        name="cin.atelier",
+        file="cin.safetensors",
+        licence="Apache-2.0; its training photos are for research",
+        paper=_PAPER,
+        bundled="cin.safetensors",
+        note="Bundled with the package: 16 styles by name, smaller than published; `atelier train cin`.",
+    )
+)
 for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten paintings by Monet.")):
     register(
         Record(
@@ -63,7 +78,7 @@ for _tag, _what in (("varied", "32 styles of many painters."), ("monet", "Ten pa
             file=f"multistyle-pastiche-generator-{_tag}.ckpt",
             sources=(f"{_FOLDER}multistyle-pastiche-generator-{_tag}.ckpt",),
             licence="Apache-2.0 (magenta/magenta)",
-            paper="Dumoulin et al. 2017, A Learned Representation for Artistic Style, arXiv:1610.07629",
+            paper=_PAPER,
             converter="cin",
             note=_what,
         )
@@ -88,7 +103,7 @@ class Cin(Method):
         """Settings of the transfer."""
 
         weights: str = knob(
-            "cin.varied", "Network: a name from 'atelier weights list', or a file.", file="weights"
+            "cin.atelier", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
         style_name: tuple[str, ...] = knob(
             (), "Styles of the network by name; several are mixed; if none, the picture selects."
