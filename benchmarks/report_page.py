@@ -119,11 +119,11 @@ def facts(grid: Table) -> str:
     (count,) = grid.rows("SELECT count(*) AS n FROM cells JOIN plan USING (key) WHERE state = 'done'")
     size: Any = re.search(r'"size":(\d+)', grid.fact("protocol") or "")
     told = (
-        f"{count['n']} pictures of {size[1]} px, of {len(pairs(grid))} photos, each in a style of its own; "
+        f"{count['n']} pictures of {size[1]} px, of {len(pairs(grid))} photos, each in a style of its own;\n"
     )
     told += f"{grid.fact('machine')}, one thread a process, {date.today().isoformat()}."
     missing = [line.method for line in summary.lines(grid) if not line.done + line.failed]
-    return told + (f" The run was stopped before {', '.join(missing)}." if missing else "")
+    return told + (f"\nThe run was stopped before {', '.join(missing)}." if missing else "")
 
 
 def main() -> None:
