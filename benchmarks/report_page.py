@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +42,8 @@ def table(grid: Table) -> str:
     head = ["method", *(f"{one.name} {arrows[one.better]}" for one in metrics), "CPU s", "MiB"]
     rows = [head, ["---"] * len(head)]
     for line in lines:
+        if not line.done + line.failed:
+            continue
         cells = [f"*{line.method}*" if line.method in plain else line.method]
         for column in metrics:
             text = f"{line.values[column.name].mean:.3g}" if column.name in line.values else "-"
@@ -115,7 +118,12 @@ def facts(grid: Table) -> str:
     """One line on what the numbers are of."""
     (count,) = grid.rows("SELECT count(*) AS n FROM cells JOIN plan USING (key) WHERE state = 'done'")
     size: Any = re.search(r'"size":(\d+)', grid.fact("protocol") or "")
-    return f"{count['n']} pictures of {size[1]} px; {grid.fact('machine')}, one thread a process."
+    told = (
+        f"{count['n']} pictures of {size[1]} px, of {len(pairs(grid))} photos, each in a style of its own;\n"
+    )
+    told += f"{grid.fact('machine')}, one thread a process, {date.today().isoformat()}."
+    missing = [line.method for line in summary.lines(grid) if not line.done + line.failed]
+    return told + (f"\nThe run was stopped before {', '.join(missing)}." if missing else "")
 
 
 def main() -> None:

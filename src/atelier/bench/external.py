@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atelier import images
+from atelier.bench.memory import peak_of
 from atelier.bench.protocol import ExternalEntry
 from atelier.core.errors import InputError, ResourceError
 from atelier.images import Picture
@@ -80,13 +81,15 @@ def _finished(words: list[str], entry: ExternalEntry, folder: Path) -> tuple[flo
 def _waited(process: subprocess.Popen[bytes], seconds: float) -> tuple[int | None, float, float]:
     """The exit code (None: it was ended after `seconds`), processor seconds, peak of memory in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    end, late = time.monotonic() + seconds, False
+    end, late, peak = time.monotonic() + seconds, False, 0.0
     while True:
+        # Linux counts what this process holds into the program's own figure.
+        peak = max(peak, peak_of(process.pid))
         number, status, usage = os.wait4(process.pid, os.WNOHANG)
         if number:
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu = usage.ru_utime + usage.ru_stime
-            return (None if late else process.returncode), cpu, usage.ru_maxrss / unit
+            return (None if late else process.returncode), cpu, peak or usage.ru_maxrss / unit
         if time.monotonic() > end and not late:
             late = True
             os.killpg(process.pid, signal.SIGKILL)

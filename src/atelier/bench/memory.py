@@ -27,15 +27,28 @@ def peak() -> float:
     return _resident() + _cuda()
 
 
+def peak_of(process: int) -> float:
+    """The most memory in MiB that another process has used so far; 0 where that is not known."""
+    return _high(Path(f"/proc/{process}/status")) or 0.0
+
+
 def _resident() -> float:
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
+    found = _high(_STATUS)
+    if found is None:
         import resource
 
         unit = MIB if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return found
+
+
+def _high(status: Path) -> float | None:
+    """The peak in a process's status file; None if there is none."""
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return None
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _cuda() -> float:
