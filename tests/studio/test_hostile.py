@@ -141,6 +141,12 @@ CASES: Mapping[str, tuple[Ask, int, str]] = {
     "a gallery file that climbs": (get("/api/gallery/....//file"), 404, "there is nothing"),
     "a job that climbs": (get("/api/jobs/..%00x"), 404, "there is no job"),
     "a thumbnail of a path": (get("/api/pictures/%2Fetc%2Fpasswd/thumbnail"), 404, "there is nothing"),
+    "a training picture of a path": (
+        get("/api/data/0123456789abcdef/thumbnail?name=../../passwd"),
+        404,
+        "there is no set of pictures",
+    ),
+    "weights of the user": (get("/api/networks/mine.safetensors"), 404, "there is no network"),
     # too much
     "too many bytes": (file("big.png", png() + bytes(2**20)), 413, "the limit of this studio is 1 MiB"),
     "a request too long": (body(bytes(3 * 2**20 + 1)), 413, "the limit of this studio (3 MiB)"),

@@ -160,7 +160,7 @@ def test_the_methods_are_told_with_all_their_knobs(client: Client) -> None:
 def test_the_document_describes_every_address_and_every_error(client: Client) -> None:
     document = client.get("/api/openapi.json").json
     assert document["openapi"].startswith("3.1")
-    assert len(document["paths"]) == 19
+    assert len(document["paths"]) == 21
     form = document["paths"]["/api/stylize"]["post"]["requestBody"]["content"]["multipart/form-data"][
         "schema"
     ]
