@@ -107,6 +107,8 @@ ACTIONS = {
         library.shutdown()
     """,
 }
+#: Files that report nothing: the key by which a Ray cluster on this machine knows its own processes.
+NO_REPORTS = {".ray/auth_token"}
 #: Quick enough for every run of the tests.
 QUICK = ("onnxruntime", "huggingface_hub")
 _WATCHED = """
@@ -157,7 +159,7 @@ def watched(name: str, folder: Path, **more: str) -> tuple[str, list[str]]:
 def test_nothing_reports(name: str, tmp_path: Path) -> None:
     asked, left = watched(name, tmp_path)
     assert asked == "[]"
-    assert not left
+    assert not set(left) - NO_REPORTS
 
 
 def test_the_watch_would_see_a_report(tmp_path: Path) -> None:
