@@ -91,18 +91,7 @@ def replay_video(
     request, facts = _parsed(recipe, path)
     source = _clip(request, path, clip)
     most = max_pixels or request.controls.get("max_pixels")
-    settings = settings_of(
-        request.model_copy(update={"content": None}),
-        path.parent,
-        label=str(made),
-        content=None,
-        style=style,
-        mask=None,
-        regions=None,
-        progress=progress,
-        max_pixels=most,
-        files={},
-    )
+    settings = _settings(request, path, style, most, progress)
     finder = Finder(path.parent, most)
     return stylize_video(
         source,
@@ -116,6 +105,24 @@ def replay_video(
         overwrite=overwrite,
         **_encoding(facts, Path(output)),
         **settings,
+    )
+
+
+def _settings(
+    request: Request, path: Path, style: Anything | None, most: int | None, progress: Listener | None
+) -> dict[str, Any]:
+    """The arguments of a request, but for its clip and its mask."""
+    return settings_of(
+        request.model_copy(update={"content": None}),
+        path.parent,
+        label=str(path),
+        content=None,
+        style=style,
+        mask=None,
+        regions=None,
+        progress=progress,
+        max_pixels=most,
+        files={},
     )
 
 
