@@ -38,9 +38,12 @@ def test_every_kept_picture_is_found() -> None:
 
 @pytest.mark.parametrize("made", PICTURES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_an_old_receipt_replays_to_the_same_pixels(made: Path) -> None:
+    """To rounding: half precision, which not every processor has, is another one on each kind of them."""
     kept, again = Picture.open(made), atelier.replay(made)
+    half = recipes.parse(read_recipe(made), str(made)).knobs.get("half", False)
     assert again.size == kept.size
-    np.testing.assert_allclose(again.pixels, kept.pixels, atol=ROUNDING, rtol=0)
+    np.testing.assert_allclose(again.pixels, kept.pixels, atol=8 / 255 if half else ROUNDING, rtol=0)
+    assert np.abs(again.pixels - kept.pixels).mean() < 1 / 255
 
 
 @pytest.mark.parametrize("made", PICTURES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -73,7 +73,7 @@ def test_pictures(weights_file: str, name: str, numbers: Any, shares: Any) -> No
     content = torch.from_numpy(ARRAYS["content"])
     job = Job(content, [torch.zeros(1, 3, 1, 1)], [1.0], torch.device("cpu"), torch.float32)
     knobs = Cin.Knobs(weights=weights_file, numbers=numbers, shares=shares)
-    fill.check(ARRAYS, LAYOUT, name, Cin().transfer(job, knobs).numpy())
+    fill.check(ARRAYS, LAYOUT, name, Cin().picture(job, knobs).numpy())
 
 
 def test_another_style_is_far_outside(weights_file: str) -> None:
@@ -84,6 +84,6 @@ def test_another_style_is_far_outside(weights_file: str) -> None:
         torch.device("cpu"),
         torch.float32,
     )
-    made = Cin().transfer(job, Cin.Knobs(weights=weights_file, numbers=(1,)))
+    made = Cin().picture(job, Cin.Knobs(weights=weights_file, numbers=(1,)))
     with pytest.raises(AssertionError, match="stylized_label0"):
         fill.check(ARRAYS, LAYOUT, "stylized_label0", made.numpy())
