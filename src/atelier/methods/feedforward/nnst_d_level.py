@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 #: Tile core and tile overlap (the receptive fields of the encoder and decoder), in pixels.
 TILE, MARGIN = 1024, 96
-#: Above this long side, tiles are smaller: the whole picture takes much of the memory already.
-_LARGE, _LARGE_TILE = 4096, 768
+#: Above this long side, tiles are smaller: the whole picture takes much of the memory already. In float32,
+#: which takes twice the memory of half precision, all tiles are.
+_LARGE, _SMALLER_TILE = 4096, 768
 #: Up to this many cells, features are kept in memory; above, they are recomputed when needed.
 _KEPT_CELLS = 1 << 18
 #: Lengths of centred queries below this part of the mean's length are not scaled up to 1.
@@ -94,7 +95,8 @@ class Level:
         self.keep, self.strength = 1.0, strength
         self.basis = networks.projection(style.candidates.basis)
         self.cells = -(-content.shape[-2] // features.CELL), -(-content.shape[-1] // features.CELL)
-        core = TILE if max(content.shape[-2:]) <= _LARGE else min(TILE, _LARGE_TILE)
+        roomy = max(content.shape[-2:]) <= _LARGE and networks.dtype != torch.float32
+        core = TILE if roomy else min(TILE, _SMALLER_TILE)
         self.tiles = list(tiles(*content.shape[-2:], core=core, margin=MARGIN, step=16))
         self.seen = seen
         self._masks: dict[int, torch.Tensor | None] = {}
