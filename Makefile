@@ -51,7 +51,7 @@ bench: $(VENV)/dev  ## speed and memory; leave the machine alone meanwhile
 	$(BIN)/python benchmarks/gatys_vgg19.py
 	$(BIN)/python benchmarks/optimise_time.py
 
-report: $(VENV)/core  ## table and gallery of every method that needs no download: a quarter of an hour on two cores
+report: $(VENV)/core  ## table and gallery of every method that needs no download: half an hour of processor time
 	$(BIN)/atelier bench gallery
 	$(BIN)/atelier bench report out/bench/gallery
 	$(BIN)/python benchmarks/report_page.py out/bench/gallery

@@ -3,9 +3,9 @@
 Each instance normalisation of a transformer network has a shift and a scale per style; all other weights are
 shared (Dumoulin et al. 2017). `style_name` chooses trained styles, and `shares` mixes them. Without names, a
 style picture selects the trained style most similar to it in colours and grain; several pictures mix their
-styles. The published networks store neither names nor what their style
-pictures look like, so they need `numbers`. With names or numbers **the style picture is ignored**; with
-nothing at all, the first style is used.
+styles. The published networks store neither names nor what their style pictures look like, so they need
+`numbers`. With names or numbers **the style picture is ignored**; with nothing at all, the first style is
+used.
 
 The styles of the bundled network are `blue-horses`, `composition-viii`, `etching`, `goldfish`,
 `grande-jatte`, `great-wave`, `impression-sunrise`, `mont-sainte-victoire`, `mosaic`, `phlox`, `scream`,
