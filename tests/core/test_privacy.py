@@ -162,7 +162,20 @@ def test_nothing_reports(name: str, tmp_path: Path) -> None:
     assert not set(left) - NO_REPORTS
 
 
-def test_the_watch_would_see_a_report(tmp_path: Path) -> None:
-    # The user's own word stands, and then onnxruntime keeps its records in the home folder.
-    _, left = watched("onnxruntime", tmp_path, ORT_DISABLE_TELEMETRY="0")
-    assert any("onnxruntime" in path for path in left)
+def test_the_watch_would_see_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter = tmp_path / "reporter.py"
+    reporter.write_text(
+        textwrap.dedent("""
+            import pathlib, socket
+            (pathlib.Path.home() / "id.json").write_text("{}")
+            line = socket.socket()
+            line.setblocking(False)
+            line.connect_ex(("192.0.2.1", 443))  # an address that belongs to nobody (RFC 5737)
+            line.close()
+        """)
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(ACTIONS, "reporter", "")
+    asked, left = watched("reporter", tmp_path)
+    assert asked == "['192.0.2.1']"
+    assert left == ["id.json"]
