@@ -36,7 +36,7 @@ def painted(clip: list[Pixels], stylizer: Stylizer, steady: float) -> tuple[list
     start = time.monotonic()
     for now, following in zip(clip, [*clip[1:], clip[-1]], strict=True):
         _, state = painter.paint(now, last, None)
-        last = now, state, Motion.between(now, following)
+        last = state, Motion.between(now, following)
         results.append(state.result)
     return results, state, (time.monotonic() - start) / len(clip)
 

@@ -65,7 +65,7 @@ def test_flicker_of_a_clip_as_it_is_equals_that_of_the_clip() -> None:
     first, *rest = scene(3, (48, 64))
     _, state = painter.paint(first, None, None)
     for before, now in pairwise([first, *rest]):
-        _, state = painter.paint(now, (before, state, Motion.between(before, now)), None)
+        _, state = painter.paint(now, (state, Motion.between(before, now)), None)
     assert state.flicker.pairs == 2
     assert state.flicker.result == pytest.approx(state.flicker.content, rel=1e-6)
     assert state.flicker.content > 0

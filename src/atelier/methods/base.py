@@ -231,6 +231,8 @@ class Method(Trainable):
     native: ClassVar[frozenset[str]] = frozenset()
     #: The content, styles and mask that it takes.
     takes: ClassVar[Takes] = Takes()
+    #: Whether frames of a clip may be painted at the same time: quick methods that never read `previous`.
+    frames_at_once: ClassVar[bool] = False
     #: The values that newer knobs stand for in a receipt that was written before they existed.
     before: ClassVar[Mapping[str, Any]] = {}
     #: Knobs that an exported network does not depend on: those of what comes before and after it.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,13 +22,16 @@ from atelier.session.inputs import Anything
 from atelier.session.stylizer import Stylizer
 from atelier.video import codecs
 from atelier.video.motion import Motion
-from atelier.video.source import Clip, Pixels, Shot, open_clip, pictures_of
+from atelier.video.source import Clip, Pixels, open_clip, pictures_of
 from atelier.video.steady import Flicker, Painter
 from atelier.video.target import Target
+from atelier.video.way import Next, Way
 from atelier.video.work import Work
 
 #: The weight of the last result where a place still looks the same.
 STEADY = 0.95
+#: Frames that are painted at the same time where the method allows it.
+_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -104,18 +107,36 @@ def stylize_video(
     seen = _Seen(source, stylizer, size, asked, None if mask is None else Picture.of(mask, data=True))
     recipe = seen.recipe(steady, encoder)
     work.begin(recipe, resume=resume, overwrite=overwrite)
+    seen = seen.sharing_threads()
     return _made(seen, target, work, Painter(seen.painted, steady), recipe, Progress(progress))
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A clip, and the stylizer that sees its frames at `size` (height, width), made from the side `asked`."""
+    """A clip, and the stylizer that sees its frames at `size` (height, width), made from the side `asked`.
+
+    `at_once` is the number of frames that it paints at the same time.
+    """
 
     clip: Clip
     stylizer: Stylizer
     size: tuple[int, int]
     asked: int
     mask: Picture | None
+    at_once: int = 1
+
+    def sharing_threads(self) -> _Seen:
+        """The same, with the threads shared by the frames that are painted at the same time."""
+        import torch
+
+        setup = self.stylizer.setup
+        threads = setup.controls.threads or torch.get_num_threads()
+        if not setup.kind.frames_at_once or setup.device.type != "cpu" or threads < _AT_ONCE:
+            return self
+        stylizer = copy.copy(self.stylizer)
+        controls = setup.controls.model_copy(update={"threads": threads // _AT_ONCE})
+        stylizer.setup = replace(setup, controls=controls)
+        return replace(self, stylizer=stylizer, at_once=_AT_ONCE)
 
     def resized(self, pixels: Pixels) -> Pixels:
         """A frame at the size of the result."""
@@ -172,35 +193,21 @@ def _made(
     return Made(target.path, work.done, total, size, complete, state.scenes, state.flicker, recipe)
 
 
-@dataclass(frozen=True)
-class _Next:
-    """A frame to paint, with the one before and the motion between them; None for the first."""
-
-    index: int
-    shot: Shot
-    pixels: Pixels
-    before: Pixels | None
-    motion: Motion | None
-
-
 def _paint(seen: _Seen, painter: Painter, work: Work, watch: Progress) -> bool:
     """Paint the frames that are not finished; whether the end of the clip was reached."""
-    with closing(_ahead(_frames(seen, work.done))) as frames:
-        for now in frames:
-            listener = _steps(watch, now.index, seen.clip.frames)
-            last = None
-            if now.before is not None and now.motion is not None and work.state is not None:
-                last = (now.before, work.state, now.motion)
-            picture, state = painter.paint(now.pixels, last, listener)
+    total = seen.clip.frames
+    way = Way(painter, seen.at_once, lambda index: _steps(watch, index, total))
+    with closing(way.painted(_frames(seen, work.done), work.state)) as frames:
+        for now, picture, state in frames:
             if watch.stopped:
                 return False
             work.add(state, now.shot.time, now.shot.duration)
-            if not _report(watch, now.index, seen.clip.frames, 1.0, picture.tensor):
+            if not _report(watch, now.index, total, 1.0, picture.tensor):
                 return False
     return True
 
 
-def _frames(seen: _Seen, done: int) -> Iterator[_Next]:
+def _frames(seen: _Seen, done: int) -> Iterator[Next]:
     """The frames after the first `done`."""
     before: Pixels | None = None
     for index, shot in enumerate(seen.clip.shots()):
@@ -209,17 +216,8 @@ def _frames(seen: _Seen, done: int) -> Iterator[_Next]:
         pixels = seen.resized(shot.pixels)
         if index >= done:
             motion = None if before is None else Motion.between(before, pixels)
-            yield _Next(index, shot, pixels, before, motion)
+            yield Next(index, shot, pixels, motion)
         before = pixels
-
-
-def _ahead(frames: Iterator[_Next]) -> Generator[_Next, None, None]:
-    """The same frames, each read and its motion computed while the one before is painted."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, frames, None)
-        while (now := following.result()) is not None:
-            following = pool.submit(next, frames, None)
-            yield now
 
 
 #: Units of progress for each frame.

@@ -9,7 +9,7 @@ frame as painted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,43 +72,54 @@ class Painter:
         self.stylize, self.steady = stylize, steady
 
     def paint(
-        self, now: Pixels, last: tuple[Pixels, State, Motion] | None, progress: Listener | None
+        self, now: Pixels, last: tuple[State, Motion] | None, progress: Listener | None
     ) -> tuple[Picture, State]:
-        """The frame `now` as painted, and its state; `last` are the frame before, its state, the motion."""
-        if last is None:
-            return self._alone(now, State(now), progress)
-        _, state, motion = last
-        if motion.cut:
-            return self._alone(now, replace(state, scenes=state.scenes + 1), progress)
-        picture, made = self._together(state, motion, now, progress)
-        errors = motion.warping_error(state.result, made.result), motion.error
-        return picture, replace(made, flicker=state.flicker.plus(*errors))
+        """The frame `now` as painted, and its state; `last` is the state before, and the motion since."""
+        if last is None or last[1].cut:
+            memory: dict[str, torch.Tensor] = {}
+            picture = self.start(now, None, memory, progress)
+        else:
+            memory = dict(last[0].memory)
+            picture = self.start(now, last[1], memory, progress, last[0])
+        return self.finish(picture, memory, last)
 
-    def _alone(self, now: Pixels, state: State, progress: Listener | None) -> tuple[Picture, State]:
-        """The first frame of a scene."""
-        memory: dict[str, torch.Tensor] = {}
-        picture = self._painted(now, progress, {"memory": memory} if self.steady else {})
-        return picture, replace(state, result=_integers(picture.pixels), memory=memory)
+    def start(
+        self,
+        now: Pixels,
+        motion: Motion | None,
+        memory: MutableMapping[str, torch.Tensor],
+        progress: Listener | None = None,
+        last: State | None = None,
+    ) -> Picture:
+        """The frame as the method paints it. In a scene's first frame, `motion` is None.
 
-    def _together(
-        self, last: State, motion: Motion, now: Pixels, progress: Listener | None
-    ) -> tuple[Picture, State]:
-        """A frame that continues the last one."""
-        memory, flow, seen = dict(last.memory), *motion.tensors
-        if not self.steady:
-            picture = self._painted(now, progress, {})
-            return picture, replace(last, result=_integers(picture.pixels))
-        before = last.result.astype(np.float32) / np.float32(255)
-        context = {"previous": Picture(before, sha256="-"), "flow": flow, "known": seen, "memory": memory}
-        picture = self._painted(now, progress, context)
-        pixels = steadied(picture.pixels, before, motion, self.steady)
-        return replace(picture, pixels=pixels), replace(last, result=_integers(pixels), memory=memory)
-
-    def _painted(self, now: Pixels, progress: Listener | None, context: Mapping[str, Any]) -> Picture:
-        content = Picture(
-            now.astype(np.float32) / np.float32(255), sha256="-"
-        )  # frames need no hash of their own
+        Without the state of the frame before, the method does not see its result.
+        """
+        context: dict[str, Any] = {}
+        if self.steady:
+            context["memory"] = memory
+            if motion is not None:
+                context["flow"], context["known"] = motion.tensors
+            if last is not None:
+                context["previous"] = Picture(_floats(last.result), sha256="-")
+        content = Picture(_floats(now), sha256="-")  # frames need no hash of their own
         return self.stylize(content, progress=progress, **context)
+
+    def finish(
+        self, picture: Picture, memory: Mapping[str, torch.Tensor], last: tuple[State, Motion] | None
+    ) -> tuple[Picture, State]:
+        """The painted frame, held to the result before, and its state."""
+        if last is None:
+            return picture, State(_integers(picture.pixels), memory)
+        before, motion = last
+        if motion.cut:
+            return picture, State(_integers(picture.pixels), memory, before.flicker, before.scenes + 1)
+        if self.steady:
+            held = steadied(picture.pixels, _floats(before.result), motion, self.steady)
+            picture = replace(picture, pixels=held)
+        result = _integers(picture.pixels)
+        errors = motion.warping_error(before.result, result), motion.error
+        return picture, State(result, memory, before.flicker.plus(*errors), before.scenes)
 
 
 def steadied(painted: Floats, last: Floats, motion: Motion, steady: float) -> Floats:
@@ -146,6 +157,10 @@ def _deviation(picture: Floats) -> float:
     import cv2
 
     return float(cv2.norm(picture.reshape(len(picture), -1)) / picture.size**0.5)
+
+
+def _floats(pixels: Pixels) -> Floats:
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def _integers(pixels: Floats) -> Pixels:

@@ -101,6 +101,7 @@ class Adain(Method):
         "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
         "https://arxiv.org/abs/1703.06868",
     )
+    frames_at_once = True
     native = frozenset({"styles", "strength"})
     takes = Takes(styles=frozenset({"picture", "text"}))
     apart = frozenset({"recolour", "colours", "bands", "restore", "words", "half"})

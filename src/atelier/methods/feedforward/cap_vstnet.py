@@ -95,6 +95,7 @@ class CapVstnet(Method):
         "CAP-VSTNet: Content Affinity Preserved Versatile Style Transfer",
         "https://arxiv.org/abs/2303.17867",
     )
+    frames_at_once = True
     native = frozenset({"styles", "strength", "regions"})
 
     class Knobs(AnyKnobs):

@@ -96,6 +96,7 @@ class Cin(Method):
         "https://arxiv.org/abs/1610.07629",
     )
     takes = Takes(least=0)
+    frames_at_once = True
     native = frozenset({"styles"})
     data = "styles"
 

@@ -101,6 +101,7 @@ class Ghiasi(Method):
         "Exploring the structure of a real-time, arbitrary neural artistic stylization network",
         "https://arxiv.org/abs/1705.06830",
     )
+    frames_at_once = True
     native = frozenset({"styles", "strength"})
     apart = frozenset({"restore", "half"})
 

@@ -47,6 +47,7 @@ class Johnson(Method):
         "https://arxiv.org/abs/1603.08155",
     )
     takes = Takes(styles=frozenset(), least=0)
+    frames_at_once = True
     data = "one_style"
 
     class Knobs(AnyKnobs):

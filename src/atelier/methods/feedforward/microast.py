@@ -92,6 +92,7 @@ class MicroAst(Method):
         "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer",
         "https://arxiv.org/abs/2211.15313",
     )
+    frames_at_once = True
     native = frozenset({"styles", "strength"})
     apart = frozenset({"colours", "bands", "restore", "half"})
 

@@ -71,6 +71,7 @@ class MsgNet(Method):
         "Multi-style Generative Network for Real-time Transfer",
         "https://arxiv.org/abs/1703.06953",
     )
+    frames_at_once = True
     native = frozenset({"styles"})
     data = "styles"
 

@@ -64,6 +64,7 @@ class NNSTD(Method):
         "Neural Neighbor Style Transfer",
         "https://arxiv.org/abs/2203.13215",
     )
+    frames_at_once = True
     native = frozenset({"strength", "styles", "regions"})
     before = {"tone": 0.0, "detail": 0.0, "photo_detail": 0.0, "bands": False}  # noqa: RUF012
     qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012

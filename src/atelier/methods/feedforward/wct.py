@@ -73,6 +73,7 @@ class WCT(Method):
         "Universal Style Transfer via Feature Transforms",
         "https://arxiv.org/abs/1705.08086",
     )
+    frames_at_once = True
     native = frozenset({"styles", "strength"})
 
     class Knobs(AnyKnobs):
