@@ -9,6 +9,10 @@ import pytest
 from atelier.apps import bench
 from atelier.bench import protocol
 from atelier.bench import sweep as sweeps
+from atelier.core.errors import AtelierError
+from atelier.methods import registry
+from atelier.methods.base import Method
+from atelier.store.records import record
 
 #: Those whose pictures are described by their hashes, with the number of pictures and of cells of a method.
 DESCRIBED = {
@@ -36,6 +40,19 @@ def test_every_protocol_of_the_manual_is_shipped() -> None:
         assert found.sentence
         assert f"| `{name}` | {cells(found):,} |" in manual, name
         assert {one.label for one in protocol.BASELINES} <= {one.label for one in found.methods}
+
+
+def test_the_gallery_has_every_method_that_needs_no_download() -> None:
+    def comes_along(kind: type[Method]) -> bool:
+        try:
+            files = kind().weights(kind.Knobs())
+        except AtelierError:  # it needs a file of the user's
+            return False
+        return kind.takes.mask != "required" and all(record(name).bundled for name in files)
+
+    wanted = {kind.name for kind in map(registry.find, registry.list_methods()) if comes_along(kind)}
+    painted = {entry.method for entry in protocol.read(protocol.find("gallery")).methods}
+    assert painted == wanted
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
