@@ -12,9 +12,9 @@ from atelier import Stylizer
 from atelier.images import Floats
 from atelier.methods import registry
 from atelier.video.motion import Motion
+from atelier.video.pipeline import Next, Pipeline, Relay
 from atelier.video.source import Pixels
 from atelier.video.steady import Painter
-from atelier.video.way import Next, Relay, Way
 
 from .conftest import Kind
 
@@ -39,7 +39,7 @@ def test_at_the_same_time_as_one_after_another(kind: Kind, tiny: dict[str, Any],
     clip = steps(frames())
     assert [one.follows is None for one in clip] == [True, False, False, True, False, False]
     one, two = (
-        list(Way(painter, count, lambda index: lambda event: True).painted(iter(clip), None))
+        list(Pipeline(painter, count, lambda index: lambda event: True).painted(iter(clip), None))
         for count in (1, 3)
     )
     assert [now.index for now, _, _ in two] == list(range(len(clip)))
@@ -58,8 +58,8 @@ def test_what_goes_wrong_in_a_frame_ends_the_clip() -> None:
         memory["number"] = memory.get("number", 0) + 1
         return content
 
-    way = Way(Painter(stylize, 0.9), 2, lambda index: lambda event: True)
-    painted = way.painted(iter(steps(frames()[:3])), None)
+    pipeline = Pipeline(Painter(stylize, 0.9), 2, lambda index: lambda event: True)
+    painted = pipeline.painted(iter(steps(frames()[:3])), None)
     assert [dict(next(painted)[2].memory) for _ in range(2)] == [{"number": 1}, {"number": 2}]
     with pytest.raises(RuntimeError, match="the third"):
         next(painted)

@@ -22,10 +22,10 @@ from atelier.session.inputs import Anything
 from atelier.session.stylizer import Stylizer
 from atelier.video import codecs
 from atelier.video.motion import Motion
+from atelier.video.pipeline import Next, Pipeline
 from atelier.video.source import Clip, Pixels, open_clip, pictures_of
 from atelier.video.steady import Flicker, Painter
 from atelier.video.target import Target
-from atelier.video.way import Next, Way
 from atelier.video.work import Work
 
 #: The weight of the last result where a place still looks the same.
@@ -196,8 +196,8 @@ def _made(
 def _paint(seen: _Seen, painter: Painter, work: Work, watch: Progress) -> bool:
     """Paint the frames that are not finished; whether the end of the clip was reached."""
     total = seen.clip.frames
-    way = Way(painter, seen.at_once, lambda index: _steps(watch, index, total))
-    with closing(way.painted(_frames(seen, work.done), work.state)) as frames:
+    pipeline = Pipeline(painter, seen.at_once, lambda index: _steps(watch, index, total))
+    with closing(pipeline.painted(_frames(seen, work.done), work.state)) as frames:
         for now, picture, state in frames:
             if watch.stopped:
                 return False

@@ -1,4 +1,4 @@
-"""The way of frames: read and compared ahead, painted several at once where the method allows it, in order.
+"""The pipeline of a clip's frames: several are painted at once where the method allows it, and come in order.
 
 A method that takes nothing from the result before needs of it only what it remembers, such as the statistics
 of each layer. So the next frame follows one layer behind, and waits for a value until the frame before has
@@ -99,7 +99,7 @@ class Relay(MutableMapping[str, "Tensor"]):
         return self._before
 
 
-class Way:
+class Pipeline:
     """Paints frames with `painter`, `at_once` at the same time; `listener` gives that of a frame's steps."""
 
     def __init__(self, painter: Painter, at_once: int, listener: Callable[[int], Listener]) -> None:
