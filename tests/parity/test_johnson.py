@@ -91,6 +91,7 @@ def test_the_losses_and_gradients_of_pytorch_s_examples(vgg16: str) -> None:
         content_layers=("relu2_2",),
         content_weight=1e5,
         style_weight=1e10,
+        style_warmup=0,
         smoothness=0,
     )
     method, network = Method(), load_johnson(filled("transformer"))

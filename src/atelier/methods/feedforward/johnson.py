@@ -6,13 +6,14 @@ examples and of Engstrom's TensorFlow code load as they are.
 
 Differences from the paper: instance normalisation in place of batch normalisation (Ulyanov et al. 2016), as
 in both published forms; training losses are relative to their targets, because feature scales differ between
-encoders; the last layer starts near grey. The picture keeps its size: the published networks round sides up
-to a multiple of 4; the rows and columns that this adds at the bottom and right are cropped here. Hidden
-pixels of the photo are filled with the nearest visible colour and are included in the instance normalisation.
+encoders; the style's weight rises during the training; the last layer starts near grey. The picture keeps its
+size: the published networks round sides up to a multiple of 4; the rows and columns that this adds at the
+bottom and right are cropped here. Hidden pixels of the photo are filled with the nearest visible colour and
+are included in the instance normalisation.
 
 The training of PyTorch's examples: `--widths 32 --widths 64 --widths 128 --encoder vgg16.imagenet --scale
-published --content-layers relu2_2 --content-weight 1e5 --style-weight 1e10 --smoothness 0 --crop 256 --batch
-4 --learning-rate 1e-3`.
+published --content-weight 1e5 --style-weight 1e10 --style-warmup 0 --smoothness 0 --crop 256 --batch 4
+--learning-rate 1e-3`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Johnson(Method):
             (16, 32, 64), "Channels of the network at full, half and quarter size."
         )
         blocks: int = knob(5, "Residual blocks.", ge=1, le=32)
+        content_layers: tuple[str, ...] = knob(("relu2_2",), "Taps of the content loss.")
+        style_weight: float = knob(10.0, "Weight of the style's Gram matrices.", ge=0)
+        style_warmup: int = knob(1500, "Steps over which the style's weight rises, from half of it.", ge=0)
+        smoothness: float = knob(0.5, "Weight of total variation, which suppresses noise.", ge=0)
 
     def __init__(self) -> None:
         self._targets = Targets()
@@ -112,7 +117,10 @@ class Johnson(Method):
             batch["styles"], training, lambda: training.criterion(photos.device)
         )
         found = criterion(network(photos), photos, grams)
-        shares = (training.content_weight, training.style_weight, training.smoothness)
+        # The full weight from the start loses the photo under hatching, and half of it paints pale pictures.
+        rise = (batch.step + 1) / training.style_warmup if batch.step < training.style_warmup else 1.0
+        style = training.style_weight * (1 + rise) / 2
+        shares = (training.content_weight, style, training.smoothness)
         return weighted(found, criterion, shares, by_channel=grams)
 
     @classmethod
