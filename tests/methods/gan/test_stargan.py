@@ -144,7 +144,15 @@ def test_pictures_take_the_colour_and_keep_the_shape(
     coloured: Any, shapes: Any, run_of: Any, tmp_path: Path
 ) -> None:
     """Shapes need ten times the steps of colours, and pictures whose quarter in size still shows them."""
-    more = {"width": 12, "blocks": 2, "depth": 4, "critic_steps": 1, "learning_rate": 1e-3, "steps": 2500}
+    more = {
+        "width": 12,
+        "blocks": 2,
+        "depth": 4,
+        "critic_steps": 1,
+        "learning_rate": 1e-3,
+        "steps": 3000,
+        "batch": 8,
+    }
     run = run_of(task(coloured(200, 32), crop=32, zoom=1.0, held_back=0, **more), tmp_path / "run")
     colour, shape = shapes.accuracy(painter(run), 32)
     assert (colour >= 0.9, shape >= 0.9) == (True, True), (colour, shape)
