@@ -33,7 +33,7 @@ class Controls(knob_rules.Knobs):
     )
     strength: float = Field(1.0, ge=0, le=1, description="0 keeps the photo, 1 applies the full style.")
     colour: Literal["style", "content"] = Field(
-        "style", description="Take the colours from the style or from the content."
+        "style", description="The colours of the style, or those of the photo (content)."
     )
     style_weights: tuple[float, ...] = Field(
         (),
@@ -43,7 +43,7 @@ class Controls(knob_rules.Knobs):
         1.0,
         gt=0,
         le=8,
-        description="Size of the style picture relative to the content; larger values give larger strokes.",
+        description="Size of the style picture relative to the photo; larger values give larger strokes.",
     )
     finish: float = Field(
         0.0,
@@ -53,7 +53,12 @@ class Controls(knob_rules.Knobs):
         "grids of other networks with the surface of paint; 0 is off, 0.1 is light, 0.3 is strong.",
     )
     feather: float = Field(8.0, ge=0, description="Width of the mask's soft edge in pixels.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Random seed.")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="Random seed: another number gives another picture where a method draws at random.",
+    )
     device: str = Field("auto", description="Device to run on: auto, cpu, cuda, cuda:N or mps.")
     threads: int | None = Field(
         None, ge=1, le=1024, description="Number of CPU threads; one per core by default."

@@ -84,6 +84,19 @@ def test_the_knobs_are_those_of_the_method(hand: Any) -> None:
     assert field.locator("input[type=range]").input_value() == before
 
 
+def test_what_is_typed_while_the_method_changes_is_kept(hand: Any) -> None:
+    held: list[Any] = []
+    hand.page.route("**/queue/join*", lambda route: held.append(route))
+    hand.choose_method("paint", "strokes")
+    hand.set_number("paint-form", "strength", 0.25)
+    hand.wait_for(lambda: held)
+    hand.page.unroute("**/queue/join*")  # lets go what was held
+    hand.page.wait_for_selector("#paint-knobs [data-name=brush]")
+    strength = hand.page.locator("#paint-form [data-name=strength] input[type=number]")
+    assert strength.input_value() == "0.25"
+    hand.page.wait_for_selector("#paint-form .changed[data-name=strength]")
+
+
 def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) -> None:
     hand = opened()
     hand.page.locator("#paint-photo .at-samples button").nth(2).click()

@@ -47,6 +47,7 @@ def tab(studio: Studio) -> None:
                     names,
                     value=["adain", "nnst_d"],
                     multiselect=True,
+                    label="Methods",
                     show_label=False,
                     elem_id="compare-methods",
                 )
@@ -54,7 +55,7 @@ def tab(studio: Studio) -> None:
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Compare", variant="primary", elem_id="compare-go")
-                stop = gr.Button("Stop", elem_id="compare-stop")
+                stop = gr.Button("Stop", elem_id="compare-stop", elem_classes="at-stop")
                 note = parts.note("compare-note")
             grid = parts.part("grid", "compare-grid", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):

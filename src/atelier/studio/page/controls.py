@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from atelier.core import knobs as knob_rules
 from atelier.core.errors import UsageError
+from atelier.methods import registry
 
 Field = dict[str, Any]
 
@@ -95,10 +96,18 @@ def _input(model: type[BaseModel], name: str, declared: FieldInfo) -> Field:
         return {"kind": "switch"}
     if typing.get_origin(kind) is Literal:
         options = list(typing.get_args(kind))
-        return {"kind": "row" if len(options) <= _IN_A_ROW else "list", "options": options}
+        names = [_said(str(option)) for option in options]
+        return {"kind": "row" if len(options) <= _IN_A_ROW else "list", "options": options, "names": names}
     if kind in (int, float):
         return _number(declared, whole=kind is int, optional=optional)
     return {"kind": "text", "several": _is_list(kind)}
+
+
+def _said(option: str) -> str:
+    """What an option is called on the page: methods by their names, the content as what it is."""
+    if option in registry.list_methods():
+        return option
+    return {"content": "photo"}.get(option, option.replace("_", " "))
 
 
 def _number(declared: FieldInfo, *, whole: bool, optional: bool) -> Field:

@@ -44,9 +44,15 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
         with gr.Column(elem_classes="at-rail"):
             with gr.Column(elem_classes="at-card"):
                 parts.title("Set of pictures", "What is added goes into the chosen set.")
-                chosen = gr.Dropdown(_choices(studio), value="", show_label=False, elem_id="data-set")
+                chosen = gr.Dropdown(
+                    _choices(studio), value="", label="Set", show_label=False, elem_id="data-set"
+                )
                 name = gr.Textbox(
-                    placeholder="Name of a new set", show_label=False, container=False, elem_id="data-name"
+                    label="Name of a new set",
+                    placeholder="Name of a new set",
+                    show_label=False,
+                    container=False,
+                    elem_id="data-name",
                 )
                 sent = parts.part("form", "data-files", _files())
             with gr.Column(elem_classes="at-card"):

@@ -34,7 +34,7 @@ def tab(studio: Studio) -> None:
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint all", variant="primary", elem_id="folder-go")
-                stop = gr.Button("Stop", elem_id="folder-stop")
+                stop = gr.Button("Stop", elem_id="folder-stop", elem_classes="at-stop")
                 note = parts.note("folder-note")
             out = parts.note("folder-zip")
             table = parts.note("folder-table", _waiting())
@@ -68,7 +68,7 @@ def _waiting() -> str:
 def run(
     studio: Studio, photos: Mapping[str, Any], shelf: Any, method: str, form: Any, knobs: Any
 ) -> Iterator[tuple[Any, ...]]:
-    """Updates of (table, note, job id, zip, photos) while the photos are painted."""
+    """Updates of (lines, note, job id, zip, photos) while the photos are painted."""
     try:
         what, how = paint.request(studio, None, shelf, method, form, knobs)
         job = studio.folder_of(_received(studio, photos.get("values", {}).get("photos")), what, how)
@@ -98,22 +98,15 @@ def _received(studio: Studio, sent: Any) -> list[Any]:
 
 
 def rows(studio: Studio, job: Job) -> str:
-    """A table with a row for each photo that is finished."""
+    """A line for each photo that is finished."""
     lines = []
     for one in list(job.made):
+        name = f'<span class="at-name" title="{html.escape(one.label)}">{html.escape(one.label)}</span>'
         if one.id:
-            links = running.downloads(studio, one.id)
-            picture = f'<img src="{running.made_thumbnail(one.id)}" alt="" width="72">'
-            cells = [picture, html.escape(one.label), running.duration(one.seconds), links]
+            seconds = f'<span class="at-help">{running.duration(one.seconds)}</span>'
+            picture = f'<img src="{running.made_thumbnail(one.id)}" alt="">'
+            cells = picture + name + seconds + running.downloads(studio, one.id)
         else:
-            cells = [
-                "",
-                html.escape(one.label),
-                "",
-                f'<span class="at-error">{html.escape(one.error)}</span>',
-            ]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    if not lines:
-        return ""
-    head = "<tr><th></th><th>photo</th><th>time</th><th></th></tr>"
-    return f'<table class="at-table"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+            cells = f'<span></span>{name}<span class="at-error">{html.escape(one.error)}</span>'
+        lines.append(f'<div class="at-line" role="listitem">{cells}</div>')
+    return f'<div class="at-lines" role="list">{"".join(lines)}</div>' if lines else ""

@@ -23,23 +23,25 @@ def tab(studio: Studio, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None
     """Build the tab; `target` is filled by "Open in Paint"."""
     with gr.Row(elem_classes="at-do"):
         search = gr.Textbox(
-            placeholder="Search by name, method or words",
+            label="Search",
+            placeholder="Search: name, method, words",
             show_label=False,
             container=False,
             elem_id="gallery-search",
         )
-        more = gr.Button("More", elem_id="gallery-more")
+        more = gr.Button("More", elem_id="gallery-more", visible=False)
     shown = gr.State(_PAGE)
     made = parts.part("gallery", "gallery-made", None, empty=_EMPTY)
 
-    def listed(words: str, count: int) -> dict[str, Any]:
-        return {"items": items(studio, words, count)}
+    def listed(words: str, count: int) -> tuple[dict[str, Any], Any]:
+        found = items(studio, words, count + 1)
+        return {"items": found[:count]}, gr.Button(visible=len(found) > count)
 
     def done(value: Mapping[str, Any], words: str, count: int) -> list[Any]:
         return acted(studio, value, words, count)
 
     gr.on(
-        [tab.select, search.change, shown.change], listed, [search, shown], made,
+        [tab.select, search.change, shown.change], listed, [search, shown], [made, more],
         show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
     more.click(lambda count: count + _PAGE, shown, shown)
@@ -98,5 +100,6 @@ def detail(studio: Studio, id: str) -> dict[str, Any]:
 
 
 def _facts(size: tuple[int, int], created: float) -> str:
-    when = time.strftime("%d %B %Y, %H:%M", time.localtime(created)).lstrip("0")
-    return f"{size[0]} × {size[1]}, {when}"
+    then, year = time.localtime(created), time.localtime().tm_year
+    when = time.strftime("%d %b, %H:%M" if then.tm_year == year else "%d %b %Y", then).lstrip("0")
+    return f"{when} · {size[0]} × {size[1]}"

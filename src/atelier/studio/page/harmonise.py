@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -27,6 +28,8 @@ Floats = npt.NDArray[np.float32]
 
 #: The longest composite in pixels, as `atelier harmonise` makes them.
 _SIDE = 1024
+#: The knobs that are shown first.
+_FIRST = ("own_colours",)
 _MASK = (
     "Choose a photo of the object. Paint over the object, or select it by clicks; "
     "a cut-out with a transparent ground needs no mask."
@@ -48,7 +51,9 @@ def tab(studio: Studio) -> None:
                 parts.title("Object")
                 photo = inputs.photo_part(studio, "harmonise-photo", "A photo of the object")
             with gr.Column(elem_classes="at-card"):
-                form = parts.part("form", "harmonise-form", _form())
+                form = parts.part("form", "harmonise-form", _form("good", {}, engine=False))
+            with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
+                knobs = parts.part("form", "harmonise-knobs", _form("good", {}, engine=True))
         with gr.Column(elem_classes="at-main"):
             parts.title("1 · Mask", "What of the photo is the object?")
             mask = parts.part("mask", "harmonise-mask", None, empty=_MASK)
@@ -56,7 +61,7 @@ def tab(studio: Studio) -> None:
             place = parts.part("place", "harmonise-place", None, empty=_PLACE)
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Harmonise", variant="primary", elem_id="harmonise-go")
-                stop = gr.Button("Stop", elem_id="harmonise-stop")
+                stop = gr.Button("Stop", elem_id="harmonise-stop", elem_classes="at-stop")
                 note = parts.note("harmonise-note")
             viewer = parts.part("viewer", "harmonise-viewer", None)
             links = parts.note("harmonise-links")
@@ -73,21 +78,36 @@ def tab(studio: Studio) -> None:
     def painted(*values: Any) -> Iterator[tuple[Any, ...]]:
         yield from run(studio, *values)
 
+    quality = gr.State("good")
+
+    def follow(form: Any, knobs: Any, last: str) -> tuple[Any, str]:
+        now = str(form.get("values", {}).get("quality", "good"))
+        if now == last:
+            return gr.skip(), now
+        return inputs.since(_form(now, knobs.get("values", {}), engine=True), knobs), now
+
+    form.input(follow, [form, knobs, quality], [knobs, quality], show_progress="hidden")
     fresh = photo.change(lambda photo: masks.fresh(photo, ["object"]), photo, mask, show_progress="hidden")
     cut = mask.input(edited, [photo, mask], mask, show_progress="hidden")
     shelf.input(hung, shelf, painting, show_progress="hidden")
     for event in (fresh.then, cut.then, painting.change):
         event(placed, [photo, painting, mask, place], place, show_progress="hidden")
     go.click(
-        painted, [photo, painting, mask, place, form], [viewer, note, links, job_id], show_progress="hidden"
-    )
+        painted, [photo, painting, mask, place, form, knobs], [viewer, note, links, job_id],
+        show_progress="hidden",
+    )  # fmt: skip
     stop.click(lambda job: paint.stopped(studio, job), job_id, None, queue=False)
 
 
-def _form() -> dict[str, Any]:
-    knobs = controls.fields(registry.find("harmonise").Knobs)
+def _form(quality: str, values: Mapping[str, Any], *, engine: bool) -> dict[str, Any]:
+    """What everyone sets, or what chooses the method that paints, which the quality does by itself."""
+    kind = registry.find("harmonise")
+    if engine:
+        made = controls.fields(kind.Knobs, kind.qualities[quality], skip=_FIRST)
+        return inputs.form_of(made, values)
     own = controls.fields(Controls, only=("strength", "seed"))
-    return {"fields": [inputs.quality_field(["draft", "good", "best"]), *knobs, *own], "values": {}}
+    first = controls.fields(kind.Knobs, only=_FIRST)
+    return {"fields": [inputs.quality_field(["draft", "good", "best"]), *first, *own], "values": values}
 
 
 def placing(studio: Studio, photo: Any, painting: Any, mask: Any, place: Any) -> Any:
@@ -153,7 +173,7 @@ def composite(
 
 
 def run(
-    studio: Studio, photo: Any, painting: Any, mask: Any, place: Any, form: Mapping[str, Any]
+    studio: Studio, photo: Any, painting: Any, mask: Any, place: Any, form: Any, knobs: Any
 ) -> Iterator[tuple[Any, ...]]:
     """Updates of (viewer, note, links, job id) while the object is repainted."""
     try:
@@ -161,9 +181,10 @@ def run(
             raise UsageError("choose a painting and an object first, and say what of its photo is the object")
         ground = studio.pictures.open(str(painting["id"]), side=_SIDE)
         whole, plane = composite(ground, *cut_out(studio, str(photo["id"]), mask), place)
-        settings, _ = inputs.settings(studio, "harmonise", form, form)
+        settings, _ = inputs.settings(studio, "harmonise", form, knobs)
         asked = Settings("harmonise", settings.quality, settings.values)
-        content = studio.pictures.id_of(whole, "composite.png")
+        names = [Path(studio.pictures.name(str(one["id"]))).stem for one in (photo, painting)]
+        content = studio.pictures.id_of(whole, f"{' on '.join(names)}.png")
         plane_id = studio.pictures.id_of(_grey(plane), "object.png")
         what = Inputs(content=content, styles=(str(painting["id"]),), mask=plane_id)
         job = studio.paint(what, asked)

@@ -25,6 +25,11 @@ MAIN = ("strength", "colour", "style_scale", "size", "seed")
 MORE = ("finish", "feather")
 #: The knob that takes what `atelier train METHOD` writes.
 TRAINED = "weights"
+#: How the families of methods are told apart by those who only paint.
+_FAMILIES = {
+    "feedforward": "quick network", "optimise": "step by step, slow", "classical": "without a network",
+    "diffusion": "diffusion", "gan": "from one kind to another", "text": "by words",
+}  # fmt: skip
 #: Seconds after which an upload may be removed.
 _STALE = 6 * 3600.0
 
@@ -166,6 +171,11 @@ def form_of(made: list[dict[str, Any]], values: Mapping[str, Any]) -> dict[str, 
     return {"fields": made, "values": {n: v for n, v in texts.items() if n in usual and v != usual[n]}}
 
 
+def since(form: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """The form as an answer to one that was `seen`: what was changed meanwhile in the browser stays."""
+    return {**form, "basis": dict(seen.get("values", {}))}
+
+
 def quality_field(options: Sequence[str]) -> dict[str, Any]:
     """The field that chooses a quality."""
     return {
@@ -224,7 +234,7 @@ def method_choices(*, words: bool = False, trained: bool = False) -> list[tuple[
         return [(name, name) for name, kind in found if kind.Training is not None]
     usual = ("Automatic, by quality", "")
     fits = [
-        (f"{name} · {kind.family()}", name)
+        (f"{name} · {_FAMILIES.get(kind.family(), kind.family())}", name)
         for name, kind in found
         if not words or "text" in kind.takes.styles
     ]

@@ -86,7 +86,7 @@ def tab(studio: Studio) -> Paint:
             viewer = parts.part("viewer", "paint-viewer", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint", variant="primary", elem_id="paint-go")
-                stop = gr.Button("Stop", elem_id="paint-stop")
+                stop = gr.Button("Stop", elem_id="paint-stop", elem_classes="at-stop")
                 note = parts.note("paint-note")
             links = parts.note("paint-links")
     asked: list[Any] = [photo, shelf, method, form, knobs]
@@ -141,9 +141,11 @@ def method_part(
         known = inputs.kind_of(method, quality, words=words).qualities
         now = quality if quality in known else "good"
         main = inputs.main_form(method, now, {**form.get("values", {}), "quality": now})
+        more = inputs.knob_form(studio, method, now, knobs.get("values", {}), words=words)
         return (
-            inputs.about(method, now, words=words), main if method != last[0] else gr.skip(),
-            inputs.knob_form(studio, method, now, knobs.get("values", {}), words=words), (method, now),
+            inputs.about(method, now, words=words),
+            inputs.since(main, form) if method != last[0] else gr.skip(),
+            inputs.since(more, knobs), (method, now),
         )  # fmt: skip
 
     gr.on(

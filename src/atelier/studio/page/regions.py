@@ -44,7 +44,7 @@ def tab(studio: Studio) -> None:
             mask = parts.part("mask", "regions-mask", None, empty=_EMPTY, several=True)
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint the regions", variant="primary", elem_id="regions-go")
-                stop = gr.Button("Stop", elem_id="regions-stop")
+                stop = gr.Button("Stop", elem_id="regions-stop", elem_classes="at-stop")
                 note = parts.note("regions-note")
             viewer = parts.part("viewer", "regions-viewer", None)
             links = parts.note("regions-links")

@@ -25,7 +25,7 @@ _LABELS = {
     "b": "Pictures of the second kind",
     "sheet": "Pictures to preview",
 }
-_WIDTH, _HEIGHT, _EDGE = 720, 220, 44
+_WIDTH, _HEIGHT = 720, 200
 
 
 def tab(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None:
@@ -48,12 +48,16 @@ def _runs_tab(
         with gr.Column(elem_classes="at-main"):
             with gr.Row(elem_classes="at-do"):
                 name = gr.Textbox(
-                    placeholder="Name of the run", show_label=False, container=False, elem_id="train-name"
+                    label="Name of the run",
+                    placeholder="Name of the run",
+                    show_label=False,
+                    container=False,
+                    elem_id="train-name",
                 )
                 measure = gr.Button("Memory and time", elem_id="train-measure")
                 go = gr.Button("Start", variant="primary", elem_id="train-go")
             note = parts.note("train-note")
-            run = gr.Dropdown([], show_label=False, elem_id="train-run", visible=False)
+            run = gr.Dropdown([], label="Run", show_label=False, elem_id="train-run", visible=False)
             status = parts.note("train-status", _none())
             with gr.Row(elem_classes="at-do"):
                 buttons = {
@@ -100,13 +104,14 @@ def _follow(
     def ticked(id: str | None, last: Any) -> list[Any]:
         job = studio.trainings.find(id or "")
         if job is None or [job.id, job.state, job.now.number] == last:
-            return [gr.skip()] * len(shown)
-        return shown_run(studio, id)
+            return [gr.skip()] * (1 + len(shown))
+        same = last is not None and last[:2] == [job.id, job.state]
+        return [gr.skip() if same else _runs(studio, id), *shown_run(studio, id)]
 
     for event in events:
         event(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
     run.input(view, run, shown, show_progress="hidden")
-    gr.Timer(2).tick(ticked, [run, shown[-1]], shown, show_progress="hidden")
+    gr.Timer(2).tick(ticked, [run, shown[-1]], [run, *shown], show_progress="hidden")
     for word, button in buttons.items():
         done = button.click(_asking(studio, word), run, note, show_progress="hidden")
         done.then(listed, run, run, show_progress="hidden").then(view, run, shown, show_progress="hidden")
@@ -118,7 +123,11 @@ def _asked(studio: Studio) -> list[gr.components.Component]:
     with gr.Column(elem_classes="at-card"):
         parts.title("What to train")
         method = gr.Dropdown(
-            inputs.method_choices(trained=True), value=first, show_label=False, elem_id="train-method"
+            inputs.method_choices(trained=True),
+            value=first,
+            label="Method to train",
+            show_label=False,
+            elem_id="train-method",
         )
         about = parts.note("train-about", _about(first))
     with gr.Column(elem_classes="at-card"):
@@ -129,20 +138,27 @@ def _asked(studio: Studio) -> list[gr.components.Component]:
         rest = parts.part("form", "train-rest", setting_form(first, first=False))
     with gr.Accordion("Presets", open=False, elem_classes="at-card"):
         preset = _presets(studio, method, main, rest)
+
+    def chosen(name: str, *seen: Any) -> tuple[Any, ...]:
+        forms = (source_form(studio, name), *both_forms(name))
+        kept = [inputs.since(form, one) for form, one in zip(forms, seen, strict=True)]
+        return _about(name), *kept, _preset_list(studio, name, None)
+
     method.change(
-        lambda name: (
-            _about(name), source_form(studio, name), *both_forms(name), _preset_list(studio, name, None)
-        ),
-        method, [about, sources, main, rest, preset], show_progress="hidden",
-    )  # fmt: skip
+        chosen, [method, sources, main, rest], [about, sources, main, rest, preset], show_progress="hidden"
+    )
     return [method, sources, main, rest, preset]
 
 
 def _presets(studio: Studio, method: gr.Dropdown, main: gr.HTML, rest: gr.HTML) -> gr.Dropdown:
     """Settings under a name: chosen, saved, deleted."""
-    preset = gr.Dropdown([], value=None, show_label=False, elem_id="train-preset")
+    preset = gr.Dropdown([], value=None, label="Preset", show_label=False, elem_id="train-preset")
     name = gr.Textbox(
-        placeholder="Name of a preset", show_label=False, container=False, elem_id="train-preset-name"
+        label="Name of a preset",
+        placeholder="Name of a preset",
+        show_label=False,
+        container=False,
+        elem_id="train-preset-name",
     )
     with gr.Row(elem_classes="at-do"):
         save = gr.Button("Save", elem_id="train-preset-save")
@@ -392,7 +408,7 @@ def _said(job: TrainingJob) -> str:
 
 
 def curve_of(lines: list[dict[str, float]]) -> str:
-    """The loss by step as a drawing (SVG); empty with fewer than two points."""
+    """The loss by step as a drawing (HTML with an SVG); empty with fewer than two points."""
     points = [
         (line["step"], line["loss"])
         for line in lines
@@ -405,21 +421,15 @@ def curve_of(lines: list[dict[str, float]]) -> str:
     wide, tall = max(1, steps[-1] - steps[0]), (high - low) or 1.0
 
     def at(step: float, loss: float) -> str:
-        x = _EDGE + (step - steps[0]) / wide * (_WIDTH - _EDGE - 8)
-        return f"{x:.1f},{_HEIGHT - 24 - (loss - low) / tall * (_HEIGHT - 40):.1f}"
+        return f"{(step - steps[0]) / wide * _WIDTH:.1f},{2 + (high - loss) / tall * (_HEIGHT - 4):.1f}"
 
     path = "M" + "L".join(at(step, loss) for step, loss in points)
-    marks = "".join(
-        f'<line x1="{_EDGE}" x2="{_WIDTH}" y1="{y}" y2="{y}"/><text x="0" y="{y + 4}">{value:.4g}</text>'
-        for y, value in ((16, high), (_HEIGHT - 24, low))
-    )
-    below = _HEIGHT - 6
-    ends = f'<text x="{_EDGE}" y="{below}">step {steps[0]:,}</text>'
-    ends += f'<text x="{_WIDTH}" y="{below}" text-anchor="end">{steps[-1]:,}</text>'
     return (
-        f'<svg class="at-curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="loss, {losses[0]:.4g} at first, {losses[-1]:.4g} now">'
-        f'{marks}{ends}<path d="{path}"/></svg>'
+        f'<figure class="at-curve"><figcaption>Loss</figcaption>'
+        f'<div class="at-scale"><span>{high:.4g}</span><span>{low:.4g}</span></div>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="loss, {losses[0]:.4g} at first, {losses[-1]:.4g} now"><path d="{path}"/></svg>'
+        f"<span></span><div><span>step {steps[0]:,}</span><span>{steps[-1]:,}</span></div></figure>"
     )
 
 

@@ -44,7 +44,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
             viewer = parts.part("viewer", "words-viewer", None, empty=_EMPTY)
             with gr.Row(elem_classes="at-do"):
                 go = gr.Button("Paint", variant="primary", elem_id="words-go")
-                stop = gr.Button("Stop", elem_id="words-stop")
+                stop = gr.Button("Stop", elem_id="words-stop", elem_classes="at-stop")
                 note = parts.note("words-note")
             links = parts.note("words-links")
 

@@ -1,15 +1,25 @@
 // A form drawn from fields (see controls.py). Value: {fields, values}; values holds what differs from the
-// defaults. Every field has a help sentence and, once changed, a button that resets it.
+// defaults. Every field has a help sentence and, once changed, a button that resets it. With `basis`, the values
+// that Python had seen, what the user has changed since then stays as it is.
 (() => {
   const {el, component, calm, picker, uploaded} = window.atelier;
   let count = 0;
+  // Chosen files of this window, by the path that they were uploaded to, as addresses to show.
+  const SEEN = new Map();
 
   window.atelier.form = (element, trigger, props, upload, watch) => {
     let fields = [], values = {};
     component(element, trigger, props, watch, (root, value, send) => {
+      const mine = values, given = {...(value?.values || {})}, basis = value?.basis;
       fields = value?.fields || fields;
-      values = {...(value?.values || {})};
+      const newer = basis ? fields.map((field) => field.name).filter((name) => JSON.stringify(mine[name]) !== JSON.stringify(basis[name])) : [];
+      for (const name of newer) {
+        if (name in mine) given[name] = mine[name];
+        else delete given[name];
+      }
+      values = given;
       const later = calm(() => send({values: {...values}}));
+      if (newer.length) later();
       root.classList.add("at-form");
       root.replaceChildren(...fields.map((field) => draw(field, values, later, upload)));
     });
@@ -46,6 +56,9 @@
 
   const number = (field, text) => (text === "" ? null : field.whole ? Math.round(Number(text)) : Number(text));
 
+  // What an option is called: as Python says, or its value.
+  const named = (field, i) => field.names?.[i] ?? String(field.options[i]).replaceAll("_", " ");
+
   const KINDS = {
     range: (field, id, _, changed) => {
       const limits = {min: field.minimum, max: field.maximum, step: field.step};
@@ -69,7 +82,7 @@
     },
     row: (field, id, _, changed) => {
       const inputs = field.options.map((option) => el("input", {type: "radio", name: id, value: option, onchange: () => changed(option)}));
-      const labels = field.options.map((option, i) => el("label", {}, inputs[i], el("span", {}, String(option).replaceAll("_", " "))));
+      const labels = field.options.map((option, i) => el("label", {}, inputs[i], el("span", {}, named(field, i))));
       return {
         group: true, body: el("div", {class: "at-segments", role: "radiogroup", "aria-labelledby": `${id}-label`}, ...labels),
         set: (value) => inputs.forEach((input, i) => { input.checked = field.options[i] === value; }),
@@ -77,7 +90,8 @@
     },
     list: (field, id, _, changed) => {
       const box = el("select", {id, onchange: () => changed(field.options[box.selectedIndex])},
-        ...field.options.map((option) => el("option", {}, String(option).replaceAll("_", " "))));
+        ...field.options.map((option, i) => el("option", {}, named(field, i))));
+      box.disabled = field.options.every((option) => option === "");
       return {body: box, set: (value) => { box.selectedIndex = Math.max(0, field.options.indexOf(value)); }};
     },
     text: (field, id, _, changed) => {
@@ -105,20 +119,25 @@
       };
     },
     pictures: (field, id, upload, changed) => {
-      const told = el("p", {class: "at-count", role: "status"});
+      const told = el("p", {class: "at-count", role: "status"}), strip = el("div", {class: "at-strip", "aria-hidden": "true"});
       let kept = [];
-      const tell = () => { told.textContent = kept.length ? `${kept.length} ${kept.length === 1 ? "file" : "files"}` : ""; };
+      const tell = () => {
+        told.textContent = kept.length ? `${kept.length} ${kept.length === 1 ? "file" : "files"}` : "";
+        const seen = kept.map((one) => SEEN.get(one.path)).filter(Boolean).slice(0, 12);
+        strip.replaceChildren(...seen.map((src) => el("img", {src, alt: "", onerror: ({target}) => target.remove()})));
+      };
       const sets = field.sets?.length ? el("select", {"aria-label": `${field.label}, a set`, onchange: () => { kept = []; tell(); changed(sets.value ? {set: sets.value} : null); }},
         el("option", {value: ""}, "or a set of pictures …"), ...field.sets.map((one) => el("option", {value: one.id}, `${one.name}, ${one.count} pictures`))) : null;
       const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt"}, async (files) => {
         const done = await uploaded(upload, files, (now, all) => { told.textContent = `Uploading ${now + 1} of ${all} …`; });
+        done.forEach(({path}, i) => { if (!files[i].name.endsWith(".txt")) SEEN.set(path, URL.createObjectURL(files[i])); });
         kept = field.most === 1 ? done : [...kept, ...done];
         tell();
         if (sets) sets.value = "";
         changed([...kept]);
       });
       const set = (value) => { kept = Array.isArray(value) ? [...value] : []; if (sets) sets.value = value?.set || ""; tell(); };
-      return {group: true, body: el("div", {class: "at-pictures"}, ...[area, told, sets].filter(Boolean)), set};
+      return {group: true, body: el("div", {class: "at-pictures"}, ...[area, strip, told, sets].filter(Boolean)), set};
     },
     named_sets: (field, id, upload, changed) => {
       const rows = el("div", {class: "at-form"});

@@ -73,12 +73,12 @@
             props.several && layers.length < COLOURS.length ? button("+ Region", "Add a region", () => send({added: true})) : null,
             props.several && layers.length > 1 ? button("− Region", "Remove this region", () => send({removed: active})) : null)
         : null;
-      const bar = el("div", {class: "at-bar", role: "toolbar", "aria-label": "Mask tools"}, ...chooser, range,
+      const bar = el("div", {class: "at-bar", role: "toolbar", "aria-label": "Mask tools"}, ...chooser, el("label", {class: "at-size"}, "Size", range),
         button("Snap to edges", "Fit the selection to the edges of the object", () => { remember(); send({edges: true}); }),
         button("Invert", "Swap what is selected and what is not", () => change(invert)),
         button("Clear", "Clear this mask", () => change(clear)),
         button("Undo", "Undo the last step (Ctrl+Z)", back),
-        el("label", {class: "at-button", title: "Load a mask file: white where the style goes"}, file, "Load"));
+        el("label", {class: "at-button", title: "Load a mask file: white where the style goes"}, file, "Load mask"));
       stage.addEventListener("keydown", (event) => {
         const key = event.key.toLowerCase();
         if ((event.ctrlKey || event.metaKey) && key === "z") back();

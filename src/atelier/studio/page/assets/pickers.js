@@ -53,14 +53,14 @@
           const away = item.own ? button("×", `Remove ${item.name} from the shelf`, () => tell(now, {removed: item.id}), {class: "at-button at-corner"}) : null;
           return el("div", {class: "at-slot"}, tile, away);
         });
-        const add = picker({label: "+", multiple: true}, async (files) => tell(now, {added: await uploaded(upload, files)}));
+        const add = picker({label: "+ Your own", multiple: true}, async (files) => tell(now, {added: await uploaded(upload, files)}));
         add.title = "Add your own style pictures";
         add.querySelector("input").setAttribute("aria-label", "Add your own style pictures");
         const mix = el("label", {class: "at-mix"}, el("input", {type: "checkbox", role: "switch", onchange: (event) => { mixing = event.target.checked; }}), "Mix several");
         mix.firstChild.checked = mixing;
         const weights = now.length > 1 ? now.map((one) => weight(one, items.find((item) => item.id === one.id), () => later(now))) : [];
         const focus = document.activeElement?.dataset?.id;
-        root.replaceChildren(el("div", {class: "at-shelf"}, ...tiles, el("div", {class: "at-slot"}, add)),
+        root.replaceChildren(el("div", {class: "at-shelf"}, ...tiles), add,
           props.single ? "" : el("div", {class: "at-mixer"}, mix, ...weights));
         if (focus) root.querySelector(`[data-id="${CSS.escape(focus)}"]`)?.focus({preventScroll: true});
       };
@@ -69,21 +69,33 @@
     });
   };
 
-  // Styles in words, one a line. Value: {text, groups: [{name, words}]}; a word that is clicked is added.
+  // Styles in words, one a line. Value: {text, groups: [{name, words}]}; a click on a word adds it or takes it out.
   window.atelier.words = (element, trigger, props, upload, watch) => {
     component(element, trigger, props, watch, (root, value, send) => {
       const groups = value?.groups || [];
       const later = calm(() => send({text: box.value, groups}), 400);
-      const box = el("textarea", {rows: 3, "aria-label": "Style in words", placeholder: props.prompt, spellcheck: "false", oninput: later});
+      const box = el("textarea", {rows: 3, "aria-label": "Style in words", placeholder: `such as: ${props.prompt}`, spellcheck: "false", oninput: () => { mark(); later(); }});
       box.value = value?.text || "";
-      const add = (word) => {
-        const ready = box.value.trim() && !/[\n,]\s*$/.test(box.value);
-        box.value += (ready ? ", " : "") + word;
+      const said = () => box.value.toLowerCase().split(/[,\n]/).map((one) => one.trim());
+      const toggle = (word) => {
+        if (said().includes(word.toLowerCase())) {
+          const lines = box.value.split("\n").map((line) => line.split(",").filter((one) => one.trim().toLowerCase() !== word.toLowerCase()).join(",").trim());
+          box.value = lines.filter(Boolean).join("\n");
+        } else {
+          const ready = box.value.trim() && !/[\n,]\s*$/.test(box.value);
+          box.value += (ready ? ", " : "") + word;
+        }
+        mark();
         later();
       };
       const chips = groups.map((group) => el("div", {class: "at-chips", role: "group", "aria-label": group.name}, el("span", {class: "at-help"}, group.name),
-        ...group.words.map((word) => el("button", {type: "button", class: "at-chip", onclick: () => add(word)}, word))));
+        ...group.words.map((word) => el("button", {type: "button", class: "at-chip", "data-word": word.toLowerCase(), onclick: () => toggle(word)}, word))));
       root.replaceChildren(box, ...chips);
+      const mark = () => {
+        const now = said();
+        root.querySelectorAll(".at-chip").forEach((chip) => chip.setAttribute("aria-pressed", String(now.includes(chip.dataset.word))));
+      };
+      mark();
     });
   };
 

@@ -147,10 +147,11 @@
         return;
       }
       const view = makeView();
+      const tall = cells.some((cell) => cell.height > cell.width);
       const drawn = cells.map((cell) => el("figure", {class: "at-cell"},
         cell.url ? makePane(view, cell.width, cell.height, el("img", {src: cell.url, alt: cell.title, draggable: "false"})) : el("div", {class: "at-stage at-waiting"}, cell.error || "…"),
         el("figcaption", {}, el("strong", {}, cell.title), el("span", {class: "at-help"}, cell.detail || ""))));
-      root.replaceChildren(zoomBar(view), el("div", {class: "at-grid", style: `--columns:${value.columns || 3}`}, ...drawn));
+      root.replaceChildren(zoomBar(view), el("div", {class: `at-grid${tall ? " tall" : ""}`, style: `--columns:${Math.min(cells.length, (value.columns || 3) + (tall ? 1 : 0))}`}, ...drawn));
     });
   };
 
