@@ -64,7 +64,7 @@ class Pictures:
     def __init__(self, folder: Path, limits: Limits, made: Callable[[str], bytes]) -> None:
         self.limits, self._made = limits, made
         self._uploads, self._shelf = own_folder(folder / "uploads"), own_folder(folder / "shelf")
-        self._drawn, self._thumbs = own_folder(folder / "drawn"), own_folder(folder / "thumbnails")
+        self.drawn, self._thumbs = own_folder(folder / "drawn"), own_folder(folder / "thumbnails")
         self._memory: OrderedDict[tuple[Any, ...], Picture] = OrderedDict()
         self._lock = threading.Lock()
         self._drawing = threading.Lock()
@@ -116,7 +116,9 @@ class Pictures:
         if kind == "made":
             return self._made(path.name)
         if kind in ("style", "photo") and not path.is_file():
-            self._draw(kind, path)
+            with self._drawing:
+                if not path.is_file():
+                    draw_example(path)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -161,7 +163,7 @@ class Pictures:
         for kind, folder in (("upload", self._uploads), ("shelf", self._shelf)):
             if (folder / sha256).is_file():
                 return f"{kind}:{sha256}"
-        for path in self._drawn.glob("*.png"):
+        for path in self.drawn.glob("*.png"):
             if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
                 return path.stem.replace("-", ":", 1)
         return None
@@ -237,7 +239,7 @@ class Pictures:
         known = {"style": examples.STYLES, "photo": examples.PHOTOS}.get(kind)
         if known is not None:
             if rest in known:
-                return kind, self._drawn / f"{kind}-{rest}.png"
+                return kind, self.drawn / f"{kind}-{rest}.png"
             raise NotHereError(f"there is no example '{rest[:40]}': {did_you_mean(rest, known)}")
         if kind == "made" and re.fullmatch(r"[0-9a-z-]{1,40}", rest):
             return kind, Path(rest)
@@ -245,13 +247,10 @@ class Pictures:
             f"'{id[:40]}' is not an id of a picture: send the file, or an id that the studio gave out"
         )
 
-    def _draw(self, kind: str, path: Path) -> None:
-        from atelier.images import Picture, write
-
-        with self._drawing:
-            if not path.is_file():
-                draw = examples.style if kind == "style" else examples.photo
-                write(Picture(draw(path.stem.partition("-")[2])), path, overwrite=True)
+    def undrawn(self) -> list[str]:
+        """The ids of the shelf's styles that are still to be drawn, which takes seconds for each."""
+        there = {path.name for path in self.drawn.iterdir()}
+        return [f"style:{name}" for name in examples.STYLES if f"style-{name}.png" not in there]
 
     def _remember(self, key: tuple[Any, ...], picture: Picture) -> None:
         with self._lock:
@@ -276,6 +275,14 @@ class Pictures:
 
     def _files(self) -> list[Path]:
         return [path for path in self._uploads.iterdir() if _DIGEST.fullmatch(path.name)]
+
+
+def draw_example(path: Path) -> None:
+    """Write the example that a file of the studio's folder is named for, such as style-ink.png."""
+    from atelier.images import Picture, write
+
+    kind, _, name = path.stem.partition("-")
+    write(Picture((examples.style if kind == "style" else examples.photo)(name)), path, overwrite=True)
 
 
 def jpeg(picture: Picture, quality: int = 88) -> bytes:

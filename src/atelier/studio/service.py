@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from atelier.core import recipe as recipes
 from atelier.core.errors import AtelierError, OutputError, UsageError
 from atelier.core.progress import Listener
+from atelier.studio.ahead import Ahead
 from atelier.studio.gallery import Gallery
 from atelier.studio.jobs import Job, Made, Queue, as_error
 from atelier.studio.limits import Limits, WeightsFolder, display_name, own_folder
@@ -66,6 +67,7 @@ class Studio:
         self.networks = own_folder(self.folder / "networks")
         self.trainings = Trainings(self.folder, self.pictures, self.weights)
         self._prepared = Prepared(self.limits.prepared)
+        self._ahead = Ahead(self.pictures)
 
     # work
 
@@ -161,9 +163,9 @@ class Studio:
         return pack(job, self.gallery, own_folder(self.folder / "zips") / f"{job.id}.zip", format)
 
     def warm(self, after: float = 0.0) -> None:
-        """Load torch and the draft's networks in the background, so that the first preview is quick.
+        """Load torch and the draft's networks, then draw the shelf's styles, in the background.
 
-        `after` seconds leave the processor to the first answer.
+        So the first preview is quick, in any style. `after` seconds leave the processor to the first answer.
         """
         timer = threading.Timer(after, self._warm)
         timer.daemon = True
@@ -172,6 +174,7 @@ class Studio:
     def close(self) -> None:
         """Stop all jobs. Trainings go on, and are found again by the next studio in this folder."""
         self.queue.close()
+        self._ahead.close()
         self.trainings.close()
         self._lock.release()
 
@@ -283,12 +286,13 @@ class Studio:
             job.add(made)
 
     def _warm(self) -> None:
-        """A draft of a tiny picture: imports, networks, and the first allocation."""
+        """A draft of a tiny picture (imports, networks, the first allocation), and then the shelf."""
         import numpy as np
 
         grey = np.full((64, 64, 3), 0.5, np.float32)
         with contextlib.suppress(AtelierError):  # weights that are missing are told when they are needed
             self._painted(self._order(Inputs(grey, [grey]), Settings(quality="draft"), keep=False), None)
+        self._ahead.start()
 
 
 def _locked(folder: Path) -> FileLock:

@@ -93,9 +93,13 @@ def tab(studio: Studio) -> Paint:
 
     windows: dict[str | None, Window] = {}
 
-    def drafted(photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request) -> Any:
+    def drafted(
+        photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         window = windows.setdefault(request.session_hash, Window(f"page {request.session_hash}"))
-        return draft(studio, window, photo, shelf, method, form, knobs)
+        if photo and not window.painting and set(inputs.styles(shelf)[0]) & set(studio.pictures.undrawn()):
+            yield gr.skip(), parts.sentence("This style is being drawn."), gr.skip()
+        yield draft(studio, window, photo, shelf, method, form, knobs)
 
     def painted(
         photo: Any, shelf: Any, method: str, form: Any, knobs: Any, request: gr.Request
