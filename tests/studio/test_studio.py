@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 import atelier
+from atelier import examples
 from atelier.core.errors import AtelierError, InputError, OutputError, UsageError
 from atelier.core.progress import Event
 from atelier.session.run import Setup
+from atelier.studio.ahead import Ahead
 from atelier.studio.jobs import Job, Queue
 from atelier.studio.limits import BusyError, Limits, NotHereError, TooLargeError, WeightsFolder
 from atelier.studio.pictures import Upload
@@ -344,6 +346,31 @@ def test_the_shelf_has_the_drawn_styles_and_ones_own(studio: Studio) -> None:
         studio.pictures.open(own.id)
     with pytest.raises(AtelierError, match="is not a picture"):
         studio.pictures.keep(b"text")
+
+
+def test_the_styles_that_are_missing_are_drawn_ahead_and_the_drawing_ends_with_the_studio(
+    studio: Studio,
+) -> None:
+    drawn = studio.pictures.drawn
+    for name in set(examples.STYLES) - {"ink", "garden"}:
+        (drawn / f"style-{name}.png").write_bytes(b"drawn before")
+    assert studio.pictures.undrawn() == ["style:garden", "style:ink"]
+    ahead = Ahead(studio.pictures)
+    ahead.start()
+    for _ in range(600):
+        if not studio.pictures.undrawn():
+            break
+        time.sleep(0.1)
+    found = atelier.Picture.open(drawn / "style-ink.png").pixels
+    assert np.abs(found - examples.style("ink")).max() <= 0.5 / 255 + 1e-6
+    assert (drawn / "style-fauve.png").read_bytes() == b"drawn before"
+    (drawn / "style-abstraction.png").unlink()
+    again = Ahead(studio.pictures)
+    again.start()
+    again.close()
+    time.sleep(0.2)
+    assert studio.pictures.undrawn() == ["style:abstraction"]
+    ahead.close()
 
 
 def test_the_oldest_uploads_make_room(tmp_path: Path) -> None:

@@ -291,6 +291,10 @@ class Method(Trainable):
         """Names or paths of the weights that these knobs use to read styles in words, for the recipe."""
         return ()
 
+    def named(self, knobs: Any) -> Mapping[str, Sequence[str]]:
+        """What text knobs may name in the network that these knobs load, by knob; for lists."""
+        return {}
+
     def reading(self, texts: Sequence[str], knobs: Any) -> str:
         """How the texts were read, for the recipe and the user; empty if there is nothing to say."""
         return ""

@@ -36,6 +36,8 @@ from atelier.training.painted import Painter
 from atelier.training.processes import Processes
 
 _SHEET_SIDE = 384
+#: What lies between the rows of a sheet: grey, which is quiet on light pages and on dark ones.
+_GAP = 128
 #: Kinds of data whose preview sheets alternate photos and paintings.
 _PAIRED = ("pairs", "styles", "references")
 #: The seed for evaluation, the same in every run.
@@ -215,7 +217,11 @@ class MethodTask:
             rows = [self._row(painter, device, photo, style) for photo, style in self.sheet]
             rows += [self._drawn(painter, device, text) for text in texts]
         width = max(row.shape[1] for row in rows)
-        padded = [np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        gaps = [*[8] * (len(rows) - 1), 0]
+        padded = [
+            np.pad(row, ((0, gap), (0, width - row.shape[1]), (0, 0)), constant_values=_GAP)
+            for row, gap in zip(rows, gaps, strict=True)
+        ]
         with atomic(path) as temporary:
             encoded = cv2.imencode(".jpg", np.concatenate(padded)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
             temporary.write_bytes(encoded[1].tobytes())

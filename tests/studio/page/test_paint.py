@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from atelier import Picture
 from atelier.images import read_recipe
@@ -84,22 +85,42 @@ def test_the_knobs_are_those_of_the_method(hand: Any) -> None:
     assert field.locator("input[type=range]").input_value() == before
 
 
+def test_the_styles_of_a_network_are_chosen_by_name(hand: Any, small_photo: Path, served: Any) -> None:
+    hand.give_photo("paint-photo", small_photo)
+    hand.choose_method("paint", "cin")
+    names = hand.page.locator("#paint-knobs [data-name=style_name]")
+    for name in ("scream", "phlox", "scream"):
+        names.locator(".at-chip", has_text=name).click()
+    assert names.locator("input").input_value() == "phlox"
+    assert names.locator(".at-chip[aria-pressed=true]").all_inner_texts() == ["phlox"]
+    hand.page.locator("#paint-go").click()
+    hand.page.wait_for_selector("#paint-links a")
+    newest = served.get("gallery?limit=1")["pictures"][0]
+    assert newest["settings"]["values"]["style_name"] == ["phlox"]
+
+
 def test_what_is_typed_while_the_method_changes_is_kept(hand: Any) -> None:
     held: list[Any] = []
     hand.page.route("**/queue/join*", lambda route: held.append(route))
     hand.choose_method("paint", "strokes")
     hand.set_number("paint-form", "strength", 0.25)
     hand.wait_for(lambda: held)
-    hand.page.unroute("**/queue/join*")  # lets go what was held
+    for request in held:
+        request.continue_()
+    hand.page.unroute("**/queue/join*")
     hand.page.wait_for_selector("#paint-knobs [data-name=brush]")
     strength = hand.page.locator("#paint-form [data-name=strength] input[type=number]")
     assert strength.input_value() == "0.25"
     hand.page.wait_for_selector("#paint-form .changed[data-name=strength]")
 
 
-def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) -> None:
+def test_the_gallery_shows_searches_opens_and_deletes(
+    opened: Any, served: Any, small_photo: Path, tmp_path: Path
+) -> None:
     hand = opened()
-    hand.page.locator("#paint-photo .at-samples button").nth(2).click()
+    with Image.open(small_photo) as picture:
+        picture.rotate(180).save(tmp_path / "jetty.png")
+    hand.give_photo("paint-photo", tmp_path / "jetty.png")
     hand.page.locator("#paint-shelf [data-id='style:woodcut']").click()
     hand.choose_method("paint", "colour")
     hand.set_number("paint-form", "size", 64)
@@ -110,7 +131,7 @@ def test_the_gallery_shows_searches_opens_and_deletes(opened: Any, served: Any) 
     hand = opened()
     hand.go_to("Gallery")
     hand.page.wait_for_selector(f"#gallery-made [data-id='{made}']")
-    hand.page.locator("#gallery-search input, #gallery-search textarea").fill("coffee colour")
+    hand.page.locator("#gallery-search input, #gallery-search textarea").fill("jetty colour")
     hand.wait_for(lambda: hand.page.locator("#gallery-made .at-made").count() == 1)
     hand.page.locator(f"#gallery-made [data-id='{made}']").click()
     hand.page.wait_for_selector("#gallery-made .at-detail :text('woodcut')")

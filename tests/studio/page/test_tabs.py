@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,19 @@ pytestmark = pytest.mark.xdist_group("studio page")
 _SHARE = """canvas => {
     const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return data.filter((value, index) => index % 4 === 3 && value > 0).length / (data.length / 4);
+}"""
+
+
+#: Headless Chromium cannot ask for a folder: the browser's own stands for it.
+_SAVING = """() => {
+    window.showDirectoryPicker = () => navigator.storage.getDirectory();
+    document.getElementById("at-no-folders")?.remove();
+}"""
+#: The width of a picture in the browser's own folder, 0 where there is none.
+_WIDTH = """async name => {
+    const folder = await navigator.storage.getDirectory();
+    try { return (await createImageBitmap(await (await folder.getFileHandle(name)).getFile())).width; }
+    catch { return 0; }
 }"""
 
 
@@ -99,14 +113,24 @@ def test_a_folder_is_painted_and_a_broken_file_is_told(hand: Any, small_photo: P
     broken = tmp_path / "broken.png"
     broken.write_bytes(small_photo.read_bytes()[:300])
     hand.go_to("Folder")
-    hand.page.locator("#folder-photos input[type=file]").set_input_files([str(small_photo), str(broken)])
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    shutil.copy(small_photo, tmp_path / "photos" / "more" / "disc.png")
+    shutil.move(broken, tmp_path / "photos" / "broken.png")
+    (tmp_path / "photos" / "notes.txt").write_text("no photo")
+    hand.page.locator("#folder-photos input[webkitdirectory]").set_input_files(str(tmp_path / "photos"))
     hand.page.wait_for_selector("#folder-photos :text('2 files')")
+    assert hand.page.locator("#folder-photos .at-strip img").count() > 0
     hand.choose("folder-form", "quality", "draft")
     hand.page.locator("#folder-go").click()
     hand.page.wait_for_selector("#folder-table .at-error:has-text('broken.png')")
     with zipfile.ZipFile(hand.download("#folder-zip a", tmp_path)) as packed:
         assert sorted(packed.namelist()) == ["disc.png", "errors.txt"]
         assert b"broken.png" in packed.read("errors.txt")
+    hand.page.evaluate(_SAVING)
+    for saved in ("disc.png", "disc-2.png"):  # nothing is written over
+        hand.page.locator("#folder-zip .at-save").click()
+        hand.wait_for(lambda saved=saved: hand.page.evaluate(_WIDTH, saved) == 96)
+    hand.page.wait_for_selector("#folder-zip .at-save:has-text('Saved: 1 in')")
 
 
 def test_words_are_painted_and_an_unknown_one_is_told(

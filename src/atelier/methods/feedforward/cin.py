@@ -141,6 +141,11 @@ class Cin(Method):
     def weights(self, knobs: Cin.Knobs) -> Sequence[str]:
         return (knobs.weights,)
 
+    def named(self, knobs: Cin.Knobs) -> Mapping[str, Sequence[str]]:
+        device = torch.device("cpu")
+        network = _network(knobs.weights, weights.fingerprint(knobs.weights), device, torch.float32)
+        return {"style_name": network.names}
+
     # the transfer
 
     def prepare(self, styles: Styles, knobs: Cin.Knobs, context: Context) -> Painter:

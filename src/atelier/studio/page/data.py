@@ -139,6 +139,7 @@ def _files() -> dict[str, Any]:
         "name": "files",
         "label": "Pictures and captions",
         "kind": "pictures",
+        "folder": True,
         "default": None,
         "help": "",
     }

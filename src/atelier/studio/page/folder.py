@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -54,7 +55,7 @@ def tab(studio: Studio) -> None:
 def _photos() -> dict[str, Any]:
     field = {
         "name": "photos", "label": "Photos", "kind": "pictures", "default": None,
-        "hint": "Drop or choose photos",
+        "hint": "Drop or choose photos", "folder": True, "accept": "image/*,.tif,.tiff,.heic",
         "help": "All are painted in one style. A file that cannot be read is listed, and the others go on.",
     }  # fmt: skip
     return {"fields": [field], "values": {}}
@@ -82,7 +83,9 @@ def run(
         yield view, running.line(studio, job, note), job.id, "", _photos()
     packed = ""
     if any(one.id for one in job.made):
-        packed = parts.links([("Download all as zip", running.zipped(job.id), "pictures.zip")])
+        files = [(running.made(one.id), f"{Path(one.label).stem}.png") for one in job.made if one.id]
+        whole = [("Download all as zip", running.zipped(job.id), "pictures.zip")]
+        packed = parts.links(whole, parts.saver(files))
     yield rows(studio, job), running.ended(job), "", packed, _photos()
 
 

@@ -29,51 +29,49 @@ def tab(studio: Studio, tabs: gr.Tabs, tab: gr.Tab, target: paint.Paint) -> None
             container=False,
             elem_id="gallery-search",
         )
-        more = gr.Button("More", elem_id="gallery-more", visible=False)
     shown = gr.State(_PAGE)
     made = parts.part("gallery", "gallery-made", None, empty=_EMPTY)
 
-    def listed(words: str, count: int) -> tuple[dict[str, Any], Any]:
-        found = items(studio, words, count + 1)
-        return {"items": found[:count]}, gr.Button(visible=len(found) > count)
-
     def done(value: Mapping[str, Any], words: str, count: int) -> list[Any]:
-        return acted(studio, value, words, count)
+        count += _PAGE if value.get("action") == "more" else 0
+        return [count, *acted(studio, value, words, count)]
 
     gr.on(
-        [tab.select, search.change, shown.change], listed, [search, shown], [made, more],
+        [tab.select, search.change], lambda words, count: listed(studio, words, count), [search, shown], made,
         show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
-    more.click(lambda count: count + _PAGE, shown, shown)
-    made.input(done, [made, search, shown], [made, tabs, *target.all], show_progress="hidden")
+    made.input(done, [made, search, shown], [shown, made, tabs, *target.all], show_progress="hidden")
 
 
-def items(studio: Studio, words: str, count: int) -> list[dict[str, Any]]:
+def listed(studio: Studio, words: str, count: int) -> dict[str, Any]:
     """The newest pictures that fit the words, for the component."""
-    return [
+    found = studio.gallery.list(search=words, limit=count + 1)
+    items = [
         {
             "id": one.id, "title": one.title, "url": running.made_thumbnail(one.id),
             "detail": ("stopped, " if one.stopped else "") + _facts(one.size, one.created),
         }
-        for one in studio.gallery.list(search=words, limit=count)
+        for one in found[:count]
     ]  # fmt: skip
+    return {"items": items, "more": len(found) > count}
 
 
 def acted(studio: Studio, value: Mapping[str, Any], words: str, count: int) -> list[Any]:
-    """What the user asked for a picture: show, delete, or open in Paint."""
+    """What the user asked for: more pictures, or one to show, to delete, or to open in Paint."""
     action, id, rest = value.get("action"), str(value.get("id", "")), paint.UNCHANGED
-    listed = {"items": items(studio, words, count)}
+    now = listed(studio, words, count)
     try:
+        if action == "more":
+            return [now, gr.skip(), *rest]
         if action == "show":
-            return [{**listed, "open": detail(studio, id)}, gr.skip(), *rest]
+            return [{**now, "open": detail(studio, id)}, gr.skip(), *rest]
         if action == "delete":
             studio.gallery.delete(id)
-            return [{"items": items(studio, words, count)}, gr.skip(), *rest]
-        what, how = studio.request_of(id)
-        return [listed, gr.Tabs(selected="paint"), *paint.filled(studio, what, how, [])]
+            return [listed(studio, words, count), gr.skip(), *rest]
+        return [now, gr.Tabs(selected="paint"), *paint.opened(studio, id)]
     except AtelierError as error:
         gr.Warning(str(error))
-        return [listed, gr.skip(), *rest]
+        return [now, gr.skip(), *rest]
 
 
 def detail(studio: Studio, id: str) -> dict[str, Any]:

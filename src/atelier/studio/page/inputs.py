@@ -195,10 +195,23 @@ def knob_form(
         *controls.fields(Controls, only=MORE),
         *controls.fields(kind.Knobs, usual, choices=_known_weights(studio, kind)),
     ]
+    named = _named(kind, usual)
     for field in made:
         if field["name"] == TRAINED and kind.Training is not None:
-            field["offers"] = list(studio.trainings.networks(kind.name))
+            field |= {"offers": list(studio.trainings.networks(kind.name)), "offered": "Trained here"}
+        elif field["name"] in named:
+            field |= {"offers": list(named[field["name"]]), "offered": "Of the usual network"}
     return form_of(made, values or {})
+
+
+def _named(kind: type[Method], usual: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """What the method's usual network knows by name."""
+    from atelier.core import knobs as knob_rules
+
+    try:
+        return kind().named(knob_rules.parse(kind.Knobs, dict(usual)))
+    except AtelierError:  # it has required knobs, or its weights are not here
+        return {}
 
 
 def _known_weights(studio: Studio, kind: type[Method]) -> dict[str, list[str]]:
@@ -236,7 +249,7 @@ def method_choices(*, words: bool = False, trained: bool = False) -> list[tuple[
     fits = [
         (f"{name} · {_FAMILIES.get(kind.family(), kind.family())}", name)
         for name, kind in found
-        if not words or "text" in kind.takes.styles
+        if ("text" in kind.takes.styles if words else kind.takes.mask != "required")
     ]
     return [usual, *fits]
 

@@ -72,7 +72,7 @@ def _choice(name: str, label: str, names: list[str], help: str = "") -> dict[str
         "label": label,
         "kind": "list",
         "options": ["", *names],
-        "names": [f"choose one of {len(names)}" if names else "nothing here yet", *names],
+        "names": ["choose" if names else "nothing here yet", *names],
         "default": "",
         "help": help,
     }

@@ -271,12 +271,23 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     method = how.method or ""
     main = {n: v for n, v in values.items() if n in inputs.MAIN and v is not None} | {"quality": how.quality}
     gone = [*missing, *(f"the words '{text}' (tab Words)" for text in what.texts)]
+    gone += ["its regions (tab Regions)"] if what.regions else []
+    gone += ["its mask"] if what.mask else []
     told = "Set as it was." if not gone else f"Set as it was, without: {', '.join(gone)}."
     return [
         photo, inputs.shelf(studio, chosen), method, inputs.main_form(method, how.quality, main),
         inputs.knob_form(studio, method, how.quality, {**values, **files}), parts.sentence(told),
         inputs.about(method, how.quality), (method, how.quality),
     ]  # fmt: skip
+
+
+def opened(studio: Studio, id: str) -> list[Any]:
+    """Values for `Paint.all` that paint a picture of the gallery again, or paint on it where Paint cannot."""
+    what, how = studio.request_of(id)
+    if inputs.kind_of(how.method or "", how.quality).takes.mask != "required":
+        return filled(studio, what, how, [])
+    told = parts.sentence("This picture is your photo now. Its object is placed in the tab Harmonise.")
+    return [inputs.shown(studio, f"made:{id}"), *[gr.skip()] * 4, told, gr.skip(), gr.skip()]
 
 
 def taken_over(studio: Studio, start: str) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from typing import Any
 
 import gradio as gr
@@ -44,14 +45,20 @@ def error(sentence: str) -> str:
     return f'<p class="at-error" role="alert">{html.escape(sentence)}</p>'
 
 
-def links(pairs: list[tuple[str, str, str]]) -> str:
-    """Download links for a `note`, from (label, address, file name)."""
+def links(pairs: list[tuple[str, str, str]], more: str = "") -> str:
+    """Download links for a `note`, from (label, address, file name), and `more` buttons behind them."""
     buttons = "".join(
         f'<a class="at-button" href="{html.escape(address)}" download="{html.escape(name)}">'
         f"{html.escape(label)}</a>"
         for label, address, name in pairs
     )
-    return f'<div class="at-actions">{buttons}</div>'
+    return f'<div class="at-actions">{buttons}{more}</div>'
+
+
+def saver(files: list[tuple[str, str]]) -> str:
+    """A button that writes files, given as (address, file name), into a folder that the user chooses."""
+    told = html.escape(json.dumps([{"url": address, "name": name} for address, name in files]))
+    return f'<button type="button" class="at-button at-save" data-save="{told}">Save into a folder</button>'
 
 
 def progress(text: str, share: float | None = None) -> str:

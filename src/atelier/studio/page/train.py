@@ -240,6 +240,7 @@ def source_form(studio: Studio, method: str, now: Mapping[str, Any] | None = Non
         if name == "style":
             field["most"] = 1
         elif name != "sheet":
+            field["folder"] = True
             field["sets"] = [
                 {"id": f"data:{one.id}", "name": one.name, "count": one.count}
                 for one in studio.trainings.data.all()
@@ -381,7 +382,7 @@ def _status(job: TrainingJob) -> str:
     if job.state == "failed":
         return parts.error(job.error)
     steps = f"{job.title}: {job.state}, step {note.done:,} of {note.total:,}"
-    steps += f", {running.duration(note.seconds)} so far"
+    steps += f", {running.duration(note.seconds)}" + ("" if job.finished else " so far")
     if note.left and job.state == "running":
         steps += f", {running.duration(note.left)} left"
     bar = parts.progress(steps, note.done / max(1, note.total))

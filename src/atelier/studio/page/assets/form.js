@@ -100,9 +100,18 @@
         type: "text", id, list: offers ? `${id}-list` : null, spellcheck: "false", autocomplete: "off",
         placeholder: field.several ? "values with commas between" : "", onchange: () => changed(box.value),
       });
-      const chips = field.offers?.length ? el("div", {class: "at-chips"}, el("span", {class: "at-help"}, "Trained here"),
-        ...field.offers.map((one) => el("button", {type: "button", class: "at-chip", onclick: () => { box.value = one; changed(one); }}, one.replace(".safetensors", "")))) : null;
-      return {body: el("div", {}, ...[box, offers, chips].filter(Boolean)), set: (value) => { box.value = value ?? ""; }};
+      const parts = () => box.value.split(",").map((one) => one.trim()).filter(Boolean);
+      const pick = (one) => {
+        const now = parts();
+        box.value = !field.several ? one : (now.includes(one) ? now.filter((other) => other !== one) : [...now, one]).join(", ");
+        mark();
+        changed(box.value);
+      };
+      const chips = field.offers?.length ? el("div", {class: "at-chips"}, el("span", {class: "at-help"}, field.offered),
+        ...field.offers.map((one) => el("button", {type: "button", class: "at-chip", "data-word": one, onclick: () => pick(one)}, one.replace(".safetensors", "")))) : null;
+      const mark = () => chips?.querySelectorAll(".at-chip").forEach((chip) => chip.setAttribute("aria-pressed", String(parts().includes(chip.dataset.word))));
+      box.addEventListener("change", mark);
+      return {body: el("div", {}, ...[box, offers, chips].filter(Boolean)), set: (value) => { box.value = value ?? ""; mark(); }};
     },
     file: (field, id, upload, changed) => {
       const words = ["", ...(field.words || [])];
@@ -128,16 +137,20 @@
       };
       const sets = field.sets?.length ? el("select", {"aria-label": `${field.label}, a set`, onchange: () => { kept = []; tell(); changed(sets.value ? {set: sets.value} : null); }},
         el("option", {value: ""}, "or a set of pictures …"), ...field.sets.map((one) => el("option", {value: one.id}, `${one.name}, ${one.count} pictures`))) : null;
-      const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept: field.accept || "image/*,.tif,.tiff,.txt"}, async (files) => {
+      const accept = field.accept || "image/*,.tif,.tiff,.heic,.txt";
+      const take = async (files) => {
+        if (!files.length) { told.textContent = "There is no picture in that folder."; return; }
         const done = await uploaded(upload, files, (now, all) => { told.textContent = `Uploading ${now + 1} of ${all} …`; });
         done.forEach(({path}, i) => { if (!files[i].name.endsWith(".txt")) SEEN.set(path, URL.createObjectURL(files[i])); });
         kept = field.most === 1 ? done : [...kept, ...done];
         tell();
         if (sets) sets.value = "";
         changed([...kept]);
-      });
+      };
+      const area = picker({label: field.hint || "Drop or choose pictures", multiple: field.most !== 1, accept}, take);
+      const folder = field.folder ? picker({label: "Choose a folder", multiple: true, accept, folder: true}, take) : null;
       const set = (value) => { kept = Array.isArray(value) ? [...value] : []; if (sets) sets.value = value?.set || ""; tell(); };
-      return {group: true, body: el("div", {class: "at-pictures"}, ...[area, strip, told, sets].filter(Boolean)), set};
+      return {group: true, body: el("div", {class: "at-pictures"}, ...[area, folder, strip, told, sets].filter(Boolean)), set};
     },
     named_sets: (field, id, upload, changed) => {
       const rows = el("div", {class: "at-form"});

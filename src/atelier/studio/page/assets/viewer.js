@@ -147,7 +147,7 @@
         return;
       }
       const view = makeView();
-      const tall = cells.some((cell) => cell.height > cell.width);
+      const tall = cells.length !== 4 && cells.some((cell) => cell.height > cell.width);  // four fit a window two by two
       const drawn = cells.map((cell) => el("figure", {class: "at-cell"},
         cell.url ? makePane(view, cell.width, cell.height, el("img", {src: cell.url, alt: cell.title, draggable: "false"})) : el("div", {class: "at-stage at-waiting"}, cell.error || "…"),
         el("figcaption", {}, el("strong", {}, cell.title), el("span", {class: "at-help"}, cell.detail || ""))));
@@ -155,16 +155,18 @@
     });
   };
 
-  // Value: {items: [{id, url, title, detail}], open: {id, url, title, detail, facts, links}}; sends {action, id}.
+  // Value: {items: [{id, url, title, detail}], more: whether there are others, open: {id, url, title, detail, facts,
+  // links}}; sends {action, id}.
   window.atelier.gallery = (element, trigger, props, upload, watch) => {
     component(element, trigger, props, watch, (root, value, send) => {
       const items = value?.items || [];
-      const act = (action, id) => send({items, action, id});
+      const act = (action, id) => send({items, more: value?.more, action, id});
       const tiles = items.map((item) => el("button", {type: "button", class: "at-made", "data-id": item.id, "aria-label": `${item.title}, ${item.detail}`, onclick: () => act("show", item.id)},
         el("img", {src: item.url, alt: "", loading: "lazy"}), el("span", {class: "at-name"}, item.title), el("span", {class: "at-help"}, item.detail)));
       const panel = el("div", {});
       const close = (id) => { panel.replaceChildren(); root.querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus(); };
       root.replaceChildren(panel, items.length ? el("div", {class: "at-gallery"}, ...tiles) : el("div", {class: "at-empty"}, el("p", {}, props.empty || "")));
+      if (value?.more) root.append(button("More", "Show older pictures too", () => act("more", ""), {class: "at-button at-more"}));
       if (value?.open) panel.append(detail(value.open, act, close));
       panel.querySelector("button")?.focus();
     });
