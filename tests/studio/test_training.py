@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from atelier.core.errors import AtelierError, TrainingError
+from atelier.core.errors import AtelierError, TrainingError, UsageError
+from atelier.methods import registry
 from atelier.studio.service import Studio
 from atelier.studio.training import TrainingJob
+from atelier.training.settings import settings_of
 
 from .conftest import LIMITS, png
 
@@ -88,6 +90,42 @@ def test_a_process_that_has_ended_is_understood(
         time.sleep(0.05)
     assert (job.state, error in job.error) == (state, True)
     studio.close()
+
+
+def test_words_stay_words_and_several_sets_become_one_folder(studio: Studio, tmp_path: Path) -> None:
+    sets = [studio.trainings.data.create(name) for name in ("one", "two")]
+    for seed, one in enumerate(sets):
+        studio.trainings.data.add(one.id, png(seed=seed), "a.png", caption=f"picture {seed}")
+    ids = [f"data:{one.id}" for one in sets]
+    words = {"trigger": "ink style", "samples": ["a castle, by night", "the sea"]}
+    lora = studio.trainings.check("lora", {"pictures": ids[:1], **words}, tmp_path / "lora")
+    assert (lora.trigger, lora.samples) == ("ink style", ("a castle, by night", "the sea"))
+    assert lora.pictures == (str(studio.trainings.data.path(sets[0].id)),)
+
+    named = [f"{name}={one}" for name, one in zip(("monet", "klee"), ids, strict=True)]
+    given = {"photos": ids[:1], "masks": ids[1], "paintings": named}
+    made = studio.trainings.check("phdiffusion", given, tmp_path / "composites")
+    assert made.masks == str(studio.trainings.data.path(sets[1].id))
+    pictures = sorted(Path(made.paintings).rglob("*.png"))
+    assert [str(path.relative_to(made.paintings)) for path in pictures] == ["klee/a.png", "monet/a.png"]
+    assert pictures[1].read_bytes() == png(seed=0)
+    with pytest.raises(UsageError, match="a name of its own"):
+        studio.trainings.check("phdiffusion", {**given, "paintings": [named[0]] * 2}, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in registry.list_methods().items() if kind.Training is not None]
+)
+def test_every_setting_of_a_training_has_one_field(name: str, studio: Studio) -> None:
+    pytest.importorskip("gradio", reason="the extra 'studio' is not installed")
+    from atelier.studio.page import train
+
+    sources = train.source_form(studio, name)["fields"]
+    main, rest = train.both_forms(name)
+    shown = [field["name"] for field in (*sources, *main["fields"], *rest["fields"])]
+    assert sorted(shown) == sorted(settings_of(registry.find(name)).model_fields)
+    assert {field["kind"] for field in sources} <= {"pictures", "named_sets"}
+    assert not {field["name"] for field in sources} & {"trigger", "samples"}
 
 
 def test_settings_take_ids_and_no_paths(studio: Studio) -> None:

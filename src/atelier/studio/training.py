@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier.core.atomic import atomic
-from atelier.core.errors import AtelierError, ResourceError, TrainingError, UsageError
+from atelier.core.errors import AtelierError, ResourceError, TrainingError
 from atelier.studio.datasets import Datasets
 from atelier.studio.jobs import FINAL, Note, State
 from atelier.studio.limits import NotHereError, WeightsFolder, display_name, own_folder
 from atelier.studio.pictures import Pictures
+from atelier.studio.sources import Sources
 
 if TYPE_CHECKING:
     from atelier.methods.base import Method
@@ -358,7 +359,7 @@ class Trainings:
         kind = registry.find(method)
         if not is_installed("accelerate"):
             raise ResourceError("training needs Accelerate: pip install 'atelier[train]'")
-        resolved = self._resolved(kind.data, settings, folder)
+        resolved = Sources(self.pictures, self.data, self.weights).resolved(kind.data, settings, folder)
         return kind, resolved, parse(settings_of(kind), resolved, what="setting")
 
     def all(self) -> list[TrainingJob]:
@@ -410,56 +411,6 @@ class Trainings:
             waiting = [run for run in self._runs.values() if run.state == "waiting"]
             if waiting:
                 min(waiting, key=lambda run: run.created).advance(may_start=True)
-
-    def _resolved(self, data: str, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The settings with ids as paths. Nothing that looks like a path passes."""
-        from atelier.training.settings import DATA, MethodSettings
-
-        sources = {"start"} ^ (DATA[data].model_fields.keys() - MethodSettings.model_fields.keys())
-        done: dict[str, Any] = {}
-        for name, value in settings.items():
-            several = list(value) if isinstance(value, list | tuple) else [value]
-            if name in sources and name != "start":
-                several = [
-                    self._source(name, one, folder) if isinstance(one, str) else one for one in several
-                ]
-            else:
-                several = [self._plain(name, one) if isinstance(one, str) else one for one in several]
-            done[name] = several if isinstance(value, list | tuple) else several[0]
-        return done
-
-    def _source(self, setting: str, value: str, folder: Path) -> str:
-        label, equals, id = value.rpartition("=")
-        kind, _, rest = id.partition(":")
-        if not re.fullmatch(r"[\w .-]{0,60}", label):
-            raise UsageError(f"{setting}: the name '{label[:40]}' is not allowed; use letters and digits")
-        if kind == "data":
-            return f"{label}{equals}{self.data.path(rest)}"
-        try:
-            data = self.pictures.read(id)
-        except NotHereError as error:
-            raise NotHereError(f"{setting}: {error}; sets of pictures are data:ID") from None
-        return f"{label}{equals}{self._copied(data, folder)}"
-
-    def _copied(self, data: bytes, folder: Path) -> Path:
-        """A picture in the run's folder, so that the run needs nothing else."""
-        from atelier.images import write
-
-        inputs = own_folder(folder / "inputs")
-        path = inputs / f"{len(list(inputs.iterdir())):04d}.png"
-        from atelier.studio.limits import read_picture
-
-        write(replace(read_picture(data, path.name, self.pictures.limits), recipe=None), path)
-        return path
-
-    def _plain(self, setting: str, value: str) -> str:
-        if value in self.weights.names():
-            return str(self.weights.settle(setting, value))
-        if "/" in value or "\\" in value or value.startswith("~"):
-            raise UsageError(
-                f"{setting} = {value[:60]!r} is not allowed: the studio takes names and ids, never paths"
-            )
-        return value
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

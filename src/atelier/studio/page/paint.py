@@ -274,6 +274,8 @@ def filled(studio: Studio, what: Inputs, how: Settings, missing: list[str]) -> l
     gone += ["its regions (tab Regions)"] if what.regions else []
     gone += ["its mask"] if what.mask else []
     told = "Set as it was." if not gone else f"Set as it was, without: {', '.join(gone)}."
+    if gone:
+        gr.Info(told)  # the line below goes with the next draft
     return [
         photo, inputs.shelf(studio, chosen), method, inputs.main_form(method, how.quality, main),
         inputs.knob_form(studio, method, how.quality, {**values, **files}), parts.sentence(told),
@@ -286,8 +288,9 @@ def opened(studio: Studio, id: str) -> list[Any]:
     what, how = studio.request_of(id)
     if inputs.kind_of(how.method or "", how.quality).takes.mask != "required":
         return filled(studio, what, how, [])
-    told = parts.sentence("This picture is your photo now. Its object is placed in the tab Harmonise.")
-    return [inputs.shown(studio, f"made:{id}"), *[gr.skip()] * 4, told, gr.skip(), gr.skip()]
+    gr.Info("This picture is your photo now. Its object is placed in the tab Harmonise.")
+    photo = {**inputs.shown(studio, f"made:{id}"), "name": studio.gallery.get(id).title}
+    return [photo, *[gr.skip()] * 7]
 
 
 def taken_over(studio: Studio, start: str) -> tuple[Any, Any]:

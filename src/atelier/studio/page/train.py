@@ -12,15 +12,20 @@ import gradio as gr
 from atelier.core.errors import AtelierError, UsageError
 from atelier.methods import registry
 from atelier.studio.page import controls, data, estimate, inputs, lora, paint, parts, running
-from atelier.training.settings import DATA, MethodSettings, settings_of
+from atelier.studio.sources import sources_of
+from atelier.training.settings import DATA, settings_of
 
 if TYPE_CHECKING:
     from atelier.studio.service import Studio
     from atelier.studio.training import TrainingJob
 
 #: Settings that are shown first; the others open below.
-_FIRST = ("steps", "batch", "crop", "learning_rate")
+_FIRST = ("steps", "batch", "crop", "learning_rate", "trigger", "samples")
+#: The setting whose values are sentences, which have commas: one on a line.
+_LINES = "samples"
 _LABELS = {
+    "samples": "Words to preview",
+    "trigger": "Trigger word",
     "a": "Pictures of the first kind",
     "b": "Pictures of the second kind",
     "sheet": "Pictures to preview",
@@ -220,12 +225,13 @@ def _none() -> str:
 
 def _sources(method: str) -> list[str]:
     """The settings that name pictures."""
-    kind = registry.find(method)
-    own = DATA[kind.data].model_fields
-    return [
-        name for name, declared in own.items()
-        if name not in MethodSettings.model_fields and declared.annotation in (str, tuple[str, ...])
-    ]  # fmt: skip
+    data = registry.find(method).data
+    return [name for name in DATA[data].model_fields if name in sources_of(data)[0]]
+
+
+def _is_named(method: str, name: str) -> bool:
+    """Whether a setting takes several kinds of pictures, each with a name."""
+    return name == "domain" or (name in sources_of(registry.find(method).data)[1] and name != "masks")
 
 
 def source_form(studio: Studio, method: str, now: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -234,7 +240,7 @@ def source_form(studio: Studio, method: str, now: Mapping[str, Any] | None = Non
     made = controls.fields(settings_of(kind), only=names)
     for field in made:
         name = field["name"]
-        field |= {"kind": "named_sets" if name == "domain" else "pictures", "default": None}
+        field |= {"kind": "named_sets" if _is_named(method, name) else "pictures", "default": None}
         field["label"] = _LABELS.get(name, field["label"])
         field["help"] = _help(name, captioned=kind.data in ("captioned", "bucketed"))
         if name == "style":
@@ -253,6 +259,9 @@ def _help(name: str, *, captioned: bool) -> str:
         "sheet": "Painted at each evaluation, so that you see how far it is. Optional.",
         "style": "The one style picture.",
         "domain": "Two or more kinds of pictures, each with a name.",
+        "masks": "A PNG for each photo and of its name: black, and one shade of grey for each object.",
+        "same_style": "Kinds of one style each, with a .txt file of the same name for each caption.",
+        "same_content": "Kinds of one content each in several styles, with captions.",
     }
     if captioned and name == "pictures":
         return "Pictures, and a .txt file of the same name with the caption of each."
@@ -265,7 +274,16 @@ def setting_form(method: str, *, first: bool, values: Mapping[str, Any] | None =
     names = [name for name in declared.model_fields if name not in _sources(method)]
     chosen = [name for name in names if (name in _FIRST) is first]
     kept = {name: value for name, value in (values or {}).items() if name in chosen}
-    return {"fields": controls.fields(declared, only=chosen), "values": kept}
+    made = controls.fields(declared, only=chosen)
+    for field in made:
+        field["label"] = _LABELS.get(field["name"], field["label"])
+        if field["name"] == _LINES:
+            field |= {
+                "kind": "lines",
+                "default": "",
+                "help": "Each line is drawn now and then, to see how far it is.",
+            }
+    return {"fields": made, "values": kept}
 
 
 def both_forms(method: str, values: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -280,11 +298,13 @@ def settings(studio: Studio, method: str, sources: Any, main: Any, rest: Any) ->
     """The settings of a run; pictures are put into sets of their own. Raises AtelierError."""
     declared = settings_of(registry.find(method))
     chosen = {**main.get("values", {}), **rest.get("values", {})}
+    if lines := chosen.get(_LINES):
+        chosen[_LINES] = [line.strip() for line in str(lines).splitlines() if line.strip()]
     made = controls.values(declared, {name: value for name, value in chosen.items() if value is not None})
     for name, sent in sources.get("values", {}).items():
         if isinstance(sent, Mapping):
             made[name] = [str(sent["set"])]
-        elif name == "domain":
+        elif _is_named(method, name):
             made[name] = [
                 f"{one['name']}={_set(studio, one['name'], one['files'])}" for one in sent if one["files"]
             ]

@@ -113,6 +113,10 @@
       box.addEventListener("change", mark);
       return {body: el("div", {}, ...[box, offers, chips].filter(Boolean)), set: (value) => { box.value = value ?? ""; mark(); }};
     },
+    lines: (field, id, _, changed) => {
+      const box = el("textarea", {id, rows: 3, "aria-describedby": `${id}-help`, onchange: () => changed(box.value)});
+      return {body: box, set: (value) => { box.value = value ?? ""; }};
+    },
     file: (field, id, upload, changed) => {
       const words = ["", ...(field.words || [])];
       const told = el("span", {class: "at-help"});
