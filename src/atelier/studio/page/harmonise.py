@@ -103,7 +103,7 @@ def _form(quality: str, values: Mapping[str, Any], *, engine: bool) -> dict[str,
     """What everyone sets, or what chooses the method that paints, which the quality does by itself."""
     kind = registry.find("harmonise")
     if engine:
-        made = controls.fields(kind.Knobs, kind.qualities[quality], skip=_FIRST)
+        made = controls.fields(kind.Knobs, kind.qualities.get(quality, {}), skip=_FIRST)
         return inputs.form_of(made, values)
     own = controls.fields(Controls, only=("strength", "seed"))
     first = controls.fields(kind.Knobs, only=_FIRST)

@@ -172,11 +172,18 @@ def request(
     return Inputs(content=content, styles=tuple(styles), files=files), settings
 
 
+def before(photo: Any) -> Any:
+    """What a viewer shows of a photo that is not painted yet; nothing to do for one that was refused."""
+    if not photo:
+        return None
+    return {"before": photo["url"], **_sides(photo)} if photo.get("id") else gr.skip()
+
+
 def draft(studio: Studio, window: Window, photo: Any, shelf: Any, method: str, form: Any, knobs: Any) -> Any:
     """The draft of what is set, with the photo for the divider; nothing where there is no photo."""
     if not (photo or {}).get("id"):
-        return None if not photo else gr.skip(), "", ""
-    before = {"before": photo["url"], **_sides(photo)}
+        return before(photo), "", ""
+    shown = before(photo)
     try:
         what, how = as_draft(studio, photo, shelf, method, form, knobs)
         if not window.asks(repr((what, how))):
@@ -185,15 +192,15 @@ def draft(studio: Studio, window: Window, photo: Any, shelf: Any, method: str, f
         job = studio.paint(what, how, preview=True, group=window.group)
         job.wait(60)
     except AtelierError as error:
-        return before, parts.error(str(error)), ""
+        return shown, parts.error(str(error)), ""
     if job.state == "failed":
-        return before, parts.error(job.error), ""
+        return shown, parts.error(job.error), ""
     if not job.made or job.made[0].picture is None or window.paintings > started:  # there is something newer
         return gr.skip(), gr.skip(), gr.skip()
     made = job.made[0]
     assert made.picture is not None
     told = f"Draft by {how.method}, {running.duration(made.seconds)}"
-    return {**before, "after": running.data_url(made.picture), "note": told}, "", ""
+    return {**shown, "after": running.data_url(made.picture), "note": told}, "", ""
 
 
 def as_draft(

@@ -51,6 +51,10 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
     def painted(*values: Any) -> Iterator[tuple[Any, ...]]:
         yield from run(studio, *values)
 
+    def chosen(photo: Any) -> tuple[Any, str, str]:
+        return paint.before(photo), "", ""
+
+    photo.change(chosen, photo, [viewer, note, links], show_progress="hidden")
     # Not before the tab is opened: reading the model takes a second or two.
     tab.select(lambda value: value or vocabulary(), words, words, show_progress="hidden")
     go.click(
