@@ -356,7 +356,7 @@ def _previewed(task: Any, networks: Any, photo: Floats, painting: Floats, path: 
     task.sheet = [(photo8, painting8 if task.method.data in ("pairs", "styles", "references") else None)]
     task.preview(networks, path)
     height, width, _ = Picture.open(path).pixels.shape
-    assert height == len(photo) + 8
+    assert height == len(photo)
     assert width >= 2 * photo.shape[1]
 
 
