@@ -426,3 +426,14 @@ def test_the_longest_side_of_a_format_can_be_written(tmp_path: Path, suffix: str
     strip = Picture(np.zeros((1, longest, 3)))
     write(strip, tmp_path / f"a{suffix}")
     assert read(tmp_path / f"a{suffix}").size == (longest, 1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_quick_file_holds_the_same_pixels(tmp_path: Path, bits: int) -> None:
+    pixels = np.random.default_rng(0).random((8, 8, 4), dtype=np.float32).repeat(8, 0).repeat(8, 1)
+    for name in ("small", "quick"):
+        write(Picture.of(pixels), tmp_path / f"{name}.png", bits=bits, quick=name == "quick")
+    small, quick = (Picture.open(tmp_path / f"{name}.png") for name in ("small", "quick"))
+    assert np.array_equal(small.pixels, quick.pixels)
+    assert np.array_equal(small.alpha, quick.alpha)
+    assert (tmp_path / "small.png").read_bytes() != (tmp_path / "quick.png").read_bytes()

@@ -106,7 +106,7 @@ class Studio:
         levels = to_integers(Picture(picture.pixels), bits=8)
         path = self.folder / cell.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        images.write(picture, path, overwrite=True)
+        images.write(picture, path, overwrite=True, quick=True)
         row.sha256 = hashlib.sha256(levels.tobytes()).hexdigest()
         row.recipe = picture.recipe
         return _tensor(levels)

@@ -25,8 +25,8 @@ _JPEG_RECIPE = 65_000
 _LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
-def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
-    """The bytes of a file with this suffix (one of `WRITABLE`, lower case).
+def encode(picture: Picture, suffix: str, *, bits: int, quality: int, quick: bool = False) -> bytes:
+    """The bytes of a file with this suffix (one of `WRITABLE`, lower case); `quick` as in `write`.
 
     Raises OutputError if the format cannot hold the picture's size or its recipe.
     """
@@ -35,7 +35,7 @@ def encode(picture: Picture, suffix: str, *, bits: int, quality: int) -> bytes:
         return _jpeg(picture, quality)
     if suffix == ".webp":
         return _webp(picture, quality)
-    return _png(picture, bits) if suffix == ".png" else _tiff(picture, bits)
+    return _png(picture, bits, quick) if suffix == ".png" else _tiff(picture, bits)
 
 
 def check_size(suffix: str, width: int, height: int) -> None:
@@ -87,12 +87,13 @@ def _exif(picture: Picture) -> bytes:
     return receipts.exif(picture.recipe, metadata.exif_fields(picture.metadata))
 
 
-def _png(picture: Picture, bits: int) -> bytes:
+def _png(picture: Picture, bits: int, quick: bool) -> bytes:
     import cv2
 
     values = to_integers(picture, bits)
     order = [2, 1, 0, 3][: values.shape[2]]
-    effort = [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    strategy = cv2.IMWRITE_PNG_STRATEGY_RLE if quick else cv2.IMWRITE_PNG_STRATEGY_DEFAULT
+    effort = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, strategy]
     done, data = cv2.imencode(".png", np.ascontiguousarray(values[..., order]), effort)
     if not done:
         raise OutputError(f"PNG cannot hold {picture.label}: write .tif")
