@@ -20,7 +20,7 @@ KILLS = 10
 
 
 def command(clip: Path, output: Path, *more: str) -> list[str]:
-    method = ["--method", "adain", "--threads", "1", "--size", "128"]
+    method = ["--method", "adain", "--threads", "2", "--size", "128"]  # two frames at once
     style = ["--style", str(clip.parent / "style.png")]
     return [sys.executable, "-m", "atelier", "video", str(clip), *style, "-o", str(output), *method, *more]
 
