@@ -42,6 +42,9 @@ def test_at_the_same_time_as_one_after_another(kind: Kind, tiny: dict[str, Any],
         list(Pipeline(painter, count, lambda index: lambda event: True).painted(iter(clip), None))
         for count in (1, 3)
     )
+    # A run that was ended after the second frame goes on from its state.
+    rest = Pipeline(painter, 2, lambda index: lambda event: True).painted(iter(clip[2:]), two[1][2])
+    two = [*two[:2], *rest]
     assert [now.index for now, _, _ in two] == list(range(len(clip)))
     for (_, picture, state), (_, other, same) in zip(one, two, strict=True):
         assert np.array_equal(picture.pixels, other.pixels)

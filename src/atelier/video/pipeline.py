@@ -118,13 +118,13 @@ class Pipeline:
 
     def _together(self, ready: Iterator[Next], state: State | None) -> Painted:
         waiting: deque[tuple[Next, Relay, Future[Picture]]] = deque()
-        memory = Relay({} if state is None else state.memory)
+        memory: Mapping[str, Tensor] = {} if state is None else state.memory
         pool, begun = ThreadPoolExecutor(self.at_once), False
         try:
             for now in chain(ready, repeat(None)):
                 if now is not None:
-                    memory = Relay(memory if now.follows else {})
-                    waiting.append((now, memory, pool.submit(self._start, now, memory)))
+                    memory = relay = Relay(memory if now.follows else {})
+                    waiting.append((now, relay, pool.submit(self._start, now, relay)))
                 elif not waiting:
                     return
                 # The first frame prepares the styles; one more than is painted keeps every thread busy.
