@@ -48,7 +48,7 @@ def write(
     JPEG and WebP. Alpha is kept, except in JPEG, which is composited on white. `receipt=False` omits the
     recipe, `metadata=False` resolution and rights. The digital source type of the file is the strongest of
     `source_type` (an IPTC type, as URI or last word), the recipe's and the picture's own. `quick` writes PNG
-    three times as fast, by runs alone (zlib's Z_RLE): paint takes the same space, photos up to a fifth more.
+    three times as fast, by runs alone (zlib's Z_RLE): paint takes the same space, scans up to a quarter more.
 
     Raises UsageError for an unknown extension or value, OutputError if the file cannot be written, and
     ResourceError if memory runs out; in all cases no partial file is left.
