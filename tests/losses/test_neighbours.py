@@ -57,3 +57,14 @@ def test_swap_by_hand() -> None:
 def test_swapping_a_picture_with_itself_changes_nothing() -> None:
     style = maps(2, 6, 4, 5)
     assert torch.equal(losses.swap(style, style), style)
+
+
+def test_swap_with_a_penalty_by_hand() -> None:
+    """Long queries follow their features, short ones the penalty."""
+    queries, style, penalty = maps(1, 5, 3, 3), maps(1, 5, 4, 2, seed=1), maps(1, 9, 8, seed=2).abs()
+    a, b = (rows(one) - rows(one).mean(0) for one in (queries, style))
+    keys = b / np.linalg.norm(b, axis=1, keepdims=True)
+    scores = a @ keys.T / np.sqrt((a**2).sum(1).mean()) - penalty[0].numpy()
+    found = rows(losses.swap(queries, style, penalty))
+    assert np.array_equal(found, rows(style)[scores.argmax(1)])
+    assert not np.array_equal(found, rows(losses.swap(queries, style)))

@@ -166,6 +166,79 @@ def test_a_query_stays_in_its_group_even_where_no_proposal_does() -> None:
     assert (large.group_of()[found] == 1).all()
 
 
+# Coherent pieces.
+
+
+def worth(
+    found: torch.Tensor, queries: torch.Tensor, choices: maths.Candidates, bonus: float
+) -> tuple[float, int]:
+    """Scores plus a bonus for each pair of neighbours that copies neighbours, and their number, by hand."""
+    (_, columns), height, width = choices.grids[0], *found.shape
+    score = float((queries.flatten(1).T * choices.keys[found.flatten()]).sum())
+    agreed = 0
+    for y, x in np.ndindex(height, width):
+        for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+            if y + dy < height and 0 <= x + dx < width:
+                here, there = divmod(int(found[y, x]), columns), divmod(int(found[y + dy, x + dx]), columns)
+                agreed += there == (here[0] + dy, here[1] + dx)
+    return score + bonus * agreed, agreed
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), bonus=st.floats(0, 1), tall=st.integers(1, 9), wide=st.integers(1, 9))
+def test_every_round_of_agreement_gains(seed: int, bonus: float, tall: int, wide: int) -> None:
+    choices = maths.candidates([smooth(6, 7, 9, seed)], [0], dims=6)
+    queries = smooth(6, tall, wide, seed + 1)
+    found = maths.nearest(queries.flatten(1).T, choices.keys)[0].view(tall, wide)
+    before, _ = worth(found, queries, choices, bonus)
+    for _ in range(3):
+        found = maths.pieces(found, queries, choices, bonus, rounds=1)
+        after, _ = worth(found, queries, choices, bonus)
+        assert after >= before - 1e-3
+        before = after
+
+
+def test_neighbours_agree_on_a_piece_of_the_style() -> None:
+    style = smooth(6, 20, 24, 3)
+    choices = maths.candidates([style], [0], dims=6)
+    noise = torch.randn(6, 12, 16, generator=torch.Generator().manual_seed(1))
+    queries = choices.keys.T.reshape(6, 20, 24)[:, 4:16, 3:19] + 0.3 * noise
+    wanted = torch.arange(20 * 24).view(20, 24)[4:16, 3:19]
+    alone = maths.nearest(queries.flatten(1).T, choices.keys)[0].view(12, 16)
+    agreed = maths.pieces(alone, queries, choices, 0.3)
+    assert (alone == wanted).float().mean() < 0.6
+    assert (agreed == wanted).float().mean() > 0.95
+    assert worth(agreed, queries, choices, 0)[1] > 2 * worth(alone, queries, choices, 0)[1]
+    assert torch.equal(maths.pieces(wanted, queries, choices, 9.0), wanted)
+
+
+def test_pieces_of_a_part_are_those_of_the_whole() -> None:
+    choices = maths.candidates([smooth(6, 20, 24, 3)], [0], dims=6)
+    queries = smooth(6, 40, 44, 4)
+    found = maths.nearest(queries.flatten(1).T, choices.keys)[0].view(40, 44)
+    whole = maths.pieces(found, queries, choices, 0.2, rounds=2)
+    assert not torch.equal(whole, found)
+    part = (slice(3, 36), slice(5, 44))
+    mine = maths.pieces(found[part], queries[(slice(None), *part)], choices, 0.2, rounds=2, origin=(3, 5))
+    # Each round has four steps, and in each a choice can spread by one position.
+    assert torch.equal(mine[8:-8, 8:], whole[part][8:-8, 8:])
+
+
+def test_pieces_keep_to_their_group_and_to_visible_candidates() -> None:
+    maps = [smooth(6, 9, 9, 1), smooth(6, 9, 9, 2)]
+    mask = torch.zeros(9, 9, dtype=torch.bool)
+    mask[:, 4:] = True
+    choices = maths.candidates(maps, [0, 1], dims=6, visible=[mask, None])
+    queries, hidden = smooth(6, 12, 12, 3), choices.with_hidden(None)
+    allowed = (torch.arange(12) > 5).long().expand(12, 12)
+    found = maths.confined(queries.flatten(1).T, choices, allowed.flatten(), hidden).view(12, 12)
+    agreed = maths.pieces(found, queries, choices, 0.5, allowed=allowed, bias=hidden)
+    assert not torch.equal(agreed, found)
+    assert torch.equal(choices.group_of()[agreed], allowed)
+    assert choices.visible is not None
+    assert bool(choices.visible[agreed].all())
+
+
 # Hidden candidates.
 
 

@@ -38,12 +38,18 @@ class NeighbourLoss:
         return 1 - (painted[:, ::3] @ self.style.mT).amax(2).to(self.centre.dtype).mean()
 
 
-def swap(queries: Tensor, style: Tensor) -> Tensor:
-    """Replace each query (B, D, h, w) by the `style` hypercolumn (B, D, h', w') with the highest cosine.
+def swap(queries: Tensor, style: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """Replace each query (B, D, h, w) by the `style` hypercolumn (B, D, h', w') with the highest score.
 
-    Each side is centred by its own mean before the comparison.
+    Each side is centred by its own mean before the comparison. The score is the cosine. With a `penalty`
+    (B, h w, h' w') it is q.k / rms|q| - penalty, for queries q and unit vectors k: where the queries are
+    short, the penalty decides.
     """
-    likeness = directions(queries, mean(queries)) @ directions(style, mean(style)).mT
+    centre = mean(queries)
+    likeness = directions(queries, centre) @ directions(style, mean(style)).mT
+    if penalty is not None:
+        length = torch.linalg.vector_norm(places(queries) - centre.to(queries.dtype), dim=2, keepdim=True)
+        likeness = likeness * (length / length.square().mean(1, keepdim=True).sqrt()) - penalty
     index, columns = likeness.argmax(2), places(style)
     swapped = torch.stack([one[chosen] for one, chosen in zip(columns, index, strict=True)])
     return swapped.view(len(swapped), *queries.shape[2:], -1).permute(0, 3, 1, 2)

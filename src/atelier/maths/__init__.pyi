@@ -9,6 +9,7 @@ from .neighbours import (
     confined,
     joined_masks,
     nearest,
+    pieces,
     projected,
 )
 from .pyramid import merge, sizes, split
@@ -34,6 +35,7 @@ __all__ = [
     "mean_and_covariance",
     "merge",
     "nearest",
+    "pieces",
     "projected",
     "remembering",
     "sizes",

@@ -18,6 +18,8 @@ from torch import Tensor
 from atelier.maths.roots import one_thread
 
 _ROWS = 512
+#: The steps to the eight neighbours of a position.
+_AROUND = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
 @dataclass(frozen=True)
@@ -197,9 +199,73 @@ def coherent(
             shift_x = (x + 0.5) - (column + 0.5) / up[1]
             chosen = before[row[:, None], column[None, :]]
             search.propose(places.finer(chosen, shift_y[:, None], shift_x[None, :]).flatten())
-    for step in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
+    for step in _AROUND:
         search.propose(places.beside(search.best, *step))
     return search.finished().view(height, width)
+
+
+def pieces(
+    found: Tensor,
+    queries: Tensor,
+    choices: Candidates,
+    bonus: float,
+    *,
+    rounds: int = 4,
+    allowed: Tensor | None = None,
+    bias: Tensor | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """Revises the choices `found` (H, W) for queries (P, H, W) so that neighbours copy coherent pieces.
+
+    Increases the sum of the scores plus `bonus` for each pair of neighbours, of eight, whose choices lie
+    beside each other as the two positions do (the coherence of Ashikhmin 2001). In each of the `rounds`,
+    every position takes the best of its own choice and those of its neighbours, shifted; a quarter of the
+    positions, no two of them neighbours, at a time (iterated conditional modes, Besag 1986). `allowed`,
+    `bias` and `origin` as in `coherent`.
+    """
+    best, places = found.flatten(), _Places(choices.grids, choices.grids, found.device)
+    flat = queries.flatten(1).T
+    groups = None if allowed is None else allowed.flatten()
+    quarters = []
+    for mine, around in _quarters((found.shape[0], found.shape[1]), origin, found.device):
+        search = _Search(flat[mine], choices, None if groups is None else groups[mine], bias)
+        quarters.append((mine, around, search))
+    for _ in range(rounds):
+        for mine, around, search in quarters:
+            proposed = [best[mine]]
+            scores = [search.scores(best[mine])]
+            for step, there in zip(_AROUND, around, strict=True):
+                theirs, known = places.shifted(best[there.clamp(min=0)], -step[0], -step[1])
+                known &= there >= 0
+                # -1 is nobody's choice, so it gets no votes.
+                proposed.append(torch.where(known, theirs, -1))
+                scores.append(torch.where(known, search.scores(theirs), -torch.inf))
+            every = torch.stack(proposed)
+            votes = torch.stack([(every[1:] == one).sum(0) for one in every])
+            winner = (torch.stack(scores) + bonus * votes).argmax(0)
+            best = best.index_copy(0, mine, every.gather(0, winner[None])[0])
+    return best.view(found.shape)
+
+
+def _quarters(
+    size: tuple[int, int], origin: tuple[int, int], device: torch.device
+) -> list[tuple[Tensor, list[Tensor]]]:
+    """Four sets of positions without neighbours in them, with their neighbours in each direction.
+
+    Positions are numbers on a grid of that size, whose first one lies at `origin`; -1 is beyond the edge.
+    """
+    height, width = size
+    numbers = torch.arange(height * width, device=device).view(height, width)
+    framed = F.pad(numbers, (1, 1, 1, 1), value=-1)
+    found = []
+    for start in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        y, x = ((first + of) % 2 for first, of in zip(start, origin, strict=True))
+        around = [
+            framed[1 + y + down : 1 + height + down : 2, 1 + x + right : 1 + width + right : 2].flatten()
+            for down, right in _AROUND
+        ]
+        found.append((numbers[y::2, x::2].flatten(), around))
+    return found
 
 
 class _Search:
@@ -213,7 +279,8 @@ class _Search:
         self.best = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
         self.score = torch.full((len(queries),), -torch.inf, device=queries.device)
 
-    def propose(self, index: Tensor) -> None:
+    def scores(self, index: Tensor) -> Tensor:
+        """The score of the candidate `index` (N,) of each query; -inf where it is not allowed."""
         score = torch.empty_like(self.score)
         for start in range(0, len(index), 1 << 14):  # blocks that fit into the CPU cache
             part = slice(start, start + (1 << 14))
@@ -222,6 +289,10 @@ class _Search:
             score += self.bias[index]
         if self.allowed is not None and self.groups is not None:
             score[(self.allowed >= 0) & (self.groups[index] != self.allowed)] = -torch.inf
+        return score
+
+    def propose(self, index: Tensor) -> None:
+        score = self.scores(index)
         better = score > self.score
         self.score = torch.where(better, score, self.score)
         self.best = torch.where(better, index, self.best)
@@ -285,6 +356,13 @@ class _Places:
     def beside(self, index: Tensor, dy: int, dx: int) -> Tensor:
         grid, y, x = _placed(index, self.fine, self.fine_start)
         return self._number(grid, y + dy, x + dx)
+
+    def shifted(self, index: Tensor, dy: int, dx: int) -> tuple[Tensor, Tensor]:
+        """As `beside`, and whether that place lies on the grid."""
+        grid, y, x = _placed(index, self.fine, self.fine_start)
+        rows, columns = self.fine[grid].unbind(-1)
+        inside = (y + dy >= 0) & (y + dy < rows) & (x + dx >= 0) & (x + dx < columns)
+        return self._number(grid, y + dy, x + dx), inside
 
     def _number(self, grid: Tensor, y: Tensor, x: Tensor) -> Tensor:
         rows, columns = self.fine[grid].unbind(-1)

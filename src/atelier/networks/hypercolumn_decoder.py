@@ -1,15 +1,17 @@
 """The decoder of NNST-D: reconstructs a picture from hypercolumns selected from the style.
 
 Based on Kolkin et al. 2022, section 4, but much smaller: hypercolumns are projected to fewer channels first,
-and the content's normalised features are a second input that carries the positions of edges.
+and the content's normalised features are a second input that carries the positions of edges. A decoder with
+fine guidance also receives features of the content at half and full size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atelier.core.errors import WeightsError
@@ -21,15 +23,26 @@ class HypercolumnDecoder(nn.Module):
 
     `dims` and `guides` are the channels of a hypercolumn and of the guidance. The first layers, `value` and
     `guide`, are 1x1 convolutions, so `value` can be applied once to all of a style's hypercolumns, before
-    matching. `scale` (T,) holds the divisor of each tap of the hypercolumn.
+    matching. `scale` (T,) holds the divisor of each tap of the hypercolumn. `fine` gives the channels at
+    FINE, for a decoder with fine guidance.
     """
 
     scale: Tensor
     #: The taps that are concatenated to form the guidance.
     guides = ("relu3_1", "relu3_3", "relu4_3")
+    #: The taps of the fine guidance, at half and at full size.
+    FINE = ("relu2_1", "relu1_1")
 
     def __init__(
-        self, dims: int, guides: int, taps: int, *, width: int = 128, guide_width: int = 64, blocks: int = 3
+        self,
+        dims: int,
+        guides: int,
+        taps: int,
+        *,
+        width: int = 128,
+        guide_width: int = 64,
+        blocks: int = 3,
+        fine: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("scale", torch.zeros(taps))
@@ -39,15 +52,29 @@ class HypercolumnDecoder(nn.Module):
         self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
         self.up1, self.up2 = Doubled(width, width // 2), Doubled(width // 2, width // 4)
         self.last = _conv(width // 4, 3)
+        self.fine = nn.ModuleList(
+            nn.Conv2d(channels, width >> step, 1) for step, channels in enumerate(fine, start=1)
+        )
+        for layer in self.fine.parameters():  # a decoder that gains fine guidance starts as it was
+            nn.init.zeros_(layer)
 
-    def forward(self, values: Tensor, guidance: Tensor) -> Tensor:
-        """The picture. `values` are outputs of `value`; `guidance` are raw features of the encoder."""
+    @property
+    def fine_guides(self) -> tuple[str, ...]:
+        """The taps of the fine guidance; empty if the decoder has none."""
+        return self.FINE[: len(self.fine)]
+
+    def forward(self, values: Tensor, guidance: Tensor, fine: Sequence[Tensor] = ()) -> Tensor:
+        """The picture. `values` are outputs of `value`; `guidance` and `fine` are normalised features.
+
+        `fine` are those at `fine_guides`, (B, F, about 2h, about 2w) and (B, F, about 4h, about 4w).
+        """
         joined = torch.cat([values.relu(), self.guide(guidance).relu()], 1)
         features = self.join(joined).relu()
         for block in self.blocks:
             features = block(features)
-        features = self.up1(features)
-        features = self.up2(features)
+        more = [layer(maps) for layer, maps in zip(self.fine, fine, strict=True)] or [None, None]
+        features = self.up1(features, more[0])
+        features = self.up2(features, more[1])
         picture: Tensor = self.last(features)
         return picture
 
@@ -58,9 +85,14 @@ class HypercolumnDecoder(nn.Module):
             width, dims = state["value.weight"].shape[:2]
             guide_width, guides = state["guide.weight"].shape[:2]
             blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+            fine = [weight.shape[1] for name, weight in sorted(state.items()) if _is_fine(name)]
             with torch.device("meta"):
                 made = cls(
-                    dims, guides, len(state["scale"]), width=width, guide_width=guide_width, blocks=blocks
+                    *(dims, guides, len(state["scale"])),
+                    width=width,
+                    guide_width=guide_width,
+                    blocks=blocks,
+                    fine=fine,
                 )
             made = made.to_empty(device="cpu")
             made.load_state_dict({name: tensor.float() for name, tensor in state.items()})
@@ -84,18 +116,29 @@ class Residual(nn.Module):
 
 
 class Doubled(nn.Sequential):
-    """Upsampling to twice the size, then two convolutions with ReLUs."""
+    """Upsampling to twice the size, then two convolutions with ReLUs.
+
+    `more` (B, O, H, W) is added after the first convolution; missing rows and columns repeat its last ones.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(_conv(inputs, outputs), nn.ReLU(True), _conv(outputs, outputs))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, more: Tensor | None = None) -> Tensor:
         first, second = self[0], self[2]
         assert isinstance(first, nn.Conv2d)
         # Nearest-neighbour upsampling would produce a fine hatch pattern in flat areas.
         kernel = upsampling_kernel(first.weight.float(), "bilinear").to(features.dtype)
-        larger: Tensor = second(upsampled_convolution(features, kernel, first.bias).relu()).relu()
-        return larger
+        larger = upsampled_convolution(features, kernel, first.bias)
+        if more is not None:
+            missing = (0, larger.shape[-1] - more.shape[-1], 0, larger.shape[-2] - more.shape[-2])
+            larger = larger + (F.pad(more, missing, mode="replicate") if any(missing) else more)
+        grown: Tensor = second(larger.relu()).relu()
+        return grown
+
+
+def _is_fine(name: str) -> bool:
+    return name.startswith("fine.") and name.endswith(".weight")
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

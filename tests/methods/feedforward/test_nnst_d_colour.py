@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import atelier
 from atelier import colour, maths
-from atelier.methods.feedforward.nnst_d_colour import CHROMA, NOISE, cell_colours, colour_columns, extended
+from atelier.methods.feedforward.nnst_d_colour import (
+    CHROMA,
+    NOISE,
+    cell_colours,
+    colour_columns,
+    colour_distances,
+    extended,
+)
 
 
 def candidates(count: int, groups: int = 1, seed: int = 0) -> tuple[maths.Candidates, torch.Tensor]:
@@ -52,6 +59,18 @@ def test_the_added_columns_equal_the_formula(groups: int) -> None:
         apart = difference[..., 0] / luma**2 + CHROMA * difference[..., 1:].sum(-1) / chroma**2
         torch.testing.assert_close(score[:, mine], -0.25 * apart, atol=2e-4, rtol=1e-4)
     assert extended(choices, columns).keys.shape == (20 * groups, 6 + 5 * groups)
+
+
+def test_training_compares_colours_as_the_search_does() -> None:
+    photos, styles = torch.rand((2, 3, 16, 20)), 0.5 * torch.rand((2, 3, 12, 24))
+    found = colour_distances(photos, styles, 4)
+    assert found.shape == (2, 20, 18)
+    for index in range(2):
+        own = cell_colours(styles[index : index + 1], 4).flatten(1).T
+        choices = maths.Candidates(torch.zeros((18, 6)), torch.eye(6), ((3, 6),), (0,))
+        columns = colour_columns(cell_colours(photos[index : index + 1], 4), choices, own, 1.0, [None])
+        score = columns.queries(np.s_[:, :]).flatten(1).T @ columns.keys.T
+        torch.testing.assert_close(found[index], -score, atol=2e-3, rtol=1e-3)
 
 
 def test_hidden_candidates_do_not_shape_the_wanted_colours() -> None:

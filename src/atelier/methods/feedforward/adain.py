@@ -42,6 +42,7 @@ from atelier.methods.feedforward.perceptual import (
     feature_terms,
     held_taps,
     pixel_terms,
+    restyled,
 )
 from atelier.methods.portable import CONTENT, STYLE_PICTURE, Portable
 from atelier.methods.prepared import style_job
@@ -274,10 +275,10 @@ class Adain(Method):
         held = held_taps(training)
         with torch.no_grad():
             style, seen = loss_encoder(batch.paintings, STYLE), loss_encoder(content, held)
-            target = given = _moved(seen, style, training.strength)
+            target = given = restyled(seen, style, training.strength)
             if loss_encoder is not encoder or not {*taps} <= {*held}:
                 seen = encoder(content, taps)
-                given = _moved(seen, encoder(batch.paintings, taps), training.strength)
+                given = restyled(seen, encoder(batch.paintings, taps), training.strength)
         height, width = content.shape[-2:]
         picture = network({tap: given[tap] for tap in taps})[..., :height, :width]
         terms = feature_terms(loss_encoder(picture, STYLE), target, style, training)
@@ -433,14 +434,6 @@ def _moments(
         mean, deviation = maths.channel_moments(found, unbiased=True, weight=_weight(seen, found))
         moments |= {f"{tap} mean": mean, f"{tap} deviation": deviation}
     return moments
-
-
-def _moved(seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
-    """The content's features with the style's means and deviations, by tap."""
-    from atelier.maths.whitening import adain
-
-    moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in seen}
-    return {tap: adain(seen[tap], *moments[tap], strength=strength) for tap in seen}
 
 
 def _weight(seen: Tensor | None, found: Tensor) -> Tensor | None:

@@ -8,9 +8,9 @@ The authors did not publish this variant's network, so this one is our own. It d
 more of the photo or saves time: most of each query is the photo (`keep`); the decoder also receives its
 normalised features; the search uses the principal directions of the style's features, and at fine levels only
 the neighbourhood of the coarser level's matches. Colour counts in the search, because features say little in
-flat places (`tone`). Fine detail comes from AdaIN's decoder and the photo (`detail`, `photo_detail`), and the
-finished picture takes the style's statistics of colour and detail (`colour.lend_bands`). Above `stroke_size`
-the style is not enlarged further.
+flat places (`tone`), and neighbours prefer connected pieces of the style (`coherence`). Fine detail comes
+from AdaIN's decoder and the photo (`detail`, `photo_detail`), and the finished picture takes the style's
+statistics of colour and detail (`colour.lend_bands`). Above `stroke_size` the style is not enlarged further.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class NNSTD(Method):
     )
     frames_at_once = True
     native = frozenset({"strength", "styles", "regions"})
-    before = {"tone": 0.0, "detail": 0.0, "photo_detail": 0.0, "bands": False}  # noqa: RUF012
+    before = {"tone": 0.0, "coherence": 0.0, "detail": 0.0, "photo_detail": 0.0, "bands": False}  # noqa: RUF012
     qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012
     sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
 
@@ -87,6 +87,11 @@ class NNSTD(Method):
         )
         tone: float = knob(
             1.0, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
+        )
+        coherence: float = knob(
+            0.2,
+            "Preference for copying connected pieces of the style. At 0, each place is matched on its own.",
+            ge=0,
         )
         detail: float = knob(
             1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
@@ -123,7 +128,16 @@ class NNSTD(Method):
         encoder: str = knob(
             "encoder.atelier", "Encoder: a name from 'atelier weights list', or a file.", file="weights"
         )
+        loss_encoder: str = knob(
+            "",
+            "Encoder of two more losses, AdaIN's content and style: a name, or a file; none by default.",
+            file="weights",
+        )
         crop: int = knob(128, "Side of the square crops in pixels.", ge=16, le=1024)
+        fine: bool = knob(True, "Guide the decoder by the photo at half and full size too.")
+        tone: float = knob(1.0, "Weight of colour in the search, as in use.", ge=0)
+        seen_content_weight: float = knob(0.5, "Weight of the content by the encoder of losses.", ge=0)
+        seen_style_weight: float = knob(10.0, "Weight of the style by the encoder of losses.", ge=0)
         match_weight: float = knob(1.0, "Weight of the distance to the matched features.", ge=0)
         near_weight: float = knob(0.5, "Weight of the distance to the nearest features of the style.", ge=0)
         moment_weight: float = knob(2.0, "Weight of the features' means and deviations.", ge=0)
@@ -172,6 +186,7 @@ class NNSTD(Method):
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
             level.compare_colours(knobs.tone)
+            level.coherence = knobs.coherence
             if index == len(scales) - 1:
                 level.detail = finish.detail
             before = picture if level.keep == 1 else resize(picture, size)
@@ -201,10 +216,18 @@ class NNSTD(Method):
         inputs = (
             Input("columns", says[0], "features", columns.channels),
             Input("guidance", says[1], "features", sum(map(columns.encoder.channels, decoder.guides))),
+            *(
+                Input(
+                    f"fine_{tap}", f"features of the photo at {tap}, each channel normalised", "features", n
+                )
+                for tap, n in zip(
+                    decoder.fine_guides, map(columns.encoder.channels, decoder.fine_guides), strict=True
+                )
+            ),
         )
 
-        def paint(found: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
-            picture: torch.Tensor = decoder(decoder.value(found / scale), guidance)
+        def paint(found: torch.Tensor, guidance: torch.Tensor, *fine: torch.Tensor) -> torch.Tensor:
+            picture: torch.Tensor = decoder(decoder.value(found / scale), guidance, fine)
             return picture.clamp(0, 1)
 
         return Portable([decoder], paint, inputs, smallest=8, scale=features.CELL)
@@ -223,12 +246,11 @@ class NNSTD(Method):
     @classmethod
     def tiny(cls) -> Mapping[str, Mapping[str, torch.Tensor]]:
         columns = features.Hypercolumns(features.VGG(features.TINY))
-        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = decoders.HypercolumnDecoder(
-                columns.channels, guides, len(columns.taps), width=16, guide_width=8, blocks=1
-            )
+            network = _decoder(columns, fine=True, width=16, guide_width=8, blocks=1)
+            for layer in network.fine.parameters():
+                torch.nn.init.normal_(layer, std=0.02)
         network.scale.fill_(1.0)
         state = network.state_dict()
         state["last.bias"].fill_(0.5)  # a picture with contrast instead of black
@@ -239,8 +261,13 @@ class NNSTD(Method):
 
     def network(self, training: Any) -> torch.nn.Module:
         columns = features.Hypercolumns(features.load(training.encoder))
-        guides = sum(map(columns.encoder.channels, decoders.HypercolumnDecoder.guides))
-        return decoders.HypercolumnDecoder(columns.channels, guides, len(columns.taps))
+        return _decoder(columns, fine=training.fine)
+
+    def start(self, network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """A decoder without fine guidance can gain it: those layers start at zero."""
+        own = network.state_dict()
+        missing = {name: own[name] for name in own if name.startswith("fine.")}
+        network.load_state_dict({**missing, **state})
 
     def losses(self, network: Any, batch: Batch, training: Any) -> dict[str, torch.Tensor]:
         """Distances to the style's features and statistics, and reconstruction losses."""
@@ -260,6 +287,18 @@ class Finish(NamedTuple):
 
 
 # the networks
+
+
+def _decoder(columns: features.Hypercolumns, *, fine: bool, **sizes: int) -> decoders.HypercolumnDecoder:
+    """A new decoder for these hypercolumns, with fine guidance or without."""
+    made, channels = decoders.HypercolumnDecoder, columns.encoder.channels
+    return made(
+        columns.channels,
+        sum(map(channels, made.guides)),
+        len(columns.taps),
+        fine=[channels(tap) for tap in made.FINE] if fine else (),
+        **sizes,
+    )
 
 
 def _networks(encoder: str, weights: str, job: Job, half: bool) -> Networks:

@@ -32,8 +32,24 @@ _OPPONENT = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0
 
 def cell_colours(picture: torch.Tensor, cell: int) -> torch.Tensor:
     """Mean luma and chroma (3, h, w) of the cells of a picture (1, 3, H, W), 0..1; edge cells may be cut."""
-    cells = torch.nn.functional.avg_pool2d(picture.float(), cell, ceil_mode=True, count_include_pad=False)
-    return torch.einsum("ij,jhw->ihw", cells.new_tensor(_OPPONENT), cells[0])
+    return _opponent(picture, cell)[0]
+
+
+def colour_distances(photos: torch.Tensor, styles: torch.Tensor, cell: int) -> torch.Tensor:
+    """Squared colour distances (B, P, M) between the cells of photos (B, 3, H, W) and of styles.
+
+    As in the score above, each photo is first moved to its style's mean and covariance.
+    """
+    wanted, own = _opponent(photos, cell), _opponent(styles, cell)
+    scale = torch.stack([_scale(one.flatten(1).T) for one in own])[:, None]
+    moved = colour.match_moments(wanted, own, noise=NOISE)
+    left, right = (one.flatten(2).mT * scale for one in (moved, own))
+    return torch.cdist(left, right).square()
+
+
+def _opponent(pictures: torch.Tensor, cell: int) -> torch.Tensor:
+    cells = torch.nn.functional.avg_pool2d(pictures.float(), cell, ceil_mode=True, count_include_pad=False)
+    return torch.einsum("ij,bjhw->bihw", cells.new_tensor(_OPPONENT), cells)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from atelier.methods.feedforward.nnst_d_moving import Moving
     from atelier.methods.feedforward.nnst_d_style import Networks, StyleLevel, Styles
 
-#: Tile core and tile overlap (the receptive fields of the encoder and decoder), in pixels.
-TILE, MARGIN = 1024, 96
+#: Tile core and tile overlap (the receptive fields of the encoder and decoder, and what neighbours learn
+#: from each other), in pixels.
+TILE, MARGIN = 1024, 112
 #: Above this long side, tiles are smaller: the whole picture takes much of the memory already. In float32,
 #: which takes twice the memory of half precision, all tiles are.
 _LARGE, _SMALLER_TILE = 4096, 768
@@ -30,6 +31,8 @@ _KEPT_CELLS = 1 << 18
 _FLAT = 0.1
 #: Up to this many query-candidate pairs, the search is exhaustive.
 _FULL_SEARCH = 1 << 25
+#: How often neighbours compare their choices.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -43,35 +46,33 @@ class Chosen:
 @dataclass(frozen=True)
 class Moments:
     """Of the whole content: mean (P, 1, 1) and root mean square length () of the queries; mean and variance
-    (G,) of the guidance; mean and variance (C,) of the features that AdaIN's decoder reads, by tap.
+    (G,) of the guidance; mean and variance (C,) of finer features that a decoder reads, by tap.
     """
 
     centre: torch.Tensor
     length: torch.Tensor
     shift: torch.Tensor
     spread: torch.Tensor
-    detail: TapMoments
+    taps: TapMoments
 
     def held(self) -> Moments:
         """Over the frames of a clip."""
         hold = maths.held
-        detail = {
-            tap: (hold("mean", mean), hold("variance", some)) for tap, (mean, some) in self.detail.items()
-        }
+        taps = {tap: (hold("mean", mean), hold("variance", some)) for tap, (mean, some) in self.taps.items()}
         guide = (hold("mean", self.shift), hold("variance", self.spread))
-        return Moments(hold("mean", self.centre), hold("length", self.length), *guide, detail)
+        return Moments(hold("mean", self.centre), hold("length", self.length), *guide, taps)
 
 
 @dataclass(frozen=True)
 class View:
-    """The features of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w), and those
-    that AdaIN's decoder reads, by tap.
+    """The features of a tile: queries (P, h, w), guidance (1, G, h, w), own values (V, h, w), and the
+    finer ones that a decoder reads, by tap.
     """
 
     queries: torch.Tensor
     guidance: torch.Tensor
     own: torch.Tensor | None
-    detail: Mapping[str, torch.Tensor]
+    taps: Mapping[str, torch.Tensor]
 
 
 class Level:
@@ -108,6 +109,7 @@ class Level:
         self.detail: Detail | None = None
         self.wanted: ColourColumns | None = None
         self.moving: Moving | None = None
+        self.coherence = 0.0
 
     def mask(self, stride: int) -> torch.Tensor | None:
         """The visible positions of a grid with this stride in pixels; None if all are."""
@@ -153,7 +155,6 @@ class Level:
         """
         views = Views(self, picture)
         moments = views.moments()
-        one = torch.ones_like(moments.shift)
         painted = torch.empty_like(self.content)
         index = torch.empty(self.cells, dtype=torch.long, device=painted.device)
         for position, tile in enumerate(self.tiles):
@@ -163,13 +164,10 @@ class Level:
             if self.moving is not None:
                 here = coarser(tile.outer, features.CELL)
                 found = self.moving.kept(found, queries, self.choices.keys, self.bias, here)
-            guide = torch.nn.functional.batch_norm(
-                view.guidance, moments.shift, moments.spread, one, 0 * one, eps=NORM_EPS
-            )
-            made = self._decode(found, view.own, guide, self.content[(..., *tile.outer)])
+            window = self.content[(..., *tile.outer)]
+            made = self._decode(found, view, moments, window)
             if self.detail is not None:
-                window = self.content[(..., *tile.outer)]
-                made = self.detail.added(made, window, view.detail, moments.detail, self.strength)
+                made = self.detail.added(made, window, view.taps, moments.taps, self.strength)
             index[coarser(tile.core, features.CELL)] = found[coarser(tile.inner, features.CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
         return painted, Chosen(index, self.style.candidates.grids)
@@ -185,8 +183,14 @@ class Level:
         if self.keep < 1:
             painted = columns.project(networks.see(picture[(..., *tile.outer)]), self.basis)[0]
             queries = torch.lerp(painted, queries, self.keep)
-        detail = {tap: found[tap] for tap in (() if self.detail is None else self.detail.taps)}
-        return View(queries, columns.join(found, taps=networks.decoder.guides), own, detail)
+        taps = {tap: found[tap] for tap in self.taps}
+        return View(queries, columns.join(found, taps=networks.decoder.guides), own, taps)
+
+    @property
+    def taps(self) -> Sequence[str]:
+        """Where the decoders read features finer than the cells."""
+        detail = () if self.detail is None else self.detail.taps
+        return tuple(dict.fromkeys([*self.networks.decoder.fine_guides, *detail]))
 
     def _search(self, queries: torch.Tensor, tile: Tile, before: Chosen | None) -> torch.Tensor:
         """The candidate for each query (P, h, w) of a tile, among all or near the matches in `before`."""
@@ -195,27 +199,39 @@ class Level:
         if before is None or self.cells[0] * self.cells[1] * len(choices.keys) <= _FULL_SEARCH:
             flat = queries.flatten(1).T
             index = maths.confined(flat, choices, None if allowed is None else allowed.flatten(), self.bias)
-            return index.view(queries.shape[1:])
-        return maths.coherent(
-            *(queries, choices, before.index, before.grids),
+            found = index.view(queries.shape[1:])
+        else:
+            found = maths.coherent(
+                *(queries, choices, before.index, before.grids),
+                allowed=allowed,
+                bias=self.bias,
+                origin=(outer[0].start, outer[1].start),
+                whole=self.cells,
+            )
+        if not self.coherence:
+            return found
+        return maths.pieces(
+            *(found, queries, choices, self.coherence),
+            rounds=_ROUNDS,
             allowed=allowed,
             bias=self.bias,
             origin=(outer[0].start, outer[1].start),
-            whole=self.cells,
         )
 
     def _decode(
-        self, found: torch.Tensor, own: torch.Tensor | None, guide: torch.Tensor, content: torch.Tensor
+        self, found: torch.Tensor, view: View, moments: Moments, content: torch.Tensor
     ) -> torch.Tensor:
         """The picture of one tile, (1, 3, H, W) float32, decoded from the matched candidates (h, w)."""
         decoder, (height, width) = self.networks.decoder, content.shape[-2:]
+        guide = _normal(view.guidance, moments.shift, moments.spread)
+        fine = [_normal(view.taps[tap], *moments.taps[tap]) for tap in decoder.fine_guides]
         values = torch.nn.functional.embedding(found, self.style.values).permute(2, 0, 1)[None]
-        if own is None:
-            made: torch.Tensor = decoder(values, guide)[..., :height, :width].float()
+        if view.own is None:
+            made: torch.Tensor = decoder(values, guide, fine)[..., :height, :width].float()
             return made
-        mine, weak = own[None], 1 - self.strength
+        mine, weak = view.own[None], 1 - self.strength
         painted, copied = (
-            decoder(some, guide)[..., :height, :width].float()
+            decoder(some, guide, fine)[..., :height, :width].float()
             for some in (torch.lerp(values, mine, weak**2), mine)
         )
         restored: torch.Tensor = painted + weak * (content - copied)
@@ -237,20 +253,20 @@ class Views:
     def moments(self) -> Moments:
         """Over the visible part of the whole content."""
         level = self.level
-        strides = {} if level.detail is None else level.networks.strides(level.detail.taps)
-        queries, guidance, detail = Pooled(), Pooled(), {tap: Pooled() for tap in strides}
+        strides = level.networks.strides(level.taps)
+        queries, guidance, taps = Pooled(), Pooled(), {tap: Pooled() for tap in strides}
         for position, tile in enumerate(level.tiles):
             view = self[position]
             if self.small:
                 self.kept[position] = view
             queries.add(self._visible(view.queries[None].float(), tile, features.CELL))
             guidance.add(self._visible(view.guidance, tile, features.CELL))
-            for tap, pooled in detail.items():
-                pooled.add(self._visible(view.detail[tap], tile, strides[tap]))
+            for tap, pooled in taps.items():
+                pooled.add(self._visible(view.taps[tap], tile, strides[tap]))
         centre, spread = queries.result()
         # The features of a flat photo vary by little more than rounding: that must not decide.
         length = torch.maximum(spread.clamp(min=0).sum().sqrt(), _FLAT * centre.norm()).clamp(min=1e-6)
-        found = {tap: pooled.result() for tap, pooled in detail.items()}
+        found = {tap: pooled.result() for tap, pooled in taps.items()}
         return Moments(centre[:, None, None], length, *guidance.result(), found).held()
 
     def _visible(self, maps: torch.Tensor, tile: Tile, stride: int) -> torch.Tensor:
@@ -285,6 +301,12 @@ class Pooled:
         share = means.new_tensor(self.counts)[:, None] / sum(self.counts)
         mean = (means * share).sum(0)
         return mean, ((variances + (means - mean).square()) * share).sum(0)
+
+
+def _normal(maps: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Maps (1, C, H, W) with mean 0 and deviation 1, given their mean and variance (C,)."""
+    one = torch.ones_like(mean)
+    return torch.nn.functional.batch_norm(maps, mean, variance, one, 0 * one, eps=NORM_EPS)
 
 
 def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

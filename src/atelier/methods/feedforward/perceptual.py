@@ -1,6 +1,6 @@
 """Training by content features and style statistics (Huang & Belongie 2017): settings and losses.
 
-`adain` and `microast` share them.
+`adain`, `microast` and `nnst_d` share them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from atelier import losses
+from atelier import losses, maths
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
@@ -49,6 +49,16 @@ def held_taps(training: PerceptualTraining) -> tuple[str, ...]:
     relu4_1 as published, else relu3_1 as well, because at 1/8 of the size an eye is a single position.
     """
     return ("relu4_1",) if training.scale == "published" else ("relu4_1", "relu3_1")
+
+
+def restyled(
+    seen: Mapping[str, Tensor], style: Mapping[str, Tensor], strength: float = 1.0
+) -> dict[str, Tensor]:
+    """The content's features with the style's means and deviations, by tap."""
+    from atelier.maths.whitening import adain
+
+    moments = {tap: maths.channel_moments(style[tap], unbiased=True) for tap in seen}
+    return {tap: adain(seen[tap], *moments[tap], strength=strength) for tap in seen}
 
 
 def feature_terms(
