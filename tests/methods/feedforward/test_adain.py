@@ -200,6 +200,17 @@ def test_training_lowers_the_loss(files: dict[str, str]) -> None:
     assert course[-1]["identity"] < 0.8 * course[0]["identity"]
 
 
+def test_a_decoder_that_gains_skip_connections_starts_as_it_was(files: dict[str, str]) -> None:
+    few, more = (settings(files, skips=skips, blocks=1) for skips in (1, 3))
+    plain, gained = Adain().network(few), Adain().network(more)
+    Adain().start(gained, plain.state_dict())
+    given = _given(files, more)
+    assert given.keys() == {"relu4_1", "relu3_1", "relu2_1", "relu1_1"}
+    assert torch.equal(gained(given), plain(given))
+    with pytest.raises(RuntimeError, match="skip2"):
+        Adain().start(Adain().network(few), gained.state_dict())
+
+
 def test_the_loss_encoder_defaults_to_the_decoded_encoder(files: dict[str, str], tmp_path: Path) -> None:
     """A copy of the encoder under another name is loaded for itself, and must see the same."""
     copy = tmp_path / "copy.safetensors"
@@ -240,7 +251,7 @@ def _given(files: dict[str, str], chosen: Any) -> dict[str, Tensor]:
     """The features that the decoder gets: the content's with the style's means and deviations."""
     encoder, both = features.load(files["encoder"], padding="replicate"), batch()
     content = torch.cat([both.paintings[:1], both.photos[1:]])
-    taps = ["relu4_1", "relu3_1"]
+    taps = [f"relu{4 - index}_1" for index in range(1 + chosen.skips)]
     with torch.no_grad():
         seen, style = encoder(content, taps), encoder(both.paintings, taps)
     moved = {}

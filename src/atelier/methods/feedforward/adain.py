@@ -266,6 +266,12 @@ class Adain(Method):
 
         return Decoder(self._plan(training, torch.device("cpu")), padding=training.padding)
 
+    def start(self, network: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+        """A decoder can gain skip connections: they start at zero."""
+        own = network.state_dict()
+        missing = {name: torch.zeros_like(own[name]) for name in own if name.startswith("skip")}
+        network.load_state_dict({**missing, **state})
+
     def losses(self, network: torch.nn.Module, batch: Batch, training: Adain.Training) -> dict[str, Tensor]:
         device = batch.photos.device
         encoder = self._encoder(training, device, training.encoder)
