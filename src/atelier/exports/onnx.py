@@ -162,16 +162,17 @@ def _free_sides(portable: Portable) -> Iterator[dict[int, Any] | None]:
             continue
         for side in one.sides:
             known.setdefault(side, torch.export.Dim(side, min=portable.smallest, max=32768))
-        yield {2: known[one.sides[0]], 3: known[one.sides[1]]}
+        yield {place: one.finer * known[side] for place, side in zip((2, 3), one.sides, strict=True)}
 
 
 def _name_sides(model: Any, portable: Portable) -> None:
-    """Give the picture's sides their names, which the exporter may have lost in its arithmetic."""
-    shape = model.graph.output[0].type.tensor_type.shape
-    names = portable.inputs[0].sides
-    assert names is not None
-    for place, name in zip((2, 3), names, strict=True):
-        shape.dim[place].dim_param = name if portable.scale == 1 else f"{portable.scale}*{name}"
+    """Give the free sides their names, which the exporter may have lost in its arithmetic."""
+    picture = (model.graph.output[0], portable.inputs[0].sides, portable.scale)
+    inputs = zip(model.graph.input, portable.inputs, strict=True)
+    for value, sides, times in [picture, *((value, one.sides, one.finer) for value, one in inputs)]:
+        for place, name in zip((2, 3), sides or (), strict=False):
+            dimension = value.type.tensor_type.shape.dim[place]
+            dimension.dim_param = name if times == 1 else f"{times}*{name}"
 
 
 @contextmanager

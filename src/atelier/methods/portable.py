@@ -25,7 +25,8 @@ class Input:
     """An input of an exported network, float32.
 
     `channels` is C of pictures, noise and features (1, C, H, W), whose sides are free, or N of shares (1, N).
-    `grid` names inputs of one size: those with the same name have the same sides. `labels` name the shares.
+    `grid` names inputs of one size: those with the same name have the same sides, times `finer`. `labels`
+    name the shares.
     """
 
     name: str
@@ -33,11 +34,14 @@ class Input:
     kind: Kind = "picture"
     channels: int = 3
     grid: str = ""
+    finer: int = 1
     labels: Sequence[str] = ()
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
-        """The shape of an example with these sides."""
-        return (1, self.channels) if self.kind == "shares" else (1, self.channels, height, width)
+        """The shape of an example whose grid has these sides."""
+        if self.kind == "shares":
+            return 1, self.channels
+        return 1, self.channels, self.finer * height, self.finer * width
 
     @property
     def sides(self) -> tuple[str, str] | None:

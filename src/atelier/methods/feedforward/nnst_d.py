@@ -209,22 +209,25 @@ class NNSTD(Method):
         networks = _networks(knobs.encoder, knobs.weights, style_job(styles, context), False)
         decoder, columns = networks.decoder, networks.columns
         scale = torch.repeat_interleave(decoder.scale, torch.tensor(columns.widths))[None, :, None, None]
-        says = (
-            f"hypercolumns of the chosen features, at a quarter of the size: {', '.join(columns.taps)}",
-            f"features of the photo, each channel normalised: {', '.join(decoder.guides)}",
-        )
-        inputs = (
-            Input("columns", says[0], "features", columns.channels),
-            Input("guidance", says[1], "features", sum(map(columns.encoder.channels, decoder.guides))),
-            *(
-                Input(
-                    f"fine_{tap}", f"features of the photo at {tap}, each channel normalised", "features", n
-                )
-                for tap, n in zip(
-                    decoder.fine_guides, map(columns.encoder.channels, decoder.fine_guides), strict=True
-                )
+        channels = columns.encoder.channels
+        says = "features of the photo, each channel normalised: {}"
+        inputs = [
+            Input(
+                "columns",
+                f"hypercolumns of the chosen features, at a quarter of the size: {', '.join(columns.taps)}",
+                "features",
+                columns.channels,
             ),
-        )
+            Input(
+                "guidance",
+                says.format(", ".join(decoder.guides)),
+                "features",
+                sum(map(channels, decoder.guides)),
+            ),
+        ]
+        for tap in decoder.fine_guides:
+            finer = features.CELL // columns.encoder.scale(tap)
+            inputs.append(Input(tap, says.format(tap), "features", channels(tap), finer=finer))
 
         def paint(found: torch.Tensor, guidance: torch.Tensor, *fine: torch.Tensor) -> torch.Tensor:
             picture: torch.Tensor = decoder(decoder.value(found / scale), guidance, fine)
