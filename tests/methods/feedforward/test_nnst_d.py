@@ -129,6 +129,28 @@ def test_each_style_gets_its_share_of_the_canvas(
     assert all(0.05 < share < 0.5 for share in shares)
 
 
+def test_connected_pieces_are_copied_more_the_more_they_count(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share of cells whose right neighbour shows what lies right of it in the style."""
+    content, style = waves(96, 128), waves(96, 96, 1)
+    shares: list[float] = []
+    paint_level = nnst_d_level.Level.paint
+
+    def noted(self: Any, *given: Any) -> Any:
+        picture, chosen = paint_level(self, *given)
+        shares.append(float((chosen.index[:, 1:] == chosen.index[:, :-1] + 1).float().mean()))
+        return picture, chosen
+
+    monkeypatch.setattr(nnst_d_level.Level, "paint", noted)
+    last = []
+    for coherence in (0.0, 0.05, 0.2, 1.0):
+        paint(content, style, settings, coherence=coherence)
+        last.append(shares[-1])
+    assert last == sorted(last)
+    assert last[0] < 0.6 * last[3]
+
+
 def test_fine_detail_is_the_photos_where_all_of_it_is_asked_for(settings: dict[str, Any]) -> None:
     """Bands below about four pixels are replaced; what is coarser stays."""
     content, style = waves(96, 128), waves(96, 96, 1)
