@@ -60,8 +60,9 @@ def _between(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 def _above(layer: Tensor, row: Tensor, column: Tensor) -> Tensor:
     height, width = layer.shape[-2:]
-    at = row.long().clamp(max=height - 1), column.long().clamp(max=width - 1)
-    return layer[0].permute(1, 2, 0)[at].to(_exact(layer))
+    at = row.long().clamp(max=height - 1) * width + column.long().clamp(max=width - 1)
+    # The gradient of plain indexing is summed in any order where a place occurs twice.
+    return layer[0].flatten(1).T.index_select(0, at).to(_exact(layer))
 
 
 def _exact(layer: Tensor) -> torch.dtype:

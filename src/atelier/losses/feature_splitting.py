@@ -64,7 +64,7 @@ def nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
     rows = F.normalize(rows - rows.mean(0), dim=1)
     with torch.no_grad():
         index, _ = nearest(rows, others)
-    return 1 - (rows * others[index]).sum(1).mean()
+    return 1 - (rows * others.index_select(0, index)).sum(1).mean()
 
 
 def _every(features: Tensor, step: int, first: tuple[int, int]) -> Tensor:

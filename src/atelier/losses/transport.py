@@ -33,7 +33,7 @@ class TransportLoss:
         found = unit(columns)
         with torch.no_grad():
             costs = 1 - found.to(self.dtype) @ self.keys.T
-        return relaxed(costs, lambda i, j: 1 - (found[i] * self.target[j]).sum(1))
+        return relaxed(costs, lambda i, j: 1 - (found.index_select(0, i) * self.target[j]).sum(1))
 
 
 class PaletteLoss:
@@ -49,7 +49,7 @@ class PaletteLoss:
         found = rotated(colours)
         with torch.no_grad():
             costs = (1 - unit(found) @ unit(self.target).T) + _near(squared_distances(found, self.target))
-        return relaxed(costs, lambda i, j: self._cost(found[i], self.target[j]))
+        return relaxed(costs, lambda i, j: self._cost(found.index_select(0, i), self.target[j]))
 
     def _cost(self, first: Tensor, second: Tensor) -> Tensor:
         """The cost (N,) of N pairs of colours."""

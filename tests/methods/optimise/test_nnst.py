@@ -359,7 +359,7 @@ def test_a_receipt_from_before_its_knobs_runs_as_it_did(settings: dict[str, Any]
     older = knob_rules.parse(NNST.Knobs, dict(NNST.before))
     assert older.files() == ("encoder.atelier", "nnst_d.atelier")
     newer = knob_rules.parse(NNST.Knobs, {})
-    assert newer.files() == ("encoder.atelier", "nnst_d.atelier", "adain_vgg16.atelier")
+    assert newer.files() == ("encoder.atelier", "nnst_d.atelier", "adain.atelier")
 
 
 def test_starting_from_the_photo_goes_coarse_to_fine(settings: dict[str, Any]) -> None:

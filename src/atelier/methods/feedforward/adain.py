@@ -5,12 +5,13 @@ picture match the style's (Huang & Belongie 2017, eq. 8). A decoder, trained onc
 result into a picture. Several styles blend their statistics; strength mixes in the photo's own. A style in
 words stands for statistics too (`features.words`).
 
-Differences from the paper, except in `--quality published`: the decoder also receives relu3_1, with the
-style's statistics, because faces and straight edges are lost at 1/8 of the size. The finished picture takes
-the style's statistics of colour and detail (`colour.lend_bands`). Padding is replicate, because zero padding
-leaves a visible border. Training losses are relative to their targets, because feature scales differ between
-encoders, and part of each batch uses a painting as its own content. Below full strength, the detail that the
-decoder loses is added back in proportion, so that strength 0 returns the photo.
+Differences from the paper, except in `--quality published`: the decoder also receives relu3_1, relu2_1 and
+relu1_1, with the style's statistics, because faces and straight edges are lost at 1/8 of the size. The
+finished picture takes the style's statistics of colour and detail (`colour.lend_bands`). Padding is
+replicate, because zero padding leaves a visible border. Training losses are relative to their targets,
+because feature scales differ between encoders, and part of each batch uses a painting as its own content.
+Below full strength, the detail that the decoder loses is added back in proportion, so that strength 0 returns
+the photo.
 
 Every quality keeps the size of the picture. The published code rounds sides up to a multiple of 8; the rows
 and columns that this adds at the bottom and right are cropped here, and all other pixels are the same.
@@ -23,7 +24,7 @@ published --style-weight 10 --identity-share 0 --smoothness 0 --overshoot 0 --le
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -68,16 +69,6 @@ register(
         paper=_PAPER,
         bundled="adain.safetensors",
         note="Bundled with the package; trained with `atelier train adain` on the bundled encoder.",
-    )
-)
-register(
-    Record(
-        name="adain_vgg16.atelier",
-        file="adain_vgg16.safetensors",
-        licence="Apache-2.0; its training pictures are for research",
-        paper=_PAPER,
-        bundled="adain_vgg16.safetensors",
-        note="Comes with the package; the same decoder, trained on with losses seen through a VGG-16.",
     )
 )
 register(
@@ -228,11 +219,12 @@ class Adain(Method):
         encoder, decoder, style, *_ = seen or self.seen(job, knobs)
         height, width = job.content.shape[-2:]
         photo = _photo(job.content, encoder, decoder)
-        moved = {
-            tap: adain(found, *style[tap], strength=job.strength, weight=_weight(job.content_seen, found))
-            for tap, found in photo.features.items()
-        }
-        picture: Tensor = decoder(moved)[..., :height, :width]
+
+        def moved(tap: str) -> Tensor:
+            found = photo.seen[tap]
+            return adain(found, *style[tap], strength=job.strength, weight=_weight(job.content_seen, found))
+
+        picture: Tensor = decoder(OnDemand(moved))[..., :height, :width]
         if job.strength < 1 and knobs.restore:
             picture = picture + (1 - job.strength) * photo.lost()
         return picture
@@ -349,6 +341,17 @@ def _loaded(
         return loaded.prepare(device, dtype), mirror.prepare(device, dtype)
 
 
+class OnDemand(dict[str, Any]):
+    """Features by tap, computed when they are asked for: those at full size are larger than the rest."""
+
+    def __init__(self, make: Callable[[str], Tensor], known: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(known or {})
+        self.make = make
+
+    def __missing__(self, tap: str) -> Tensor:
+        return self.make(tap)
+
+
 @dataclass
 class _Photo:
     """A photo as the networks see it."""
@@ -356,14 +359,14 @@ class _Photo:
     content: Tensor
     encoder: features.VGG
     decoder: Decoder
-    features: dict[str, Tensor]
+    seen: Mapping[str, Tensor]
     _lost: Tensor | None = None
 
     def lost(self) -> Tensor:
         """What the decoder loses of the photo, (1, 3, H, W)."""
         if self._lost is None:
             height, width = self.content.shape[-2:]
-            self._lost = self.content - self.decoder(self.features)[..., :height, :width]
+            self._lost = self.content - self.decoder(self.seen)[..., :height, :width]
         return self._lost
 
 
@@ -380,8 +383,12 @@ def _photo(content: Tensor, encoder: features.VGG, decoder: Decoder) -> _Photo:
         same = last.encoder is encoder and last.decoder is decoder and last.content.device == content.device
         if same and torch.equal(last.content, content):
             return last
-    taps = encoder(_large_enough(content, encoder), decoder.plan.taps)
-    found = _Photo(content.clone() if small else content, encoder, decoder, taps)
+    content = content.clone() if small else content
+    shown = _large_enough(content, encoder)
+    # At full size there is one layer, which is quickly computed again.
+    known = encoder(shown, [tap for tap in decoder.plan.taps if encoder.scale(tap) > 1])
+    seen = OnDemand(lambda tap: encoder(shown, [tap])[tap], known)
+    found = _Photo(content, encoder, decoder, seen)
     if small:
         _LAST.append(found)
     return found

@@ -6,11 +6,12 @@ decodes the result into a picture, coarse to fine; each level's picture joins th
 
 The authors did not publish this variant's network, so this one is our own. It differs where that preserves
 more of the photo or saves time: most of each query is the photo (`keep`); the decoder also receives its
-normalised features; the search uses the principal directions of the style's features, and at fine levels only
-the neighbourhood of the coarser level's matches. Colour counts in the search, because features say little in
-flat places (`tone`), and neighbours prefer connected pieces of the style (`coherence`). Fine detail comes
-from AdaIN's decoder and the photo (`detail`, `photo_detail`), and the finished picture takes the style's
-statistics of colour and detail (`colour.lend_bands`). Above `stroke_size` the style is not enlarged further.
+normalised features, those at half and full size too; the search uses the principal directions of the style's
+features, and at fine levels only the neighbourhood of the coarser level's matches. Colour counts in the
+search, because features say little in flat places (`tone`), and neighbours prefer connected pieces of the
+style (`coherence`). Fine detail comes in part from AdaIN's decoder and the photo (`detail`, `photo_detail`),
+and the finished picture takes the style's statistics of colour and detail (`colour.lend_bands`). Above
+`stroke_size` the style is not enlarged further.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class NNSTD(Method):
             ge=0,
         )
         detail: float = knob(
-            1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
+            0.7, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
         )
         detail_weights: str = knob(
             "",
@@ -102,7 +103,7 @@ class NNSTD(Method):
             file="weights",
         )
         photo_detail: float = knob(
-            0.3, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
+            0.22, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
         )
         coarsest: int = knob(
             64, "Long side of the first level in pixels; larger values keep larger shapes.", ge=16

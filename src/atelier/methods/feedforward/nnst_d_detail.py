@@ -1,6 +1,6 @@
-"""Fine detail for NNST-D: the bands below about four pixels come from AdaIN's decoder, and from the photo.
+"""Fine detail for NNST-D: the bands below about four pixels come in part from AdaIN's decoder and the photo.
 
-NNST-D decodes from a grid of four pixels, where eyes, windows and rigging are lost. AdaIN's decoder sees the
+NNST-D chooses on a grid of four pixels, where eyes, windows and rigging are lost. AdaIN's decoder sees the
 photo's own features, with the style's statistics, and keeps them. It reads the same encoder, so its features
 are already there. What is coarser than a few pixels, which is where brush strokes are, stays NNST-D's.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from atelier import colour, maths
 from atelier.core.errors import WeightsError
 from atelier.core.lazy import torch
-from atelier.methods.feedforward.adain import Adain
+from atelier.methods.feedforward.adain import Adain, OnDemand
 
 if TYPE_CHECKING:
     from atelier.methods.base import Job
@@ -50,7 +50,7 @@ def decoder_of(knobs: DetailKnobs) -> str:
     """The name of the weights of AdaIN's decoder; empty if none is used."""
     if not knobs.detail:
         return ""
-    return knobs.detail_weights or ("adain_vgg16.atelier" if knobs.encoder == "encoder.atelier" else "")
+    return knobs.detail_weights or ("adain.atelier" if knobs.encoder == "encoder.atelier" else "")
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,11 @@ class Detail:
         """AdaIN's picture (1, 3, H, W) of a tile, as in `Adain.decoded`, with the whole content's moments."""
         assert self.decoder is not None
         height, width = content.shape[-2:]
-        moved = {tap: _moved(found[tap], *moments[tap], *self.style[tap], strength) for tap in self.taps}
-        made: torch.Tensor = self.decoder(moved)[..., :height, :width]
+
+        def moved(tap: str) -> torch.Tensor:
+            return _moved(found[tap], *moments[tap], *self.style[tap], strength)
+
+        made: torch.Tensor = self.decoder(OnDemand(moved))[..., :height, :width]
         if strength < 1:
             lost = content - self.decoder({tap: found[tap] for tap in self.taps})[..., :height, :width]
             made = made + (1 - strength) * lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from atelier import features, maths
@@ -165,6 +165,7 @@ class Level:
                 here = coarser(tile.outer, features.CELL)
                 found = self.moving.kept(found, queries, self.choices.keys, self.bias, here)
             window = self.content[(..., *tile.outer)]
+            view = self.completed(view, window)
             made = self._decode(found, view, moments, window)
             if self.detail is not None:
                 made = self.detail.added(made, window, view.taps, moments.taps, self.strength)
@@ -185,6 +186,13 @@ class Level:
             queries = torch.lerp(painted, queries, self.keep)
         taps = {tap: found[tap] for tap in self.taps}
         return View(queries, columns.join(found, taps=networks.decoder.guides), own, taps)
+
+    def completed(self, view: View, window: torch.Tensor) -> View:
+        """The view of a window (1, 3, H, W) with the features that were not kept."""
+        if missing := [tap for tap in self.taps if tap not in view.taps]:
+            found = self.networks.columns.encoder(window, missing)
+            return replace(view, taps={**view.taps, **found})
+        return view
 
     @property
     def taps(self) -> Sequence[str]:
@@ -258,7 +266,7 @@ class Views:
         for position, tile in enumerate(level.tiles):
             view = self[position]
             if self.small:
-                self.kept[position] = view
+                self.kept[position] = self._trimmed(view, strides)
             queries.add(self._visible(view.queries[None].float(), tile, features.CELL))
             guidance.add(self._visible(view.guidance, tile, features.CELL))
             for tap, pooled in taps.items():
@@ -268,6 +276,14 @@ class Views:
         length = torch.maximum(spread.clamp(min=0).sum().sqrt(), _FLAT * centre.norm()).clamp(min=1e-6)
         found = {tap: pooled.result() for tap, pooled in taps.items()}
         return Moments(centre[:, None, None], length, *guidance.result(), found).held()
+
+    def _trimmed(self, view: View, strides: Mapping[str, int]) -> View:
+        """The view to keep: one of several without maps finer than a cell, the largest ones."""
+        if len(self.level.tiles) == 1:
+            return view
+        return replace(
+            view, taps={tap: maps for tap, maps in view.taps.items() if strides[tap] >= features.CELL}
+        )
 
     def _visible(self, maps: torch.Tensor, tile: Tile, stride: int) -> torch.Tensor:
         """The visible positions of a tile's core, (1, C, N, 1), from maps (1, C, h, w) of the whole tile."""

@@ -263,8 +263,9 @@ def _decoding(knobs: NNST.Knobs) -> tuple[Method, Any]:
     """The method that paints the first picture, and its knobs."""
     kind = registry.find("nnst_d")
     same = ("encoder", "keep", "coarsest", "stroke_size", "turned", "dims", "half")
-    own = {"weights": knobs.decoder, "detail": 1.0 if knobs.fine else 0.0}
-    chosen = {name: getattr(knobs, name) for name in same} | own
+    chosen = {name: getattr(knobs, name) for name in same} | {"weights": knobs.decoder}
+    if not knobs.fine:
+        chosen["detail"] = 0.0
     return kind(), knob_rules.parse(kind.Knobs, chosen)
 
 
