@@ -7,6 +7,9 @@ A folder for each version holds pictures made by that version's command, beside 
         --transfer monge-kantorovich --device cpu -o colour.png
     atelier stylize photo.png --style style.png --method quilting --seed 3 --device cpu -o quilting.png
     atelier stylize photo.png --style style.safetensors --size 32 --method adain --device cpu -o adain.png
+
+A receipt names its weights by hash. When a bundled network is replaced before its version is released, the
+picture is made again from its old receipt with the new hash.
 """
 
 from __future__ import annotations

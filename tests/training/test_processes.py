@@ -99,8 +99,9 @@ def test_a_network_keeps_its_attributes_in_two_processes(one: Path, two: Path) -
     lines = [json.loads((folder / "nnst_d" / "log.jsonl").read_text()) for folder in (one, two)]
     assert lines[0].keys() == lines[1].keys() >= {"match", "near", "moments", "gradient"}
     for name in lines[0].keys() - {"seconds"}:
-        # The moments are relative to those of the whole batch, which each process has a half of.
-        assert lines[1][name] == pytest.approx(lines[0][name], rel=1e-3, abs=1e-4), name
+        # The moments are relative to those of the whole batch, which each process has a half of. Layers that
+        # start at zero have tiny gradients, whose rounding Adam's first step turns into steps of full size.
+        assert lines[1][name] == pytest.approx(lines[0][name], rel=5e-3, abs=1e-4), name
 
 
 def test_the_main_process_exports_and_logs_once(two: Path) -> None:
