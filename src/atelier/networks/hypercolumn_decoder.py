@@ -72,9 +72,9 @@ class HypercolumnDecoder(nn.Module):
         features = self.join(joined).relu()
         for block in self.blocks:
             features = block(features)
-        more = [layer(maps) for layer, maps in zip(self.fine, fine, strict=True)] or [None, None]
-        features = self.up1(features, more[0])
-        features = self.up2(features, more[1])
+        for step, grow in enumerate((self.up1, self.up2)):
+            # One after the other: these maps are the largest of all.
+            features = grow(features, self.fine[step](fine[step]) if self.fine else None)
         picture: Tensor = self.last(features)
         return picture
 
@@ -132,8 +132,8 @@ class Doubled(nn.Sequential):
         larger = upsampled_convolution(features, kernel, first.bias)
         if more is not None:
             missing = (0, larger.shape[-1] - more.shape[-1], 0, larger.shape[-2] - more.shape[-2])
-            larger = larger + (F.pad(more, missing, mode="replicate") if any(missing) else more)
-        grown: Tensor = second(larger.relu()).relu()
+            larger += F.pad(more, missing, mode="replicate") if any(missing) else more
+        grown: Tensor = second(larger.relu_()).relu_()
         return grown
 
 

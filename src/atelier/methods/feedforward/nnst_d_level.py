@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TILE, MARGIN = 1024, 112
 #: Above this long side, tiles are smaller: the whole picture takes much of the memory already. In float32,
 #: which takes twice the memory of half precision, all tiles are.
-_LARGE, _SMALLER_TILE = 4096, 768
+_LARGE, _SMALLER_TILE = 4096, 512
 #: Up to this many cells, features are kept in memory; above, they are recomputed when needed.
 _KEPT_CELLS = 1 << 18
 #: Lengths of centred queries below this part of the mean's length are not scaled up to 1.
@@ -171,6 +171,7 @@ class Level:
                 made = self.detail.added(made, window, view.taps, moments.taps, self.strength)
             index[coarser(tile.core, features.CELL)] = found[coarser(tile.inner, features.CELL)]
             painted[(..., *tile.core)] = made[(..., *tile.inner)].clamp(0, 1)
+            del view  # before the next one is made
         return painted, Chosen(index, self.style.candidates.grids)
 
     def look(self, tile: Tile, picture: torch.Tensor) -> View:
@@ -271,6 +272,7 @@ class Views:
             guidance.add(self._visible(view.guidance, tile, features.CELL))
             for tap, pooled in taps.items():
                 pooled.add(self._visible(view.taps[tap], tile, strides[tap]))
+            del view  # before the next one is made
         centre, spread = queries.result()
         # The features of a flat photo vary by little more than rounding: that must not decide.
         length = torch.maximum(spread.clamp(min=0).sum().sqrt(), _FLAT * centre.norm()).clamp(min=1e-6)
