@@ -77,13 +77,14 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the pictures of the pairs")
     parser.add_argument("--vgg16", type=Path, required=True, help="weights of VGG-16 (torchvision's names)")
     parser.add_argument("--pairs", type=Path, default=Path(__file__).with_name("pairs.txt"))
+    parser.add_argument("--every", type=int, default=1, help="take only each Nth pair of the file")
     parser.add_argument("--methods", nargs="+", default=["identity", "style_copy", "adain", "nnst_d"])
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--out", type=Path, help="folder for the pictures")
     options = parser.parse_args()
     set_threads(options)
     lines = [line.split() for line in options.pairs.read_text().splitlines() if line and line[0] != "#"]
-    pairs = [(options.data / photo, options.data / painting) for photo, painting in lines]
+    pairs = [(options.data / photo, options.data / painting) for photo, painting in lines[:: options.every]]
     networks = Networks({"vgg16.imagenet": options.vgg16})
     metrics = [cast(Metric, METRICS[name].make(networks)) for name in RULERS.values()]
     small_pairs = [(small(Picture.of(a)).tensor(), small(Picture.of(b)).tensor()) for a, b in pairs]

@@ -81,7 +81,7 @@ def test_whitening_and_colouring(ending: str) -> None:
 def test_every_level_and_the_result(levels: Levels) -> None:
     picture = array("content")
     with torch.inference_mode():
-        for level in levels.knobs.levels:
+        for level in levels.order:
             found = levels.look(picture, level)
             check(f"cF{level}", found[0])
             moved = levels.transformed(found, level, ALPHA)
@@ -93,7 +93,7 @@ def test_every_level_and_the_result(levels: Levels) -> None:
 def test_the_result_at_full_strength(file: str) -> None:
     with torch.inference_mode():
         levels, picture = Levels(job(1.0), knobs(file)), array("content")
-        for level in levels.knobs.levels:
+        for level in levels.order:
             picture = levels.step(picture, level, 1.0)
         check("Im1_alpha1", picture)
     # What a caller gets is the same, clamped.

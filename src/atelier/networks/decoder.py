@@ -51,11 +51,22 @@ class DecoderPlan:
             )
 
     @classmethod
-    def of(cls, encoder: Plan, stage: int = 4, *, skips: int = 0, blocks: int = 0) -> Self:
-        """The mirror of `encoder` from the first ReLU of `stage`. Raises UsageError for an unknown stage."""
+    def of(
+        cls, encoder: Plan, stage: int = 4, *, skips: int = 0, blocks: int = 0, convs: Sequence[int] = ()
+    ) -> Self:
+        """The mirror of `encoder` from the first ReLU of `stage`; `convs` replaces its convolutions by stage.
+
+        Raises UsageError for an unknown stage, and for too few `convs`.
+        """
         if not 1 <= stage <= len(encoder.widths):
             raise UsageError(f"{encoder.name} has no stage {stage}: use 1 to {len(encoder.widths)}.")
-        return cls(encoder.widths[:stage], (*encoder.convs[: stage - 1], 1), skips, blocks)
+        above = tuple(convs or encoder.convs)[: stage - 1]
+        if len(above) < stage - 1 or min(above, default=1) < 1:
+            raise UsageError(
+                f"a decoder of level {stage} needs the convolutions of {stage - 1} stages, 1 or more each: "
+                f"got {', '.join(map(str, above))}"
+            )
+        return cls(encoder.widths[:stage], (*above, 1), skips, blocks)
 
     @property
     def stage(self) -> int:

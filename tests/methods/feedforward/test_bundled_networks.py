@@ -19,6 +19,8 @@ from atelier.store import records, weights
 BOUNDS = {
     "nnst_d": (0.08, (0.6, 0.8), 0.2),
     "adain": (0.1, (0.8, 0.8), 0.4),
+    "microast": (0.2, (0.85, 0.85), 0.3),
+    "wct": (0.2, (0.8, 0.8), 0.2),
     "cap_vstnet": (0.03, (0.9, 0.9), 0.6),
 }
 

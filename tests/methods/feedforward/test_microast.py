@@ -142,7 +142,7 @@ def test_weights_that_are_not_here_or_of_another_network(
     make: Make, tiny_encoder: Path, photo: Floats, painting: Floats
 ) -> None:
     with pytest.raises(WeightsError, match=r"atelier weights pull microast\.published.*with its 4 files"):
-        stylize(photo, painting, method="microast", device="cpu")
+        stylize(photo, painting, method="microast", quality="published", device="cpu")
     with pytest.raises(WeightsError, match=r"tiny\.safetensors: .* not those of MicroAST"):
         make(weights=str(tiny_encoder))
 

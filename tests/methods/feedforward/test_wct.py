@@ -61,6 +61,13 @@ def test_strength_0_is_the_photo_and_small_strength_is_close(make: Make, photo: 
     assert np.abs(make(strength=1e-3, restore=False).pixels - photo).max() > 0.1
 
 
+def test_alpha_scales_the_strength(make: Make) -> None:
+    plain = {"restore": False, "colours": False, "bands": False}
+    half = make(alpha=0.5, strength=1.0, **plain).pixels
+    np.testing.assert_array_equal(half, make(alpha=1.0, strength=0.5, **plain).pixels)
+    assert np.abs(half - make(alpha=1.0, strength=1.0, **plain).pixels).max() > 1e-4
+
+
 def test_strength_0_of_a_level_is_the_decoders_reconstruction(files: dict[str, str]) -> None:
     levels = Levels(job(random(24, 32), random(16, 16)), parse(WCT.Knobs, files))
     content = random(24, 32)
@@ -110,7 +117,7 @@ def test_style_statistics_are_computed_once(files: dict[str, str], monkeypatch: 
 @pytest.mark.parametrize("level", [4, 2, 1])
 def test_bfloat16_is_close_to_float32(files: dict[str, str], level: int) -> None:
     # One level at a time: untrained decoders make pictures that are all but flat, rounding above all.
-    knobs = parse(WCT.Knobs, files | {"levels": (level,)})
+    knobs = parse(WCT.Knobs, files | {"levels": (level,), "alpha": 1.0, "colours": False, "bands": False})
     content, style = random(96, 128), random(80, 64, seed=1)
     plain, half = (
         WCT().transfer(job(content, style, dtype=dtype), knobs) for dtype in (torch.float32, torch.bfloat16)
@@ -149,7 +156,16 @@ def test_each_level_reports_progress_and_can_stop(make: Make) -> None:
     np.testing.assert_array_equal(stopped.pixels, make(levels=(4,)).pixels)
 
 
-@pytest.mark.parametrize("levels", [(), (3, 3), (6,), (0,)])
+def test_levels_are_by_default_those_of_the_decoders(
+    make: Make, files: dict[str, str], tmp_path: Path
+) -> None:
+    two = {name: part for name, part in WCT.tiny()["weights"].items() if name[:6] in ("level1", "level3")}
+    save_file(two, tmp_path / "two.safetensors")
+    found = make(weights=str(tmp_path / "two.safetensors")).pixels
+    np.testing.assert_array_equal(found, make(levels=(3, 1)).pixels)
+
+
+@pytest.mark.parametrize("levels", [(3, 3), (6,), (0,)])
 def test_invalid_levels_are_errors(make: Make, levels: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="level"):
         make(levels=levels)
@@ -158,10 +174,10 @@ def test_invalid_levels_are_errors(make: Make, levels: tuple[int, ...]) -> None:
 # weights
 
 
-def test_missing_decoders_are_an_error_with_instructions(
+def test_decoders_that_do_not_fit_or_are_missing_are_an_error(
     photo: Floats, painting: Floats, tiny_encoder: Path
 ) -> None:
-    with pytest.raises(WeightsError, match=r"atelier train wct.*--quality published"):
+    with pytest.raises(WeightsError, match=r"the decoder needs 256 channels at relu4_1, but the encoder"):
         stylize(photo, painting, method="wct", encoder=str(tiny_encoder))
     with pytest.raises(WeightsError, match=r"wct\.published are not installed"):
         stylize(photo, painting, method="wct", quality="published")
@@ -197,6 +213,18 @@ def test_training_learns_to_reconstruct(files: dict[str, str]) -> None:
     assert course[0].keys() == {"pixels", "features"}
     assert all(course[-1][name] < 0.5 * course[0][name] for name in course[0])
     assert levels_from_state(network.state_dict()).levels == (2, 1)
+
+
+def test_decoders_can_have_fewer_convolutions(files: dict[str, str]) -> None:
+    chosen = {"encoder": files["encoder"], "levels": (4, 2)}
+    state = WCT().network(parse(WCT.Training, chosen | {"convs": (2, 1, 1)})).state_dict()
+    layers = {name.removesuffix(".weight") for name in state if name.endswith("weight")}
+    deep = {"conv4_1", "conv3_1", "conv2_1", "conv1_2", "conv1_1"}
+    shallow = {"conv2_1", "conv1_2", "conv1_1"}
+    assert layers == {f"level4.{name}" for name in deep} | {f"level2.{name}" for name in shallow}
+    assert levels_from_state(state).levels == (4, 2)
+    with pytest.raises(UsageError, match="needs the convolutions of 3 stages, 1 or more each: got 2, 0"):
+        WCT().network(parse(WCT.Training, chosen | {"convs": (2, 0)}))
 
 
 def test_published_losses_are_sums_of_squares(files: dict[str, str]) -> None:

@@ -65,6 +65,17 @@ def _converted(state: checkpoints.State) -> checkpoints.State:
 
 
 checkpoints.register_converter("microast", _converted)
+_PAPER = "Wang et al. 2023, MicroAST: Super-Fast Ultra-Resolution Style Transfer, arXiv:2211.15313"
+register(
+    Record(
+        name="microast.atelier",
+        file="microast.safetensors",
+        licence="Apache-2.0; its training pictures are for research",
+        paper=_PAPER,
+        bundled="microast.safetensors",
+        note="Bundled with the package; trained with `atelier train microast`.",
+    )
+)
 register(
     Record(
         name="microast.published",
@@ -75,7 +86,7 @@ register(
         sources=("https://raw.githubusercontent.com/EndyWon/MicroAST/{revision}/models",),
         revision="d2796c7dbf01dbc29ed35b11675d87fcc640f969",
         licence="MIT (EndyWon/MicroAST)",
-        paper="Wang et al. 2023, MicroAST: Super-Fast Ultra-Resolution Style Transfer, arXiv:2211.15313",
+        paper=_PAPER,
         converter="microast",
         note="Four files of 1.9 MB together.",
     )
@@ -100,7 +111,7 @@ class MicroAst(Method):
         """Settings of the transfer."""
 
         weights: str = knob(
-            "microast.published", "Network: a name from 'atelier weights list', or a file.", file="weights"
+            "microast.atelier", "Network: a name from 'atelier weights list', or a file.", file="weights"
         )
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
@@ -115,7 +126,12 @@ class MicroAst(Method):
         "draft": {},
         "good": {},
         "best": {},
-        "published": {"colours": False, "bands": False, "restore": False},
+        "published": {
+            "weights": "microast.published",
+            "colours": False,
+            "bands": False,
+            "restore": False,
+        },
     }
 
     class Training(PerceptualTraining):

@@ -1,16 +1,19 @@
-"""WCT: whiten the photo's features, colour them with the style's covariance, and decode, at five levels.
+"""WCT: whiten the photo's features, colour them with the style's covariance, and decode, level by level.
 
-At each of five levels of an encoder, the photo's features are whitened and given the style's covariance in
-closed form (Li et al. 2017, eqs. 2 and 3). A decoder, trained only to reconstruct pictures, makes the picture
-that the next level encodes.
+At each of up to five levels of an encoder, the photo's features are whitened and given the style's
+covariance in closed form (Li et al. 2017, eqs. 2 and 3). A decoder, trained only to reconstruct pictures,
+makes the picture that the next level encodes.
 
 Differences from the published code: pooling keeps the last row and column of an odd side, which the published
 pooling drops. Below full strength, the detail that the decoders lose is added back in proportion, so that
 strength 0 returns the photo. The ridge of the whitening is relative to the features' variance, because
-feature scales differ between encoders. `--quality published` undoes all three: it reproduces the published
-picture, whose sides are multiples of 16 at level 5, and fills the up to 15 rows and columns that the
-published code drops by repeating the last one. The encoder and decoders must match: `atelier train wct` makes
-decoders for the bundled encoder; `--quality published` needs both published networks (wct.published).
+feature scales differ between encoders. Half of the photo's own features stay (`alpha`), which keeps faces and
+walls in place, and the finished picture takes the style's statistics of colour and detail. `--quality
+published` undoes all of this: it reproduces the published picture, whose sides are multiples of 16 at level
+5, and fills the up to 15 rows and columns that the published code drops by repeating the last one.
+
+The encoder and decoders must match: the bundled decoders, of levels 4 to 1, fit the bundled encoder;
+`--quality published` needs both published networks (wct.published).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.methods.base import Batch, Context, Job, Method, Painter, Paper, Result, Styles
 from atelier.methods.prepared import style_job
+from atelier.methods.visible import detail_statistics, lend_statistics
 from atelier.store import weights
 from atelier.store.checkpoints import register_converter
 from atelier.store.models import kept
@@ -45,9 +49,11 @@ register(
     Record(
         name=_OWN,
         file="wct.safetensors",
-        licence="as the pictures that it is trained on",
+        licence="Apache-2.0; its training pictures are for research",
         paper=_PAPER,
-        note="Decoders for encoder.atelier. Not bundled; train them with `atelier train wct`.",
+        bundled="wct.safetensors",
+        note="Bundled with the package: decoders of levels 4 to 1 of encoder.atelier, trained with "
+        "`atelier train wct`.",
     )
 )
 register(
@@ -64,7 +70,7 @@ register(
 
 
 class WCT(Method):
-    """Match the mean and covariance of the photo's features to the style's at five levels, coarse to fine."""
+    """Match the mean and covariance of the photo's features to the style's, coarse to fine."""
 
     name = "wct"
     paper = Paper(
@@ -75,6 +81,7 @@ class WCT(Method):
     )
     frames_at_once = True
     native = frozenset({"styles", "strength"})
+    before = {"alpha": 1.0, "colours": False, "bands": False}  # noqa: RUF012
 
     class Knobs(AnyKnobs):
         """Settings of the transfer."""
@@ -88,15 +95,27 @@ class WCT(Method):
             file="weights",
         )
         levels: tuple[int, ...] = knob(
-            (5, 4, 3, 2, 1), "Levels of the encoder, in the order in which they run."
+            (),
+            "Levels of the encoder, in the order in which they run; by default all that there are decoders "
+            "for, from the deepest.",
+        )
+        alpha: float = knob(
+            0.5,
+            "Share of the coloured features in the mix with the photo's, at strength 1 (alpha of the paper).",
+            ge=0,
+            le=1,
         )
         ridge: float = knob(
-            0.2, "Variance added to the photo's before whitening, to limit noise in weak directions.", ge=0
+            0.5, "Variance added to the photo's before whitening, to limit noise in weak directions.", ge=0
         )
         scale: Literal["relative", "published"] = knob(
             "relative", "Unit of the ridge: the features' mean variance, or 1 as published."
         )
         padding: Padding = knob("replicate", "Padding mode of the convolutions.")
+        colours: bool = knob(
+            True, "Give the finished picture the mean and covariance of the style's colours."
+        )
+        bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         restore: bool = knob(
             True, "Below full strength, add back in proportion the detail that the decoders lose."
         )
@@ -112,6 +131,9 @@ class WCT(Method):
             "ridge": 1.0,
             "scale": "published",
             "padding": "reflect",
+            "alpha": 1.0,
+            "colours": False,
+            "bands": False,
             "restore": False,
         },
     }
@@ -125,6 +147,10 @@ class WCT(Method):
             "encoder.atelier", "Encoder whose features are decoded: a name, or a file.", file="weights"
         )
         levels: tuple[int, ...] = knob((5, 4, 3, 2, 1), "Levels of the encoder to train a decoder for.")
+        convs: tuple[int, ...] = knob(
+            (),
+            "Convolutions in each stage of the decoders, from full size on; by default as in the encoder.",
+        )
         padding: Padding = knob("replicate", "Padding mode of the convolutions.")
         scale: Literal["relative", "published"] = knob(
             "relative", "Scale of the losses: relative to their targets, or as in the paper."
@@ -145,25 +171,29 @@ class WCT(Method):
         return self.prepare(job.looks, knobs, job.context)(job.frame).picture
 
     def prepare(self, styles: Styles, knobs: WCT.Knobs, context: Context) -> Painter:
+        job = style_job(styles, context)
         with torch.inference_mode():
-            levels = Levels(style_job(styles, context), knobs)
-        return lambda frame: Result(self._paint(levels, Job.of(styles, context, frame), knobs))
+            levels = Levels(job, knobs)
+        detail = detail_statistics(job) if knobs.bands else None
+        return lambda frame: Result(self._paint(levels, detail, Job.of(styles, context, frame), knobs))
 
     @staticmethod
-    def _paint(levels: Levels, job: Job, knobs: WCT.Knobs) -> torch.Tensor:
+    def _paint(
+        levels: Levels, detail: Sequence[Sequence[Tensor]] | None, job: Job, knobs: WCT.Knobs
+    ) -> torch.Tensor:
         with torch.inference_mode():
             picture = plain = job.content
-            for done, level in enumerate(knobs.levels, start=1):
-                picture = levels.step(picture, level, job.strength, job.content_seen)
+            for done, level in enumerate(levels.order, start=1):
+                picture = levels.step(picture, level, knobs.alpha * job.strength, job.content_seen)
                 shown = picture
                 if job.strength < 1 and knobs.restore:
                     plain = levels.step(plain, level, 0.0, job.content_seen)
                     height, width = plain.shape[-2:]
                     shown = picture + (1 - job.strength) * (job.content[..., :height, :width] - plain)
                 result = _filled(shown.clamp(0, 1), job.content)
-                if not _report(job, done, len(knobs.levels), level, result):
+                if not _report(job, done, len(levels.order), level, result):
                     break
-        return result
+            return lend_statistics(job, result, job.strength, colours=knobs.colours, detail=detail)
 
     # the training
 
@@ -171,7 +201,8 @@ class WCT(Method):
         from atelier.networks.decoder import DecoderPlan, Decoders
 
         encoder = self._encoder(training, torch.device("cpu")).plan
-        plans = [DecoderPlan.of(encoder, level) for level in _distinct(training.levels)]
+        levels = _distinct(training.levels)
+        plans = [DecoderPlan.of(encoder, level, convs=training.convs) for level in levels]
         return Decoders(plans, padding=training.padding)
 
     def losses(self, network: torch.nn.Module, batch: Batch, training: WCT.Training) -> dict[str, Tensor]:
@@ -218,17 +249,17 @@ class Levels:
         from atelier.networks.decoder import check_fit
 
         dtype = job.dtype if knobs.half else torch.float32
-        _require_decoders(knobs.weights)
         versions = tuple(weights.fingerprint(name) for name in (knobs.encoder, knobs.weights))
         options = (knobs.padding, versions, job.device, dtype)
         self.knobs = knobs
         self.encoder, self.decoders = _networks(knobs.encoder, knobs.weights, *options)
-        for level in _distinct(knobs.levels):
+        self.order = _distinct(knobs.levels or self.decoders.levels)
+        for level in self.order:
             if level not in self.decoders.levels:
                 known = ", ".join(map(str, sorted(self.decoders.levels)))
                 raise UsageError(f"{knobs.weights} has no decoder of level {level}: use {known}")
             check_fit(self.decoders.level(level).plan, self.encoder)
-        taps = [f"relu{level}_1" for level in knobs.levels]
+        taps = [f"relu{level}_1" for level in self.order]
         seen = [self._look(style, taps) for style in job.styles]
         self.style: dict[int, Colouring] = {
             level: blend(
@@ -238,7 +269,7 @@ class Levels:
                 ],
                 job.style_weights,
             )
-            for level, tap in zip(knobs.levels, taps, strict=True)
+            for level, tap in zip(self.order, taps, strict=True)
         }
 
     def step(self, picture: Tensor, level: int, strength: float, seen: Tensor | None = None) -> Tensor:
@@ -328,16 +359,6 @@ def _encoder(name: str, padding: Padding) -> features.VGG:
         return features.load(name, padding=padding)
     plan = replace(features.recognise(inside), ceil_pool=False)
     return features.from_official(plan, inside, padding=padding)
-
-
-def _require_decoders(name: str) -> None:
-    """Raise WeightsError if `name` stands for the bundled encoder's decoders and none are installed yet."""
-    if name == _OWN and not weights.installed(name):
-        raise WeightsError(
-            "wct has no decoders for the bundled encoder yet: train them with 'atelier train wct' and pass "
-            f"them with --weights FILE (or install them: atelier weights add {_OWN} FILE), or add the "
-            "published networks and use --quality published"
-        )
 
 
 def _decoders(name: str, padding: Padding) -> Decoders:

@@ -75,7 +75,7 @@ class NNST(_Optimising):
         )
         keep: float = knob(0.75, "Weight of the photo itself in the search.", ge=0, le=1)
         content_share: float = knob(
-            0.35, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
+            0.38, "Share of the photo's own features, with the style's moments, in each target.", ge=0, le=1
         )
         content_layers: Literal["deep", "all"] = knob(
             "deep", "'deep' gives this share to the deepest layers and less to the others; 'all' is even."
@@ -87,7 +87,7 @@ class NNST(_Optimising):
             0.05, "Share of the photo in this fine detail; the rest is that of nnst_d.", ge=0, le=1
         )
         first_share: float = knob(
-            0.15, "Share of the picture of nnst_d in the finished one, except in fine detail.", ge=0, le=1
+            0.3, "Share of the picture of nnst_d in the finished one, except in fine detail.", ge=0, le=1
         )
         light: float = knob(0.1, "Weight of the photo's lightness in the search.", ge=0)
         coarsest: int = knob(
@@ -124,7 +124,7 @@ class NNST(_Optimising):
         )
         bands: bool = knob(True, "Give the finished picture the style's contrast of detail, band by band.")
         band_rounds: int = knob(
-            6, "Rounds in which it gets this contrast; each comes nearer to the style's.", ge=1, le=16
+            12, "Rounds in which it gets this contrast; each comes nearer to the style's.", ge=1, le=16
         )
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         published: bool = knob(False, "Follow the authors' code in everything; set by --quality published.")
