@@ -287,7 +287,9 @@ def test_a_comparison_has_time_and_memory_for_each_cell(studio: Studio) -> None:
         "gatis good",
     ]
     assert [bool(cell.id) for cell in job.made] == [True, True, True, False]
-    assert all(cell.seconds > 0 and (cell.memory or 0) > 50 for cell in job.made[:3])
+    # Quick cells can take less than the millisecond to which the time is rounded.
+    assert job.made[0].seconds > 0
+    assert all((cell.memory or 0) > 50 for cell in job.made[:3])
     assert "did you mean 'gatys'" in job.made[3].error
     same, none = (studio.gallery.open(job.made[n].id).pixels for n in (1, 2))
     np.testing.assert_allclose(same, none, atol=1e-4)
