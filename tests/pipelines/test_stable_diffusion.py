@@ -173,7 +173,10 @@ def test_a_single_file_gives_the_same(
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     words = loaded.words(["blue art"])
     assert torch.equal(other.words(["blue art"]), words)
-    assert torch.equal(other.predict(latents, 3, words), loaded.predict(latents, 3, words))
+    # The kernels may sum in another order where the tensors lie at other addresses.
+    torch.testing.assert_close(
+        other.predict(latents, 3, words), loaded.predict(latents, 3, words), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_lora_merged_into_a_single_file_keeps_its_names(single_file: Path, tmp_path: Path) -> None:
