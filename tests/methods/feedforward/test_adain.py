@@ -17,7 +17,7 @@ from atelier import Picture, UsageError, WeightsError, features, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
 from atelier.features.vgg import TINY, VGG
-from atelier.losses import MomentLoss
+from atelier.losses import LatticeLoss, MomentLoss
 from atelier.maths.moments import channel_moments
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.adain import Adain
@@ -247,9 +247,9 @@ def test_the_loss_encoder_changes_only_its_own_terms(files: dict[str, str], tmp_
     assert torch.allclose(found["style"].detach(), chosen.style_weight * by_hand, rtol=1e-4)
 
 
-def _given(files: dict[str, str], chosen: Any) -> dict[str, Tensor]:
+def _given(files: dict[str, str], chosen: Any, size: int = 32) -> dict[str, Tensor]:
     """The features that the decoder gets: the content's with the style's means and deviations."""
-    encoder, both = features.load(files["encoder"], padding="replicate"), batch()
+    encoder, both = features.load(files["encoder"], padding="replicate"), batch(size)
     content = torch.cat([both.paintings[:1], both.photos[1:]])
     taps = [f"relu{4 - index}_1" for index in range(1 + chosen.skips)]
     with torch.no_grad():
@@ -286,6 +286,16 @@ def test_loss_weights_scale_their_terms(files: dict[str, str]) -> None:
     torch.testing.assert_close(heavy["content"], 2 * plain["content"])
     none = {"identity_share": 0.0, "smoothness": 0.0, "overshoot": 0.0}
     assert Adain().losses(network, batch(), settings(files, **none)).keys() == {"content", "style"}
+
+
+def test_the_penalty_for_grids_has_the_period_of_the_coarsest_features(files: dict[str, str]) -> None:
+    chosen = settings(files, lattice=2.0)
+    network = Adain().network(chosen)
+    term = Adain().losses(network, batch(64), chosen)["lattice"]
+    with torch.no_grad():
+        picture = network(_given(files, chosen, 64))
+    torch.testing.assert_close(term.detach(), 2 * LatticeLoss(8)(picture))
+    assert not torch.allclose(term.detach(), 2 * LatticeLoss(4)(picture), rtol=0.05)
 
 
 def test_crops_of_any_size_and_bfloat16(files: dict[str, str]) -> None:

@@ -129,7 +129,7 @@ class Cin(Method):
             "relative", "Scale of the losses: relative to their targets, or as in the paper."
         )
         content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-        style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
+        style_weight: float = knob(5.0, "Weight of the style's Gram matrices.", ge=0)
         smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
         style_rate: float = knob(
             10.0, "Learning rate of the styles' own shifts and scales, over that of the other weights.", gt=0

@@ -31,7 +31,7 @@ class PasticheTraining(AnyKnobs):
     )
     scale: Scale = knob("relative", "Scale of the losses: relative to their targets, or as published.")
     content_weight: float = knob(1.0, "Weight of the content's features.", ge=0)
-    style_weight: float = knob(2.0, "Weight of the style's Gram matrices.", ge=0)
+    style_weight: float = knob(5.0, "Weight of the style's Gram matrices.", ge=0)
     smoothness: float = knob(1.0, "Weight of total variation, which suppresses noise.", ge=0)
     learning_rate: float = knob(1e-3, "Learning rate between warm-up and cool-down.", gt=0)
 

@@ -77,8 +77,13 @@ def feature_terms(
     }
 
 
-def pixel_terms(picture: Tensor, same: Tensor, training: PerceptualTraining) -> dict[str, Any]:
-    """Pixel losses: `same` holds the contents of the first pictures, which are also their styles."""
+def pixel_terms(
+    picture: Tensor, same: Tensor, training: PerceptualTraining, *, stride: int = 4
+) -> dict[str, Any]:
+    """Pixel losses: `same` holds the contents of the first pictures, which are also their styles.
+
+    `stride` is that of the decoder's coarsest features in pixels, which is the period of its grid.
+    """
     picture, terms = picture.float(), {}
     if len(same) and training.identity_weight:
         terms["identity"] = training.identity_weight * (picture[: len(same)] - same).abs().mean()
@@ -87,5 +92,5 @@ def pixel_terms(picture: Tensor, same: Tensor, training: PerceptualTraining) -> 
     if training.overshoot:
         terms["overshoot"] = training.overshoot * (picture - picture.clamp(0, 1)).square().mean()
     if training.lattice:
-        terms["lattice"] = training.lattice * losses.LatticeLoss()(picture)
+        terms["lattice"] = training.lattice * losses.LatticeLoss(stride)(picture)
     return terms
