@@ -98,7 +98,7 @@ def load(
         inputs = given.read(kind, controls, knobs, content=None, style=style)
         styles = style_tensors(inputs, made.style_side(knobs, side), controls.style_scale, device)
         pictures = tuple(inputs.styles)
-    portable = made.portable(styles, knobs, Context(device, torch.float32, size=side))
+    portable = made.portable(styles, knobs, Context(device, torch.float32, controls.seed, side))
     return Exported(kind, knobs, portable, pictures)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atelier import stylize
 from atelier.core.errors import TrainingError, UsageError, WeightsError
+from atelier.exports import networks
 from atelier.features.faces import Faces
 from atelier.methods.gan.starganv2 import LEARNERS, StarGanV2, random_latents
 from atelier.store.records import record
@@ -38,15 +39,15 @@ TINY = Plan(side=16, width=4, widest=8, style=4, latent=4, hidden=8)
 
 def written(path: Path, plan: Plan = TINY, **more: torch.nn.Module) -> str:
     torch.manual_seed(0)
-    networks = {
+    parts = {
         "generator": Generator(("summer", "winter", "été"), plan),
         "mapping_network": MappingNetwork(3, plan),
         "style_encoder": StyleEncoder(3, plan),
     } | more
-    for network in networks.values():
+    for network in parts.values():
         initialise(network)
     save_file(
-        {f"{name}.{key}": one for name, part in networks.items() for key, one in part.state_dict().items()},
+        {f"{name}.{key}": one for name, part in parts.items() for key, one in part.state_dict().items()},
         path,
     )
     return str(path)
@@ -107,6 +108,49 @@ def test_networks_of_faces_paint_at_their_own_size(tmp_path: Path, photo: Floats
     assert painted(photo, path).shape == photo.shape
     with pytest.raises(WeightsError, match=r"do not fit the network of landmarks: .* are missing"):
         painted(photo, written(tmp_path / "none.safetensors", plan, generator=generator))
+
+
+# for other programs
+
+
+def test_the_exported_network_mixes_the_domains_looks_of_a_seed(weights_file: str, photo: Floats) -> None:
+    exported = networks.load("starganv2", settings={"weights": weights_file, "seed": 3})
+    content, shares = exported.portable.inputs
+    assert (content.name, list(shares.labels)) == ("content", ["summer", "winter", "été"])
+    assert exported.facts()["atelier.seed"] == "3"
+
+    def made(*weights: float) -> Floats:
+        given = torch.from_numpy(photo).permute(2, 0, 1)[None], torch.tensor([weights])
+        with torch.inference_mode():
+            return exported.portable.module()(*given)[0].permute(1, 2, 0).numpy()
+
+    looks = [painted(photo, weights_file, seed=3, domain=name) for name in shares.labels]
+    for weights, look in zip(np.eye(3).tolist(), looks, strict=True):
+        np.testing.assert_allclose(made(*weights), look, atol=1e-5)
+    assert all(differ(made(0.5, 0.5, 0), look) for look in looks)
+
+
+def test_a_domain_or_a_reference_becomes_part_of_the_exported_network(
+    weights_file: str, photo: Floats, painting: Floats
+) -> None:
+    content = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    settings = {"weights": weights_file, "domain": "winter", "seed": 4}
+    for style in (None, painting):
+        exported = networks.load("starganv2", style, size=max(photo.shape), settings=settings)
+        assert [one.name for one in exported.portable.inputs] == ["content"]
+        with torch.inference_mode():
+            made = exported.portable.module()(content)[0].permute(1, 2, 0).numpy()
+        wanted = painted(photo, weights_file, style, domain="winter", seed=4)
+        np.testing.assert_allclose(made, wanted, atol=1e-5)
+    with pytest.raises(UsageError, match="has no domain 'spring'"):
+        networks.load("starganv2", settings=settings | {"domain": "spring"})
+
+
+def test_networks_of_faces_are_not_exported(tmp_path: Path) -> None:
+    plan = Plan(side=32, width=4, widest=8, style=4, latent=4, hidden=8, edges=True)
+    path = written(tmp_path / "faces.safetensors", plan, fan=Faces())
+    with pytest.raises(UsageError, match="landmarks of a face, which cannot be exported"):
+        networks.load("starganv2", settings={"weights": path})
 
 
 # errors

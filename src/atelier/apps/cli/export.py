@@ -41,6 +41,9 @@ _Size = Annotated[
         "--size", metavar="PIXELS", min=32, help="Long side of that style picture. [default: the method's]"
     ),
 ]
+_Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of a random look, where the method has such looks.")
+]
 _Check = Annotated[
     bool, typer.Option("--check/--no-check", help="Compare the file with torch before it is written.")
 ]
@@ -60,6 +63,7 @@ def export(
     output: _Output = None,
     style: _Style = None,
     size: _Size = None,
+    seed: _Seed = 0,
     check: _Check = True,
     runtime: _Runtime = None,
     overwrite: arguments.Overwrite = False,
@@ -78,7 +82,7 @@ def export(
         check=check,
         runtime=runtime,
         overwrite=overwrite,
-        settings=given(settings),
+        settings=given(settings) | {"seed": seed},
     )
     if as_json:
         emit(made.facts())

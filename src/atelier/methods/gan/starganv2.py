@@ -20,13 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atelier.core.errors import TrainingError, WeightsError
+from atelier.core.errors import TrainingError, UsageError, WeightsError
 from atelier.core.knobs import Knobs as AnyKnobs
 from atelier.core.knobs import knob
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.methods.base import Batch, Context, Frame, Method, Painter, Paper, Result, Styles, Takes
 from atelier.methods.gan.adversarial import AdversarialTraining, absolute, check_domain
+from atelier.methods.portable import CONTENT, Input, Portable
 from atelier.methods.trainable import DataInfo, Update
 from atelier.store import weights
 from atelier.store.models import kept
@@ -124,15 +125,8 @@ class StarGanV2(Method):
     def prepare(self, styles: Styles, knobs: StarGanV2.Knobs, context: Context) -> Painter:
         dtype = context.dtype if knobs.half else torch.float32
         loaded = _loaded(knobs.weights, weights.fingerprint(knobs.weights), context.device, dtype)
-        networks, domains = loaded.networks, loaded.networks.generator.domains
-        check_domain(knobs.weights, name := knobs.domain or domains[0], domains)
-        domain = torch.tensor([domains.index(name)], device=context.device)
-        with torch.inference_mode():
-            if styles.pictures:
-                style = mixed_style(networks, styles, domain)
-            else:
-                latent = random_latents(1, networks.plan.latent, context.seed).to(context.device)
-                style = random_style(networks, latent, domain, knobs.truncation)
+        domains = loaded.networks.generator.domains
+        style = _style(loaded.networks, styles, knobs.domain or domains[0], knobs, context)
 
         @torch.inference_mode()
         def paint(frame: Frame) -> Result:
@@ -141,6 +135,33 @@ class StarGanV2(Method):
             return Result(picture)
 
         return paint
+
+    def portable(self, styles: Styles, knobs: StarGanV2.Knobs, context: Context) -> Portable:
+        loaded = _loaded(knobs.weights, weights.fingerprint(knobs.weights), context.device, torch.float32)
+        networks, generator = loaded.networks, loaded.networks.generator
+        if loaded.faces is not None:
+            raise UsageError(
+                f"{knobs.weights} needs the landmarks of a face, which cannot be exported: take other weights"
+            )
+        smallest, facts = max(32, generator.smallest), {"seed": str(context.seed)}
+        if styles.pictures or knobs.domain:
+            style = _style(networks, styles, knobs.domain or generator.domains[0], knobs, context)
+            return Portable(
+                [generator],
+                lambda content: generator.paint(content, style).clamp(0, 1),
+                smallest=smallest,
+                facts=facts,
+            )
+        looks = torch.cat([_style(networks, styles, name, knobs, context) for name in generator.domains])
+        says = "how much of each domain, in its look of the seed"
+        given = Input("shares", says, "shares", len(looks), labels=generator.domains)
+        return Portable(
+            [generator],
+            lambda content, shares: generator.paint(content, shares @ looks).clamp(0, 1),
+            (CONTENT, given),
+            smallest=smallest,
+            facts=facts,
+        )
 
     # the training
 
@@ -249,6 +270,21 @@ def random_style(networks: Networks, latent: Tensor, domain: Tensor, truncation:
 def truncated(style: Tensor, many: Tensor, truncation: float) -> Tensor:
     """Styles (B, S) of which `truncation` is kept, and the rest is the mean of `many` styles (N, S)."""
     return torch.lerp(many.mean(0, keepdim=True), style, truncation)
+
+
+def _style(networks: Networks, styles: Styles, name: str, knobs: StarGanV2.Knobs, context: Context) -> Tensor:
+    """The style (1, S) of the domain `name`: that of the references, or a random one without any.
+
+    Raises UsageError for a domain that the network does not know.
+    """
+    domains = networks.generator.domains
+    check_domain(knobs.weights, name, domains)
+    domain = torch.tensor([domains.index(name)], device=context.device)
+    with torch.inference_mode():
+        if styles.pictures:
+            return mixed_style(networks, styles, domain)
+        latent = random_latents(1, networks.plan.latent, context.seed).to(context.device)
+        return random_style(networks, latent, domain, knobs.truncation)
 
 
 def mixed_style(networks: Networks, styles: Styles, domain: Tensor) -> Tensor:
