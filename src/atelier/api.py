@@ -46,10 +46,10 @@ def stylize(
     tensors (3, H, W) or (1, 3, H, W) in 0..1, or Pictures. `style` may be a list: styles are weighted by
     `style_weights`, or each paints the part of the photo where its own of the `regions` is white. `text` is
     a style in words, or a list of them, for methods that read words; `PictureStyle`, `TextStyle` and
-    `TrainedStyle` carry weights of their own. `quality` ("draft", "good", "best", and what the method adds)
-    sets knobs and size, and the method where none is named. `settings` are the controls (`Controls`: size,
-    strength, colour, seed, ...) and the method's knobs. `progress` receives events and may return False to
-    stop; the best picture so far is returned.
+    `TrainedStyle` carry weights of their own. `quality` ("draft", "good", "best", "painterly", and what the
+    method adds) sets knobs and size, and the method where none is named. `settings` are the controls
+    (`Controls`: size, strength, colour, seed, ...) and the method's knobs. `progress` receives events and may
+    return False to stop; the best picture so far is returned.
 
     The result has the content's shape at the asked size, its alpha, a `recipe` and the method's
     `artifacts`. Raises UsageError, InputError, WeightsError, OutputError or ResourceError, each with one

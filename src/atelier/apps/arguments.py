@@ -69,7 +69,12 @@ MethodName = Annotated[
 ]
 Quality = Annotated[
     str,
-    typer.Option("--quality", "-q", metavar="NAME", help="draft, good, best, or one that the method adds."),
+    typer.Option(
+        "--quality",
+        "-q",
+        metavar="NAME",
+        help="draft, good, best, painterly, or one that the method adds.",
+    ),
 ]
 Mask = Annotated[Path | None, _file("--mask", says="Stylize only where this picture is white.")]
 Regions = Annotated[

@@ -13,7 +13,7 @@ from atelier.methods import registry
 from atelier.methods.base import Method
 
 #: The default method of each quality.
-BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst"}
+BY_QUALITY = {"draft": "adain", "good": "nnst_d", "best": "nnst", "painterly": "nnst"}
 #: The default method of each quality where a style is in words.
 BY_QUALITY_IN_WORDS = {"draft": "adain", "good": "gatys", "best": "gatys"}
 
@@ -81,12 +81,16 @@ def by_quality(quality: str, *, words: bool = False) -> str:
 
     Raises UsageError for a quality that only some methods have.
     """
-    if quality not in BY_QUALITY:
-        raise UsageError(
-            f"unknown quality '{quality}': {did_you_mean(quality, BY_QUALITY)}; a quality that "
-            "belongs to one method also needs the method's name"
-        )
-    return (BY_QUALITY_IN_WORDS if words else BY_QUALITY)[quality]
+    usual = BY_QUALITY_IN_WORDS if words else BY_QUALITY
+    if quality in usual:
+        return usual[quality]
+    known = did_you_mean(quality, usual)
+    if quality in BY_QUALITY:
+        raise UsageError(f"quality '{quality}' needs a style picture, not words: {known}")
+    raise UsageError(
+        f"unknown quality '{quality}': {known}; a quality that belongs to one method also needs the "
+        "method's name"
+    )
 
 
 def settle(

@@ -170,7 +170,7 @@ STYLIZE = _form(
         "mask": {**_FILE, "description": "White where the style applies."},
         "region": {"type": "array", "items": _FILE, "description": "One mask for each style."},
         "method": {**_TEXT, "description": "The method; by default that of the quality."},
-        "quality": {**_TEXT, "default": "good", "description": "draft, good, best, or one of the method."},
+        "quality": {**_TEXT, "default": "good", "description": "draft, good, best, painterly, or another."},
         "settings": {**_TEXT, "description": "Controls and knobs as one JSON object."},
         "size": {**_TEXT, "description": "Long side in pixels, or WxH for a picture without a photo."},
         "format": {**_TEXT, "enum": ["png", "jpg", "tif", "webp"], "default": "png"},

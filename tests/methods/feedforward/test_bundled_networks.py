@@ -9,6 +9,7 @@ import torch
 import atelier
 from atelier import examples, features
 from atelier.api import BY_QUALITY
+from atelier.core.errors import UsageError
 from atelier.images import Picture
 from atelier.methods import registry
 from atelier.metrics import GramDistance, LightSimilarity, MomentDistance
@@ -52,6 +53,28 @@ def test_style_is_transferred_and_content_is_preserved(method: str, photo: str, 
     for metric, most in zip((MomentDistance(encoder), GramDistance(encoder)), left, strict=True):
         assert metric(result, before, style) < most * metric(before, before, style)
     assert LightSimilarity()(result, before, style) > light
+
+
+def test_painterly_keeps_less_of_the_photos_detail_than_best() -> None:
+    content = Picture.of(examples.photo("chelsea")).resized(192)
+    painting = Picture.of(examples.style("nocturne", size=192))
+
+    def detail(picture: Picture) -> torch.Tensor:
+        light = picture.tensor().mean(1, keepdim=True)
+        return (light - torch.nn.functional.avg_pool2d(light, 5, 1, 2)).flatten()
+
+    def likeness(quality: str) -> float:
+        made = atelier.stylize(content, painting, quality=quality, size=192, device="cpu")
+        assert made.recipe is not None
+        assert made.recipe["method"] == "nnst"
+        return float(torch.corrcoef(torch.stack([detail(made), detail(content)]))[0, 1])
+
+    assert likeness("painterly") < likeness("best") - 0.1
+
+
+def test_painterly_is_for_style_pictures() -> None:
+    with pytest.raises(UsageError, match="'painterly' needs a style picture, not words"):
+        atelier.stylize(np.zeros((32, 32, 3), np.uint8), text="van gogh", quality="painterly")
 
 
 def test_cap_vstnet_is_lossless() -> None:

@@ -139,6 +139,7 @@ class NNST(_Optimising):
         "draft": {"iterations": 4, "coarse_iterations": 15},
         "good": {},
         "best": {},
+        "painterly": {"fine": 0.0, "content_share": 0.15},
         "published": {
             "encoder": "vgg16.imagenet",
             "padding": "zeros",
@@ -157,6 +158,8 @@ class NNST(_Optimising):
             "published": True,
         },
     }
+
+    sizes = {**Method.sizes, "painterly": 768}  # noqa: RUF012
 
     def paint(self, job: Job, knobs: NNST.Knobs, encoder: features.VGG) -> torch.Tensor:
         picture = (_published if knobs.published else _paint)(job, knobs, encoder)

@@ -151,16 +151,20 @@ def shelf_part(
 
 def kind_of(method: str, quality: str, *, words: bool = False) -> type[Method]:
     """The method that is asked for, or that of the quality."""
-    usual = BY_QUALITY_IN_WORDS if words else BY_QUALITY
+    usual = usual_methods(words)
     return registry.find(method or usual.get(quality, usual["good"]))
 
 
+def usual_methods(words: bool) -> Mapping[str, str]:
+    """The methods of the qualities for style pictures, or for a style in words."""
+    return BY_QUALITY_IN_WORDS if words else BY_QUALITY
+
+
 def main_form(
-    method: str = "", quality: str = "good", values: Mapping[str, Any] | None = None
+    method: str = "", quality: str = "good", values: Mapping[str, Any] | None = None, *, words: bool = False
 ) -> dict[str, Any]:
     """The form of quality and shared controls."""
-    kind = kind_of(method, quality)
-    options = list(kind.qualities) if method else list(BY_QUALITY)
+    options = list(kind_of(method, quality).qualities if method else usual_methods(words))
     return form_of([quality_field(options), *controls.fields(Controls, only=MAIN)], values or {})
 
 
@@ -179,9 +183,9 @@ def since(form: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
 def quality_field(options: Sequence[str]) -> dict[str, Any]:
     """The field that chooses a quality."""
     return {
-        "name": "quality", "label": "Quality", "kind": "row" if len(options) < 4 else "list",
+        "name": "quality", "label": "Quality", "kind": "row" if len(options) <= 4 else "list",
         "options": list(options), "default": "good",
-        "help": "Draft takes a second or two, good some seconds, best longer.",
+        "help": "Draft takes a second or two, good some seconds, best longer. Painterly: strong strokes.",
     }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def method_part(
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         known = inputs.kind_of(method, quality, words=words).qualities
         now = quality if quality in known else "good"
-        main = inputs.main_form(method, now, {**form.get("values", {}), "quality": now})
+        main = inputs.main_form(method, now, {**form.get("values", {}), "quality": now}, words=words)
         more = inputs.knob_form(studio, method, now, knobs.get("values", {}), words=words)
         return (
             inputs.about(method, now, words=words),

@@ -37,7 +37,9 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
                 words = parts.part("words", "words-text", None, prompt="van gogh, warm")
                 gr.HTML(parts.sentence(models()), elem_id="words-models", apply_default_css=False)
             with gr.Column(elem_classes="at-card"):
-                form = parts.part("form", "words-form", inputs.main_form("", "draft", {"quality": "draft"}))
+                form = parts.part(
+                    "form", "words-form", inputs.main_form("", "draft", {"quality": "draft"}, words=True)
+                )
             with gr.Accordion("Method and its knobs", open=False, elem_classes="at-card"):
                 method, knobs, *_ = paint.method_part(studio, "words", form, words=True)
         with gr.Column(elem_classes="at-main"):
