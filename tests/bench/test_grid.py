@@ -21,6 +21,7 @@ from atelier.bench.table import Table
 from atelier.core.errors import InputError, OutputError, UsageError
 from atelier.core.progress import Event
 from atelier.images import Picture
+from atelier.methods import registry
 
 from .conftest import PROTOCOL, Bench, Here
 
@@ -50,6 +51,19 @@ def test_a_grid_has_every_cell_once_with_the_baselines(bench: Bench) -> None:
     # The style's work is shared by the contents of a style: all but the first of each are warm.
     assert [row["n"] for row in table.rows("SELECT count(*) AS n FROM cells WHERE warm = 0")] == [8]
     table.close()
+
+
+def test_a_quality_whose_knobs_have_changed_is_painted_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(PROTOCOL)
+    first = bench.run()
+    assert bench.run().before == first.cells
+    kind = registry.find("filters")
+    monkeypatch.setattr(kind, "qualities", {**kind.qualities, "good": {"lines": 0.5}})
+    again = bench.run()
+    assert 0 < again.done < first.cells
+    assert again.before == first.cells - again.done
 
 
 def test_a_mask_limits_the_painting_and_is_part_of_the_cell(bench: Bench) -> None:

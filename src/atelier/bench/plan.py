@@ -103,25 +103,26 @@ def _facts(
     pair: tuple[Input, Input],
     idle: list[Problem],
 ) -> dict[str, Any]:
-    """What all cells of a method share and their pixels depend on, versions and weights included."""
+    """What all cells of a method share and their pixels depend on: the knobs of its quality, too."""
     facts = {"entry": entry.model_dump(mode="json", exclude={"name"}), "versions": recipes.versions()}
     shared = {"size": protocol.size, "seed": protocol.seed, "threads": protocol.threads}
     if isinstance(entry, MethodEntry):
-        facts["weights"] = _weights(protocol, entry, pair, idle)
+        facts |= _settled(protocol, entry, pair, idle)
     return facts | shared
 
 
-def _weights(
+def _settled(
     protocol: Protocol, entry: MethodEntry, pair: tuple[Input, Input], idle: list[Problem]
-) -> dict[str, str]:
-    """The hashes of the weights that a method uses; empty, and a problem more, where it cannot run."""
+) -> dict[str, Any]:
+    """A method's knobs and the hashes of its weights; empty, and a problem more, where it cannot run."""
     content, style = pair
     try:
-        request = stylizer(protocol, entry, style).request(content.path, mask=content.mask or None)
+        ready = stylizer(protocol, entry, style)
+        request = ready.request(content.path, mask=content.mask or None)
     except AtelierError as error:
         idle.append(Problem(entry.label, str(error)))
         return {}
-    return dict(request.weights)
+    return {"knobs": ready.setup.knobs.model_dump(mode="json"), "weights": dict(request.weights)}
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from atelier import InputError, Picture, UsageError, WeightsError
+from atelier import InputError, Picture, UsageError, WeightsError, stylize
 from atelier.core.progress import Event
 from atelier.images import write
 
@@ -129,7 +129,7 @@ def test_missing_weights_are_an_error(make: Make, tmp_path: Path) -> None:
         make(encoder="vgg19.imagenet")
 
 
-@pytest.mark.parametrize("start", ["content", "style", "noise", "file"])
+@pytest.mark.parametrize("start", ["content", "recoloured", "style", "noise", "file"])
 def test_start_selects_the_initial_picture(
     make: Make, photo: Floats, painting: Floats, tmp_path: Path, start: str
 ) -> None:
@@ -149,6 +149,11 @@ def test_start_selects_the_initial_picture(
     found = Picture.from_tensor(seen[0].preview()).pixels
     if start == "content":
         assert np.array_equal(found, photo)
+    elif start == "recoloured":
+        colours = {"method": "colour", "transfer": "monge-kantorovich", "device": "cpu"}
+        recoloured = stylize(photo, painting, **colours).pixels
+        assert np.abs(found - recoloured).mean() < 0.01
+        assert np.abs(found - photo).mean() > 0.05
     elif start == "file":
         assert np.abs(found - photo[::-1]).max() <= 0.5 / 255 + 1e-6
     elif start == "noise":

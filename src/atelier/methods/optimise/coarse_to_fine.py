@@ -14,13 +14,14 @@ from atelier.core.errors import UsageError
 from atelier.core.knobs import Knobs, knob
 from atelier.core.lazy import torch  # the knobs below are read by every `--help`
 from atelier.images.resize import resize
+from atelier.methods.visible import lend_visible_colours
 
 if TYPE_CHECKING:
     from atelier.maths.descent import Objective, Report
     from atelier.methods.base import Job
 
 #: Keywords for the initial picture, besides a file.
-STARTS = ("content", "noise", "style")
+STARTS = ("content", "recoloured", "noise", "style")
 
 
 class EncoderKnobs(Knobs):
@@ -42,7 +43,11 @@ class DescentKnobs(EncoderKnobs):
     """The knobs of a method that optimises the picture with `coarse_to_fine`."""
 
     start: str = knob(
-        "content", "Start from 'content', 'noise', 'style', or a picture file.", file="picture", words=STARTS
+        "content",
+        "Start from 'content', 'recoloured' (the content in the style's colours), 'noise', 'style', or a "
+        "picture file.",
+        file="picture",
+        words=STARTS,
     )
     smallest: int = knob(
         128, "Long side of the coarsest size in pixels; a large value gives a single size.", ge=16
@@ -153,12 +158,15 @@ def reporter(job: Job, size: tuple[int, int], done: int, total: int) -> Report:
 def start_picture(job: Job, start: str, size: tuple[int, int]) -> torch.Tensor:
     """The initial picture, (1, 3, H, W) of `size`: the content, the style, noise, or a picture file.
 
-    In a video it is the previous frame's result, warped by the flow.
+    'recoloured' is the content with the mean and covariance of the style pictures' colours, as far as the
+    job's strength. In a video it is the previous frame's result, warped by the flow.
     """
     if job.previous is not None:
         return resize(followed(job.previous, job.flow, job.content), size)
     if start == "content":
         return resize(job.content, size)
+    if start == "recoloured":
+        return resize(lend_visible_colours(job, job.content, job.strength), size)
     if start == "style":
         if not job.styles:
             raise UsageError("start = 'style' needs a style picture: start from 'content' or 'noise'")

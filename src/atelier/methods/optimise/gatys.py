@@ -82,6 +82,8 @@ class Gatys(_Optimising):
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
+        # So few steps leave much of the colours that the picture starts with.
+        "draft": {**EFFORTS["draft"], "start": "recoloured"},
         "tutorial": {
             **PLAIN,
             "style_loss": "gram",

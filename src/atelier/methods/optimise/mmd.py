@@ -58,6 +58,8 @@ class MMD(_Optimising):
 
     qualities = {  # noqa: RUF012
         **EFFORTS,
+        # So few steps leave much of the colours that the picture starts with.
+        "draft": {**EFFORTS["draft"], "start": "recoloured"},
         "published": {
             **PLAIN,
             "start": "noise",
