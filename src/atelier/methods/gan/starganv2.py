@@ -143,24 +143,22 @@ class StarGanV2(Method):
             raise UsageError(
                 f"{knobs.weights} needs the landmarks of a face, which cannot be exported: take other weights"
             )
-        smallest, facts = max(32, generator.smallest), {"seed": str(context.seed)}
-        if styles.pictures or knobs.domain:
-            style = _style(networks, styles, knobs.domain or generator.domains[0], knobs, context)
-            return Portable(
-                [generator],
-                lambda content: generator.paint(content, style).clamp(0, 1),
-                smallest=smallest,
-                facts=facts,
-            )
-        looks = torch.cat([_style(networks, styles, name, knobs, context) for name in generator.domains])
+        known = generator.domains
+        fixed = bool(styles.pictures or knobs.domain)
+        names = (knobs.domain or known[0],) if fixed else known
+        looks = torch.cat([_style(networks, styles, name, knobs, context) for name in names])
+
+        def paint(content: Tensor, *shares: Tensor) -> Tensor:
+            return generator.paint(content, shares[0] @ looks if shares else looks).clamp(0, 1)
+
         says = "how much of each domain, in its look of the seed"
-        given = Input("shares", says, "shares", len(looks), labels=generator.domains)
+        given = Input("shares", says, "shares", len(known), labels=known)
         return Portable(
             [generator],
-            lambda content, shares: generator.paint(content, shares @ looks).clamp(0, 1),
-            (CONTENT, given),
-            smallest=smallest,
-            facts=facts,
+            paint,
+            (CONTENT,) if fixed else (CONTENT, given),
+            smallest=max(32, generator.smallest),
+            facts={"seed": str(context.seed)},
         )
 
     # the training
