@@ -68,10 +68,10 @@ def take(studio: Studio, sent: Mapping[str, Any]) -> str:
     return id
 
 
-def photo(studio: Studio, value: Any) -> dict[str, Any] | None:
+def photo(studio: Studio, value: Any) -> Any:
     """What a photo component shows after the user has dropped, chosen or removed something."""
     if not value:
-        return None
+        return gr.skip()  # it is empty already, and this answer could come after that to the next photo
     try:
         return shown(studio, value["sample"] if "sample" in value else take(studio, value))
     except AtelierError as error:

@@ -193,9 +193,11 @@ def draft(studio: Studio, window: Window, photo: Any, shelf: Any, method: str, f
         job.wait(60)
     except AtelierError as error:
         return shown, parts.error(str(error)), ""
+    if window.paintings > started:  # there is something newer
+        return gr.skip(), gr.skip(), gr.skip()
     if job.state == "failed":
         return shown, parts.error(job.error), ""
-    if not job.made or job.made[0].picture is None or window.paintings > started:  # there is something newer
+    if not job.made or job.made[0].picture is None:
         return gr.skip(), gr.skip(), gr.skip()
     made = job.made[0]
     assert made.picture is not None

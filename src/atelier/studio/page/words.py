@@ -21,6 +21,14 @@ _KINDS = {
     "colour": "Colours", "light": "Light", "mark": "Marks of the brush",
 }  # fmt: skip
 
+#: A new photo takes the place of the last picture and its links. In the browser: an answer of the server
+#: could come after that to "Paint", and wipe out the finished picture.
+_CHOSEN = """(photo, viewer) => {
+  if (photo && !photo.id) return [viewer, "", ""];
+  const {url, width, height} = photo || {};
+  return [photo ? {before: url, width, height} : null, "", ""];
+}"""
+
 
 def tab(studio: Studio, tab: gr.Tab) -> None:
     """Build the tab."""
@@ -53,10 +61,7 @@ def tab(studio: Studio, tab: gr.Tab) -> None:
     def painted(*values: Any) -> Iterator[tuple[Any, ...]]:
         yield from run(studio, *values)
 
-    def chosen(photo: Any) -> tuple[Any, str, str]:
-        return paint.before(photo), "", ""
-
-    photo.change(chosen, photo, [viewer, note, links], show_progress="hidden")
+    photo.change(None, [photo, viewer], [viewer, note, links], js=_CHOSEN, show_progress="hidden")
     # Not before the tab is opened: reading the model takes a second or two.
     tab.select(lambda value: value or vocabulary(), words, words, show_progress="hidden")
     go.click(
