@@ -105,6 +105,13 @@ def test_its_qualities_parse(kind: Kind) -> None:
         parse(kind.Knobs, registry.knobs_for(kind, quality, {}))
 
 
+def test_a_published_network_computes_as_published(kind: Kind) -> None:
+    if kind.family() == "feedforward":  # the diffusion networks were published in half precision
+        for quality, preset in kind.qualities.items():
+            if quality.startswith("published") and "half" in kind.Knobs.model_fields:
+                assert preset["half"] is False
+
+
 # the picture
 
 

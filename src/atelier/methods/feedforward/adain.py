@@ -131,6 +131,7 @@ class Adain(Method):
             "colours": False,
             "bands": False,
             "restore": False,
+            "half": False,
         },
     }
 

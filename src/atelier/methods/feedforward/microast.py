@@ -131,6 +131,7 @@ class MicroAst(Method):
             "colours": False,
             "bands": False,
             "restore": False,
+            "half": False,
         },
     }
 

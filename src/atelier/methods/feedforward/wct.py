@@ -135,6 +135,7 @@ class WCT(Method):
             "colours": False,
             "bands": False,
             "restore": False,
+            "half": False,
         },
     }
 
