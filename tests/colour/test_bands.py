@@ -116,12 +116,45 @@ def test_weights_mix_the_maps_of_the_styles() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(333, 290), (256, 417)])
 def test_strips_are_the_whole_in_place_too(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
-    picture, style = noise(height, width), correlated(100, 90)
-    whole = lend_bands(picture, [covariances(style)], [1.0])
+    picture, style, guide = (
+        noise(height, width),
+        [covariances(correlated(100, 90))],
+        (half_flat(height, width), 0.5),
+    )
+    whole = lend_bands(picture, style, [1.0], guide=guide)
     monkeypatch.setattr(bands, "_STRIP", 64 * width)
-    torch.testing.assert_close(lend_bands(picture, [covariances(style)], [1.0]), whole, atol=2e-5, rtol=0)
-    lend_bands(picture, [covariances(style)], [1.0], out=picture)
+    torch.testing.assert_close(lend_bands(picture, style, [1.0], guide=guide), whole, atol=2e-5, rtol=0)
+    lend_bands(picture, style, [1.0], guide=guide, out=picture)
     torch.testing.assert_close(picture, whole, atol=2e-5, rtol=0)
+
+
+def half_flat(height: int, width: int) -> Tensor:
+    """A photo with detail on the right alone."""
+    photo = noise(height, width, 8)
+    photo[..., : width // 2] = 0.5
+    return photo
+
+
+def test_detail_recedes_where_the_photo_is_flat_and_the_rest_has_the_styles_contrast() -> None:
+    picture, wanted = noise(128, 192), covariances(noise(128, 192, 4, deviation=0.08))
+    photo = half_flat(128, 192)
+    ratios = []
+    for share in (0.0, 0.3, 1.0):
+        made = lend_bands(picture, [wanted], [1.0], guide=(photo, share))
+        ratios.append(float(made[..., :80].std() / made[..., 112:].std()))
+        for found, asked in zip(covariances(made)[: bands.LEVELS], wanted, strict=False):
+            assert float(found.trace() / asked.trace()) == pytest.approx(1.0, rel=0.15)
+    assert ratios[0] == pytest.approx(1.0, abs=0.1)
+    # Relative detail is 0 there in the photo and 1 in the picture, to which 0.15 are added: its 0.3rd power.
+    assert ratios[1] == pytest.approx((0.15 / 1.15) ** 0.3, abs=0.08)
+    assert ratios[2] < 0.6 * ratios[1]
+
+
+def test_a_share_of_0_and_the_picture_as_its_own_guide_change_nothing() -> None:
+    picture, wanted = noise(96, 80), [covariances(correlated(96, 80))]
+    plain = lend_bands(picture, wanted, [1.0])
+    torch.testing.assert_close(lend_bands(picture, wanted, [1.0], guide=(half_flat(96, 80), 0.0)), plain)
+    torch.testing.assert_close(lend_bands(picture, wanted, [1.0], guide=(picture, 1.0)), plain)
 
 
 @settings(max_examples=25, deadline=None)

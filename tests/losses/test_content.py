@@ -1,13 +1,15 @@
-"""The content loss against NumPy."""
+"""The content losses against NumPy and closed forms."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from atelier.losses.content import ContentLoss
+from atelier.losses.content import ContentLoss, EdgeLoss
 
 
 def features(seed: int, *, channels: int = 3) -> Tensor:
@@ -49,3 +51,39 @@ def test_the_target_is_a_constant() -> None:
 def test_a_different_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 5, 4\).*\(1, 3, 5, 4\)"):
         ContentLoss(features(0))(features(0, channels=2))
+
+
+def ramp(angle: float, *, length: float = 0.01) -> Tensor:
+    """A grey picture (1, 3, 32, 32) that rises by `length` a pixel in a direction, in degrees."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    turned = math.cos(math.radians(angle)) * x + math.sin(math.radians(angle)) * y
+    return (0.5 + length * (turned - turned.mean())).expand(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("angle", [0, 30, 60, 90, 150])
+def test_edges_are_as_far_apart_as_one_less_the_cosine(angle: float) -> None:
+    found = EdgeLoss(ramp(20))(ramp(20 + angle)).item()
+    assert found == pytest.approx(1 - abs(math.cos(math.radians(angle))), abs=2e-3)
+
+
+def test_the_negative_and_any_contrast_keep_the_edges() -> None:
+    photo = torch.rand(2, 3, 24, 28, generator=torch.Generator().manual_seed(1))
+    loss = EdgeLoss(photo)
+    for picture in (photo, 1 - photo, 0.4 + 0.2 * photo):
+        assert loss(picture).item() < 2e-3
+    assert loss(torch.full_like(photo, 0.5)).item() == pytest.approx(1, abs=1e-3)
+    assert loss(photo.flip(0)).item() > 0.2
+
+
+def test_strong_edges_of_the_photo_count_more() -> None:
+    photo = torch.cat([ramp(0, length=0.02), ramp(0, length=0.002)], 2)
+    upper, lower = photo.clone(), photo.clone()
+    upper[..., :32, :], lower[..., 32:, :] = ramp(90), ramp(90)
+    assert EdgeLoss(photo)(upper).item() > 5 * EdgeLoss(photo)(lower).item()
+
+
+def test_the_gradient_of_the_edge_loss_is_right() -> None:
+    generator = torch.Generator().manual_seed(3)
+    photo, picture = (torch.rand(1, 3, 9, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert torch.autograd.gradcheck(EdgeLoss(photo), (picture.requires_grad_(),))
+    assert EdgeLoss(torch.zeros(1, 3, 16, 16))(torch.rand(1, 3, 16, 16)).isfinite()

@@ -30,6 +30,11 @@ _NOISE = 1 / 255
 _GAIN, _NEXT_GAIN = 3.0, 1.2
 #: The rest is set before, by `lend_colours`: largest factor here, and its noise (five shades of 255).
 _REST, _REST_NOISE = 1.2, 5 / 255
+#: Side of the squares in which detail is compared with a photo's, in pixels: the step of the coarsest band.
+_SQUARE = 1 << LEVELS - 1
+#: Added to relative detail before it is compared, so that flat places of both are alike.
+_ALIKE = 0.15
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def lend_bands(
@@ -38,6 +43,7 @@ def lend_bands(
     shares: Sequence[float] | Tensor,
     *,
     rounds: int = 2,
+    guide: tuple[Tensor, float] | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """A picture (1, 3, H, W), 0..1, whose detail bands have the covariances of its styles' bands.
@@ -45,12 +51,15 @@ def lend_bands(
     `wanted` are the `covariances` of each style; `shares` are the weights of the styles, which sum to 1, or
     their shares of every pixel (K, 1, H, W). Detail in a colour direction in which a style has none is
     removed; in two rounds no detail is amplified much more than three times. The mean of all colours stays.
-    Bands of a pyramid overlap, so each of the `rounds` brings them nearer to what is wanted. `out`, which may
+    Bands of a pyramid overlap, so each of the `rounds` brings them nearer to what is wanted.
+
+    With a `guide`, a photo (1, 3, H, W) and a share 0..1, detail first recedes where the photo has less of it
+    than the picture, each relative to its own mean: by the share-th power of their ratio. `out`, which may
     be the picture itself, is where the result goes.
     """
     made = torch.empty_like(picture) if out is None else out
     for done in range(rounds):
-        _lend_once(picture, wanted, shares, _NEXT_GAIN if done else _GAIN, made)
+        _lend_once(picture, wanted, shares, _NEXT_GAIN if done else _GAIN, None if done else guide, made)
         picture = made
     return made.clamp_(0, 1)
 
@@ -60,10 +69,12 @@ def _lend_once(
     wanted: Sequence[Sequence[Tensor]],
     shares: Sequence[float] | Tensor,
     gain: float,
+    guide: tuple[Tensor, float] | None,
     out: Tensor,
 ) -> None:
     """One round, in which detail is amplified at most `gain` times."""
-    strips = _Strips(picture)
+    seen = shares.sum(0)[None] if isinstance(shares, Tensor) else None
+    strips = _Strips(picture, _Calm.of(picture, *guide, seen) if guide else None)
     changes = []
     for index, (style, share) in enumerate(zip(wanted, shares, strict=True)):
         where = share[None] if isinstance(share, Tensor) else None
@@ -115,12 +126,12 @@ class _Strips:
     A strip that has been visited may be overwritten: the rows that the next one needs are kept.
     """
 
-    def __init__(self, picture: Tensor) -> None:
-        self.picture = picture
+    def __init__(self, picture: Tensor, calm: _Calm | None = None) -> None:
+        self.picture, self.calm = picture, calm
         self.height, width = picture.shape[-2:]
         side = 1 << LEVELS
         self.rows = max(side, _STRIP // width // side * side)
-        self.kept = split_bands(picture) if self.rows >= self.height else None
+        self.kept = self._split(picture, slice(0, self.height)) if self.rows >= self.height else None
 
     def __iter__(self) -> Iterator[tuple[_Strip, list[Tensor]]]:
         if self.kept is not None:
@@ -134,7 +145,11 @@ class _Strips:
             )
             window = torch.cat([above, self.picture[..., top : strip.outer.stop, :]], 2)
             above = window[..., max(0, strip.inner.stop - _MARGIN) : strip.inner.stop, :].clone()
-            yield strip, split_bands(window)
+            yield strip, self._split(window, strip.outer)
+
+    def _split(self, window: Tensor, rows: slice) -> list[Tensor]:
+        bands = split_bands(window)
+        return bands if self.calm is None else self.calm.calmed(bands, rows)
 
     def statistics(self, weight: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The mean of the rest (3,), and the covariances of the bands; details have a mean of 0."""
@@ -159,6 +174,43 @@ class _Strips:
         sums /= counts.clamp(min=1e-9)[:, None, None]
         mean, moments = sums[-1, :, 3], list(sums[..., :3])
         return mean, [*moments[:-1], moments[-1] - torch.outer(mean, mean)]
+
+
+@dataclass(frozen=True)
+class _Calm:
+    """How detail recedes where a photo is flat.
+
+    `means` (LEVELS, 2) are the root mean squares of the luma of the picture's bands and of the photo's.
+    """
+
+    photo: Tensor
+    share: float
+    means: Tensor
+
+    @classmethod
+    def of(cls, picture: Tensor, photo: Tensor, share: float, seen: Tensor | None) -> _Calm:
+        luma = torch.tensor(_LUMA, dtype=torch.float64)
+        both = zip(*(_Strips(one).statistics(seen)[1] for one in (picture, photo)), strict=True)
+        squares = torch.tensor([[float(luma @ one.cpu() @ luma) for one in pair] for pair in both])
+        means = squares[:LEVELS].sqrt().clamp(min=_NOISE / 4)
+        return cls(photo, share, held("calm", means).to(picture))
+
+    def calmed(self, bands: list[Tensor], rows: slice) -> list[Tensor]:
+        """The bands of these rows of the picture."""
+        shown, found = split_bands(self.photo[..., rows, :]), []
+        for level, (mine, its) in enumerate(self.means):
+            own, other = _local(bands[level], level) / mine, _local(shown[level], level) / its
+            gain = ((other + _ALIKE) / (own + _ALIKE)).pow(self.share).clamp(max=1)
+            smooth = F.interpolate(gain, size=bands[level].shape[-2:], mode="bilinear")
+            found.append(bands[level] * smooth)
+        return [*found, bands[-1]]
+
+
+def _local(band: Tensor, level: int) -> Tensor:
+    """Root mean square (1, 1, h, w) of a band's luma over 3 x 3 squares with sides of `_SQUARE` pixels."""
+    luma = torch.einsum("j,bjhw->bhw", band.new_tensor(_LUMA), band)[:, None]
+    squares = F.avg_pool2d(luma.square(), _SQUARE >> level)
+    return F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False).sqrt()
 
 
 def _change(own: Tensor, wanted: Tensor, least: float, most: float, noise: float) -> Tensor:

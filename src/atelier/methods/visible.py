@@ -71,19 +71,22 @@ def lend_statistics(
     detail: Sequence[Sequence[torch.Tensor]] | None = None,
     swatches: Sequence[torch.Tensor] = (),
     rounds: int = 2,
+    calm: float = 0.0,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A picture (1, 3, H, W) with the styles' statistics of colour and of detail, as far as `strength`; 0..1.
 
     `colours` asks for the mean and covariance of colours, `detail` for these `detail_statistics`, in so many
-    `rounds`. Texts come after the style pictures: `swatches` holds their colours, and `detail` their
-    statistics. `out`, which may be the picture itself, may hold the result if the strength is 1.
+    `rounds`; by `calm`, detail first recedes where the photo is flat (`colour.lend_bands`). Texts come after
+    the style pictures: `swatches` holds their colours, and `detail` their statistics. `out`, which may be the
+    picture itself, may hold the result if the strength is 1.
     """
     lent, out = picture, out if strength == 1 else None
     if colours:
         lent = out = lend_visible_colours(job, lent, swatches=swatches, out=out)
     if detail is not None:
-        lent = colour.lend_bands(lent, detail, _parts(job, picture), rounds=rounds, out=out)
+        guide = (job.content, calm) if calm else None
+        lent = colour.lend_bands(lent, detail, _parts(job, picture), rounds=rounds, guide=guide, out=out)
     return lent if strength == 1 else torch.lerp(picture, lent, strength)
 
 

@@ -17,7 +17,7 @@ from atelier import Picture, UsageError, WeightsError, features, stylize
 from atelier.core.knobs import parse
 from atelier.core.progress import Event, Progress
 from atelier.features.vgg import TINY, VGG
-from atelier.losses import LatticeLoss, MomentLoss
+from atelier.losses import EdgeLoss, LatticeLoss, MomentLoss
 from atelier.maths.moments import channel_moments
 from atelier.methods.base import Batch, Job
 from atelier.methods.feedforward.adain import Adain
@@ -286,6 +286,16 @@ def test_loss_weights_scale_their_terms(files: dict[str, str]) -> None:
     torch.testing.assert_close(heavy["content"], 2 * plain["content"])
     none = {"identity_share": 0.0, "smoothness": 0.0, "overshoot": 0.0}
     assert Adain().losses(network, batch(), settings(files, **none)).keys() == {"content", "style"}
+
+
+def test_the_edges_of_the_content_are_held(files: dict[str, str]) -> None:
+    chosen = settings(files, edge_weight=3.0)
+    network, some = Adain().network(chosen), batch(64)
+    with torch.no_grad():
+        picture = network(_given(files, chosen, 64))
+        term = Adain().losses(network, some, chosen)["edges"]
+    content = torch.cat([some.paintings[:1], some.photos[1:]])
+    torch.testing.assert_close(term, 3 * EdgeLoss(content)(picture), rtol=1e-3, atol=0)
 
 
 def test_the_penalty_for_grids_has_the_period_of_the_coarsest_features(files: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Colour in the search of NNST-D: the added columns are the formula, and flat places stay together."""
+"""Colour and contrast in the search of NNST-D: the added columns are the formula; flat places stay flat."""
 
 from __future__ import annotations
 
@@ -13,52 +13,69 @@ from atelier import colour, maths
 from atelier.methods.feedforward.nnst_d_colour import (
     CHROMA,
     NOISE,
-    cell_colours,
-    colour_columns,
+    cell_tones,
     colour_distances,
     extended,
+    tone_columns,
 )
 
 
 def candidates(count: int, groups: int = 1, seed: int = 0) -> tuple[maths.Candidates, torch.Tensor]:
-    """Random keys and colours of `groups` styles with `count` candidates each."""
+    """Random keys and tones of `groups` styles with `count` candidates each."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.nn.functional.normalize(torch.randn((count * groups, 6), generator=generator), dim=1)
-    colours = torch.rand((count * groups, 3), generator=generator) - torch.tensor([0.0, 0.5, 0.5])
+    tones = torch.rand((count * groups, 4), generator=generator) - torch.tensor([0.0, 0.5, 0.5, 4.0])
     grids, members = tuple((1, count) for _ in range(groups)), tuple(range(groups))
-    return maths.Candidates(keys, torch.eye(6), grids, members), colours
+    return maths.Candidates(keys, torch.eye(6), grids, members), tones
 
 
-def test_cell_colours_are_the_mean_luma_and_colour_differences() -> None:
+def test_cell_tones_are_the_mean_luma_and_colour_differences() -> None:
     picture = torch.zeros((1, 3, 8, 8))
     picture[:, 0, :4, :4] = 1.0
-    found = cell_colours(picture, 4)
-    assert found.shape == (3, 2, 2)
+    found = cell_tones(picture, 4)
+    assert found.shape == (4, 2, 2)
     # Red in BT.601: Y 0.299, Cb -0.1687, Cr 0.5.
-    torch.testing.assert_close(found[:, 0, 0], torch.tensor([0.299, -0.1687, 0.5]))
-    assert found[:, 1, 1].abs().max() == 0
-    grey = cell_colours(torch.full((1, 3, 5, 7), 0.25), 4)
-    assert grey.shape == (3, 2, 2)
+    torch.testing.assert_close(found[:3, 0, 0], torch.tensor([0.299, -0.1687, 0.5]))
+    assert found[:3, 1, 1].abs().max() == 0
+    grey = cell_tones(torch.full((1, 3, 5, 7), 0.25), 4)
+    assert grey.shape == (4, 2, 2)
     torch.testing.assert_close(grey[0], torch.full((2, 2), 0.25))
-    assert grey[1:].abs().max() < 1e-6
+    assert grey[1:3].abs().max() < 1e-6
+
+
+def test_the_contrast_is_the_deviation_around_a_cell() -> None:
+    picture = torch.full((1, 3, 40, 40), 0.5)
+    picture[..., 20:] += torch.tensor([0.1, -0.1]).repeat(10)
+    found = cell_tones(picture, 4)[3]
+    assert found.shape == (10, 10)
+    torch.testing.assert_close(found[:, :4], torch.full((10, 4), float(np.log(0.01))))  # nothing but grain
+    torch.testing.assert_close(
+        found[:, 6:], torch.full((10, 4), float(np.log(0.01 + 0.1**2 / 0.01) / 2 + np.log(0.1)))
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_added_columns_equal_the_formula(groups: int) -> None:
-    choices, colours = candidates(20, groups)
-    wanted = torch.rand((3, 4, 5), generator=torch.Generator().manual_seed(9)) * 0.4
-    columns = colour_columns(wanted, choices, colours, 0.25, [None] * groups)
+@pytest.mark.parametrize("flatness", [0.0, 0.4])
+def test_the_added_columns_equal_the_formula(groups: int, flatness: float) -> None:
+    choices, tones = candidates(20, groups)
+    wanted = torch.rand((4, 4, 5), generator=torch.Generator().manual_seed(9)) * 0.4
+    wanted[3] *= 20
+    columns = tone_columns(wanted, choices, tones, 0.25, flatness, [None] * groups)
     score = columns.queries(np.s_[:, :]).flatten(1).T @ columns.keys.T
     for group in range(groups):
         mine = slice(20 * group, 20 * group + 20)
-        theirs = colours[mine]
-        moved = colour.match_moments(wanted[None], theirs.T[None, :, None], noise=NOISE)[0].flatten(1).T
+        theirs, contrast = tones[mine, :3], tones[mine, 3]
+        moved = colour.match_moments(wanted[None, :3], theirs.T[None, :, None], noise=NOISE)[0].flatten(1).T
         luma = theirs[:, 0].std(correction=0)
         chroma = torch.maximum(theirs[:, 1:].var(0, correction=0).sum().sqrt(), luma / 2)
         difference = (moved[:, None] - theirs[None]).square()
         apart = difference[..., 0] / luma**2 + CHROMA * difference[..., 1:].sum(-1) / chroma**2
-        torch.testing.assert_close(score[:, mine], -0.25 * apart, atol=2e-4, rtol=1e-4)
-    assert extended(choices, columns).keys.shape == (20 * groups, 6 + 5 * groups)
+        # The contrasts of the photo get the style's mean and deviation, and are compared in its deviations.
+        own = (wanted[3].flatten() - wanted[3].mean()) / wanted[3].std(correction=0)
+        deviations = own[:, None] - ((contrast - contrast.mean()) / contrast.std(correction=0))[None]
+        apart += flatness * deviations.square()
+        torch.testing.assert_close(score[:, mine], -0.25 * apart, atol=2e-3, rtol=2e-3)
+    assert extended(choices, columns).keys.shape == (20 * groups, 6 + (6 if flatness else 5) * groups)
 
 
 def test_training_compares_colours_as_the_search_does() -> None:
@@ -66,22 +83,38 @@ def test_training_compares_colours_as_the_search_does() -> None:
     found = colour_distances(photos, styles, 4)
     assert found.shape == (2, 20, 18)
     for index in range(2):
-        own = cell_colours(styles[index : index + 1], 4).flatten(1).T
+        own = cell_tones(styles[index : index + 1], 4).flatten(1).T
         choices = maths.Candidates(torch.zeros((18, 6)), torch.eye(6), ((3, 6),), (0,))
-        columns = colour_columns(cell_colours(photos[index : index + 1], 4), choices, own, 1.0, [None])
+        columns = tone_columns(cell_tones(photos[index : index + 1], 4), choices, own, 1.0, 0.0, [None])
         score = columns.queries(np.s_[:, :]).flatten(1).T @ columns.keys.T
         torch.testing.assert_close(found[index], -score, atol=2e-3, rtol=1e-3)
 
 
-def test_hidden_candidates_do_not_shape_the_wanted_colours() -> None:
-    choices, colours = candidates(20)
+def test_hidden_candidates_do_not_shape_the_wanted_tones() -> None:
+    choices, tones = candidates(20)
     visible = torch.arange(20) < 12
     masked = maths.Candidates(choices.keys, choices.basis, choices.grids, choices.groups, visible)
-    wanted = torch.rand((3, 4, 5))
-    other = colours.clone()
+    wanted = torch.rand((4, 4, 5))
+    other = tones.clone()
     other[12:] = 7.0
-    one, two = (colour_columns(wanted, masked, some, 0.25, [None]) for some in (colours, other))
+    one, two = (tone_columns(wanted, masked, some, 0.25, 0.1, [None]) for some in (tones, other))
     torch.testing.assert_close(one.wanted, two.wanted)
+
+
+def test_a_flat_part_of_the_photo_takes_a_flat_part_of_the_style() -> None:
+    """The brighter half is flat in the photo and striped in the style: by colour, it takes the stripes."""
+    style, photo = torch.full((1, 3, 96, 128), 0.4), torch.full((1, 3, 96, 128), 0.6)
+    style[..., 64:] = torch.where(torch.arange(64) // 3 % 2 > 0, 0.9, 0.3)
+    photo[..., 64:] = torch.where(torch.arange(64) // 3 % 2 > 0, 0.7, 0.2)
+    tones = cell_tones(style, 4).flatten(1).T
+    choices = maths.Candidates(torch.zeros((len(tones), 6)), torch.eye(6), ((24, 32),), (0,))
+    striped = []
+    for flatness in (0.0, 2.0):
+        columns = tone_columns(cell_tones(photo, 4), choices, tones, 1.0, flatness, [None])
+        score = columns.queries(np.s_[:, :16]).flatten(1).T @ columns.keys.T
+        striped.append(float((score.argmax(1) % 32 >= 16).float().mean()))
+    assert striped[0] > 0.9
+    assert striped[1] < 0.1
 
 
 def flat_photo_deviation(level: int, across: bool, **more: float) -> float:

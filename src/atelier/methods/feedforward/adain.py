@@ -281,7 +281,7 @@ class Adain(Method):
         height, width = content.shape[-2:]
         picture = network({tap: given[tap] for tap in taps})[..., :height, :width]
         terms = feature_terms(loss_encoder(picture, STYLE), target, style, training)
-        return terms | pixel_terms(picture, content[:same], training, stride=encoder.scale(taps[0]))
+        return terms | pixel_terms(picture, content, same, training, stride=encoder.scale(taps[0]))
 
     def _plan(self, training: Adain.Training, device: torch.device) -> DecoderPlan:
         from atelier.networks.decoder import DecoderPlan

@@ -244,7 +244,7 @@ class MicroAst(Method):
             contrast = SignalContrast([*made.wanted[0], *made.wanted[1]])
             found = contrast([*made.found[0], *made.found[1]])
             terms["contrast"] = training.contrast_weight * found
-        return terms | pixel_terms(picture, content[:same], training)
+        return terms | pixel_terms(picture, content, same, training)
 
     def _encoder(self, training: MicroAst.Training, device: torch.device) -> features.VGG:
         key = (training.loss_encoder, device)

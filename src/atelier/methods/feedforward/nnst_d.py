@@ -67,7 +67,15 @@ class NNSTD(Method):
     )
     frames_at_once = True
     native = frozenset({"strength", "styles", "regions"})
-    before = {"tone": 0.0, "coherence": 0.0, "detail": 0.0, "photo_detail": 0.0, "bands": False}  # noqa: RUF012
+    before = {  # noqa: RUF012
+        "tone": 0.0,
+        "flatness": 0.0,
+        "coherence": 0.0,
+        "detail": 0.0,
+        "photo_detail": 0.0,
+        "calm": 0.0,
+        "bands": False,
+    }
     qualities = {"draft": {}, "good": {}, "best": {}}  # noqa: RUF012
     sizes = {"draft": 384, "good": 768, "best": 1536}  # noqa: RUF012
 
@@ -88,6 +96,12 @@ class NNSTD(Method):
         )
         tone: float = knob(
             1.0, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
+        )
+        flatness: float = knob(
+            0.12,
+            "Weight of local contrast in the search, relative to colour: flat parts of the photo take flat "
+            "parts of the style.",
+            ge=0,
         )
         coherence: float = knob(
             0.2,
@@ -115,6 +129,12 @@ class NNSTD(Method):
             "no", "Mirrored or rotated copies of the style to search as well."
         )
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
+        calm: float = knob(
+            0.3,
+            "How far detail recedes where the photo is flat: skies and walls are calm.",
+            ge=0,
+            le=1,
+        )
         colours: bool = knob(
             True, "Give the finished picture the mean and covariance of the style's colours."
         )
@@ -177,7 +197,8 @@ class NNSTD(Method):
         coarsest = round(knobs.coarsest**job.strength * max(final) ** (1 - job.strength))
         scales = maths.sizes(final, smallest=max(knobs.coarsest, coarsest))
         scales = [scales[0], *scales]  # the first level runs twice: on the photo, then on its own result
-        bias = shares(networks, job, styles, maths.sizes(final, smallest=knobs.coarsest)[0], knobs.tone)
+        first = maths.sizes(final, smallest=knobs.coarsest)[0]
+        bias = shares(networks, job, styles, first, knobs.tone, knobs.flatness)
         seen = job.content_seen
         picture, chosen = job.content, None
         for index, size in enumerate(scales):
@@ -186,7 +207,7 @@ class NNSTD(Method):
             # Only the photo at the first level and, for detail, at the last; more of it for a weak style.
             level.keep = 1 - job.strength * (1 - knobs.keep) if 0 < index < len(scales) - 1 else 1.0
             level.confine(job.regions, bias)
-            level.compare_colours(knobs.tone)
+            level.compare_tones(knobs.tone, knobs.flatness)
             level.coherence = knobs.coherence
             if index == len(scales) - 1:
                 level.detail = finish.detail
@@ -200,7 +221,11 @@ class NNSTD(Method):
         picture = resize(picture, final)
         make_room(final)
         return lend_statistics(
-            job, picture, job.strength, colours=knobs.colours, detail=finish.statistics, out=picture
+            *(job, picture, job.strength),
+            colours=knobs.colours,
+            detail=finish.statistics,
+            calm=knobs.calm,
+            out=picture,
         )
 
     def portable(self, styles: base.Styles, knobs: NNSTD.Knobs, context: Context) -> Portable:

@@ -10,7 +10,7 @@ from atelier import features, maths
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
 from atelier.images.tiles import Tile, coarser, tiles
-from atelier.methods.feedforward.nnst_d_colour import ColourColumns, cell_colours, colour_columns, extended
+from atelier.methods.feedforward.nnst_d_colour import ToneColumns, cell_tones, extended, tone_columns
 from atelier.methods.feedforward.nnst_d_losses import NORM_EPS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Level:
         self.bias = style.candidates.with_hidden(None)
         self.choices = style.candidates
         self.detail: Detail | None = None
-        self.wanted: ColourColumns | None = None
+        self.wanted: ToneColumns | None = None
         self.moving: Moving | None = None
         self.coherence = 0.0
 
@@ -127,12 +127,12 @@ class Level:
             self.regions = resize(regions, self.cells)[:, 0]
             self.allowed = self.regions.argmax(0)
 
-    def compare_colours(self, weight: float) -> None:
-        """Compare colours as well, with this weight (`nnst_d_colour`). Regions must be set first."""
+    def compare_tones(self, weight: float, flatness: float) -> None:
+        """Compare colours and contrasts as well (`nnst_d_colour`). Regions must be set first."""
         if weight:
-            own, choices = cell_colours(self.content, features.CELL), self.style.candidates
+            own, choices = cell_tones(self.content, features.CELL), self.style.candidates
             where = [self._counted(group) for group in range(max(choices.groups) + 1)]
-            columns = colour_columns(own, choices, self.style.colours, weight, where)
+            columns = tone_columns(own, choices, self.style.tones, weight, flatness, where)
             self.choices, self.wanted = extended(choices, columns), columns
 
     def _counted(self, group: int) -> torch.Tensor | None:
@@ -336,7 +336,7 @@ def _mean_and_variance(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def shares(
-    networks: Networks, job: Job, styles: Styles, size: tuple[int, int], tone: float
+    networks: Networks, job: Job, styles: Styles, size: tuple[int, int], tone: float, flatness: float
 ) -> torch.Tensor | None:
     """The score bias of each style, (K,), that makes it cover its weight's share of the canvas."""
     weights = [weight for weight in job.style_weights if weight]
@@ -344,7 +344,7 @@ def shares(
         return None
     seen = job.content_seen
     level = Level(networks, resize(job.content, size), styles.at(max(size)), seen=seen)
-    level.compare_colours(tone)
+    level.compare_tones(tone, flatness)
     views = Views(level, job.content)
     moments = views.moments()
     queries = level.compared(views[0].queries - moments.centre, moments.length, level.tiles[0]).flatten(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from atelier import features, maths
 from atelier.core.lazy import torch
 from atelier.images.resize import resize
-from atelier.methods.feedforward.nnst_d_colour import cell_colours
+from atelier.methods.feedforward.nnst_d_colour import cell_tones
 from atelier.methods.visible import key_parts
 from atelier.store import cache
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Any]
 #: Format of cached styles; raise the number when it changes.
-_KIND = "nnst_d 3"
+_KIND = "nnst_d 4"
 #: Hypercolumns sampled, over all styles, to find the directions of largest variance.
 _SAMPLE = 2048
 
@@ -69,11 +69,11 @@ class Networks:
 
 @dataclass(frozen=True)
 class StyleLevel:
-    """The candidates of all styles at one size, their decoder values (M, V) and mean colours (M, 3)."""
+    """The candidates of all styles at one size, their decoder values (M, V) and tones (M, 4)."""
 
     candidates: maths.Candidates
     values: torch.Tensor
-    colours: torch.Tensor
+    tones: torch.Tensor
 
     def entry(self) -> dict[str, torch.Tensor]:
         """As tensors, for the cache."""
@@ -85,7 +85,7 @@ class StyleLevel:
             "basis": some.basis,
             "layout": layout,
             "values": self.values,
-            "colours": self.colours,
+            "tones": self.tones,
             **hidden,
         }
 
@@ -97,7 +97,7 @@ class StyleLevel:
             "basis": ("directions", channels),
             "layout": ("grids", 3),
             "values": ("candidates", values),
-            "colours": ("candidates", 3),
+            "tones": ("candidates", 4),
             **({"visible": ("candidates",)} if hidden else {}),
         }
 
@@ -105,11 +105,11 @@ class StyleLevel:
     def of(cls, entry: Mapping[str, torch.Tensor], device: torch.device) -> StyleLevel:
         """Restore a level from `entry`."""
         rows = entry["layout"].tolist()
-        names = ("keys", "basis", "values", "colours")
-        keys, basis, values, colours = (entry[name].to(device) for name in names)
+        names = ("keys", "basis", "values", "tones")
+        keys, basis, values, tones = (entry[name].to(device) for name in names)
         grids, groups = tuple((row[0], row[1]) for row in rows), tuple(row[2] for row in rows)
         visible = entry["visible"].to(device) if "visible" in entry else None
-        return cls(maths.Candidates(keys, basis, grids, groups, visible), values, colours)
+        return cls(maths.Candidates(keys, basis, grids, groups, visible), values, tones)
 
 
 class Styles:
@@ -160,7 +160,7 @@ class Styles:
         small = [shrunk(style, ratio) for style, _ in self.used]
         first = [networks.see(style) for style in small]
         basis = self._basis(first)
-        maps, groups, values, masks, colours = [], [], [], [], []
+        maps, groups, values, masks, tones = [], [], [], [], []
         for group, style in enumerate(small):
             alphas = turned_alphas(self.used[group][1], self.knobs.turned)
             pictures = turned_copies(style, self.knobs.turned)
@@ -170,9 +170,9 @@ class Styles:
                 groups.append(group)
                 values.append(value.flatten(1).T.contiguous())
                 masks.append(maths.mask_at(seen, (keys.shape[1], keys.shape[2])))
-                colours.append(cell_colours(picture, features.CELL).flatten(1).T.contiguous())
+                tones.append(cell_tones(picture, features.CELL).flatten(1).T.contiguous())
         found = maths.projected(maps, groups, basis, visible=masks)
-        return StyleLevel(found, torch.cat(values), torch.cat(colours))
+        return StyleLevel(found, torch.cat(values), torch.cat(tones))
 
     def _basis(self, found: Sequence[Found]) -> torch.Tensor:
         """The principal directions (P, D) of the hypercolumns at visible positions."""

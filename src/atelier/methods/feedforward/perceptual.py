@@ -32,6 +32,9 @@ class PerceptualTraining(AnyKnobs):
         0.25, "Fraction of the batch that uses the painting as its own content.", ge=0, le=1
     )
     identity_weight: float = knob(2.0, "Weight of the pixel error in that fraction.", ge=0)
+    edge_weight: float = knob(
+        0.0, "Weight of the directions of the content's edges; 1 keeps eyes and windows better.", ge=0
+    )
     smoothness: float = knob(0.3, "Weight of total variation, which suppresses noise.", ge=0)
     overshoot: float = knob(5.0, "Penalty for values outside 0..1.", ge=0)
     lattice: float = knob(0.0, "Penalty for a grid that the decoder weaves into flat areas.", ge=0)
@@ -78,15 +81,17 @@ def feature_terms(
 
 
 def pixel_terms(
-    picture: Tensor, same: Tensor, training: PerceptualTraining, *, stride: int = 4
+    picture: Tensor, content: Tensor, same: int, training: PerceptualTraining, *, stride: int = 4
 ) -> dict[str, Any]:
-    """Pixel losses: `same` holds the contents of the first pictures, which are also their styles.
+    """Pixel losses. The first `same` contents are also the styles of their pictures.
 
     `stride` is that of the decoder's coarsest features in pixels, which is the period of its grid.
     """
     picture, terms = picture.float(), {}
-    if len(same) and training.identity_weight:
-        terms["identity"] = training.identity_weight * (picture[: len(same)] - same).abs().mean()
+    if same and training.identity_weight:
+        terms["identity"] = training.identity_weight * (picture[:same] - content[:same]).abs().mean()
+    if training.edge_weight:
+        terms["edges"] = training.edge_weight * losses.EdgeLoss(content)(picture)
     if training.smoothness:
         terms["smoothness"] = training.smoothness * losses.TotalVariation("squared")(picture)
     if training.overshoot:
