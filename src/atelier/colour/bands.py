@@ -74,7 +74,9 @@ def _lend_once(
 ) -> None:
     """One round, in which detail is amplified at most `gain` times."""
     seen = shares.sum(0)[None] if isinstance(shares, Tensor) else None
-    strips = _Strips(picture, _Calm.of(picture, *guide, seen) if guide else None)
+    strips = _Strips(picture)
+    if guide is not None:
+        strips.recede(_Calm.of(strips, *guide, seen))
     changes = []
     for index, (style, share) in enumerate(zip(wanted, shares, strict=True)):
         where = share[None] if isinstance(share, Tensor) else None
@@ -126,12 +128,19 @@ class _Strips:
     A strip that has been visited may be overwritten: the rows that the next one needs are kept.
     """
 
-    def __init__(self, picture: Tensor, calm: _Calm | None = None) -> None:
-        self.picture, self.calm = picture, calm
+    def __init__(self, picture: Tensor) -> None:
+        self.picture = picture
+        self.calm: _Calm | None = None
         self.height, width = picture.shape[-2:]
         side = 1 << LEVELS
         self.rows = max(side, _STRIP // width // side * side)
-        self.kept = self._split(picture, slice(0, self.height)) if self.rows >= self.height else None
+        self.kept = split_bands(picture) if self.rows >= self.height else None
+
+    def recede(self, calm: _Calm) -> None:
+        """From now on the bands are those of the calmed picture."""
+        self.calm = calm
+        if self.kept is not None:
+            self.kept = calm.calmed(self.kept, slice(0, self.height))
 
     def __iter__(self) -> Iterator[tuple[_Strip, list[Tensor]]]:
         if self.kept is not None:
@@ -145,11 +154,8 @@ class _Strips:
             )
             window = torch.cat([above, self.picture[..., top : strip.outer.stop, :]], 2)
             above = window[..., max(0, strip.inner.stop - _MARGIN) : strip.inner.stop, :].clone()
-            yield strip, self._split(window, strip.outer)
-
-    def _split(self, window: Tensor, rows: slice) -> list[Tensor]:
-        bands = split_bands(window)
-        return bands if self.calm is None else self.calm.calmed(bands, rows)
+            bands = split_bands(window)
+            yield strip, bands if self.calm is None else self.calm.calmed(bands, strip.outer)
 
     def statistics(self, weight: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The mean of the rest (3,), and the covariances of the bands; details have a mean of 0."""
@@ -183,21 +189,21 @@ class _Calm:
     `means` (LEVELS, 2) are the root mean squares of the luma of the picture's bands and of the photo's.
     """
 
-    photo: Tensor
+    photo: _Strips
     share: float
     means: Tensor
 
     @classmethod
-    def of(cls, picture: Tensor, photo: Tensor, share: float, seen: Tensor | None) -> _Calm:
-        luma = torch.tensor(_LUMA, dtype=torch.float64)
-        both = zip(*(_Strips(one).statistics(seen)[1] for one in (picture, photo)), strict=True)
+    def of(cls, picture: _Strips, photo: Tensor, share: float, seen: Tensor | None) -> _Calm:
+        luma, shown = torch.tensor(_LUMA, dtype=torch.float64), _Strips(photo)
+        both = zip(*(one.statistics(seen)[1] for one in (picture, shown)), strict=True)
         squares = torch.tensor([[float(luma @ one.cpu() @ luma) for one in pair] for pair in both])
         means = squares[:LEVELS].sqrt().clamp(min=_NOISE / 4)
-        return cls(photo, share, held("calm", means).to(picture))
+        return cls(shown, share, held("calm", means).to(photo))
 
     def calmed(self, bands: list[Tensor], rows: slice) -> list[Tensor]:
         """The bands of these rows of the picture."""
-        shown, found = split_bands(self.photo[..., rows, :]), []
+        shown, found = self.photo.kept or split_bands(self.photo.picture[..., rows, :]), []
         for level, (mine, its) in enumerate(self.means):
             own, other = _local(bands[level], level) / mine, _local(shown[level], level) / its
             gain = ((other + _ALIKE) / (own + _ALIKE)).pow(self.share).clamp(max=1)

@@ -42,7 +42,7 @@ def cell_tones(picture: torch.Tensor, cell: int) -> torch.Tensor:
     """
     colours = _opponent(picture, cell)
     luma = torch.einsum("j,bjhw->bhw", colours.new_tensor(_OPPONENT[0]), picture.float())[:, None]
-    mean, squares = (_pooled(one, 3, 1, 1) for one in (colours[:, :1], _pooled(luma.square(), cell, cell)))
+    mean, squares = (_pooled(one, 3, 1, 1) for one in (colours[:, :1], _pooled(luma.square_(), cell, cell)))
     contrast = ((squares - mean.square()).clamp(min=0) + _GRAIN**2).log() / 2
     return torch.cat([colours, contrast], 1)[0]
 
