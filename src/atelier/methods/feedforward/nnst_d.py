@@ -7,11 +7,12 @@ decodes the result into a picture, coarse to fine; each level's picture joins th
 The authors did not publish this variant's network, so this one is our own. It differs where that preserves
 more of the photo or saves time: most of each query is the photo (`keep`); the decoder also receives its
 normalised features, those at half and full size too; the search uses the principal directions of the style's
-features, and at fine levels only the neighbourhood of the coarser level's matches. Colour counts in the
-search, because features say little in flat places (`tone`), and neighbours prefer connected pieces of the
-style (`coherence`). Fine detail comes in part from AdaIN's decoder and the photo (`detail`, `photo_detail`),
-and the finished picture takes the style's statistics of colour and detail (`colour.lend_bands`). Above
-`stroke_size` the style is not enlarged further.
+features, and at fine levels only the neighbourhood of the coarser level's matches. Colour and local contrast
+count in the search, because features say little in flat places (`tone`, `flatness`), and neighbours prefer
+connected pieces of the style (`coherence`). Fine detail comes in part from AdaIN's decoder and the photo
+(`detail`, `photo_detail`), and the finished picture takes the style's statistics of colour and detail, with
+less detail where the photo is flat (`colour.lend_bands`, `calm`). Above `stroke_size` the style is not
+enlarged further.
 """
 
 from __future__ import annotations
