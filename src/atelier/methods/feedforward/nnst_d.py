@@ -99,7 +99,7 @@ class NNSTD(Method):
             1.0, "Weight of colour in the search. At 0, flat areas of the photo become blotchy.", ge=0
         )
         flatness: float = knob(
-            0.12,
+            0.1,
             "Weight of local contrast in the search, relative to colour: flat parts of the photo take flat "
             "parts of the style.",
             ge=0,
@@ -110,7 +110,7 @@ class NNSTD(Method):
             ge=0,
         )
         detail: float = knob(
-            0.7, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
+            1.0, "Share of fine detail (below about 4 pixels) taken from AdaIN's decoder.", ge=0, le=1
         )
         detail_weights: str = knob(
             "",
@@ -118,7 +118,7 @@ class NNSTD(Method):
             file="weights",
         )
         photo_detail: float = knob(
-            0.22, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
+            0.05, "Share of fine detail taken from the photo itself; faces and lettering gain.", ge=0, le=1
         )
         coarsest: int = knob(
             64, "Long side of the first level in pixels; larger values keep larger shapes.", ge=16
