@@ -132,7 +132,7 @@ class NNSTD(Method):
         dims: int = knob(96, "Number of feature directions to compare.", ge=8, le=2048)
         calm: float = knob(
             0.3,
-            "How far detail recedes where the photo is flat: skies and walls are calm.",
+            "How far detail recedes where the photo is flat, so that skies are calm; needs `bands`.",
             ge=0,
             le=1,
         )
